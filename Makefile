@@ -1,0 +1,32 @@
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo test lint notebooks clean
+
+demo: .venv/core  ## train, explain and compare on the karate club; writes demo/report.html
+	.venv/bin/python -m models.demo --out demo
+
+test: .venv/dev lint  ## linters, types, every test
+	.venv/bin/python -m pytest
+
+lint: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+notebooks: .venv/dev  ## run every notebook at full size, in place
+	.venv/bin/python -m tests.run_notebooks
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+.venv/dev: .venv/core
+	$(PIP) -e ".[dev,verify,cluster,notebooks]"
+	touch $@
+
+clean:
+	rm -rf .venv demo

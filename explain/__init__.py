@@ -1,0 +1,1 @@
+"""Why did the model say this? Credit for one number, handed out to players."""

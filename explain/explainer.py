@@ -1,0 +1,94 @@
+"""What every explainer is: a small frozen dataclass of settings with one verb, ``explain(target) -> Explanation``."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from explain.explanation import Explanation, versions
+from explain.guard import untouched
+from explain.types import Players, Target
+
+
+class Answer(TypedDict, total=False):
+    """What a method finds; the rest of the `Explanation` (settings, seed, time, versions) is filled in for it."""
+
+    scores: Tensor
+    players: Players
+    value: float
+    base: float | None
+    error: Tensor | None
+    parts: dict[str, Tensor]
+    checks: dict[str, Any]
+    calls: int
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Base of the explainers. A new method is one file with a frozen dataclass and one ``_answer``.
+
+    ``_answer`` may do what it likes to the model: it runs with the model in eval mode, and modes, hooks, parameters and
+    the global random states are put back afterwards, also after an exception. Randomness comes from its generator.
+    """
+
+    def explain(self, target: Target) -> Explanation:
+        """Share the credit for ``target.value()`` among the players."""
+        if not isinstance(target, Target):
+            raise TypeError(
+                f"{type(self).__name__}.explain needs a target such as explain.wrap(model, data).node(3), "
+                f"got {type(target).__name__}"
+            )
+        seed, generator = seeded(getattr(self, "seed", None))
+        started = time.perf_counter()
+        with untouched(target.module):
+            answer = self._answer(target, generator)
+        return Explanation(
+            **answer,
+            method=type(self).__name__,
+            settings=self.settings(),
+            target=target.describe(),
+            seed=seed,
+            versions=versions(),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        raise NotImplementedError(f"{type(self).__name__} has no _answer")  # a new explainer's one method
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.repr}
+
+
+def seeded(seed: int | torch.Generator | None) -> tuple[int, torch.Generator]:
+    """A seed and a CPU generator started from it; a fresh seed where none is given, so that it can be written down."""
+    if isinstance(seed, torch.Generator):
+        return seed.initial_seed(), seed
+    if seed is None:
+        seed = secrets.randbits(31)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an int, a torch.Generator or None, got {type(seed).__name__}")
+    return seed, torch.Generator().manual_seed(seed)
+
+
+def plain(setting: Any) -> Any:
+    """A setting as a JSON value: itself where it is one, else a short description."""
+    if setting is None or isinstance(setting, (bool, int, float, str)):
+        return setting
+    if isinstance(setting, Players):
+        return f"{len(setting)} {setting.kind}"
+    if isinstance(setting, torch.Generator):
+        return f"generator({setting.initial_seed()})"
+    if isinstance(setting, dict):
+        return {str(key): plain(value) for key, value in setting.items()}
+    if isinstance(setting, (list, tuple)):
+        return [plain(value) for value in setting] if len(setting) <= 16 else f"{len(setting)} {type(setting).__name__}"
+    if isinstance(setting, Tensor):
+        return f"tensor{list(setting.shape)}"
+    return getattr(setting, "__qualname__", type(setting).__qualname__)

@@ -1,0 +1,94 @@
+"""Leave no trace: the user's model and the global random states are as before, also after an exception."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def untouched(module: nn.Module | None) -> Iterator[None]:
+    """Within: the module in eval mode. After: modes, flags, values, hooks, attributes and RNGs exactly as before.
+
+    Every module's training flag is put back by itself, so a deliberately frozen BatchNorm stays frozen. Attributes that
+    layers keep between calls (``cached=True`` graphs, stored attention) come back too.
+
+    Warns:
+        UserWarning: a dropout or normalisation layer was in training mode; the answer is that of eval mode.
+    """
+    modules = list(module.modules()) if module is not None else []
+    if any(part.training and _changes_in_training(part) for part in modules):
+        warnings.warn("the model was in training mode: explained in eval mode, then put back", stacklevel=3)
+    modes = [part.training for part in modules]
+    attributes = [(dict(vars(part)), _attributes(part)) for part in modules]
+    parameters = [] if module is None else [(p, p.requires_grad, p.grad) for p in module.parameters()]
+    buffers = (
+        [] if module is None else [(b, b.detach().clone()) for b in module.buffers()]
+    )  # running statistics, counters
+    with random_states_kept():
+        try:
+            for part in modules:
+                part.training = False
+            yield
+        finally:
+            for part, mode, (originals, copies) in zip(modules, modes, attributes, strict=True):
+                _restore(part, originals, copies)
+                part.training = mode
+            for parameter, flag, gradient in parameters:
+                parameter.requires_grad_(flag)
+                parameter.grad = gradient
+            for buffer, value in buffers:
+                buffer.data.copy_(value)
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """The global generators of Python, NumPy and torch (all devices) as before, whatever happens within."""
+    python, numpy = random.getstate(), np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    torch_state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _changes_in_training(part: nn.Module) -> bool:
+    return (
+        getattr(part, "p", 0.0) not in (0.0, None)
+        and "drop" in type(part).__name__.lower()
+        or (
+            isinstance(getattr(part, "dropout", None), float) and part.dropout > 0  # attention layers hold a plain rate
+        )
+        or isinstance(part, nn.modules.batchnorm._BatchNorm)
+    )
+
+
+def _attributes(part: nn.Module) -> dict[str, Any]:
+    """A shallow copy of what the module holds; dictionaries (parameters, buffers, hooks) and lists one level deeper."""
+    return {name: value.copy() if isinstance(value, (dict, list)) else value for name, value in vars(part).items()}
+
+
+def _restore(part: nn.Module, originals: dict[str, Any], copies: dict[str, Any]) -> None:
+    now = vars(part)
+    for name in [name for name in now if name not in copies]:
+        del now[name]
+    for name, value in copies.items():
+        found = originals[name]
+        if isinstance(value, dict):  # the object itself, so that hook handles still find it
+            found.clear()
+            found.update(value)
+        elif isinstance(value, list):
+            found[:] = value
+        now[name] = found

@@ -1,0 +1,255 @@
+"""The four ideas that everything else shares: players, games, targets, objectives.
+
+A *target* is one number that a trained model says. *Players* are whatever may deserve credit for it. A *game* says
+what the number would be with only some of the players; an *objective* says how the number hangs on the training data.
+Explainers know nothing but this file; families (graph, supervised, ...) know nothing but this file either.
+
+Array kinds, named once:
+
+=========  =======================  ==================================================
+``Masks``  bool [coalitions, P]     True where the player is present
+``Values``  float64 [coalitions]    the number for each coalition
+``Scores``  float64 [P]             credit, in the number's own units
+=========  =======================  ==================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+Masks: TypeAlias = Tensor
+Values: TypeAlias = Tensor
+Scores: TypeAlias = Tensor
+Parameters: TypeAlias = dict[str, Tensor]
+
+
+class Unsupported(TypeError):
+    """The target cannot answer this kind of question; the message names the ones it can."""
+
+
+class NonFinite(ValueError):
+    """NaN or infinity where a number was needed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Players:
+    """Who may deserve credit: ``P`` groups of atoms.
+
+    Args:
+        kind: "nodes", "edges", "features", "patches", "train", ...
+        index: int64 ``[P]`` or ``[P, k]``: node ids, positions in ``edge_index``, feature columns, ...
+        names: one label a player; made from ``kind`` and ``index`` when left out.
+        groups: the atoms each player owns, where it owns more than ``index`` says (``int64`` tensors).
+        geometry: what pictures need. Graphs: ``edge_index [2, C]`` (the drawn context, node ids), ``focus [f]`` (the
+            explained nodes), for edges ``ends [2, P]``, for nodes and training nodes ``node [P]``. Images: ``labels
+            [H, W]`` (the player of each pixel, -1 for none), ``image [C, H, W]``.
+
+    >>> players = Players("features", torch.arange(3))
+    >>> len(players), players.names
+    (3, ('feature 0', 'feature 1', 'feature 2'))
+    """
+
+    kind: str
+    index: Tensor
+    names: tuple[str, ...] = ()
+    groups: tuple[Tensor, ...] | None = None
+    geometry: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            stem = self.kind[:-1] if self.kind.endswith("s") else self.kind
+            labels = ("-".join(map(str, row)) if isinstance(row, list) else str(row) for row in self.index.tolist())
+            object.__setattr__(self, "names", tuple(f"{stem} {label}" for label in labels))
+        for what, found in (("names", self.names), ("groups", self.groups)):
+            if found is not None and len(found) != len(self.index):
+                raise ValueError(f"{len(self.index)} players need {len(self.index)} {what}, got {len(found)}")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Game:
+    """A cooperative game ``v``: masks ``bool [coalitions, P]`` to values ``float64 [coalitions]``.
+
+    It is also a value function for ``shapiq`` and, over an all-zeros background, for ``shap``: NumPy in, NumPy out.
+
+    Args:
+        players: who plays.
+        evaluate: the number for each row of a batch of masks.
+        batch_size: coalitions in one call of ``evaluate``; never changes a value beyond rounding.
+        checks: what was measured about this game while it was built (the error of the cut, batched or one by one, ...).
+
+    Raises:
+        ValueError: the masks do not have one column a player.
+        NonFinite: the model answered with NaN or infinity.
+
+    >>> game = Game(Players("features", torch.arange(2)), lambda masks: masks.double().sum(1))
+    >>> game(torch.tensor([[True, True], [False, True]]))
+    tensor([2., 1.], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        players: Players,
+        evaluate: Callable[[Masks], Values],
+        *,
+        batch_size: int = 1024,
+        checks: Mapping[str, Any] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.players = players
+        self.evaluate = evaluate
+        self.batch_size = batch_size
+        self.checks: dict[str, Any] = dict(checks or {})
+        self.calls = 0
+
+    @overload
+    def __call__(self, masks: Tensor, progress: bool = False) -> Tensor: ...
+    @overload
+    def __call__(self, masks: np.ndarray, progress: bool = False) -> np.ndarray: ...
+    def __call__(self, masks: Tensor | np.ndarray, progress: bool = False) -> Tensor | np.ndarray:
+        if not isinstance(masks, Tensor):
+            return self(torch.as_tensor(np.asarray(masks)).bool(), progress).numpy()
+        if masks.dim() != 2 or masks.size(1) != len(self.players):
+            raise ValueError(
+                f"masks must be [coalitions, {len(self.players)}] (one column a player), got {list(masks.shape)}"
+            )
+        chunks = masks.bool().split(self.batch_size)
+        bar = tqdm(chunks, desc="coalitions", disable=not progress, leave=False)
+        values = [self.evaluate(chunk).detach().to("cpu", torch.float64) for chunk in bar if len(chunk)]
+        self.calls += len(masks)
+        result = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
+        if not result.isfinite().all():
+            bad = int((~result.isfinite()).sum())
+            raise NonFinite(
+                f"the model answered NaN or infinity for {bad} of {len(result)} coalitions: check its inputs and the "
+                "payoff (a log of zero?), or choose another baseline"
+            )
+        return result
+
+    def ends(self) -> tuple[float, float]:
+        """The number with no player and with every player, ``(v(empty), v(all))``."""
+        masks = torch.stack([torch.zeros(len(self.players)), torch.ones(len(self.players))]).bool()
+        empty, full = self(masks).tolist()
+        return empty, full
+
+
+class Differentiable(NamedTuple):
+    """The number as a differentiable function of the atoms that players own.
+
+    ``inputs``, ``baseline``: ``[1, *atoms]``; ``f``: ``[batch, *atoms] -> [batch]``; ``owner``: int64 ``[*atoms]``, the
+    player of each atom, -1 for none.
+    """
+
+    inputs: Tensor
+    baseline: Tensor
+    f: Callable[[Tensor], Tensor]
+    owner: Tensor
+
+
+class Call(NamedTuple):
+    """One call of a copy of the user's module, for methods that train something on it.
+
+    ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained.
+    """
+
+    module: nn.Module
+    x: Tensor
+    edge_index: Tensor
+    kwargs: dict[str, Any]
+    task: str
+    row: int
+    label: int
+
+
+class Objective(Protocol):
+    """How the number hangs on the training data: all that ``influence`` knows.
+
+    ``theta`` minimises ``J(theta) = (1/n) sum_i train_loss_i(theta) + weight_decay/2 |theta|^2``, and the question is
+    about ``measurement(theta)``. The penalty is in ``J`` only. Everything is a pure function of ``params``.
+    """
+
+    params: Parameters
+    players: Players
+    weight_decay: float
+
+    @property
+    def size(self) -> int:
+        """``n``, the number of training examples."""
+
+    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Positions ``int64 [examples]`` that cover the training set once, in order, or shuffled by a generator."""
+
+    def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
+        """The model's outputs for these training examples, ``[examples, outputs]``."""
+
+    def loss(self, outputs: Tensor, batch: Tensor) -> Tensor:
+        """The loss of each example given its outputs, ``[examples]``."""
+
+    def train_loss(self, params: Parameters, batch: Tensor) -> Tensor:
+        """``loss(outputs(params, batch), batch)``, ``[examples]``."""
+
+    def measurement(self, params: Parameters) -> Tensor:
+        """The number in question, a scalar."""
+
+    def edited(self, player: int) -> Objective:
+        """The same objective after this player is taken away, ``n`` kept fixed."""
+
+
+class Target:
+    """One number that a trained model says, and the ways to question it.
+
+    A family's target overrides the verbs it can answer; the others raise `Unsupported` and name what is offered.
+    ``module`` is the user's model, as it was given; ``label`` the class the number belongs to, if any.
+    """
+
+    module: nn.Module
+
+    def value(self) -> float:
+        """The number itself."""
+        self._cannot("value")
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """The players of a kind."""
+        self._cannot("players")
+
+    def game(self, players: str | Players) -> Game:
+        """The number for every coalition of these players."""
+        self._cannot("game")
+
+    def differentiable(self, players: str | Players) -> Differentiable:
+        """The number as a differentiable function of the players' atoms."""
+        self._cannot("differentiable")
+
+    def module_copy(self) -> Call:
+        """A copy of the module with the arguments of its call, to train masks on."""
+        self._cannot("module_copy")
+
+    def run(self) -> Tensor:
+        """One plain forward pass of the user's module, as `Attention` watches it."""
+        self._cannot("run")
+
+    def rows(self) -> Tensor:
+        """Which query rows of an attention map the number is read from, int64."""
+        self._cannot("rows")
+
+    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+        """How the number hangs on the training examples."""
+        self._cannot("objective")
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as plain JSON values: written into every Explanation."""
+        self._cannot("describe")
+
+    def _cannot(self, verb: str) -> NoReturn:
+        verbs = ("value", "game", "differentiable", "module_copy", "run", "objective")
+        offered = [name for name in verbs if getattr(type(self), name) is not getattr(Target, name)]
+        raise Unsupported(f"{type(self).__name__} does not offer {verb}(); it offers {', '.join(offered) or 'nothing'}")
