@@ -65,14 +65,10 @@ def random_states_kept() -> Iterator[None]:
 
 
 def _changes_in_training(part: nn.Module) -> bool:
-    return (
-        getattr(part, "p", 0.0) not in (0.0, None)
-        and "drop" in type(part).__name__.lower()
-        or (
-            isinstance(getattr(part, "dropout", None), float) and part.dropout > 0  # attention layers hold a plain rate
-        )
-        or isinstance(part, nn.modules.batchnorm._BatchNorm)
-    )
+    if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        return True
+    rates = (getattr(part, "p", None) if "Dropout" in type(part).__name__ else None, getattr(part, "dropout", None))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)  # attention layers hold a plain rate
 
 
 def _attributes(part: nn.Module) -> dict[str, Any]:

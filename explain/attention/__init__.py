@@ -1,0 +1,1 @@
+"""Attention maps: capture, rollout, and the explainer that reads them."""

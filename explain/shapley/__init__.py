@@ -1,0 +1,1 @@
+"""Shapley values: one estimator a file; each knows nothing but a game."""
