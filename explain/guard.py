@@ -51,14 +51,14 @@ def untouched(module: nn.Module | None) -> Iterator[None]:
 @contextmanager
 def random_states_kept() -> Iterator[None]:
     """The global generators of Python, NumPy and torch (all devices) as before, whatever happens within."""
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the legacy global state is what must be kept
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     torch_state = torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(torch_state)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)

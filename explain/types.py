@@ -116,6 +116,7 @@ class Game:
     @overload
     def __call__(self, masks: np.ndarray, progress: bool = False) -> np.ndarray: ...
     def __call__(self, masks: Tensor | np.ndarray, progress: bool = False) -> Tensor | np.ndarray:
+        """Values of these coalitions, as a tensor for a tensor and as an array for an array."""
         if not isinstance(masks, Tensor):
             return self(torch.as_tensor(np.asarray(masks)).bool(), progress).numpy()
         if masks.dim() != 2 or masks.size(1) != len(self.players):
