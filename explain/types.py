@@ -178,9 +178,17 @@ class Objective(Protocol):
     about ``measurement(theta)``. The penalty is in ``J`` only. Everything is a pure function of ``params``.
     """
 
-    params: Parameters
-    players: Players
-    weight_decay: float
+    @property
+    def params(self) -> Parameters:
+        """``theta``, by name."""
+
+    @property
+    def players(self) -> Players:
+        """Who may be taken away: the training examples, kind "train"."""
+
+    @property
+    def weight_decay(self) -> float:
+        """As in ``torch.optim.SGD``."""
 
     @property
     def size(self) -> int:

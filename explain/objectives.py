@@ -1,0 +1,144 @@
+"""The trained loss of a model over its examples, as families hand it to `Influence`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from explain.types import Parameters, Players
+
+
+def trainable(module: nn.Module) -> Parameters:
+    """The parameters that were trained, detached, by name: frozen ones left out, tied ones once.
+
+    Give them to ``torch.func.functional_call``: what is not among them (frozen parameters, buffers) stays constant.
+
+    Raises:
+        ValueError: every parameter is frozen.
+
+    >>> list(trainable(nn.Linear(2, 1)))
+    ['weight', 'bias']
+    """
+    params = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    if not params:
+        raise ValueError(
+            "the model has no parameter with requires_grad=True, so no training example can have moved it: unfreeze "
+            "the ones that were trained (parameter.requires_grad_(True))"
+        )
+    return params
+
+
+def example_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The usual loss of each example, ``[examples, outputs], [examples, ...] -> [examples]``.
+
+    Integer labels: cross entropy, or the logistic loss where there is one output. Real labels: the squared error, mean
+    over the outputs.
+
+    >>> example_loss(torch.zeros(1, 4), torch.tensor([2]))
+    tensor([1.3863])
+    """
+    if labels.is_floating_point():
+        return (outputs - labels.reshape(outputs.shape).to(outputs.dtype)).square().flatten(1).mean(1)
+    if outputs.size(1) == 1:
+        sign = 2 * labels.reshape(-1).to(outputs.dtype) - 1
+        return F.softplus(-sign * outputs[:, 0])
+    return F.cross_entropy(outputs, labels.long(), reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingObjective:
+    """``J(theta) = (1/n) sum_i weights_i loss_i(theta) + weight_decay/2 |theta|^2``, and the number in question.
+
+    Args:
+        params: the trained parameters, as `trainable` gives them.
+        players: the ``n`` training examples, kind "train".
+        predict: ``(params, positions int64 [examples]) -> outputs [examples, outputs]``, a pure function.
+        labels: ``[n]`` classes, or ``[n, ...]`` real targets.
+        number: ``params -> scalar``, what is being explained; without the penalty.
+        loss_of: ``(outputs, labels) -> [examples]``.
+        weight_decay: as in ``torch.optim.SGD``.
+        batch_size: examples evaluated together, all when None; never changes a result beyond rounding.
+        weights: ``[n]``, 1 each when None; an example that was taken away has 0.
+
+    Raises:
+        ValueError: no training examples, or one of these does not have one row an example.
+
+    >>> data = torch.tensor([[1.0], [3.0]])
+    >>> one = TrainingObjective({"m": torch.tensor([2.0])}, Players("train", torch.arange(2)),
+    ...                         lambda p, at: p["m"].expand(len(at), 1), data, lambda p: p["m"].sum())
+    >>> one.train_loss(one.params, torch.arange(2)), one.edited(0).train_loss(one.params, torch.arange(2))
+    (tensor([1., 1.]), tensor([0., 1.]))
+    """
+
+    params: Parameters
+    players: Players
+    predict: Callable[[Parameters, Tensor], Tensor]
+    labels: Tensor
+    number: Callable[[Parameters], Tensor]
+    loss_of: Callable[[Tensor, Tensor], Tensor] = example_loss
+    weight_decay: float = 0.0
+    batch_size: int | None = None
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.players):
+            raise ValueError("there are no training examples: give train=, or mark them in the data")
+        for what, found in (("labels", self.labels), ("weights", self.weights)):
+            if found is not None and len(found) != len(self.players):
+                raise ValueError(f"{len(self.players)} training examples need as many {what}, got {len(found)}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
+
+    @property
+    def size(self) -> int:
+        """``n``, the number of training examples; it stays when one is taken away."""
+        return len(self.players)
+
+    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Positions ``int64 [examples]`` that cover the training set once, in order, or shuffled by a generator."""
+        order = torch.arange(self.size) if generator is None else torch.randperm(self.size, generator=generator)
+        yield from order.to(self.labels.device).split(batch_size or self.batch_size or self.size)
+
+    def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
+        """The model's outputs for these training examples, ``[examples, outputs]``."""
+        return self.predict(params, batch)
+
+    def loss(self, outputs: Tensor, batch: Tensor) -> Tensor:
+        """The weighted loss of each example given its outputs, ``[examples]``.
+
+        Raises:
+            ValueError: the loss does not give one number an example.
+        """
+        losses = self.loss_of(outputs, self.labels[batch])
+        if losses.shape != batch.shape:
+            raise ValueError(f"the loss must give one number an example, [{len(batch)}], got {list(losses.shape)}")
+        return losses if self.weights is None else losses * self.weights[batch]
+
+    def train_loss(self, params: Parameters, batch: Tensor) -> Tensor:
+        """``loss(outputs(params, batch), batch)``, ``[examples]``."""
+        return self.loss(self.outputs(params, batch), batch)
+
+    def measurement(self, params: Parameters) -> Tensor:
+        """The number in question, a scalar."""
+        number = self.number(params)
+        if number.numel() != 1:
+            raise ValueError(f"the measurement must be one number, got {list(number.shape)}")
+        return number.reshape(())
+
+    def edited(self, player: int) -> TrainingObjective:
+        """The same objective with this example's weight zero, ``n`` kept fixed.
+
+        Raises:
+            IndexError: no such player.
+        """
+        if not 0 <= player < self.size:
+            raise IndexError(f"player must be from 0 to {self.size - 1}, got {player}")
+        weights = torch.ones(self.size, device=self.labels.device) if self.weights is None else self.weights.clone()
+        weights[player] = 0
+        return replace(self, weights=weights)
