@@ -1,0 +1,188 @@
+"""An explanation as other libraries know it: pandas, networkx, torch_geometric, shap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from explain.explanation import Explanation
+
+if TYPE_CHECKING:
+    import networkx as nx
+    import pandas as pd
+    import shap
+    import torch_geometric.explain
+
+NODE_KINDS = ("nodes", "train", "labels")
+
+
+def to_pandas(explanation: Explanation) -> pd.DataFrame:
+    """Index: names. Columns: ``score``, ``error`` (NaN where unknown), ``rank`` (1 = largest absolute score), then ids:
+    ``id``, or ``id_0, id_1, ...`` for an index ``[P, k]``, and ``source``, ``target`` for edges.
+    """
+    import pandas as pd
+
+    players = explanation.players
+    unknown = torch.full_like(explanation.scores, float("nan"))
+    error = unknown if explanation.error is None else explanation.error
+    columns = {"score": explanation.scores, "error": error, "rank": explanation.order().argsort() + 1}
+    if players.index.dim() == 1:
+        columns["id"] = players.index
+    else:
+        columns |= {f"id_{i}": column for i, column in enumerate(players.index.unbind(1))}
+    if "ends" in players.geometry:
+        columns["source"], columns["target"] = players.geometry["ends"]
+    table = {name: column.cpu().numpy() for name, column in columns.items()}
+    return pd.DataFrame(table, index=pd.Index(players.names, dtype=object))
+
+
+def context(explanation: Explanation) -> tuple[Tensor, list[int]]:
+    """The drawn graph, ``edge_index [2, C]`` in node ids, and for each of its columns the edge player or -1.
+
+    Parallel edges get their players in order. Where a player owns both directions, both columns are its own.
+
+    Raises:
+        ValueError: the players do not live on a graph.
+    """
+    players = explanation.players
+    if "edge_index" not in players.geometry:
+        raise ValueError(
+            f"{players.kind} have no graph to show; players with one are nodes, edges and training nodes: use to_pandas()"
+        )
+    edge_index = players.geometry["edge_index"].cpu()
+    waiting = _waiting(explanation)
+    owner = [waiting[pair].pop(0) if waiting[pair] else -1 for pair in _pairs(edge_index)]
+    drawn = set(owner)
+    left = [(pair, player) for pair, queue in waiting.items() for player in queue]
+    extra = [(pair, player) for pair, player in left if player not in drawn]  # shown even where the context lacks them
+    if extra:
+        edge_index = torch.cat([edge_index, torch.tensor([pair for pair, _ in extra]).t()], 1)
+        owner += [player for _, player in extra]
+    return edge_index, owner
+
+
+def undirected(explanation: Explanation) -> Tensor:
+    """Which players own both directions of their edge, bool ``[P]``."""
+    groups = explanation.players.groups
+    if groups is None or explanation.players.kind != "edges":
+        return torch.zeros(len(explanation.players), dtype=torch.bool)
+    return torch.tensor([len(group) > 1 for group in groups], dtype=torch.bool)
+
+
+def node_players(explanation: Explanation) -> Tensor | None:
+    """The node id of each player, ``[P]``, where players are nodes."""
+    players = explanation.players
+    if players.kind not in NODE_KINDS:
+        return None
+    found = players.geometry.get("node", players.index)
+    return found.cpu() if found.dim() == 1 else None
+
+
+def node_ids(explanation: Explanation, edge_index: Tensor) -> Tensor:
+    """Every node of the picture: the context's, the explained ones and the players', sorted."""
+    focus = explanation.players.geometry.get("focus", torch.zeros(0, dtype=torch.int64)).cpu()
+    nodes = node_players(explanation)
+    return torch.cat([edge_index.flatten(), focus.flatten(), *([] if nodes is None else [nodes])]).unique()
+
+
+def to_networkx(explanation: Explanation) -> nx.MultiDiGraph:
+    """The graph context in global node ids; parallel edges are kept.
+
+    Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``. Where a
+    player owns both directions of an edge, both carry its score.
+
+    Raises:
+        ValueError: the players do not live on a graph.
+    """
+    import networkx as nx
+
+    edge_index, owner = context(explanation)
+    focus = set(explanation.players.geometry.get("focus", torch.zeros(0)).flatten().tolist())
+    graph = nx.MultiDiGraph(method=explanation.method, value=explanation.value)
+    graph.add_nodes_from((node, {"focus": node in focus}) for node in node_ids(explanation, edge_index).tolist())
+    for (source, target), player in zip(_pairs(edge_index), owner, strict=True):
+        graph.add_edge(source, target, **(_attributes(explanation, player) if player >= 0 else {}))
+    nodes = node_players(explanation)
+    if nodes is not None:
+        for player, node in enumerate(nodes.tolist()):
+            graph.nodes[node].update(_attributes(explanation, player))
+    return graph
+
+
+def to_pyg(explanation: Explanation) -> torch_geometric.explain.Explanation:
+    """The graph context relabelled from 0, ``node_id`` holding the global ids, ``player_id`` the players' index.
+
+    Edge players give ``edge_mask [edges]``, node players ``node_mask [nodes, 1]``, feature players ``node_mask [1,
+    features]``; what is no player has 0. Scores keep their sign.
+
+    Raises:
+        ValueError: the players live neither on a graph nor on features.
+    """
+    import torch_geometric.explain
+
+    players = explanation.players
+    common = {"player_id": players.index, "value": explanation.value, "method": explanation.method}
+    if players.kind == "features":
+        ids = players.index if players.index.dim() == 1 else torch.arange(len(players))
+        mask = torch.zeros(1, int(ids.max()) + 1 if len(ids) else 0)
+        mask[0, ids] = explanation.scores.float()
+        return torch_geometric.explain.Explanation(
+            node_mask=mask, edge_index=torch.zeros(2, 0, dtype=torch.int64), num_nodes=1, **common
+        )
+    edge_index, owner = context(explanation)
+    ids = node_ids(explanation, edge_index)
+    made = torch_geometric.explain.Explanation(
+        edge_index=torch.searchsorted(ids, edge_index), node_id=ids, num_nodes=len(ids), **common
+    )
+    focus = players.geometry.get("focus")
+    if focus is not None:
+        made.index = torch.searchsorted(ids, focus.cpu().flatten())
+    nodes = node_players(explanation)
+    if nodes is not None:
+        made.node_mask = torch.zeros(len(ids), 1)
+        made.node_mask[torch.searchsorted(ids, nodes), 0] = explanation.scores.float()
+    else:
+        padded = torch.cat([explanation.scores.float(), torch.zeros(1)])  # -1: no player
+        made.edge_mask = padded[torch.tensor(owner, dtype=torch.int64)]
+    return made
+
+
+def to_shap(explanation: Explanation) -> shap.Explanation:
+    """One row of ``shap`` values, accepted by ``shap.plots.bar`` and ``shap.plots.waterfall``.
+
+    ``base_values`` is ``base``, or value − Σ scores where there is no base, so that the waterfall ends at the value.
+    """
+    import shap
+
+    base = explanation.base
+    return shap.Explanation(
+        values=explanation.scores.numpy().copy(),
+        base_values=explanation.value - float(explanation.scores.sum()) if base is None else base,
+        feature_names=list(explanation.players.names),
+    )
+
+
+def _waiting(explanation: Explanation) -> defaultdict[tuple[int, int], list[int]]:
+    """The edge players of each pair of nodes, in order."""
+    waiting: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    ends = explanation.players.geometry.get("ends")
+    if ends is None:
+        return waiting
+    both = undirected(explanation).tolist()
+    for player, (source, target) in enumerate(_pairs(ends)):
+        waiting[source, target].append(player)
+        if both[player] and source != target:
+            waiting[target, source].append(player)
+    return waiting
+
+
+def _pairs(edge_index: Tensor) -> list[tuple[int, int]]:
+    return [(source, target) for source, target in edge_index.t().tolist()]
+
+
+def _attributes(explanation: Explanation, player: int) -> dict[str, Any]:
+    found = {"player": explanation.players.names[player], "score": float(explanation.scores[player])}
+    return found if explanation.error is None else found | {"error": float(explanation.error[player])}

@@ -1,0 +1,203 @@
+"""One explanation, one safetensors file: tensors as tensors, everything else as JSON in the header, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from explain.explanation import Explanation
+from explain.types import Players
+
+FORMAT = "explain.Explanation"
+VERSION = 1
+
+# what the JSON of a file of this version must hold
+RECORD: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "names": (list,),
+    "group_sizes": (list, type(None)),
+    "value": (float,),
+    "base": (float, type(None)),
+    "checks": (dict,),
+    "method": (str,),
+    "settings": (dict,),
+    "target": (dict,),
+    "seed": (int, type(None)),
+    "versions": (dict,),
+    "seconds": (float,),
+    "calls": (int,),
+}
+
+
+class CorruptExplanation(ValueError):
+    """Not a whole explanation file: another format, cut short, or altered."""
+
+
+class NewerExplanation(ValueError):
+    """A file in a format that a later version of `explain` wrote."""
+
+
+def save(explanation: Explanation, path: str | os.PathLike[str]) -> None:
+    """Write the file whole or not at all.
+
+    Raises:
+        ValueError: sparse tensors, or groups of unequal kinds, which the format does not hold.
+        OSError: the folder is missing or full; a file that was there before is still there.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(explanation).items()}
+    record = json.dumps(_record(explanation))
+    header = {"format": FORMAT, "version": str(VERSION), "explanation": record, "sha256": _digest(record, tensors)}
+    write_atomically(path, safetensors.torch.save(tensors, metadata=header))
+
+
+def load(path: str | os.PathLike[str]) -> Explanation:
+    """Read a file that `save` wrote. Nothing in it is trusted: sizes, types and a checksum are verified first.
+
+    Raises:
+        CorruptExplanation: not such a file, cut short, or altered.
+        NewerExplanation: written by a later version of `explain`.
+        OSError: no such file, or it cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        tensors = safetensors.torch.load(data)
+        header = _header(data)
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise CorruptExplanation(f"{path} is not a whole safetensors file ({error}): save it again") from error
+    _check_header(path, header, tensors)
+    try:
+        return _rebuild(json.loads(header["explanation"]), tensors)
+    except (KeyError, ValueError, TypeError, RuntimeError, RecursionError, OverflowError) as error:
+        raise CorruptExplanation(f"{path} does not hold a whole explanation: {error!r}") from error
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write beside the place, then rename: whoever looks sees the old file or the new one, never a part."""
+    target = Path(path)
+    beside = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)  # already gone after a rename
+
+
+def _tensors(explanation: Explanation) -> dict[str, Tensor]:
+    players = explanation.players
+    tensors = {"scores": explanation.scores, "index": players.index}
+    if explanation.error is not None:
+        tensors["error"] = explanation.error
+    if players.groups:
+        kinds = {(group.dtype, group.shape[1:]) for group in players.groups}
+        if len(kinds) > 1 or any(group.dim() == 0 for group in players.groups):
+            raise ValueError(
+                f"groups must be int64 [atoms] or [atoms, k] alike to be saved, got {sorted(map(str, kinds))}"
+            )
+        tensors["groups"] = torch.cat(players.groups)
+    tensors |= {f"geometry/{name}": tensor for name, tensor in players.geometry.items()}
+    tensors |= {f"parts/{name}": tensor for name, tensor in explanation.parts.items()}
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise ValueError(f"{name} is {tensor.layout}, which a file does not hold: make it dense with .to_dense()")
+    return tensors
+
+
+def _record(explanation: Explanation) -> dict[str, Any]:
+    players = explanation.players
+    return {
+        "kind": players.kind,
+        "names": list(players.names),
+        "group_sizes": None if players.groups is None else [len(group) for group in players.groups],
+        "value": explanation.value,
+        "base": explanation.base,
+        "checks": dict(explanation.checks),
+        "method": explanation.method,
+        "settings": dict(explanation.settings),
+        "target": dict(explanation.target),
+        "seed": explanation.seed,
+        "versions": dict(explanation.versions),
+        "seconds": explanation.seconds,
+        "calls": explanation.calls,
+    }
+
+
+def _header(data: bytes) -> dict[str, str]:
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size])["__metadata__"]
+
+
+def _check_header(path: Any, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    if header.get("format") != FORMAT:
+        raise CorruptExplanation(
+            f"{path} is a safetensors file but not an explanation (format {header.get('format')!r})"
+        )
+    version = header.get("version", "")
+    if version.isascii() and version.isdigit() and len(version) < 10 and int(version) > VERSION:
+        raise NewerExplanation(
+            f"{path} has format version {version}, this `explain` reads up to {VERSION}: upgrade `explain` to load it"
+        )
+    if version != str(VERSION):
+        raise CorruptExplanation(f"{path} has format version {version!r}, expected {VERSION}")
+    record = header.get("explanation", "")
+    if header.get("sha256") != _digest(record, tensors):
+        raise CorruptExplanation(f"{path} was altered after it was saved: its checksum does not fit")
+
+
+def _digest(record: str, tensors: Mapping[str, Tensor]) -> str:
+    """Over everything that `load` gives back, so that no flipped bit passes for a score."""
+    digest = hashlib.sha256(record.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _rebuild(record: Any, tensors: Mapping[str, Tensor]) -> Explanation:
+    """The explanation, after its record and tensors were found to be what they should be."""
+    if not isinstance(record, dict) or record.keys() != RECORD.keys():
+        raise ValueError(f"its record must have the keys {', '.join(RECORD)}")
+    for key, kinds in RECORD.items():
+        if type(record[key]) not in kinds:
+            raise ValueError(f"{key} must be {' or '.join(kind.__name__ for kind in kinds)}, got {record[key]!r:.60}")
+    if not all(isinstance(name, str) for name in record["names"]):
+        raise ValueError("names must be strings")
+    index, scores, error = tensors["index"], tensors["scores"], tensors.get("error")
+    if index.dtype.is_floating_point or index.dim() not in (1, 2):
+        raise ValueError(f"index must be int64 [P] or [P, k], got {index.dtype} {list(index.shape)}")
+    if any(t is not None and t.dtype != torch.float64 for t in (scores, error)):
+        raise ValueError("scores and their error must be float64")
+    players = Players(
+        kind=record["kind"],
+        index=index,
+        names=tuple(record["names"]),
+        groups=_groups(record["group_sizes"], tensors),
+        geometry=_named("geometry/", tensors),
+    )
+    made = {key: record[key] for key in RECORD.keys() - {"kind", "names", "group_sizes"}}
+    return Explanation(scores=scores, players=players, error=error, parts=_named("parts/", tensors), **made)
+
+
+def _groups(sizes: list[int] | None, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:
+    if not sizes:
+        return None if sizes is None else ()
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        raise ValueError("group_sizes must be counts")
+    return tuple(group.clone() for group in tensors["groups"].split(sizes))  # one storage each
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,150 @@
+"""An explanation says what it is in one line, and other libraries accept it."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from explanations import CONTEXT, EVERY, edges, empty, features, nodes, patches, train, undirected_edges
+
+from explain.explanation import Explanation
+from explain.types import NonFinite, Players
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_top_is_by_absolute_score_and_ties_keep_their_order():
+    assert edges().top(2) == [("12→13", -2.0), ("11→12", 1.5)]
+    assert [name for name, _ in edges([1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).top(3)] == ["10→11", "11→10", "11→12"]
+    assert empty().top() == []
+
+
+def test_scores_are_one_a_player_and_finite():
+    players = Players("features", torch.arange(2))
+    with pytest.raises(ValueError, match=r"scores must be \[2\]"):
+        Explanation(torch.zeros(3), players, value=0.0)
+    for made in ({"scores": torch.tensor([0.0, torch.nan])}, {"value": float("inf")}, {"base": float("nan")}):
+        with pytest.raises(NonFinite):
+            Explanation(**({"scores": torch.zeros(2), "players": players, "value": 0.0} | made))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_it_says_what_it_is_in_one_line(kind):
+    explanation = EVERY[kind]()
+    said = repr(explanation)
+    assert said.startswith(f"{explanation.method}: {len(explanation.players)} {explanation.players.kind}")
+    assert "\n" not in said
+    assert all(name in said for name, _ in explanation.top(3))
+
+
+def test_html_is_a_small_escaped_table():
+    players = Players("tokens", torch.arange(30), names=("<script>alert(1)</script>", *"&" * 29))
+    said = Explanation(torch.arange(30.0).flip(0), players, value=1.0, method="<b>", checks={"r2": 0.5})._repr_html_()
+    assert "<script" not in said
+    assert "&lt;script&gt;" in said
+    assert "&lt;b&gt;" in said
+    assert said.count("<tr>") == 12  # the head, ten players, and how many more
+    assert "20 more" in said
+
+
+def test_pandas_has_a_row_a_player():
+    table = edges().to_pandas()
+    assert list(table.columns) == ["score", "error", "rank", "id", "source", "target"]
+    assert table.loc["12→13"].to_dict() == {
+        "score": -2.0, "error": 0.125, "rank": 1, "id": 104, "source": 12, "target": 13,
+    }  # fmt: skip
+    assert sorted(table["rank"]) == list(range(1, 8))
+    assert nodes().to_pandas()["error"].isna().all()
+    assert len(empty().to_pandas()) == 0
+    products = Players("relations", torch.tensor([[0, 1], [2, 3]]))
+    assert list(Explanation(torch.zeros(2), products, value=0.0).to_pandas()["id_1"]) == [1, 3]
+
+
+def test_networkx_has_scores_on_edges():
+    graph = edges().to_networkx()
+    assert set(graph.nodes) == {10, 11, 12, 13}
+    assert [node for node, focus in graph.nodes(data="focus") if focus] == [12]
+    assert {(a, b): s for a, b, s in graph.edges(data="score")} == dict(
+        zip(map(tuple, CONTEXT.t().tolist()), edges().scores.tolist(), strict=True)
+    )
+    assert nx.number_weakly_connected_components(graph) == 1
+    nx.draw(graph, ax=plt.figure().add_subplot())
+
+
+def test_networkx_has_scores_on_nodes():
+    graph = nodes().to_networkx()
+    assert dict(graph.nodes(data="score")) == {10: 1.0, 11: -2.0, 13: 0.5, 12: None}
+    assert graph.number_of_edges() == CONTEXT.size(1)
+    assert dict(train().to_networkx().nodes(data="score"))[11] == pytest.approx(-0.2)
+
+
+def test_an_undirected_player_scores_both_directions_and_parallel_edges_stay_apart():
+    graph = undirected_edges().to_networkx()
+    assert graph[11][12][0]["score"] == graph[12][11][0]["score"] == -2.0
+    assert "score" not in graph[10][12][0]
+    ends = torch.tensor([[0, 0], [1, 1]])
+    players = Players("edges", torch.arange(2), geometry={"edge_index": ends, "ends": ends})
+    graph = Explanation(torch.tensor([1.0, 2.0]), players, value=0.0).to_networkx()
+    assert [data["score"] for data in graph[0][1].values()] == [1.0, 2.0]
+
+
+def test_edges_outside_the_drawn_context_are_shown_all_the_same():
+    players = Players("edges", torch.arange(1), geometry={"edge_index": CONTEXT, "ends": torch.tensor([[13], [99]])})
+    graph = Explanation(torch.ones(1), players, value=0.0).to_networkx()
+    assert graph[13][99][0]["score"] == 1.0
+
+
+def test_pyg_validates_and_keeps_global_ids():
+    found = edges().to_pyg()
+    assert found.validate(raise_on_error=True)
+    assert torch.equal(found.node_id[found.edge_index], CONTEXT)
+    assert torch.equal(found.edge_mask, edges().scores.float())
+    assert found.node_id[found.index].tolist() == [12]
+    found = nodes().to_pyg()
+    assert found.validate(raise_on_error=True)
+    assert dict(zip(found.node_id.tolist(), found.node_mask[:, 0].tolist(), strict=True))[11] == -2.0
+    assert set(found.available_explanations) == {"node_mask"}
+    assert undirected_edges().to_pyg().edge_mask.tolist() == [1.0, 1.0, -2.0, -2.0, 0.5, 0.5, 0.0]
+    kept = edges().to_pyg().get_explanation_subgraph()
+    assert kept.edge_index.size(1) == int((edges().scores > 0).sum())
+
+
+def test_pyg_takes_features_and_the_empty_answer():
+    found = features().to_pyg()
+    assert found.validate(raise_on_error=True)
+    assert found.node_mask.tolist() == [[1.0, 0.0, 0.0, -2.0, 0.0, 0.5]]
+    found = empty().to_pyg()
+    assert found.validate(raise_on_error=True)
+    assert found.node_id.tolist() == [3]
+
+
+def test_what_has_no_graph_says_where_to_go():
+    for convert in (patches().to_networkx, patches().to_pyg, features().to_networkx, train(graph=False).to_pyg):
+        with pytest.raises(ValueError, match="to_pandas"):
+            convert()
+
+
+@pytest.mark.parametrize("make", [edges, nodes, features])
+def test_shap_draws_it(make):
+    import shap
+
+    explanation = make()
+    found = explanation.to_shap()
+    assert found.base_values + found.values.sum() == pytest.approx(
+        explanation.value if explanation.base is None else explanation.base + float(explanation.scores.sum())
+    )
+    assert list(found.feature_names) == list(explanation.players.names)
+    assert np.array_equal(found.values, explanation.scores.numpy())
+    for draw in (shap.plots.bar, shap.plots.waterfall):
+        plt.figure()
+        ax = draw(found, show=False)
+        labels = " ".join(label.get_text() for label in ax.get_yticklabels())
+        assert explanation.top(1)[0][0] in labels
