@@ -1,0 +1,141 @@
+"""The border: every module becomes ``[rows, *shape] -> [rows, outputs]``, and what is wrong with it is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from explain.types import NonFinite
+
+MEMORY = 2**28  # bytes of intermediate results in one forward pass
+LARGEST_BATCH = 4096
+
+
+def checked_example(x: Tensor, module: nn.Module) -> Tensor:
+    """One example ``[features]`` or ``[C, H, W]``, detached, of the module's own dtype and device.
+
+    Raises:
+        TypeError: not a tensor, or another dtype than the module's.
+        ValueError: another shape, or another device than the module's.
+        NonFinite: NaN or infinity in the example.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor(x)")
+    if x.dim() not in (1, 3) or x.numel() == 0:
+        raise ValueError(
+            f"x must be one example, [features] or [C, H, W], got {list(x.shape)}: leave the batch dimension out"
+        )
+    like = checked_like(x, module, "x")
+    if not like.isfinite().all():
+        raise NonFinite(f"x holds NaN or infinity in {int((~like.isfinite()).sum())} of {like.numel()} places")
+    return like.detach()
+
+
+def checked_like(x: Tensor, module: nn.Module, name: str) -> Tensor:
+    """``x`` if it is floating point and of the module's dtype and device.
+
+    Raises:
+        TypeError: another dtype. ValueError: another device.
+    """
+    weight = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if not x.is_floating_point() or (weight is not None and x.dtype != weight.dtype):
+        expected = "floating point" if weight is None else weight.dtype
+        raise TypeError(f"{name} must be {expected} as the model is, got {x.dtype}: use {name}.to(dtype)")
+    if weight is not None and x.device != weight.device:
+        raise ValueError(f"{name} must be on {weight.device} as the model is, got {x.device}: use {name}.to(device)")
+    return x
+
+
+def outputs_of(module: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    """The module's outputs ``[rows, outputs]`` for ``x [rows, *shape]``.
+
+    Of a tuple or list the first tensor is read, of a mapping its "logits"; ``[rows]`` counts as one output a row.
+
+    Raises:
+        ValueError: the module cannot take such inputs, or does not answer with one row of numbers an example.
+    """
+    try:
+        answer = module(x)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"the model could not take inputs of shape {list(x.shape)}: {error}") from error
+    outputs = _logits(answer)
+    if outputs.dim() == 1 and len(outputs) == len(x):
+        outputs = outputs[:, None]
+    if outputs.dim() != 2 or len(outputs) != len(x) or not outputs.is_floating_point():
+        raise ValueError(
+            f"the model must answer [rows, outputs] in floating point, here [{len(x)}, outputs], "
+            f"got {list(outputs.shape)} of {outputs.dtype}: wrap it in a module that returns its logits"
+        )
+    return outputs
+
+
+class Batching(NamedTuple):
+    """How many rows one call of the model may take, and whether each row of a batch is answered as it is alone."""
+
+    rows: int
+    independent: bool
+
+
+def batching_of(outputs: Callable[[Tensor], Tensor], x: Tensor, other: Tensor, batch_size: int | None) -> Batching:
+    """What the memory budget allows, or one row a call where the rows of a batch see one another.
+
+    Both are measured on the two different examples ``x`` and ``other``, alone and together.
+
+    Raises:
+        ValueError: two calls on the same input differ.
+        NonFinite: NaN or infinity in the outputs.
+    """
+    with _Bytes() as alone:
+        first = outputs(x[None])
+    if not first.isfinite().all():
+        raise NonFinite("the model answers NaN or infinity for this example: check its weights and the input's scale")
+    if not _agree(first, outputs(x[None])):
+        raise ValueError(
+            "the model is not deterministic: two calls on the same input differ in eval mode. Make its noise a fixed "
+            "input, or seed it inside forward"
+        )
+    with _Bytes() as pair:
+        together = outputs(torch.stack([x, other]))
+    if not _agree(together, torch.cat([first, outputs(other[None])])):
+        return Batching(1, False)
+    affordable = MEMORY // max(pair.bytes - alone.bytes, 1)
+    return Batching(batch_size or max(1, min(LARGEST_BATCH, affordable)), True)
+
+
+def _logits(answer: Any) -> Tensor:
+    found = answer
+    if isinstance(answer, Mapping):
+        found = answer.get("logits")
+    elif isinstance(answer, (tuple, list)):
+        found = next((part for part in answer if isinstance(part, Tensor)), None)
+    if not isinstance(found, Tensor):
+        keys = f" with keys {sorted(map(str, answer))}" if isinstance(answer, Mapping) else ""
+        raise ValueError(
+            f"the model must answer a tensor, a tuple that holds one, or a mapping with 'logits', "
+            f"got {type(answer).__name__}{keys}: wrap it in a module that returns its logits"
+        )
+    return found
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    """Equal up to rounding, relative to the largest entry."""
+    scale = max(float(a.abs().max()), float(b.abs().max()))
+    return float((a - b).abs().max()) <= torch.finfo(a.dtype).eps ** 0.6 * scale
+
+
+class _Bytes(TorchDispatchMode):
+    """Counts the bytes that a forward pass produces: an upper bound of what it needs at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.bytes += sum(part.nbytes for part in tree_leaves(found) if isinstance(part, Tensor))
+        return found

@@ -1,0 +1,115 @@
+"""One example's prediction, as a question that every explainer understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from explain.guard import untouched
+from explain.payoffs import Payoff
+from explain.supervised.baselines import Baseline
+from explain.supervised.border import Batching
+from explain.supervised.games import coalition_game, gradient_question
+from explain.supervised.objective import training_objective
+from explain.supervised.players import features, patches, superpixels
+from explain.types import Differentiable, Game, Objective, Players, Target, Unsupported
+
+if TYPE_CHECKING:
+    from explain.supervised.model import SupervisedModel
+
+KINDS: dict[int, dict[str, Callable[..., Players]]] = {  # by the example's dimensions
+    1: {"features": features},
+    3: {"patches": patches, "superpixels": superpixels},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleTarget(Target):
+    """The number that a model says about ``x``: made by `SupervisedModel.example`.
+
+    Args:
+        model: whose number it is.
+        x: ``[features]`` or ``[C, H, W]``.
+        label: the class, or a regressor's output; None where there is but one.
+        payoff: what was asked of the outputs.
+        number: the same as a function, ``[rows, outputs] -> [rows]``.
+        baseline: what absence means.
+        batching: how many rows one call of the model may take.
+    """
+
+    model: SupervisedModel
+    x: Tensor
+    label: int | None
+    payoff: Payoff
+    number: Callable[[Tensor], Tensor]
+    baseline: Baseline
+    batching: Batching
+
+    @property
+    def module(self) -> nn.Module:  # type: ignore[override]  # read only here
+        """The user's model."""
+        return self.model.module
+
+    def numbers(self, x: Tensor) -> Tensor:
+        """The number for each row of ``x [rows, *shape]``, ``[rows]``, in as many calls as memory asks for."""
+        outputs = [self.model.outputs(rows) for rows in x.split(self.batching.rows)]
+        return self.number(torch.cat(outputs))
+
+    def value(self) -> float:
+        """The number itself."""
+        with untouched(self.module), torch.no_grad():
+            return float(self.numbers(self.x[None]))
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """Tables: "features". Images: "patches" (``size``), "superpixels" (``segments``, ``compactness``).
+
+        Raises:
+            Unsupported: no such kind. ValueError: no such option's value. TypeError: no such option.
+        """
+        kinds = KINDS[self.x.dim()]
+        if kind not in kinds:
+            raise Unsupported(
+                f"the players of an example {list(self.x.shape)} are {', '.join(kinds)} or groups of your own as a "
+                f"Players, got {kind!r}"
+            )
+        if kind == "features":
+            options = {"names": self.model.feature_names, **options}
+        return kinds[kind](self.x, **options)
+
+    def game(self, players: str | Players) -> Game:
+        """The number for every coalition, with absent atoms filled as the baseline says."""
+        return coalition_game(self, self._these(players))
+
+    def differentiable(self, players: str | Players) -> Differentiable:
+        """The number as a function of features or pixels; see `gradient_question`."""
+        return gradient_question(self, self._these(players))
+
+    def run(self) -> Tensor:
+        """The model's outputs for this example, ``[1, outputs]``."""
+        with untouched(self.module):
+            return self.model.outputs(self.x[None])
+
+    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+        """How the number hangs on the training examples; see `training_objective`."""
+        return training_objective(self, train, remove)
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as plain JSON values."""
+        payoff = self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__qualname__", "callable")
+        return {
+            "family": "supervised",
+            "model": type(self.module).__name__,
+            "task": self.model.task,
+            "shape": list(self.x.shape),
+            "label": self.label,
+            "payoff": payoff,
+            "baseline": self.baseline.name,
+            "removal": self.baseline.removal,
+        }
+
+    def _these(self, players: str | Players) -> Players:
+        return self.players(players) if isinstance(players, str) else players
