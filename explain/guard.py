@@ -49,6 +49,20 @@ def untouched(module: nn.Module | None) -> Iterator[None]:
 
 
 @contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within: the module in eval mode. After: modes and global random states as before. The light guard of one call."""
+    modes = [(part, part.training) for part in module.modules()]
+    with random_states_kept():
+        try:
+            for part, _ in modes:
+                part.training = False
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
+
+
+@contextmanager
 def random_states_kept() -> Iterator[None]:
     """The global generators of Python, NumPy and torch (all devices) as before, whatever happens within."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the legacy global state is what must be kept

@@ -1,0 +1,46 @@
+"""The number as a differentiable function of message amounts or of features, for gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from explain.graph.absence import absent_features, feature_matrix
+from explain.graph.players import owners
+from explain.types import Differentiable, Players, Unsupported
+
+if TYPE_CHECKING:
+    from explain.graph.targets import GraphTarget
+
+
+def differentiable(target: GraphTarget, players: Players) -> Differentiable:
+    """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live."""
+    place, owner = target.place, owners(players, target.place, target.graph)
+    owner = torch.where(owner == len(players), -1, owner)
+    if players.kind == "edges":
+        parameter = next(target.module.parameters(), torch.zeros(()))
+        ones = torch.ones(1, place.graph.num_edges, dtype=parameter.dtype, device=owner.device)
+        return Differentiable(ones, torch.zeros_like(ones), _apart(target, "amounts"), owner)
+    if len(place.graph.counts) > 1:
+        raise Unsupported("gradients of node and feature players need a homogeneous graph: use edges, or Shapley")
+    kind = next(iter(place.graph.counts))
+    x = feature_matrix(place.graph, kind)
+    if not x.is_floating_point():
+        raise Unsupported(f"gradients need floating-point features, x is {x.dtype}: use edges, or Shapley")
+    base = absent_features(target.graph, place, target.baseline)[kind].mean(0)
+    grid = owner[:, None].expand_as(x) if players.kind == "nodes" else owner[None].expand_as(x)
+    base = torch.where(grid >= 0, base, x)  # what no player owns does not move
+    return Differentiable(x[None], base[None], _apart(target, "features"), grid)
+
+
+def _apart(target: GraphTarget, edit: str) -> Any:
+    kind = next(iter(target.place.graph.counts))
+
+    def number(batch: Tensor) -> Tensor:
+        groups = [batch] if target.place.together else list(batch.split(1))
+        edits = [{edit: {kind: group} if edit == "features" else group} for group in groups]
+        return torch.cat([target.numbers(target.place, len(g), **e) for g, e in zip(groups, edits, strict=True)])
+
+    return number

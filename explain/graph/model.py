@@ -1,0 +1,230 @@
+"""GraphModel: a trained graph network and its data, ready to be asked about a node, an edge or a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch_geometric.data import Data, HeteroData
+
+from explain.graph.computation import Direction
+from explain.graph.inputs import Inputs, dtype_and_device, infer_inputs, output_rows, structure_of
+from explain.graph.structure import Copies, Structure
+from explain.graph.targets import GraphTarget
+from explain.payoffs import Payoff
+from explain.types import Parameters
+
+TASKS = ("node", "edge", "graph")
+
+
+class GraphModel:
+    """Any torch_geometric or plain-torch graph network, wrapped once so that nothing behind it asks what it was.
+
+    Args:
+        module: takes ``x [nodes, features]`` and ``edge_index [2, edges]`` (or a dense adjacency, a data object,
+            dictionaries by type) and returns logits ``[rows, outputs]``: a tensor, or a tuple or dictionary with them.
+        data: a ``Data`` or ``HeteroData``; for graph tasks a dataset or list of them.
+        task: "node", "edge" or "graph"; a list means "graph", otherwise "node".
+        weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
+        loss: ``(outputs, labels) -> [examples]`` where it is not cross-entropy.
+        inputs: sources of forward's parameters, ``{"feat": "x"}``, where their names do not tell.
+        decoder: for link models that return embeddings, ``(z, edge_label_index [2, pairs]) -> [pairs]``; a module with
+            ``encode`` and ``decode`` needs none.
+
+    Raises:
+        TypeError: data of another kind, a parameter without a source, another dtype or device.
+        ValueError: an empty graph, edges that point outside, an unknown task.
+
+    >>> from torch_geometric.datasets import KarateClub
+    >>> from torch_geometric.nn import GCN
+    >>> model = GraphModel(GCN(34, 8, num_layers=2, out_channels=4), KarateClub()[0])
+    >>> model.task, len(model.node(3).players("nodes")) <= 33
+    ('node', True)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Data | HeteroData | Sequence[Data],
+        *,
+        task: str | None = None,
+        weight_decay: float = 0.0,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        inputs: Mapping[str, str] | None = None,
+        decoder: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        single = isinstance(data, (Data, HeteroData))
+        if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
+            raise TypeError("data must be a torch_geometric Data or HeteroData, or a non-empty list or dataset of them")
+        self.task = task or ("node" if single else "graph")
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        if not single and self.task != "graph":
+            raise ValueError(f'a list of graphs is for task="graph"; give one graph for task={task!r}')
+        self.module = module
+        self.data = data
+        self.weight_decay = weight_decay
+        self.loss = loss
+        self.net = _callable_module(module, self.task, decoder)
+        sample = data if single else data[0]
+        self.inputs: Inputs = infer_inputs(module, sample, inputs, getattr(self.net, "encoder", module.forward))
+        if isinstance(self.net, _Linked):
+            self.inputs = replace(self.inputs, sources={**self.inputs.sources, "edge_label_index": "edge_label_index"})
+        self.single = single
+        self.reach: tuple[int, Direction] | None = None  # the receptive field found last, tried first for the next node
+        self._structure = self.structure(0) if single else None
+
+    def node(
+        self,
+        node: int | tuple[str, int],
+        label: int | None = None,
+        *,
+        payoff: Payoff = "logit",
+        removal: str = "delete",
+        baseline: str = "zeros",
+        batch_size: int | None = None,
+    ) -> GraphTarget:
+        """The model's answer for one node (``(type, number)`` in heterogeneous graphs).
+
+        Args:
+            node: which; ``label``: the class, the predicted one when None; ``payoff``: see `payoff_function`.
+            label: the class the number is read for.
+            payoff: "logit", "probability", "log_probability", "loss" or a callable ``[rows, outputs] -> [rows]``.
+            removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
+                zero; "features" keeps the structure and replaces an absent node's features.
+            baseline: absent features become "zeros", the "mean" over the nodes, or "marginal" draws of them.
+            batch_size: coalitions in one forward; by default from a memory budget.
+
+        Raises:
+            ValueError: no such node or class.
+        """
+        self._expect("node")
+        graph = self._whole()
+        kind, number = self._node(graph, node)
+        return GraphTarget(self, graph, ((kind, number),), label, payoff, removal, baseline, batch_size)
+
+    def edge(
+        self,
+        source: int,
+        target: int,
+        label: int | None = None,
+        *,
+        payoff: Payoff = "logit",
+        removal: str = "delete",
+        baseline: str = "zeros",
+        batch_size: int | None = None,
+    ) -> GraphTarget:
+        """The model's answer for a pair of nodes, linked or not; see `node` for the rest."""
+        self._expect("edge")
+        graph = self._whole()
+        focus = (self._node(graph, source), self._node(graph, target))
+        return GraphTarget(self, graph, focus, label, payoff, removal, baseline, batch_size)
+
+    def graph(
+        self,
+        index: int = 0,
+        label: int | None = None,
+        *,
+        payoff: Payoff = "logit",
+        removal: str = "delete",
+        baseline: str = "zeros",
+        batch_size: int | None = None,
+    ) -> GraphTarget:
+        """The model's answer for one graph of the data set; an absent node leaves the pooling too. See `node`."""
+        self._expect("graph")
+        return GraphTarget(self, self.structure(index), (), label, payoff, removal, baseline, batch_size, index)
+
+    def structure(self, index: int) -> Structure:
+        """One graph of the data as checked tensors."""
+        if not self.single and not 0 <= index < len(self.data):
+            raise ValueError(f"graph must be from 0 to {len(self.data) - 1}, got {index}")
+        graph = structure_of(self.data if self.single else self.data[index], self.inputs)
+        dtype_and_device(self.module, graph)
+        return graph
+
+    def outputs(
+        self,
+        copies: Copies,
+        pairs: Tensor | None = None,
+        node_type: str | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
+        arguments = self.inputs.arguments(copies, pairs)
+        args, kwargs = (tuple(arguments.values()), {}) if self.inputs.positional else ((), arguments)
+        with uncached(self.module):
+            if params is None:
+                return output_rows(self.net(*args, **kwargs), node_type)
+            return output_rows(functional_call(self.net, params, args, kwargs), node_type)
+
+    def _whole(self) -> Structure:
+        if self._structure is None:
+            raise ValueError("give one graph, not a list, to ask about its nodes or edges")
+        return self._structure
+
+    def _expect(self, task: str) -> None:
+        if self.task != task:
+            raise ValueError(f'this model was wrapped for task="{self.task}": wrap it with task="{task}" to ask this')
+
+    @staticmethod
+    def _node(graph: Structure, node: int | tuple[str, int]) -> tuple[str, int]:
+        kind, number = node if isinstance(node, tuple) else (next(iter(graph.counts)), node)
+        if isinstance(node, int) and len(graph.counts) > 1:
+            raise ValueError(f"name the node's type too, such as ({next(iter(graph.counts))!r}, {node})")
+        if kind not in graph.counts:
+            raise ValueError(f"node types are {', '.join(graph.counts)}; got {kind!r}")
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < graph.counts[kind]:
+            raise ValueError(f"node must be a whole number from 0 to {graph.counts[kind] - 1}, got {number!r}")
+        return kind, number
+
+
+class _Linked(nn.Module):
+    """An encoder and a decoder as one module, so that link models are called like any other."""
+
+    def __init__(self, module: nn.Module, encode: str, decode: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self.encode = encode
+        self.decode = decode
+
+    @property
+    def encoder(self) -> Callable[..., Any]:
+        """What turns the graph into embeddings."""
+        return getattr(self.module, self.encode)
+
+    def forward(self, edge_label_index: Tensor, **arguments: Any) -> Tensor:
+        """Scores of these pairs."""
+        z = self.encoder(**arguments)
+        return self.decode(z[0] if isinstance(z, tuple) else z, edge_label_index)
+
+
+def _callable_module(module: nn.Module, task: str, decoder: Callable[[Tensor, Tensor], Tensor] | None) -> nn.Module:
+    if task != "edge":
+        return module
+    if decoder is not None:
+        return _Linked(module, "forward", decoder)
+    decode: Any = getattr(module, "decode", None)
+    if callable(decode) and callable(getattr(module, "encode", None)):
+        return _Linked(module, "encode", decode)
+    return module
+
+
+@contextmanager
+def uncached(module: nn.Module) -> Iterator[None]:
+    """Within: no layer answers from a graph it has cached (``cached=True``), since here the graph changes."""
+    before = [(part, dict(vars(part))) for part in module.modules() if getattr(part, "cached", False) is True]
+    for part, attributes in before:
+        for name in attributes:
+            if name == "cached" or name.startswith("_cached"):
+                setattr(part, name, None)
+    try:
+        yield
+    finally:
+        for part, attributes in before:
+            for name, value in attributes.items():
+                if name == "cached" or name.startswith("_cached"):
+                    setattr(part, name, value)

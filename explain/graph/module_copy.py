@@ -1,0 +1,52 @@
+"""A deep copy of the user's module, called the way torch_geometric's explainers call: ``(x, edge_index, ...)``."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from explain.graph.computation import whole
+from explain.graph.inputs import Inputs, output_rows
+from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
+from explain.types import Call, Unsupported
+
+if TYPE_CHECKING:
+    from explain.graph.targets import GraphTarget
+
+
+class _Standard(nn.Module):
+    """``(x, edge_index) -> [rows, outputs]`` whatever the user's forward takes and returns."""
+
+    def __init__(self, net: nn.Module, inputs: Inputs, made: Copies, pairs: Tensor | None) -> None:
+        super().__init__()
+        self.net, self.inputs, self.made, self.pairs = net, inputs, made, pairs
+
+    def forward(self, x: Tensor, edge_index: Tensor, **_: Any) -> Tensor:
+        graph = self.made.structure
+        nodes, edges = {NODE: {**graph.nodes[NODE], "x": x}}, {EDGE: edge_index}
+        edited = Structure({NODE: len(x)}, nodes, edges, graph.edge_fields, graph.shared)
+        arguments = self.inputs.arguments(Copies(edited, self.made.batch, 1), self.pairs)
+        output = self.net(*arguments.values()) if self.inputs.positional else self.net(**arguments)
+        return output_rows(output)
+
+
+def module_copy(target: GraphTarget) -> Call:
+    """The target's module, copied, with the arguments of its call on the whole graph.
+
+    Raises:
+        Unsupported: a heterogeneous graph, or one without features.
+    """
+    graph, model = target.graph, target.model
+    if NODE not in graph.counts or "x" not in graph.nodes[NODE]:
+        raise Unsupported("learned masks need a homogeneous graph with features x: use Shapley or Lime")
+    place = whole(graph, target.focus)
+    net = copy.deepcopy(model.net)
+    for part in net.modules():
+        part.training = False
+        if getattr(part, "cached", False) is True:
+            setattr(part, "cached", False)  # noqa: B010 - a layer's own attribute, unknown to nn.Module
+    standard = _Standard(net, model.inputs, copies(graph, 1), target._pairs(place, 1))
+    row = target.focus[0][1] if len(target.focus) == 1 else 0
+    return Call(standard.eval(), graph.nodes[NODE]["x"], graph.edges[EDGE], {}, model.task, row, target.label)

@@ -1,0 +1,117 @@
+"""The training loss of a (transductive) graph network, as `Influence` asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data, HeteroData
+
+from explain.graph.computation import whole
+from explain.graph.inputs import structure_of
+from explain.graph.structure import Copies, Structure, copies
+from explain.guard import evaluating
+from explain.objectives import TrainingObjective, example_loss, trainable
+from explain.types import Parameters, Players, Unsupported
+
+if TYPE_CHECKING:
+    from explain.graph.model import GraphModel
+    from explain.graph.targets import GraphTarget
+
+Predict = Callable[[Parameters, Tensor], Tensor]
+
+
+def objective(target: GraphTarget, train: Any = None, remove: str = "labels") -> TrainingObjective:
+    """``J(theta) = (1/n) sum_i loss_i(theta) + weight_decay/2 |theta|^2`` over labelled nodes, pairs or graphs.
+
+    Args:
+        target: the number in question.
+        train: nodes: a bool mask ``[nodes]`` or int64 positions, ``data.train_mask`` when None; pairs:
+            ``(edge_label_index [2, pairs], edge_label [pairs])``, those of the data when None; graphs: a list or
+            dataset, the wrapped one when None.
+        remove: "labels": an example leaves the loss, the graph stays as it is.
+
+    Raises:
+        ValueError: another ``remove``, or no training examples.
+    """
+    if remove != "labels":
+        raise ValueError(f'remove must be "labels" for a graph model, got {remove!r}')
+    model = target.model
+    build = {"node": _nodes, "edge": _pairs, "graph": _graphs}[model.task]
+    predict, labels, players = build(target, train)
+
+    def number(params: Parameters) -> Tensor:
+        return target.number(target.outputs(whole(target.graph, target.focus), 1, params=params).double())[0]
+
+    return TrainingObjective(
+        trainable(model.net), players, predict, labels, number, model.loss or example_loss, model.weight_decay
+    )
+
+
+def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
+    graph, (kind, _) = target.graph, target.focus[0]
+    data = target.model.data
+    store: Any = data[kind] if isinstance(data, HeteroData) else data
+    if train is None:
+        train = store.get("train_mask")
+        if train is None:
+            raise ValueError("which nodes were trained on? give Influence(train=mask) or data.train_mask")
+        train = train if train.dim() == 1 else train[:, 0]
+    nodes = torch.as_tensor(train)
+    nodes = nodes.nonzero().view(-1) if nodes.dtype == torch.bool else nodes.long()
+    if not isinstance(store.get("y"), Tensor):
+        raise ValueError("training nodes need labels: data.y is missing")
+    labels = store.y[nodes].squeeze(-1) if store.y.dim() == 2 and store.y.size(1) == 1 else store.y[nodes]
+    predict = _transductive(target.model, graph, kind, nodes, None)
+    flat = nodes.cpu() + graph.node_starts[kind]
+    geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": target.rows(), "classes": labels.cpu()}
+    return predict, labels, Players("train", nodes.cpu(), tuple(f"node {i}" for i in nodes.tolist()), None, geometry)
+
+
+def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
+    data: Any = target.model.data
+    pairs, labels = train if train is not None else (data.get("edge_label_index"), data.get("edge_label"))
+    if not isinstance(pairs, Tensor) or not isinstance(labels, Tensor):
+        raise ValueError("which pairs were trained on? give Influence(train=(edge_label_index, edge_label))")
+    predict = _transductive(target.model, target.graph, None, None, pairs)
+    names = tuple(f"{u}–{v}" for u, v in pairs.t().tolist())
+    geometry = {"edge_index": target.graph.flat_edges.cpu(), "focus": target.rows(), "ends": pairs.cpu()}
+    return predict, labels.long(), Players("train", torch.arange(len(labels)), names, None, geometry)
+
+
+def _transductive(
+    model: GraphModel, graph: Structure, kind: str | None, nodes: Tensor | None, pairs: Tensor | None
+) -> Predict:
+    """Outputs of training nodes or pairs, all read from the one graph."""
+    made = copies(graph, 1)
+
+    def predict(params: Parameters, batch: Tensor) -> Tensor:
+        with evaluating(model.module):
+            if nodes is not None:
+                return model.outputs(made, None, kind, params)[nodes[batch]]
+            assert pairs is not None
+            return model.outputs(made, pairs[:, batch], None, params)
+
+    return predict
+
+
+def _graphs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
+    model = target.model
+    graphs = train if train is not None else model.data
+    graphs = [graphs] if isinstance(graphs, Data) else list(graphs)
+    if any(not isinstance(graph.get("y"), Tensor) for graph in graphs):
+        raise ValueError("training graphs need labels: y is missing")
+    labels = torch.cat([graph.y.reshape(1) for graph in graphs])
+    if not {"batch", "data"} & set(model.inputs.sources.values()) and len(graphs) > 1:
+        raise Unsupported("influence over many graphs needs a forward that takes batch")
+
+    def predict(params: Parameters, batch: Tensor) -> Tensor:
+        together = Batch.from_data_list([graphs[i] for i in batch.tolist()])
+        structure = structure_of(together, model.inputs)
+        made = Copies(structure, {"": together.batch}, len(batch))
+        with evaluating(model.module):
+            return model.outputs(made, None, None, params)
+
+    return predict, labels, Players("train", torch.arange(len(graphs)), tuple(f"graph {i}" for i in range(len(graphs))))

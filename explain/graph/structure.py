@@ -1,0 +1,148 @@
+"""A graph as plain tensors, typed or not, and many edited copies of it side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Fields: TypeAlias = dict[str, Tensor]
+EdgeType: TypeAlias = tuple[str, str, str]
+
+NODE = ""  # the only node type and edge type of a homogeneous graph
+EDGE = (NODE, "", NODE)
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Nodes and edges by type; features are the node field ``x [nodes, features]``.
+
+    ``counts``: nodes of each type. ``nodes``, ``edge_fields``: tensors with one row a node or edge. ``edges``: int64
+    ``[2, edges]``, numbered within their types. ``shared``: one row a graph. *Flat* numbers count through all types in
+    order; in a homogeneous graph they are the usual ones.
+    """
+
+    counts: dict[str, int]
+    nodes: dict[str, Fields]
+    edges: dict[EdgeType, Tensor]
+    edge_fields: dict[EdgeType, Fields]
+    shared: Fields
+
+    @cached_property
+    def node_starts(self) -> dict[str, int]:
+        """Flat number of each type's first node."""
+        return _starts(self.counts)
+
+    @cached_property
+    def edge_starts(self) -> dict[EdgeType, int]:
+        """Flat number of each type's first edge."""
+        return _starts({kind: edges.size(1) for kind, edges in self.edges.items()})
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of all types."""
+        return sum(self.counts.values())
+
+    @property
+    def num_edges(self) -> int:
+        """Edges of all types."""
+        return sum(edges.size(1) for edges in self.edges.values())
+
+    @cached_property
+    def flat_edges(self) -> Tensor:
+        """All edges in flat node numbers, int64 ``[2, E]``."""
+        parts = [
+            edges + torch.tensor([[self.node_starts[kind[0]]], [self.node_starts[kind[2]]]], device=edges.device)
+            for kind, edges in self.edges.items()
+        ]
+        return torch.cat(parts, 1) if parts else torch.zeros(2, 0, dtype=torch.long)
+
+    def with_features(self, features: Fields) -> Structure:
+        """The same graph with other ``x``, given by node type."""
+        return replace(self, nodes={kind: {**fields, **_named(features, kind)} for kind, fields in self.nodes.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Copies of one graph as one block-diagonal graph; ``batch [nodes]`` says which copy a node belongs to."""
+
+    structure: Structure
+    batch: dict[str, Tensor]
+    count: int
+
+
+def copies(
+    graph: Structure,
+    count: int,
+    *,
+    edge_keep: Tensor | None = None,
+    node_keep: Tensor | None = None,
+    features: Fields | None = None,
+) -> Copies:
+    """``count`` copies side by side, each with its own missing edges, missing nodes and features.
+
+    Args:
+        graph: the graph to copy.
+        count: how many.
+        edge_keep: bool ``[count, E]`` by flat edge number; False takes the edge out.
+        node_keep: bool ``[count, N]`` by flat node number; False takes the row out, with its edges.
+        features: by node type, ``[count, nodes, features]`` in place of ``x``.
+    """
+    if node_keep is not None:
+        ends = node_keep[:, graph.flat_edges[0]] & node_keep[:, graph.flat_edges[1]]
+        edge_keep = ends if edge_keep is None else edge_keep & ends
+    nodes, batch, numbers, counts = {}, {}, {}, {}
+    for kind, size in graph.counts.items():
+        fields = {name: _repeat(field, count) for name, field in graph.nodes[kind].items()}
+        if features is not None and kind in features:
+            fields["x"] = features[kind].reshape(count * size, *features[kind].shape[2:])
+        owner = torch.arange(count, device=graph.flat_edges.device).repeat_interleave(size)
+        start = graph.node_starts[kind]
+        keep = None if node_keep is None else node_keep[:, start : start + size].reshape(-1)
+        if keep is not None:
+            numbers[kind] = keep.cumsum(0) - 1
+            fields = {name: field[keep] for name, field in fields.items()}
+            owner = owner[keep]
+        nodes[kind], batch[kind], counts[kind] = fields, owner, len(owner)
+    edges: dict[EdgeType, Tensor] = {}
+    edge_fields: dict[EdgeType, Fields] = {}
+    for edge, index in graph.edges.items():
+        start, size = graph.edge_starts[edge], index.size(1)
+        keep = None if edge_keep is None else edge_keep[:, start : start + size].reshape(-1)
+        edges[edge] = _offset(index, count, graph.counts[edge[0]], graph.counts[edge[2]])
+        edge_fields[edge] = {name: _repeat(field, count) for name, field in graph.edge_fields[edge].items()}
+        if keep is not None:
+            edges[edge] = edges[edge][:, keep]
+            edge_fields[edge] = {name: field[keep] for name, field in edge_fields[edge].items()}
+        if numbers:
+            edges[edge] = torch.stack([numbers[edge[0]][edges[edge][0]], numbers[edge[2]][edges[edge][1]]])
+    shared = {name: _repeat(field, count) for name, field in graph.shared.items()}
+    return Copies(Structure(counts, nodes, edges, edge_fields, shared), batch, count)
+
+
+def _offset(index: Tensor, count: int, sources: int, targets: int) -> Tensor:
+    """Edges of ``count`` copies: the nodes of copy ``c`` are moved by ``c`` times the nodes of a copy."""
+    if count == 1:
+        return index
+    step = torch.arange(count, device=index.device)
+    moved = torch.stack([index[0] + (step * sources)[:, None], index[1] + (step * targets)[:, None]])
+    return moved.reshape(2, -1)
+
+
+def _repeat(field: Tensor, count: int) -> Tensor:
+    return field if count == 1 else field.repeat(count, *[1] * (field.dim() - 1))
+
+
+def _starts(sizes: dict) -> dict:
+    starts, total = {}, 0
+    for kind, size in sizes.items():
+        starts[kind] = total
+        total += size
+    return starts
+
+
+def _named(features: Fields, kind: str) -> Fields:
+    return {"x": features[kind]} if kind in features else {}

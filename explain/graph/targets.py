@@ -1,0 +1,255 @@
+"""One node's, edge's or graph's prediction, as a target."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from explain.graph.absence import BASELINES
+from explain.graph.computation import Focus, Place, cut, receptive_field, whole
+from explain.graph.differentiable import differentiable
+from explain.graph.games import REMOVALS, Coalitions
+from explain.graph.messages import scaled_messages
+from explain.graph.module_copy import module_copy
+from explain.graph.objective import objective
+from explain.graph.players import node_name, players_of
+from explain.graph.structure import Fields, Structure, copies
+from explain.guard import evaluating
+from explain.payoffs import Payoff, checked_label, payoff_function
+from explain.types import Call, Differentiable, Game, NonFinite, Objective, Parameters, Players, Target
+
+if TYPE_CHECKING:
+    from explain.graph.model import GraphModel
+
+
+class GraphTarget(Target):
+    """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
+
+    def __init__(
+        self,
+        model: GraphModel,
+        graph: Structure,
+        focus: Focus,
+        label: int | None,
+        payoff: Payoff,
+        removal: str,
+        baseline: str,
+        batch_size: int | None,
+        index: int | None = None,
+    ) -> None:
+        for what, given, known in (("removal", removal, REMOVALS), ("baseline", baseline, BASELINES)):
+            if given not in known:
+                raise ValueError(f"{what} must be one of {', '.join(known)}, got {given!r}")
+        self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
+        self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
+        self.payoff = payoff
+        with torch.no_grad():
+            outputs = self._checked_outputs()
+        self.label = checked_label(label, outputs)
+        self.number = payoff_function(payoff, self.label)
+
+    def _checked_outputs(self) -> Tensor:
+        """The model's answer ``[outputs]``, asked for twice.
+
+        Raises:
+            NonFinite: NaN or infinity in it.
+            ValueError: two calls differ: the model is not a function of its input.
+        """
+        place = whole(self.graph, self.focus)
+        first, again = (self.outputs(place, 1)[0] for _ in range(2))
+        if not first.isfinite().all():
+            raise NonFinite("the model answers NaN or infinity for this target: check its weights and the data")
+        if not torch.allclose(first, again, rtol=1e-4, atol=1e-6):
+            gap = float((first - again).abs().max())
+            raise ValueError(
+                f"the model is not deterministic: two calls in eval mode differ by {gap:.2g}; freeze its randomness "
+                "(dropout called as a function, resampled projections) before explaining"
+            )
+        return first
+
+    def value(self) -> float:
+        """The number on the whole graph."""
+        with torch.no_grad():
+            return float(self.numbers(whole(self.graph, self.focus), 1))
+
+    def numbers(self, place: Place, count: int, **edits: Any) -> Tensor:
+        """The number for each of ``count`` edited copies of a place, float64 ``[count]``."""
+        return self.number(self.outputs(place, count, **edits).double())
+
+    def outputs(
+        self,
+        place: Place,
+        count: int,
+        *,
+        edge_keep: Tensor | None = None,
+        node_keep: Tensor | None = None,
+        features: Fields | None = None,
+        amounts: Tensor | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
+        made = copies(place.graph, count, edge_keep=edge_keep, node_keep=node_keep, features=features)
+        kind = self.focus[0][0] if self.focus else None
+        with evaluating(self.module):
+            if amounts is None:
+                rows = self.model.outputs(made, self._pairs(place, count), kind, params)
+            else:
+                parameter = next(self.module.parameters(), torch.zeros(()))
+                flat = _by_type(place.graph, amounts.to(parameter.dtype))
+                with scaled_messages(self.module, made.structure, flat):
+                    rows = self.model.outputs(made, self._pairs(place, count), kind, params)
+        if len(self.focus) == 1:
+            size = place.graph.counts[self.focus[0][0]]
+            if len(rows) != count * size:
+                raise ValueError(f"the model must give one row a node, {count * size}; it gave {len(rows)}")
+            return rows[place.focus[0][1] :: size]
+        if len(rows) != count:
+            raise ValueError(f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}")
+        return rows
+
+    def _pairs(self, place: Place, count: int) -> Tensor | None:
+        if len(self.focus) != 2:
+            return None
+        device = place.nodes.device
+        sizes = torch.tensor([place.graph.counts[kind] for kind, _ in place.focus], device=device)
+        first = torch.tensor([number for _, number in place.focus], device=device)
+        return first[:, None] + sizes[:, None] * torch.arange(count, device=device)
+
+    # --- where coalitions are evaluated ---
+
+    @cached_property
+    def place(self) -> Place:
+        """The computation graph where the cut answers as the whole graph does, else the whole graph."""
+        with torch.no_grad():
+            chosen = self._cut() if self.focus else whole(self.graph, self.focus)
+            together = self._together(chosen)
+        where = "cut" if "hops" in chosen.checks else "whole graph"
+        checks = {"computation": where, "batching": "together" if together else "one by one", **chosen.checks}
+        return replace(chosen, together=together, checks=checks)
+
+    def _cut(self) -> Place:
+        full = whole(self.graph, self.focus)
+        found = receptive_field(
+            lambda features: self.outputs(full, 1, features={kind: x[None] for kind, x in features.items()}),
+            self.graph,
+            full.flat_focus(),
+            self.model.reach,
+        )
+        if found is None:
+            return full
+        self.model.reach = found
+        small = cut(self.graph, self.focus, *found)
+        if len(small.nodes) >= self.graph.num_nodes:  # nothing is saved
+            return replace(full, reachable=full.reachable & torch.isin(full.edges, small.edges[small.reachable]))
+        error, tolerance = self._cut_error(small, full), _tolerance(self.graph)
+        if not error <= tolerance:
+            return full
+        small.checks.update(hops=found[0], direction=found[1], cut_error=error)
+        return small
+
+    def _cut_error(self, small: Place, full: Place) -> float:
+        """Largest relative difference between the cut and the whole graph, on everything and on random coalitions."""
+        generator = torch.Generator().manual_seed(0)
+        worst = 0.0
+        for kept in (1.0, 0.8, 0.5, 0.2):
+            here = ~small.reachable | (torch.rand(len(small.edges), generator=generator).to(small.edges.device) < kept)
+            there = torch.ones(len(full.edges), dtype=torch.bool, device=here.device)
+            there[small.edges] = here
+            expected = self.outputs(full, 1, edge_keep=there[None])
+            found = self.outputs(small, 1, edge_keep=here[None])
+            worst = max(worst, _relative(found, expected))
+        return worst
+
+    def _together(self, place: Place) -> bool:
+        """Whether two different coalitions evaluated together answer as each does alone."""
+        generator = torch.Generator().manual_seed(0)
+        device = place.nodes.device
+        edge_keep = torch.rand(2, place.graph.num_edges, generator=generator).to(device) < 0.7
+        edge_keep[0] = True
+        features = {}
+        for kind, fields in place.graph.nodes.items():
+            if "x" in fields and fields["x"].is_floating_point():
+                x = fields["x"]
+                halved = x * torch.rand(x.shape, generator=generator, dtype=x.dtype).to(device)
+                features[kind] = torch.stack([x, halved])
+        try:
+            both = self.outputs(place, 2, edge_keep=edge_keep, features=features)
+        except Exception:  # whatever a user's forward raises on two graphs: it can still be asked one by one
+            return False
+        alone = [
+            self.outputs(
+                place, 1, edge_keep=edge_keep[i : i + 1], features={k: x[i : i + 1] for k, x in features.items()}
+            )
+            for i in range(2)
+        ]
+        return _relative(both, torch.cat(alone)) <= _tolerance(self.graph)
+
+    # --- questions ---
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """Players: "nodes", "edges" (``undirected=True``: a pair is one) or "features" (``all=True``: every column)."""
+        return players_of(self.place, self.graph, kind, options, self.baseline)
+
+    def _resolved(self, players: str | Players) -> Players:
+        return self.players(players) if isinstance(players, str) else players
+
+    def game(self, players: str | Players) -> Game:
+        """Values of coalitions of nodes, edges or features."""
+        return Coalitions(self, self._resolved(players)).game()
+
+    def differentiable(self, players: str | Players) -> Differentiable:
+        """Edges by the amount of their messages; nodes and features by their features."""
+        return differentiable(self, self._resolved(players))
+
+    def module_copy(self) -> Call:
+        """A deep copy of the module as ``(x, edge_index, ...) -> [rows, outputs]``."""
+        return module_copy(self)
+
+    def run(self) -> Tensor:
+        """One forward pass of the user's module on the whole graph."""
+        with torch.no_grad():
+            return self.outputs(whole(self.graph, self.focus), 1)
+
+    def rows(self) -> Tensor:
+        """The explained nodes; every node for a graph."""
+        place = whole(self.graph, self.focus)
+        return place.flat_focus() if self.focus else place.nodes.cpu()
+
+    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+        """How the number hangs on the labelled training nodes or graphs."""
+        return objective(self, train, remove)
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as JSON values."""
+        asked = [node_name(self.graph, self.graph.node_starts[kind] + number) for kind, number in self.focus]
+        what: Any = {0: self.index, 1: asked[0] if asked else None, 2: asked}[len(self.focus)]
+        return {
+            "family": "graph",
+            "model": type(self.module).__name__,
+            "task": self.model.task,
+            self.model.task: what,
+            "label": self.label,
+            "payoff": self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__name__", "callable"),
+            "removal": self.removal,
+            "baseline": self.baseline,
+        }
+
+
+def _by_type(graph: Structure, amounts: Tensor) -> Tensor:
+    """Amounts ``[copies, E]`` in the order in which copies number their edges: type by type, then copy by copy."""
+    starts = [(graph.edge_starts[kind], edges.size(1)) for kind, edges in graph.edges.items()]
+    return torch.cat([amounts[:, start : start + size].reshape(-1) for start, size in starts])
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    scale = float(expected.abs().max().clamp_min(1e-12))
+    return float((found - expected).abs().max()) / scale
+
+
+def _tolerance(graph: Structure) -> float:
+    double = any(fields["x"].dtype == torch.float64 for fields in graph.nodes.values() if "x" in fields)
+    return 1e-9 if double else 1e-5
