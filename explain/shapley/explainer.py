@@ -1,0 +1,120 @@
+"""The explainer in front of the estimators."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from explain.explainer import Answer, Explainer
+from explain.shapley.estimate import Estimate, Estimator
+from explain.shapley.exact import MOST_PLAYERS, exact_values
+from explain.shapley.kernel import kernel_values
+from explain.shapley.permutation import permutation_values
+from explain.types import Players, Target
+
+ESTIMATORS: dict[str, Estimator] = {
+    "exact": exact_values,
+    "kernel": kernel_values,
+    "permutation": permutation_values,
+}
+
+
+@dataclass(frozen=True)
+class Shapley(Explainer):
+    r"""Shapley values: the one fair share of ``v(all) - v(empty)`` among the players (Shapley 1953).
+
+    ``phi_i = sum over S without i of  |S|! (P - |S| - 1)! / P!  (v(S + i) - v(S))``
+
+    They add up to ``v(all) - v(empty)``; a player that never matters gets zero; interchangeable players get the same.
+
+    Args:
+        players: a kind such as "edges", or `Players`.
+        estimator: "exact" (to 22 players), "kernel" (paired KernelSHAP), "permutation" (antithetic), or "auto": exact
+            when ``2^P <= samples``, or when ``samples`` is None and ``P <= 16``; otherwise kernel. One player or none
+            needs no estimator and is always exact.
+        samples: budget of model evaluations, at least ``6 P`` for "kernel", ``8 P`` for "permutation"; None: 2048, or
+            ``8 P`` if that is more.
+        seed: an int, a `torch.Generator`, or None for a fresh seed.
+        progress: show a progress bar.
+
+    The answer's ``error`` is one standard error of each score over the draw, None where the scores are exact. Its
+    ``checks`` hold ``estimator``, ``coalitions`` (evaluated), ``efficiency_gap`` (``|sum phi - (v(all) - v(empty))|``
+    relative to the larger of ``|v(all)|``, ``|v(empty)|``; rounding only, by construction of each estimator) and
+    ``largest_error``; from kernel ``r2``, how additive the game is, and ``complete_sizes``, the coalition sizes
+    enumerated; from permutation ``permutations``; and all that the game measured about itself.
+
+    Raises:
+        ValueError: an unknown estimator, too small a budget, or too many players for "exact".
+
+    Warns:
+        UserWarning: the standard errors are as large as the scores.
+
+    >>> from explain.types import Game
+    >>> class Pair(Target):
+    ...     module = torch.nn.Identity()
+    ...     def game(self, players):
+    ...         return Game(Players(players, torch.arange(3)), lambda masks: 6.0 * masks[:, :2].all(1))
+    ...     def describe(self):
+    ...         return {"asked": "are 0 and 1 both there?"}
+    >>> Shapley("nodes").explain(Pair()).scores
+    tensor([3., 3., 0.], dtype=torch.float64)
+    """
+
+    players: str | Players
+    estimator: str = "auto"
+    samples: int | None = None
+    seed: int | torch.Generator | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.players, (str, Players)):
+            raise TypeError(f'players must be a kind such as "edges", or Players, got {type(self.players).__name__}')
+        if self.estimator not in ("auto", *ESTIMATORS):
+            raise ValueError(f"estimator must be one of auto, {', '.join(ESTIMATORS)}, got {self.estimator!r}")
+        if self.samples is not None and (isinstance(self.samples, bool) or not isinstance(self.samples, int)):
+            raise TypeError(f"samples must be an int or None, got {type(self.samples).__name__}")
+        if self.samples is not None and self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+
+    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        game = target.game(self.players)
+        players = len(game.players)
+        name = self._choice(players)
+        samples = max(2048, 8 * players) if self.samples is None else self.samples
+        before = game.calls
+        estimate = ESTIMATORS[name](game, samples, generator, self.progress)
+        own = {"estimator": name, "coalitions": game.calls - before, **_proof(estimate), **estimate.checks}
+        return Answer(
+            scores=estimate.scores,
+            players=game.players,
+            value=estimate.value,
+            base=estimate.base,
+            error=estimate.error,
+            checks={**game.checks, **own},
+            calls=game.calls,
+        )
+
+    def _choice(self, players: int) -> str:
+        if players <= 1:
+            return "exact"
+        if self.estimator != "auto":
+            return self.estimator
+        fits = players <= 16 if self.samples is None else players <= MOST_PLAYERS and 2**players <= self.samples
+        return "exact" if fits else "kernel"
+
+
+def _proof(estimate: Estimate) -> dict[str, Any]:
+    """The efficiency gap and the largest standard error; a warning where the error drowns the scores."""
+    scale = max(abs(estimate.value), abs(estimate.base))
+    gap = abs(float(estimate.scores.sum()) - (estimate.value - estimate.base))
+    error = estimate.error
+    # below 1e-6 of the number both are rounding, and saying so would be noise itself
+    if error is not None and error.norm() > max(float(estimate.scores.norm()), 1e-6 * scale):
+        warnings.warn("the standard errors are as large as the Shapley values: raise samples", stacklevel=5)
+    return {
+        "efficiency_gap": gap / scale if scale else gap,
+        "largest_error": None if error is None else float(error.max()),
+    }
