@@ -1,1 +1,8 @@
-"""Attention maps: capture, rollout, and the explainer that reads them."""
+"""Attention: capture of the maps, ablation, rollout, and the explainer that reads them."""
+
+from explain.attention.ablation import uniform
+from explain.attention.capture import NothingCaptured, capture
+from explain.attention.explainer import Attention
+from explain.attention.maps import AttentionMap
+
+__all__ = ["Attention", "AttentionMap", "NothingCaptured", "capture", "uniform"]

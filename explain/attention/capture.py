@@ -1,0 +1,134 @@
+"""``with capture(net) as maps:`` the attention weights of any torch model, its outputs unchanged to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention.bias import CausalBias
+from torch_geometric.nn import MessagePassing, TransformerConv
+
+from explain.attention.interception import Interception, propagated
+from explain.attention.maps import AttentionMap
+
+
+class NothingCaptured(RuntimeError):
+    """No attention was computed while the context was open."""
+
+
+@contextmanager
+def capture(net: nn.Module) -> Iterator[list[AttentionMap]]:
+    """Collect an `AttentionMap` for every attention that ``net`` computes within, in call order.
+
+    Seen: ``F.scaled_dot_product_attention``, `nn.MultiheadAttention`, and torch_geometric's `GATConv`, `GATv2Conv` and
+    `TransformerConv`. Outputs are those of the original calls; torch's fused encoder fast path is off meanwhile, whose
+    rounding differs. A layer called twice gives two maps. Weights are detached, at least float32, without dropout for
+    dense attention. Only calls in this thread, from a forward of ``net`` or of a part of it, count.
+
+    Raises:
+        NothingCaptured: on leaving, when nothing was seen (and no other exception is under way).
+
+    >>> layer = nn.MultiheadAttention(4, 2, batch_first=True).eval()
+    >>> tokens = torch.ones(1, 3, 4)
+    >>> with capture(layer) as maps:
+    ...     _ = layer(tokens, tokens, tokens, need_weights=False)
+    >>> maps[0].weights.shape, maps[0].module
+    (torch.Size([1, 2, 3, 3]), 'MultiheadAttention')
+    """
+    watch = _Capture(net)
+    with watch.opened():
+        yield watch.maps
+    if not watch.maps:
+        raise NothingCaptured(_why(watch))
+
+
+class _Capture(Interception):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.maps: list[AttentionMap] = []
+
+    def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
+        output = super().scaled_dot_product(arguments)
+        weights = scaled_dot_product_weights(**arguments)
+        heads = weights.size(-3) if weights.dim() > 3 else 1
+        self._keep(weights.reshape(-1, heads, *weights.shape[-2:]))  # any number of leading dimensions
+        return output
+
+    def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        output = super().multi_head(arguments)
+        again = arguments | {"need_weights": True, "average_attn_weights": False, "training": False}
+        with torch.no_grad():
+            weights = F.multi_head_attention_forward(**again)[1]
+        assert weights is not None  # need_weights is set
+        self._keep(weights if weights.dim() == 4 else weights[None])  # unbatched
+        return output
+
+    def before_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
+        edge_index, size, arguments = inputs
+        if not isinstance(layer, TransformerConv):
+            self._keep_edges(layer, edge_index, _size(edge_index, size, *arguments["x"]), arguments["alpha"])
+
+    def after_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
+        edge_index, _, arguments = inputs
+        if (
+            isinstance(layer, TransformerConv) and layer._alpha is not None
+        ):  # set by its message(), cleared by forward()
+            shape = _size(edge_index, None, arguments["key"], arguments["query"])
+            self._keep_edges(layer, edge_index, shape, layer._alpha)
+
+    def _keep(self, weights: Tensor) -> None:
+        self.maps.append(AttentionMap(weights.nan_to_num(0.0).detach(), self.parts[-1]))
+
+    def _keep_edges(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:
+        weights = weights.detach().clone()
+        columns = propagated(edge_index).detach().clone()
+        self.maps.append(AttentionMap(weights, self.parts[-1], columns, size, flow=layer.flow))
+
+
+@torch.no_grad()
+def scaled_dot_product_weights(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Tensor:
+    """``softmax(scale Q K' + mask)``, ``[..., queries, keys]``: what torch itself weighs, as its answer for ``V = I``.
+
+    Whatever torch means by the mask, ``is_causal``, ``scale`` and ``enable_gqa`` therefore holds here too.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    identity = torch.eye(key.size(-2), dtype=dtype, device=key.device).expand(*key.shape[:-1], key.size(-2))
+    if isinstance(attn_mask, Tensor) and not isinstance(attn_mask, CausalBias) and attn_mask.is_floating_point():
+        attn_mask = attn_mask.to(dtype)
+    with torch.autocast(query.device.type, enabled=False):
+        return F.scaled_dot_product_attention(
+            query.to(dtype), key.to(dtype), identity, attn_mask, 0.0, is_causal, **options
+        )
+
+
+def _size(edge_index: Any, size: Any, senders: Tensor, receivers: Tensor | None) -> tuple[int, int]:
+    """``(keys, queries)``; a bipartite layer without receiving features says it by ``size``."""
+    if receivers is not None:
+        return senders.size(0), receivers.size(0)
+    if size is not None:
+        return int(size[0]), int(size[1])
+    columns = propagated(edge_index)
+    return senders.size(0), int(columns[1].max()) + 1 if columns.numel() else 0
+
+
+def _why(watch: _Capture) -> str:
+    name = type(watch.net).__name__
+    if not watch.called:
+        return f"nothing captured: {name} was not called inside the context (in this thread); call it there"
+    return (
+        f"nothing captured: {name} ran, but called neither scaled_dot_product_attention, nn.MultiheadAttention nor "
+        "torch_geometric's GATConv, GATv2Conv or TransformerConv; attention written out as matmul and softmax, in "
+        "third-party kernels or in scripted modules cannot be seen: let the model use scaled_dot_product_attention"
+    )

@@ -1,0 +1,164 @@
+"""Attention: what the model looked at, as shares. No sign, and no proof that looking mattered: that is in `checks`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from explain.attention.ablation import uniform
+from explain.attention.capture import capture
+from explain.attention.credit import to_edges, to_positions
+from explain.attention.maps import AttentionMap
+from explain.attention.rollout import Residual, edge_credit, rollout, start
+from explain.explainer import Answer, Explainer
+from explain.types import Players, Target, Unsupported
+
+_AGGREGATES = ("rollout", "mean", "last")
+_FLAT = 0.01  # closer to uniform than this, a heat-map shows who is connected, not who was chosen
+
+
+@dataclass(frozen=True)
+class Attention(Explainer):
+    """Shares of attention between the inputs and the rows that the number is read from.
+
+    Scores are shares in [0, 1]: attention has no sign, so a high score says "looked at", never "pushed up". Heads are
+    averaged. ``checks["change_under_uniform"]`` tells how far the number moves when every attention is made uniform: a
+    model that does not care what its attention says is not explained by it.
+
+    Args:
+        players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones.
+        aggregate: over the ``L`` maps. "rollout" (Abnar and Zuidema 2020): nodes and tokens get ``r_0``, an edge gets
+            ``(1/L) sum_l (1 - rho) r_l[target] alpha_l``, so that without a residual all edges of the graph, self-loops
+            included, share 1. "mean": the mean over the maps of ``alpha`` (edges), or of what the rows look at (nodes,
+            tokens). "last": what the rows look at in the last map.
+        residual: see `rollout`; only used there.
+
+    Checks: ``maps``, ``layers``, ``row_sum_error`` (largest ``|row sum - 1|``), ``deviation_from_uniform`` (largest
+    ``|n w - 1|`` over rows of ``n`` keys), ``change_under_uniform`` (number under uniform attention minus the number),
+    ``mass_on_players`` (the part of all credit that the listed players hold), ``unseen`` (edge players in no map).
+
+    Raises:
+        NothingCaptured: the model computed no attention that can be seen.
+        ValueError: players that are no positions or edges of the maps, or maps that do not chain (see `rollout`).
+
+    Warns:
+        UserWarning: attention is within 1 % of uniform; or dense maps and maps along edges are mixed in a rollout.
+
+    >>> Attention(aggregate="last")
+    Attention(players=None, aggregate='last', residual='auto')
+    """
+
+    players: str | Players | None = None
+    aggregate: Literal["rollout", "mean", "last"] = "rollout"
+    residual: Residual = "auto"
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in _AGGREGATES:
+            raise ValueError(f"aggregate must be one of {', '.join(_AGGREGATES)}, got {self.aggregate!r}")
+        if self.residual != "auto" and not (isinstance(self.residual, (int, float)) and 0 <= self.residual < 1):
+            raise ValueError(f"residual must be 'auto' or at least 0 and below 1, got {self.residual!r}")
+
+    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        with capture(target.module) as maps:
+            target.run()
+        players = _players(self.players, target, maps)
+        if players.index.dim() > 1:
+            raise Unsupported(
+                f"attention shares credit on graphs of one node and edge type, got {players.kind} with an index "
+                f"{list(players.index.shape)}; `with capture(net) as maps` gives the maps themselves"
+            )
+        rows = target.rows()
+        value = target.value()
+        with uniform(target.module):
+            ablated = target.value()
+        checks = _checks(maps) | {"change_under_uniform": ablated - value}
+        if players.kind == "edges":
+            scores, total, unseen = self._edges(maps, rows, players)
+            checks["unseen"] = unseen
+        else:
+            credit = self._positions(maps, rows)
+            scores, total = to_positions(credit, players), float(credit.sum())
+        checks["mass_on_players"] = float(scores.sum()) / total if total else None
+        checks["scores"] = "shares of attention: never negative, without a sign"
+        self._warn(maps, checks)
+        return Answer(
+            scores=scores, players=players, value=value, base=None, parts=_parts(maps), checks=checks, calls=3
+        )
+
+    def _positions(self, maps: Sequence[AttentionMap], rows: Tensor) -> Tensor:
+        if self.aggregate == "rollout":
+            return rollout(maps, rows, self.residual)[0]
+        used = maps if self.aggregate == "mean" else maps[-1:]
+        if len({attention.keys for attention in used}) > 1:
+            sizes = sorted({attention.keys for attention in used})
+            raise ValueError(f"aggregate='mean' needs maps over the same keys, got {sizes} keys: use 'last'")
+        return torch.stack([attention.pull(start(attention, rows)) for attention in used]).mean(0)
+
+    def _edges(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> tuple[Tensor, float, int]:
+        used = maps[-1:] if self.aggregate == "last" else maps
+        if self.aggregate == "rollout":
+            flows = edge_credit(maps, rows, self.residual)
+        elif self.aggregate == "mean":
+            flows = [attention.mean() for attention in maps]
+        else:
+            flows = [maps[-1].flow_from(start(maps[-1], rows))]
+        scores, found = to_edges(used, flows, players)
+        return scores / len(used), sum(float(flow.sum()) for flow in flows) / len(used), int((~found).sum())
+
+    def _warn(self, maps: Sequence[AttentionMap], checks: dict[str, Any]) -> None:
+        if checks["deviation_from_uniform"] < _FLAT:
+            warnings.warn(
+                f"attention is uniform to {checks['deviation_from_uniform']:.1%}: these shares say who is "
+                "connected, not who was chosen",
+                stacklevel=4,
+            )
+        if self.aggregate == "rollout" and len({attention.edge_index is None for attention in maps}) > 1:
+            checks["mixed"] = True
+            warnings.warn(
+                "dense maps and maps along edges are mixed: rollout takes them one after another in call order; use "
+                "aggregate='mean' or 'last' if they run side by side",
+                stacklevel=4,
+            )
+
+
+def _players(players: str | Players | None, target: Target, maps: Sequence[AttentionMap]) -> Players:
+    sparse = any(attention.edge_index is not None for attention in maps)
+    kinds = ("edges", "nodes") if sparse else ("nodes", "tokens", "edges")
+    kind = players.kind if isinstance(players, Players) else players
+    if kind is not None and kind not in kinds:
+        raise ValueError(f"attention maps share credit among {' or '.join(kinds)}, got players {kind!r}")
+    if isinstance(players, Players):
+        return players
+    if players is not None or sparse:
+        return target.players(players or "edges")
+    refusals = []
+    for name in ("nodes", "tokens"):
+        try:
+            return target.players(name)
+        except (Unsupported, ValueError) as refusal:
+            refusals.append(str(refusal))
+    raise Unsupported(f"dense attention needs nodes or tokens as players: {'; '.join(refusals)}")
+
+
+def _checks(maps: Sequence[AttentionMap]) -> dict[str, Any]:
+    gaps = [float((attention.row_sums() - 1).abs().max()) for attention in maps if attention.row_sums().numel()]
+    return {
+        "maps": len(maps),
+        "layers": [attention.module for attention in maps],
+        "row_sum_error": max(gaps, default=0.0),
+        "deviation_from_uniform": max(attention.deviation() for attention in maps),
+    }
+
+
+def _parts(maps: Sequence[AttentionMap]) -> dict[str, Tensor]:
+    parts = {}
+    for i, attention in enumerate(maps):
+        parts[f"attention.{i}"] = attention.weights.cpu()
+        if attention.edge_index is not None:
+            parts[f"attention.{i}.edge_index"] = attention.edge_index.cpu()
+    return parts

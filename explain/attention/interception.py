@@ -1,0 +1,117 @@
+"""Stand between a network and its attention: every softmax attention that it computes comes past here.
+
+Dense attention is met by a `TorchFunctionMode`: it sees ``scaled_dot_product_attention`` under whatever name a model
+bound it to, belongs to this thread alone and disappears with its context. Graph convolutions are met by
+torch_geometric's own propagate hooks. Both act only while a forward of the network, or of a part of it, is running.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch_geometric.nn import GATConv, GATv2Conv, MessagePassing, TransformerConv
+from torch_geometric.utils import is_sparse, to_edge_index
+
+CONVOLUTIONS = (GATConv, GATv2Conv, TransformerConv)
+_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
+_SCALED_DOT_PRODUCT = inspect.Signature(
+    [
+        *(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("query", "key", "value")),
+        inspect.Parameter("attn_mask", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
+        inspect.Parameter("dropout_p", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=0.0),
+        inspect.Parameter("is_causal", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False),
+        inspect.Parameter("scale", inspect.Parameter.KEYWORD_ONLY, default=None),
+        inspect.Parameter("enable_gqa", inspect.Parameter.KEYWORD_ONLY, default=False),
+    ]
+)  # torch's own is a builtin that cannot be inspected
+
+
+class Interception(TorchFunctionMode):
+    """Base of `capture` and `uniform`: overrides say what happens at each attention; the default lets it pass.
+
+    ``parts`` names the modules of the network that are running, outermost first; ``called`` tells whether any ran.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.parts: list[str] = []
+        self.called = False
+
+    def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
+        """``F.scaled_dot_product_attention(**arguments)``."""
+        return F.scaled_dot_product_attention(**arguments)
+
+    def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """``F.multi_head_attention_forward(**arguments)``, which `nn.MultiheadAttention` ends in."""
+        return F.multi_head_attention_forward(**arguments)
+
+    def before_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> Any:
+        """Before messages are sent: ``(edge_index, size, arguments)``, or None to leave them as they are."""
+        return None
+
+    def after_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
+        """After messages were sent."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if self.parts and func is F.scaled_dot_product_attention:
+            return self.scaled_dot_product(dict(_SCALED_DOT_PRODUCT.bind(*args, **kwargs).arguments))
+        if self.parts and func is F.multi_head_attention_forward:
+            return self.multi_head(dict(_MULTI_HEAD.bind(*args, **kwargs).arguments))
+        return func(*args, **kwargs)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Within: everything is met. After: hooks and torch's fast path setting as before, also after an exception."""
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        with ExitStack() as undo:
+            for name, part in self.net.named_modules():
+                for handle in self._hooks(name or type(self.net).__name__, part):
+                    undo.callback(handle.remove)
+            undo.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
+            torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer would pass unseen
+            with self:
+                yield
+
+    def _hooks(self, name: str, part: nn.Module) -> Iterator[Any]:
+        owner = threading.get_ident()
+
+        def enter(*_: Any) -> None:
+            if threading.get_ident() == owner:
+                self.called = True
+                self.parts.append(name)
+
+        def leave(*_: Any) -> None:
+            if threading.get_ident() == owner and self.parts:
+                self.parts.pop()
+
+        def before(layer: MessagePassing, inputs: Any) -> Any:
+            return self.before_propagate(layer, inputs) if self.parts and threading.get_ident() == owner else None
+
+        def after(layer: MessagePassing, inputs: Any, output: Tensor) -> None:
+            if self.parts and threading.get_ident() == owner:
+                self.after_propagate(layer, inputs)
+
+        yield part.register_forward_pre_hook(enter)
+        yield part.register_forward_hook(leave, always_call=True)
+        if isinstance(part, CONVOLUTIONS):
+            yield part.register_propagate_forward_pre_hook(before)
+            yield part.register_propagate_forward_hook(after)
+
+
+def propagated(edge_index: Any) -> Tensor:
+    """``edge_index [2, E']`` of what a layer propagates: also of an (already transposed) sparse adjacency."""
+    if is_sparse(edge_index):
+        return to_edge_index(edge_index)[0].flip(0)
+    return edge_index.as_subclass(Tensor)

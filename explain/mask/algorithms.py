@@ -1,0 +1,96 @@
+"""torch_geometric's GNNExplainer and PGExplainer, kept to copies and to what they are asked."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.explain import Explainer as PyGExplainer
+from torch_geometric.explain import GNNExplainer, PGExplainer
+from torch_geometric.explain.algorithm import ExplainerAlgorithm
+
+from explain.mask.messages import aligned_masks
+from explain.types import Call, Players
+
+NODE_MASKS = {"edges": None, "nodes": "object", "features": "common_attributes"}
+COEFFICIENTS = {"gnn_explainer": dict(GNNExplainer.default_coeffs), "pg_explainer": dict(PGExplainer.coeffs)}
+
+
+class GNN(GNNExplainer):
+    """GNNExplainer that remembers its loss and shows its progress."""
+
+    def __init__(self, epochs: int, lr: float, coefficients: Mapping[str, Any], bar: Any) -> None:
+        super().__init__(epochs, lr, **coefficients)
+        self.bar, self.loss = bar, float("nan")
+
+    def _loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
+        loss = super()._loss(y_hat, y)
+        self.loss = float(loss.detach())
+        self.bar.update()
+        return loss
+
+
+class PG(PGExplainer):
+    """PGExplainer with coefficients of its own and a computation graph that is known, not counted in layers."""
+
+    def __init__(self, epochs: int, lr: float, coefficients: Mapping[str, Any]) -> None:
+        super().__init__(epochs, lr)  # its keywords would change the coefficients of the class
+        self.coeffs = COEFFICIENTS["pg_explainer"] | dict(coefficients)
+        self.reachable = torch.zeros(0, dtype=torch.bool)
+
+    def _get_hard_masks(self, *_: Any, **__: Any) -> tuple[None, Tensor]:
+        return None, self.reachable
+
+    def learn(self, epoch: int, call: Call, players: Players) -> float:
+        """One step of its network on one target; the loss."""
+        labels, explainer = connected(call, self, None)
+        self.reachable = among(players, call.edge_index)
+        row = torch.tensor([call.row], device=call.x.device)
+        with aligned_masks(explainer.model, call.edge_index), warnings.catch_warnings():
+            # torch warns of the float() of a differentiable loss with which train() ends
+            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
+            return self.train(epoch, explainer.model, call.x, call.edge_index, target=labels, index=row, **call.kwargs)
+
+
+def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple[Tensor, int]:
+    """The mask of each player, float64 ``[P]``, and how many edges of the model no mask reached."""
+    labels, explainer = connected(call, algorithm, NODE_MASKS[players.kind])
+    with torch.enable_grad(), aligned_masks(explainer.model, call.edge_index) as unmasked:
+        found = explainer(call.x, call.edge_index, target=labels, index=call.row, **call.kwargs)
+    values = found.edge_mask if players.kind == "edges" else found.node_mask
+    values = values.detach().double().cpu().reshape(-1)
+    owned = players.groups or tuple(players.index.reshape(len(players), -1))
+    return torch.stack([values[atoms.cpu()].mean() for atoms in owned]), max(unmasked.values(), default=0)
+
+
+def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) -> tuple[Tensor, PyGExplainer]:
+    """torch_geometric's Explainer on a fresh copy of the module, and the label that it shall explain, for every row."""
+    module = copy.deepcopy(call.module).eval()
+    with torch.no_grad():
+        outputs = module(call.x, call.edge_index, **call.kwargs)
+    single = outputs.dim() == 1 or outputs.size(1) == 1
+    explainer = PyGExplainer(
+        model=module,
+        algorithm=algorithm,
+        explanation_type="phenomenon",  # of the label in question, predicted or not
+        node_mask_type=node_mask,
+        edge_mask_type="object" if node_mask is None else None,
+        model_config={
+            "mode": "binary_classification" if single else "multiclass_classification",
+            "task_level": call.task,
+            "return_type": "raw",
+        },
+    )
+    return torch.full((len(outputs),), call.label, dtype=torch.int64, device=outputs.device), explainer
+
+
+def among(players: Players, edge_index: Tensor) -> Tensor:
+    """The columns of ``edge_index`` that edge players own, bool ``[E]``."""
+    columns = torch.zeros(edge_index.size(1), dtype=torch.bool)
+    for atoms in players.groups or (players.index,):
+        columns[atoms.cpu()] = True
+    return columns.to(edge_index.device)
