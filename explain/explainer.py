@@ -85,6 +85,9 @@ def plain(setting: Any) -> Any:
         return f"{len(setting)} {setting.kind}"
     if isinstance(setting, torch.Generator):
         return f"generator({setting.initial_seed()})"
+    if dataclasses.is_dataclass(setting) and not isinstance(setting, type):  # a solver with its own settings
+        fields = {f.name: plain(getattr(setting, f.name)) for f in dataclasses.fields(setting) if f.repr}
+        return {type(setting).__name__: fields}
     if isinstance(setting, dict):
         return {str(key): plain(value) for key, value in setting.items()}
     if isinstance(setting, (list, tuple)):

@@ -1,0 +1,90 @@
+"""What "auto" means: which curvature, which damping, which solver, and why."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+
+from explain.influence.cg import ConjugateGradient
+from explain.influence.curvature import Curvature, GaussNewton, Hessian
+from explain.influence.exact import Exact
+from explain.influence.lissa import Lissa
+from explain.influence.solution import Solver
+from explain.influence.spectrum import Indefinite, Spectrum, extreme_eigenvalues, sufficient_damping
+from explain.types import Objective
+
+CURVATURES: dict[str, type[Curvature]] = {kind.name: kind for kind in (Hessian, GaussNewton)}
+SOLVERS: dict[str, type[Solver]] = {"exact": Exact, "cg": ConjugateGradient, "lissa": Lissa}
+DIRECT = 3000  # parameters up to which "auto" factorises the whole matrix
+
+
+class Chosen(NamedTuple):
+    """A positive definite curvature, its spectrum, and why it is this one."""
+
+    A: Curvature
+    spectrum: Spectrum
+    why: str
+    hessian: Spectrum | None
+
+
+def choose_curvature(objective: Objective, curvature: str, damping: str | float, generator: torch.Generator) -> Chosen:
+    """The curvature asked for, or for "auto" the Hessian where it is positive definite, else the Gauss-Newton matrix.
+
+    Damping "auto" is 0 for a positive definite Hessian; else the least that leaves the smallest eigenvalue at a
+    thousandth of the largest.
+
+    Warns:
+        UserWarning: the Hessian is not positive definite, so that something else is inverted.
+
+    Raises:
+        Indefinite: the curvature with the damping asked for is not positive definite.
+    """
+    if curvature == "ggn":
+        return _damped(GaussNewton(objective), damping, generator, None, "asked for")
+    hessian = Hessian(objective)
+    spectrum = extreme_eigenvalues(hessian, generator)
+    given = 0.0 if damping == "auto" else float(damping)
+    if spectrum.shifted(given).positive:
+        why = "asked for" if curvature == "hessian" else "the Hessian is positive definite"
+        return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum)
+    if curvature == "hessian" and damping != "auto":
+        raise Indefinite("hessian", spectrum.shifted(given))
+    if curvature == "hessian":
+        chosen = _shifted(hessian, sufficient_damping(spectrum), spectrum, "asked for")
+    else:
+        why = f"the Hessian is indefinite (smallest eigenvalue {spectrum.smallest:.3g})"
+        chosen = _damped(GaussNewton(objective), damping, generator, spectrum, why)
+    warnings.warn(
+        f"the model is not at a minimum of its training loss: the Hessian's smallest eigenvalue is "
+        f"{spectrum.smallest:.3g} (largest {spectrum.largest:.3g}). Inverted instead: {chosen.A.name} with damping "
+        f"{chosen.A.damping:.3g}; compare with some retrainings before relying on it",
+        stacklevel=5,
+    )
+    return chosen
+
+
+def choose_solver(solver: str | Solver, size: int) -> tuple[Solver, str]:
+    """The solver asked for, or for "auto" the direct one up to 3,000 parameters and conjugate gradients above."""
+    if not isinstance(solver, str):
+        return solver, "asked for"
+    if solver != "auto":
+        return SOLVERS[solver](), "asked for"
+    if size <= DIRECT:
+        return Exact(), f"{size} parameters are few enough for the whole matrix"
+    return ConjugateGradient(), f"{size} parameters are too many for the whole matrix (over {DIRECT})"
+
+
+def _damped(
+    A: Curvature, damping: str | float, generator: torch.Generator, hessian: Spectrum | None, why: str
+) -> Chosen:
+    spectrum = extreme_eigenvalues(A, generator)
+    chosen = _shifted(A, sufficient_damping(spectrum) if damping == "auto" else float(damping), spectrum, why)
+    if not chosen.spectrum.positive:
+        raise Indefinite(A.name, chosen.spectrum)
+    return chosen._replace(hessian=hessian)
+
+
+def _shifted(A: Curvature, damping: float, spectrum: Spectrum, why: str) -> Chosen:
+    return Chosen(A.damped(damping), spectrum.shifted(damping), why, spectrum)

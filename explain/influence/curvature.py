@@ -1,0 +1,169 @@
+"""Curvature of the trained loss as an operator, ``A @ v``: the Hessian, and the Gauss-Newton matrix.
+
+Nothing is stored but a linearisation. Where the training set is one batch (``objective.batch_size`` None) that is built
+once, and a product costs about one gradient; else it is built anew for each batch, and memory stays that of a batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+from tqdm.auto import tqdm
+
+from explain.influence.linear import Columns, Flat, LinearMap, pullback, pushforward, twice_differentiable
+from explain.types import NonFinite, Objective
+
+
+@dataclass
+class _Kept:
+    """What copies of one operator share."""
+
+    matrix: Tensor | None = None
+    linear: LinearMap | None = None
+    columns: Columns = field(default_factory=Columns)
+    samples: Columns = field(default_factory=Columns)
+    products: int = 0
+
+
+class Curvature:
+    """``A = (1/m) sum_i C_i + (weight_decay + damping) I``, over all examples or the ``m`` of one batch.
+
+    ``A @ v`` takes ``[p]`` or a block ``[p, k]`` and gives float64 of the same shape; ``p`` is ``A.size``. A new kind
+    of curvature is a subclass with one method.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, objective: Objective, damping: float = 0.0, batch: Tensor | None = None) -> None:
+        self.objective = objective
+        self.damping = float(damping)
+        self.batch = batch
+        self.flat = Flat(objective.params)
+        self.theta = self.flat.vector(objective.params)
+        self.size = self.flat.size
+        self._kept = _Kept()
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """``A v``, float64.
+
+        Raises:
+            ValueError: ``v`` does not have ``p`` rows.
+            NonFinite: the second derivative of the loss is NaN or infinite.
+        """
+        if v.dim() not in (1, 2) or len(v) != self.size:
+            raise ValueError(f"A @ v needs [{self.size}] or [{self.size}, k], got {list(v.shape)}")
+        v = v.to(self.theta.device, torch.float64)
+        if self._kept.matrix is not None:
+            return self._kept.matrix @ v + self.damping * v
+        rows = v.reshape(self.size, -1).T
+        self._kept.products += len(rows)
+        result = self._data(rows).T.reshape(v.shape) + (self.objective.weight_decay + self.damping) * v
+        if not result.isfinite().all():
+            raise NonFinite("the second derivative of the training loss is NaN or infinite: check the training data")
+        return result
+
+    @property
+    def products(self) -> int:
+        """How many vectors this operator was applied to."""
+        return self._kept.products
+
+    def dense(self, progress: bool = False) -> Tensor:
+        """``A``, float64 ``[p, p]``. Made once; from then on products use it."""
+        if self._kept.matrix is None:
+            identity = torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
+            blocks = tqdm(identity.split(256), desc="curvature", disable=not progress, leave=False)
+            matrix = torch.cat([self.damped(0.0) @ rows.T for rows in blocks], 1)
+            self._kept.matrix = (matrix + matrix.T) / 2
+        return self._kept.matrix + self.damping * torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
+
+    def damped(self, damping: float) -> Self:
+        """The same operator with another damping; what was computed is shared."""
+        other = copy.copy(self)
+        other.damping = float(damping)
+        return other
+
+    def on(self, batch: Tensor) -> Self:
+        """The same operator with the mean over the examples of this batch only."""
+        return type(self)(self.objective, self.damping, batch)
+
+    def sampled(self, batches: Tensor, block: Tensor) -> Tensor:
+        """``A`` of batch ``j`` times the columns of ``block[j]``: ``[r, m], [r, p, k] -> [r, p, k]``."""
+
+        def product(batch: Tensor, columns: Tensor) -> Tensor:
+            apply = self.linear_map(batch)
+            return apply(columns[:, 0])[:, None] if columns.size(1) == 1 else vmap(apply, 1, 1)(columns)
+
+        self._kept.products += len(block) * block.size(2)
+        with twice_differentiable():
+            data = self._kept.samples(product, batches, block.to(self.theta.dtype))
+        return data.double() / batches.size(1) + (self.objective.weight_decay + self.damping) * block
+
+    def _data(self, rows: Tensor) -> Tensor:
+        """``(1/m) sum_i C_i v`` for each row ``v``, summed in float64."""
+        count = self.objective.size if self.batch is None else len(self.batch)
+        total = torch.zeros_like(rows)
+        for apply in self._linear_maps():
+            with twice_differentiable():
+                total += self._kept.columns(apply, rows.to(self.theta.dtype))
+        return total / count
+
+    def _linear_maps(self) -> Iterator[LinearMap]:
+        batches = [self.batch] if self.batch is not None else list(self.objective.batches())
+        if len(batches) > 1:
+            yield from (self.linear_map(batch) for batch in batches)
+            return
+        self._kept.linear = self._kept.linear or self.linear_map(batches[0])
+        yield self._kept.linear
+
+    def linear_map(self, batch: Tensor) -> LinearMap:
+        """``v -> sum_i C_i v`` over this batch, ``[p] -> [p]``."""
+        raise NotImplementedError(f"{type(self).__name__} has no linear_map")
+
+
+class Hessian(Curvature):
+    """``H = (1/n) sum_i d2 loss_i / d theta2 + (weight_decay + damping) I``: exact, indefinite away from a minimum.
+
+    The pullback of the gradient (reverse over reverse), since ``H`` is symmetric.
+
+    >>> from explain.objectives import TrainingObjective
+    >>> from explain.types import Players
+    >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
+    >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),
+    ...                               lambda p, at: x[at] @ p["w"], y, lambda p: p["w"].sum(), weight_decay=0.5)
+    >>> Hessian(objective) @ torch.ones(1)                       # 2 mean(x^2) + 0.5
+    tensor([10.5000], dtype=torch.float64)
+    """
+
+    name = "hessian"
+
+    def linear_map(self, batch: Tensor) -> LinearMap:
+        """``v -> sum_i H_i v``."""
+
+        def total(theta: Tensor) -> Tensor:
+            return self.objective.train_loss(self.flat.params(theta), batch).sum()
+
+        return pullback(grad(total), self.theta)[1]
+
+
+class GaussNewton(Curvature):
+    """``G = (1/n) sum_i J_i^T H_out,i J_i + (weight_decay + damping) I``: the Hessian of the linearised model.
+
+    ``J_i [outputs, p]`` is the Jacobian of the outputs and ``H_out,i`` the Hessian of the loss in them, so ``G`` is
+    positive semidefinite for a loss that is convex in the outputs, and equals ``H`` for a linear model (Schraudolph
+    2002).
+    """
+
+    name = "ggn"
+
+    def linear_map(self, batch: Tensor) -> LinearMap:
+        """``v -> sum_i J_i^T H_out,i J_i v``."""
+        outputs, pull = pullback(lambda theta: self.objective.outputs(self.flat.params(theta), batch), self.theta)
+        push = pushforward(pull, outputs)
+        curve = pullback(grad(lambda o: self.objective.loss(o, batch).sum()), outputs)[1]
+        return lambda v: pull(curve(push(v)))

@@ -1,0 +1,84 @@
+"""From a solution ``s = A^-1 grad f`` to scores, and from an example to the change of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from explain.influence.curvature import Curvature
+from explain.influence.exact import Exact
+from explain.influence.linear import Columns, Flat, pullback, pushforward
+from explain.influence.solution import Solver
+from explain.influence.spectrum import extreme_eigenvalues
+from explain.types import Objective, Parameters
+
+
+def directional(objective: Objective, directions: Tensor) -> Tensor:
+    """``grad loss_i . d`` of every training example along each direction, ``[p]`` or ``[p, k] -> [n]`` or ``[n, k]``.
+
+    One pass over the training set, without a gradient of any single example.
+    """
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    rows = directions.reshape(flat.size, -1).T.to(theta)
+    columns, found = Columns(), []
+    for batch in objective.batches():
+        losses, pull = pullback(_losses(objective, flat, batch), theta)
+        found.append(columns(pushforward(pull, losses), rows).double())
+    return torch.cat(found, 1).T.reshape(objective.size, *directions.shape[1:])
+
+
+def example_losses(objective: Objective) -> Tensor:
+    """The loss of every training example, float64 ``[n]``."""
+    with torch.no_grad():
+        return torch.cat([objective.train_loss(objective.params, batch).double() for batch in objective.batches()])
+
+
+def measured_gradient(objective: Objective) -> tuple[float, Tensor]:
+    """The number and its gradient, ``f`` and float64 ``[p]``."""
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    value, pull = pullback(lambda at: objective.measurement(flat.params(at)), theta)
+    return float(value), pull(torch.ones_like(value)).double()
+
+
+def training_gradient(objective: Objective) -> Tensor:
+    """``grad J``, penalty included, float64 ``[p]``: zero at a minimum."""
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    total = objective.weight_decay * theta.double()
+    for batch in objective.batches():
+        losses, pull = pullback(_losses(objective, flat, batch), theta)
+        total += pull(torch.ones_like(losses)).double() / objective.size
+    return total
+
+
+def _losses(objective: Objective, flat: Flat, batch: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda at: objective.train_loss(flat.params(at), batch)
+
+
+def parameter_change(
+    objective: Objective, player: int, A: Curvature, solver: Solver | None = None, seed: int = 0
+) -> Parameters:
+    """``theta_without - theta ~= (1/n) A^-1 grad loss_i``: how the parameters move if the example had been left out.
+
+    Args:
+        objective: the trained loss.
+        player: position of the example in the training set.
+        A: its curvature, ``Hessian(objective)`` or ``GaussNewton(objective)``.
+        solver: how to invert it; the whole matrix when None.
+        seed: of the eigenvalue search and of a solver that samples.
+
+    Raises:
+        Indefinite: ``A`` is not positive definite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    batch = torch.tensor([player], device=theta.device)
+    loss, pull = pullback(_losses(objective, flat, batch), theta)
+    b = pull(torch.ones_like(loss)).double() / objective.size
+    found = (solver or Exact()).solve(A, b, extreme_eigenvalues(A, generator), generator)
+    return flat.params(found.x)

@@ -1,0 +1,61 @@
+"""What every solver of ``A x = b`` answers with, and the proof of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from explain.influence.curvature import Curvature
+from explain.influence.spectrum import Spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """``x ~= A^-1 b`` and how good it is.
+
+    Args:
+        x: float64, the shape of ``b``.
+        residual: the true ``|A x - b| / |b|``, the worst of the columns, measured with the whole operator.
+        iterations: steps taken.
+        samples: ``[repeats, *b.shape]`` independent estimates whose mean ``x`` is, for a solver that samples.
+        remaining: about what more steps would add to ``x``, for a solver that can tell.
+        checks: what else the solver says about its work, as plain JSON values.
+    """
+
+    x: Tensor
+    residual: float
+    iterations: int
+    samples: Tensor | None = None
+    remaining: Tensor | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+
+
+class Solver(Protocol):
+    """A way to solve ``A x = b``. A new one is one file with a frozen dataclass of settings and this method."""
+
+    @property
+    def name(self) -> str:
+        """As it is asked for and written into ``checks``."""
+
+    def solve(
+        self, A: Curvature, b: Tensor, spectrum: Spectrum, generator: torch.Generator, progress: bool = False
+    ) -> Solution:
+        """``A^-1 b`` for ``b [p]`` or ``[p, k]``; ``spectrum`` is that of ``A``."""
+
+
+def residual(A: Curvature, x: Tensor, b: Tensor) -> float:
+    """``|A x - b| / |b|``, the worst of the columns; 0 for a column that asks for nothing.
+
+    >>> relative(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 10.0]))
+    0.5
+    """
+    return relative(b - A @ x, b)
+
+
+def relative(r: Tensor, b: Tensor) -> float:
+    """``|r| / |b|``, the worst of the columns."""
+    size = b.double().norm(dim=0)
+    return float((r.double().norm(dim=0) / size.clamp_min(torch.finfo(torch.float64).tiny)).where(size > 0, 0.0).max())

@@ -1,0 +1,86 @@
+"""Influence in paper form, slowly: dense Hessians by autograd, gradients in a loop, retraining to machine precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def flat_function(objective):
+    """``theta [p] -> params`` and the flat ``theta``."""
+    shapes = {name: p.shape for name, p in objective.params.items()}
+    theta = torch.cat([p.reshape(-1) for p in objective.params.values()])
+
+    def params(vector: Tensor):
+        found, start = {}, 0
+        for name, shape in shapes.items():
+            found[name] = vector[start : start + shape.numel()].reshape(shape)
+            start += shape.numel()
+        return found
+
+    return params, theta
+
+
+def trained_loss(objective, theta: Tensor) -> Tensor:
+    """``J(theta) = (1/n) sum_i loss_i + weight_decay/2 |theta|^2``."""
+    params, _ = flat_function(objective)
+    losses = objective.train_loss(params(theta), torch.arange(objective.size))
+    return losses.sum() / objective.size + objective.weight_decay / 2 * theta @ theta
+
+
+def hessian(objective) -> Tensor:
+    _, theta = flat_function(objective)
+    return torch.autograd.functional.hessian(lambda t: trained_loss(objective, t), theta)
+
+
+def gauss_newton(objective) -> Tensor:
+    """``(1/n) sum_i J_i^T H_out,i J_i + weight_decay I``, one example at a time."""
+    params, theta = flat_function(objective)
+    total = objective.weight_decay * torch.eye(len(theta), dtype=theta.dtype)
+    for i in range(objective.size):
+        at = torch.tensor([i])
+        outputs = objective.outputs(params(theta), at)[0]
+        jacobian = torch.autograd.functional.jacobian(lambda t, at=at: objective.outputs(params(t), at)[0], theta)
+        curve = torch.autograd.functional.hessian(lambda o, at=at: objective.loss(o[None], at).sum(), outputs)
+        total = total + jacobian.T @ curve @ jacobian / objective.size
+    return total
+
+
+def loss_gradients(objective) -> Tensor:
+    """``grad loss_i``, ``[n, p]``, one at a time; without the penalty."""
+    params, theta = flat_function(objective)
+    rows = []
+    for i in range(objective.size):
+        t = theta.clone().requires_grad_()
+        rows.append(torch.autograd.grad(objective.train_loss(params(t), torch.tensor([i])).sum(), t)[0])
+    return torch.stack(rows)
+
+
+def influence(objective, matrix: Tensor) -> Tensor:
+    """``-(1/n) grad f^T A^-1 grad loss_i``, ``[n]``."""
+    params, theta = flat_function(objective)
+    t = theta.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(objective.measurement(params(t)), t)
+    return -loss_gradients(objective) @ torch.linalg.solve(matrix, gradient) / objective.size
+
+
+def trained(objective, steps: int = 50) -> Tensor:
+    """The minimiser of a convex objective by Newton's method, to machine precision in float64."""
+    _, theta = flat_function(objective)
+    for _ in range(steps):
+        t = theta.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(trained_loss(objective, t), t)
+        if gradient.norm() < 1e-13:
+            return theta
+        curve = torch.autograd.functional.hessian(lambda t: trained_loss(objective, t), theta, vectorize=True)
+        theta = theta - torch.linalg.solve(curve, gradient)
+    assert gradient.norm() < 1e-10
+    return theta
+
+
+def leave_one_out(objective, player: int) -> tuple[float, Tensor]:
+    """Retrained without this example: ``f(theta) - f(theta_-i)`` and ``theta_-i - theta``."""
+    params, theta = flat_function(objective)
+    theta = theta.clone()
+    without = trained(objective.edited(player))
+    return float(objective.measurement(params(theta)) - objective.measurement(params(without))), without - theta
