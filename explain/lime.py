@@ -58,11 +58,12 @@ class Lime(Explainer):
     >>> class Sum(Target):
     ...     module = torch.nn.Identity()
     ...     def game(self, players):
-    ...         return Game(Players(players, torch.arange(3)), lambda masks: masks.float() @ torch.tensor([3.0, 0.0, -1.0]))
+    ...         weights = torch.tensor([3.0, 1.0, -1.0])
+    ...         return Game(Players(players, torch.arange(3)), lambda masks: masks.float() @ weights)
     ...     def describe(self):
     ...         return {"asked": "a weighted sum"}
-    >>> Lime("nodes", seed=0).explain(Sum()).top(2)
-    [('node 0', 3.0...), ('node 2', -1.0...)]
+    >>> Lime("nodes", seed=0).explain(Sum()).scores.round(decimals=6)
+    tensor([ 3.,  1., -1.], dtype=torch.float64)
     """
 
     players: str | Players
@@ -198,10 +199,10 @@ def _standard_errors(masks: Masks, weights: Tensor, residuals: Tensor, ridge: fl
 
 def _warn_if_doubtful(constant: bool, shrinkage: float, masks: Masks) -> None:
     if constant:
-        warnings.warn("the number does not depend on these players: R2 is undefined", stacklevel=6)
+        warnings.warn("the number does not depend on these players: R2 is undefined", stacklevel=5)
     elif shrinkage > _SHRUNK:
         warnings.warn(
             f"{len(masks)} masks do not determine the coefficients of {masks.size(1)} players under this kernel (the "
             f"ridge takes up to {shrinkage:.0%} away): raise samples or kernel_width",
-            stacklevel=6,
+            stacklevel=5,
         )

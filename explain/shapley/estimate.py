@@ -25,4 +25,5 @@ class Estimate(NamedTuple):
 
 
 Estimator: TypeAlias = Callable[[Game, int, torch.Generator, bool], Estimate]
-"""``(game, samples, generator, progress) -> Estimate``; ``samples`` is the budget of model evaluations."""
+"""``(game, samples, generator, progress) -> Estimate``; ``samples`` is the budget of model evaluations, the
+game has two players or more (`exact_values` takes any)."""

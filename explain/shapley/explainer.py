@@ -50,7 +50,7 @@ class Shapley(Explainer):
         ValueError: an unknown estimator, too small a budget, or too many players for "exact".
 
     Warns:
-        UserWarning: the standard errors are as large as the scores.
+        UserWarning: the standard errors are over half as large as the scores (root sum of squares of each).
 
     >>> from explain.types import Game
     >>> class Pair(Target):
@@ -112,8 +112,8 @@ def _proof(estimate: Estimate) -> dict[str, Any]:
     gap = abs(float(estimate.scores.sum()) - (estimate.value - estimate.base))
     error = estimate.error
     # below 1e-6 of the number both are rounding, and saying so would be noise itself
-    if error is not None and error.norm() > max(float(estimate.scores.norm()), 1e-6 * scale):
-        warnings.warn("the standard errors are as large as the Shapley values: raise samples", stacklevel=5)
+    if error is not None and error.norm() > max(float(estimate.scores.norm()) / 2, 1e-6 * scale):
+        warnings.warn("the standard errors are over half as large as the Shapley values: raise samples", stacklevel=4)
     return {
         "efficiency_gap": gap / scale if scale else gap,
         "largest_error": None if error is None else float(error.max()),

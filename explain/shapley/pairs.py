@@ -37,7 +37,7 @@ class _Size(NamedTuple):
 
 
 def draw_pairs(players: int, budget: int, generator: torch.Generator) -> Pairs:
-    """At most ``budget`` distinct pairs, sizes in proportion to the Shapley kernel.
+    """At most ``budget > P`` distinct pairs, sizes in proportion to the Shapley kernel.
 
     A size whose share of the budget covers it is taken complete. Size 1 always is, so that the regression on the pairs
     has a unique answer.

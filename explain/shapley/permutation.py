@@ -21,6 +21,8 @@ def permutation_values(game: Game, samples: int, generator: torch.Generator, pro
     reverse: its coalitions are the complements, and the two errors partly cancel. The ends are evaluated once, so
     ``k`` pairs cost ``2 + 2 k (P - 1)`` evaluations; the standard error is that of a mean of ``k`` independent pairs.
 
+    Where a player matters in very few orders (a close vote), a small budget still understates the error.
+
     Raises:
         ValueError: not enough samples for four pairs (``8 P`` always are), too few to tell the error from.
     """

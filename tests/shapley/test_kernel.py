@@ -1,0 +1,105 @@
+import pytest
+import torch
+from cases import GameTarget, random_table, smooth_function, table_function
+from reference.shapley import kernel_regression
+
+from explain.shapley import Shapley
+from explain.shapley.exact import coalitions, shapley_values
+from explain.shapley.explainer import ESTIMATORS
+
+
+def truth(function, players):
+    return shapley_values(function(coalitions(players, 0, 2**players)))
+
+
+def majority(players, seed):
+    weights = torch.rand(players, generator=torch.Generator().manual_seed(seed))
+    return lambda masks: ((masks * weights).sum(1) > weights.sum() / 2).double()
+
+
+def sparse(players, seed):
+    """A sum of products of one to five players, as graph games are."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(1, 6, (3 * players,), generator=generator).tolist()
+    terms = [
+        (torch.randperm(players, generator=generator)[:size], torch.randn(1, generator=generator)) for size in sizes
+    ]
+    return lambda masks: sum(weight.double() * masks[:, members].all(1) for members, weight in terms)
+
+
+def structureless(players, seed):
+    return table_function(random_table(players, seed))
+
+
+GAMES = {"smooth": smooth_function, "majority": majority, "sparse": sparse, "structureless": structureless}
+
+
+@pytest.mark.parametrize("players", [2, 3, 4, 7, 10])
+def test_all_coalitions_make_kernel_exact(players):
+    table = random_table(players, seed=players)
+    why = Shapley("nodes", "kernel", samples=2**players).explain(GameTarget(table_function(table), players))
+    torch.testing.assert_close(why.scores, shapley_values(table), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(why.scores, kernel_regression(table), rtol=1e-9, atol=1e-10)
+    assert (why.error, why.calls, why.checks["complete_sizes"]) == (None, 2**players, players - 1)
+
+
+@pytest.mark.parametrize("estimator", ["kernel", "permutation"])
+def test_estimates_converge(estimator):
+    function = smooth_function(14, seed=2)
+    expected = truth(function, 14)
+    gaps = []
+    for samples in (128, 1024, 8192):
+        why = Shapley("nodes", estimator, samples, seed=0).explain(GameTarget(function, 14))
+        assert why.calls <= samples
+        gaps.append(float((why.scores - expected).norm() / expected.norm()))
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 0.03
+
+
+@pytest.mark.parametrize("estimator", ["kernel", "permutation"])
+def test_an_additive_game_is_exact_from_few_samples(estimator):
+    weights = torch.arange(30, dtype=torch.float64) - 7
+    why = Shapley("nodes", estimator, samples=240, seed=1).explain(
+        GameTarget(lambda masks: 3 + masks.double() @ weights, 30)
+    )
+    torch.testing.assert_close(why.scores, weights, rtol=1e-9, atol=1e-9)
+    assert why.checks["largest_error"] < 1e-9
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize(
+    ("estimator", "players", "samples"),
+    [("kernel", 8, 48), ("kernel", 12, 200), ("kernel", 13, 2048), ("permutation", 8, 120), ("permutation", 12, 1000)],
+)
+def test_standard_errors_are_honest(game, estimator, players, samples):
+    """The 95 % intervals of 60 repeats cover the exact values about that often."""
+    estimate = ESTIMATORS[estimator]
+    covered = []
+    for seed in range(2):
+        function = GAMES[game](players, seed)
+        expected = truth(function, players)
+        for repeat in range(30):
+            found = estimate(
+                GameTarget(function, players).game("nodes"), samples, torch.Generator().manual_seed(repeat), False
+            )
+            covered.append((found.scores - expected).abs() <= 1.96 * found.error)
+    assert 0.88 <= float(torch.stack(covered).double().mean()) <= 0.99
+
+
+def test_estimates_are_unbiased():
+    function = sparse(10, 4)
+    estimates = {name: [] for name in ("kernel", "permutation")}
+    for name, found in estimates.items():
+        for seed in range(200):
+            game = GameTarget(function, 10).game("nodes")
+            found.append(ESTIMATORS[name](game, 80, torch.Generator().manual_seed(seed), False).scores)
+        scores = torch.stack(found)
+        z = (scores.mean(0) - truth(function, 10)) / (scores.std(0) / 200**0.5)
+        assert float(z.abs().max()) < 4, name
+
+
+def test_r2_tells_how_additive_a_game_is():
+    additive = GameTarget(lambda masks: masks.double().sum(1), 18)
+    product = GameTarget(lambda masks: masks.all(1).double() + masks[:, 0], 18)
+    assert Shapley("nodes", "kernel", seed=0).explain(additive).checks["r2"] == pytest.approx(1)
+    assert Shapley("nodes", "kernel", seed=0).explain(product).checks["r2"] < 1
