@@ -78,6 +78,16 @@ def random_states_kept() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
+@contextmanager
+def other_random_states(seed: int) -> Iterator[None]:
+    """Within: every global generator started from ``seed``, so that hidden randomness shows. After: as before."""
+    with random_states_kept():
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        yield
+
+
 def _changes_in_training(part: nn.Module) -> bool:
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
         return True

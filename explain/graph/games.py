@@ -41,6 +41,7 @@ class Coalitions:
     def game(self) -> Game:
         """The game, in batches that fit the memory budget."""
         size = self.target.batch_size or self._affordable()
+        _ = self.owner  # players that do not fit are refused now, not in the first call
         checks = {"removal": self.removal, **self.target.place.checks}
         return Game(self.players, self, batch_size=size, checks=checks)
 
@@ -91,7 +92,7 @@ class Coalitions:
 
     def _edits(self, masks: Masks, draw: int) -> dict[str, Any]:
         """What the coalitions change in their copies of the graph."""
-        present = torch.cat([masks, torch.ones_like(masks[:, :1])], 1)[:, self.owner]
+        present = torch.cat([masks, masks.new_ones(len(masks), 1)], 1)[:, self.owner]
         if self.players.kind == "features":
             return {"features": self._features(present, draw)}
         if self.players.kind == "edges":

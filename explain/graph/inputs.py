@@ -98,8 +98,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     """The data object's tensors, checked.
 
     Raises:
-        ValueError: no nodes, or an edge that points outside.
-        NonFinite: NaN or infinity in a field that the model reads.
+        ValueError: no nodes, an edge that points outside, or edge fields of another length.
     """
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
     counts, nodes = {}, {}
@@ -127,7 +126,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         and name not in (*_INDEX, "batch", "edge_label_index")
     }
     found = Structure(counts, nodes, edges, edge_fields, shared)
-    _check(found)
+    _check_edges(found)
     return found
 
 
@@ -143,6 +142,9 @@ def _edges_of(data: Data | HeteroData, whole: bool, wanted: set[str]) -> tuple[d
             raise ValueError(
                 "the data has no edge_index [2, edges] (sparse adj_t is not read: keep edge_index beside it)"
             )
+        for name in {"edge_weight", "edge_attr", "edge_type"} & wanted:
+            if isinstance(store.get(name), Tensor) and len(store[name]) != index.size(-1):
+                raise ValueError(f"{name} must have one row an edge, {index.size(-1)}, got {len(store[name])}")
         edges[kind] = index.long()
         edge_fields[kind] = {
             name: value
@@ -156,7 +158,7 @@ def _edges_of(data: Data | HeteroData, whole: bool, wanted: set[str]) -> tuple[d
     return edges, edge_fields
 
 
-def _check(graph: Structure) -> None:
+def _check_edges(graph: Structure) -> None:
     for kind, index in graph.edges.items():
         sizes = (graph.counts[kind[0]], graph.counts[kind[2]])
         if index.dim() != 2 or index.size(0) != 2:
@@ -166,10 +168,6 @@ def _check(graph: Structure) -> None:
                 raise ValueError(
                     f"edge_index points to nodes {int(row.min())} to {int(row.max())}, the graph has {size}"
                 )
-    for fields in (*graph.nodes.values(), *graph.edge_fields.values()):
-        for name, value in fields.items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise NonFinite(f"{name} holds NaN or infinity: clean the data before it is explained")
 
 
 def output_rows(output: Any, node_type: str | None = None) -> Tensor:
@@ -263,20 +261,19 @@ def _as_data(copies: Copies, typed: bool) -> Data | HeteroData:
     return data
 
 
-def dtype_and_device(module: nn.Module, graph: Structure) -> None:
-    """Check that features and parameters can meet.
+def check_values(module: nn.Module, graph: Structure) -> None:
+    """Check that features and parameters can meet, and that the numbers are numbers.
 
     Raises:
         TypeError: another floating-point type, or another device; with the remedy.
+        NonFinite: NaN or infinity in a field that the model reads.
     """
     parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
-    if parameter is None:
-        return
-    for fields in graph.nodes.values():
-        x = fields.get("x")
-        if x is None:
-            continue
-        if x.device != parameter.device:
-            raise TypeError(f"x is on {x.device}, the model on {parameter.device}: move the data with data.to(...)")
-        if x.is_floating_point() and x.dtype != parameter.dtype:
-            raise TypeError(f"x is {x.dtype}, the model's parameters {parameter.dtype}: convert one of them")
+    for fields in (*graph.nodes.values(), *graph.edge_fields.values()):
+        for name, value in fields.items():
+            if parameter is not None and value.device != parameter.device:
+                raise TypeError(f"{name} is on {value.device}, the model on {parameter.device}: move one with .to(...)")
+            if parameter is not None and name == "x" and value.is_floating_point() and value.dtype != parameter.dtype:
+                raise TypeError(f"x is {value.dtype}, the model's parameters {parameter.dtype}: convert one of them")
+            if value.is_floating_point() and not value.isfinite().all():
+                raise NonFinite(f"{name} holds NaN or infinity: clean the data before it is explained")

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch_geometric.data import Data, HeteroData
 
 from explain.graph.computation import Direction
-from explain.graph.inputs import Inputs, dtype_and_device, infer_inputs, output_rows, structure_of
+from explain.graph.inputs import Inputs, check_values, infer_inputs, output_rows, structure_of
 from explain.graph.structure import Copies, Structure
 from explain.graph.targets import GraphTarget
 from explain.payoffs import Payoff
@@ -143,7 +143,7 @@ class GraphModel:
         if not self.single and not 0 <= index < len(self.data):
             raise ValueError(f"graph must be from 0 to {len(self.data) - 1}, got {index}")
         graph = structure_of(self.data if self.single else self.data[index], self.inputs)
-        dtype_and_device(self.module, graph)
+        check_values(self.module, graph)
         return graph
 
     def outputs(

@@ -109,7 +109,7 @@ def owners(players: Players, place: Place, graph: Structure) -> Tensor:
     )
     if len(atoms.unique()) != len(atoms):
         raise ValueError(f"two players own the same one of the {players.kind}: each belongs to one player")
-    position = {atom: i for i, atom in enumerate(known.tolist())}
+    position = {atom: i for i, atom in enumerate(known.tolist()) if atom >= 0}
     outside = [atom for atom in atoms.tolist() if atom not in position]
     if outside:
         raise ValueError(
@@ -122,11 +122,11 @@ def owners(players: Players, place: Place, graph: Structure) -> Tensor:
 
 
 def _numbering(kind: str, place: Place, graph: Structure) -> tuple[dict[Any, int], Tensor]:
-    """Starts of the flat numbers of a kind, and the flat number of each atom of the place."""
+    """Starts of the flat numbers of a kind, and the flat number of each atom of the place, -1 where none may own it."""
     if kind == "edges":
         return dict(graph.edge_starts), place.edges
-    if kind == "nodes":
-        return dict(graph.node_starts), place.nodes
+    if kind == "nodes":  # the explained nodes always stay
+        return dict(graph.node_starts), place.nodes.index_fill(0, place.flat_focus().to(place.nodes.device), -1)
     starts, total = {}, 0
     for node_type in graph.counts:
         starts[node_type] = total

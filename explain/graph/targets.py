@@ -18,7 +18,7 @@ from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
 from explain.graph.players import node_name, players_of
 from explain.graph.structure import Fields, Structure, copies
-from explain.guard import evaluating
+from explain.guard import evaluating, other_random_states
 from explain.payoffs import Payoff, checked_label, payoff_function
 from explain.types import Call, Differentiable, Game, NonFinite, Objective, Parameters, Players, Target
 
@@ -60,7 +60,11 @@ class GraphTarget(Target):
             ValueError: two calls differ: the model is not a function of its input.
         """
         place = whole(self.graph, self.focus)
-        first, again = (self.outputs(place, 1)[0] for _ in range(2))
+        answers = []
+        for seed in range(2):
+            with other_random_states(seed):
+                answers.append(self.outputs(place, 1)[0])
+        first, again = answers
         if not first.isfinite().all():
             raise NonFinite("the model answers NaN or infinity for this target: check its weights and the data")
         if not torch.allclose(first, again, rtol=1e-4, atol=1e-6):

@@ -1,0 +1,206 @@
+"""Each wrong question gets one clear error, or the documented answer; nothing of the user's is left changed."""
+
+import pytest
+import torch
+from graph_cases import network, random_graph
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn import GCN, GCNConv
+
+from explain.graph.model import GraphModel
+from explain.lime import Lime
+from explain.shapley import Shapley
+from explain.types import NonFinite, Unsupported
+
+
+@pytest.fixture
+def model():
+    return GraphModel(network("gcn"), random_graph())
+
+
+@pytest.mark.parametrize("node", [-1, 24, 1.5, True, "three"])
+def test_unknown_node(model, node):
+    with pytest.raises(ValueError, match="node must be a whole number from 0 to 23"):
+        model.node(node)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_wrong_label(model, label):
+    with pytest.raises(ValueError, match="label must be a class from 0 to 2"):
+        model.node(3, label=label)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"payoff": "logits"}, "payoff must be one of"),
+        ({"removal": "mask"}, "removal must be one of"),
+        ({"baseline": "median"}, "baseline must be one of"),
+    ],
+)
+def test_unknown_settings(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.node(3, **options)
+
+
+def test_wrong_task(model):
+    with pytest.raises(ValueError, match='wrap it with task="edge"'):
+        model.edge(1, 2)
+    with pytest.raises(ValueError, match="task must be one of"):
+        GraphModel(network("gcn"), random_graph(), task="link")
+
+
+def test_empty_graph():
+    empty = Data(x=torch.zeros(0, 5), edge_index=torch.zeros(2, 0, dtype=torch.long))
+    with pytest.raises(ValueError, match="the graph is empty"):
+        GraphModel(network("gcn"), empty)
+    with pytest.raises(TypeError, match="non-empty list"):
+        GraphModel(network("gcn"), [])
+
+
+def test_isolated_node_has_an_empty_explanation(model):
+    target = model.node(23)
+    for explainer in (Shapley("nodes"), Shapley("edges"), Lime("edges")):
+        why = explainer.explain(target)
+        assert len(why.players) == 0
+        assert why.value == why.base == pytest.approx(target.value())
+
+
+def test_one_player():
+    data = Data(x=torch.randn(2, 5), edge_index=torch.tensor([[1], [0]]))
+    why = Shapley("edges").explain(GraphModel(network("gcn"), data).node(0, label=0))
+    assert float(why.scores[0]) == pytest.approx(why.value - why.base)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_input(value):
+    data = random_graph()
+    data.x[3, 2] = value
+    with pytest.raises(NonFinite, match="x holds NaN or infinity"):
+        GraphModel(network("gcn"), data)
+
+
+def test_non_finite_output():
+    net = network("gcn")
+    with torch.no_grad():
+        net.convs[0].lin.weight[0, 0] = float("inf")
+    with pytest.raises(NonFinite, match="the model answers NaN or infinity"):
+        GraphModel(net, random_graph()).node(3)
+
+
+def test_edges_that_point_outside():
+    data = random_graph()
+    data.edge_index[1, 0] = 99
+    with pytest.raises(ValueError, match="edge_index points to nodes"):
+        GraphModel(network("gcn"), data)
+
+
+def test_mismatched_edge_attributes():
+    data = random_graph()
+    data.edge_weight = torch.ones(3)
+    with pytest.raises((ValueError, TypeError), match="edge_weight"):
+        GraphModel(network("gcn"), data)
+
+
+def test_wrong_dtype():
+    with pytest.raises(TypeError, match=r"x is torch.float32, the model's parameters torch.float64"):
+        GraphModel(network("gcn", double=True), random_graph())
+
+
+def test_wrong_device():
+    data = random_graph()
+    data.x = data.x.to("meta")
+    with pytest.raises(TypeError, match="x is on meta, the model on cpu"):
+        GraphModel(network("gcn"), data)
+
+
+def test_a_parameter_without_source():
+    class Needy(nn.Module):
+        def forward(self, x, edge_index, coordinates):
+            return x
+
+    with pytest.raises(TypeError, match=r"needs 'coordinates'.*inputs="):
+        GraphModel(Needy(), random_graph())
+    with pytest.raises(TypeError, match="inputs names"):
+        GraphModel(network("gcn"), random_graph(), inputs={"features": "x"})
+
+
+def test_outputs_that_are_no_rows():
+    class Scalar(nn.Module):
+        def forward(self, x, edge_index):
+            return x[:3]
+
+    with pytest.raises(ValueError, match="one row a node"):
+        GraphModel(Scalar(), random_graph()).node(3)
+
+    class Nothing(nn.Module):
+        def forward(self, x, edge_index):
+            return "yes"
+
+    with pytest.raises(TypeError, match="forward must return floating-point logits"):
+        GraphModel(Nothing(), random_graph()).node(3)
+
+
+def test_train_mode_with_dropout_is_answered_in_eval_mode():
+    torch.manual_seed(0)
+    net = GCN(5, 8, 2, 3, dropout=0.5)
+    data = random_graph()
+    net.eval()
+    expected = Shapley("edges").explain(GraphModel(net, data).node(4, label=0)).scores
+    net.train()
+    net.convs[0].eval()  # a deliberate mix of modes
+    target = GraphModel(net, data).node(4, label=0)
+    with pytest.warns(UserWarning, match="training mode"):
+        found = Shapley("edges").explain(target).scores
+    torch.testing.assert_close(found, expected)
+    assert net.training
+    assert not net.convs[0].training
+
+
+def test_non_deterministic_model():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GCNConv(5, 3)
+
+        def forward(self, x, edge_index):
+            return nn.functional.dropout(self.conv(x, edge_index), 0.5, training=True)
+
+    with pytest.raises(ValueError, match="not deterministic"):
+        GraphModel(Noisy(), random_graph()).node(3)
+
+
+def test_messages_need_message_passing():
+    class Plain(nn.Module):
+        def forward(self, x, edge_index):
+            return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+
+    target = GraphModel(Plain(), random_graph()).node(4, label=0, removal="message")
+    with pytest.raises(Unsupported, match='use removal="delete"'):
+        target.game("edges").ends()
+
+
+def test_nothing_of_the_user_changes_even_after_an_exception():
+    net = network("gcn")
+    data = random_graph()
+    target = GraphModel(net, data).node(4, label=0, payoff=_Failing())
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    hooks = [len(part._forward_hooks) for part in net.modules()]
+    random_state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="enough"):
+        Shapley("edges", seed=0).explain(target)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert [len(part._forward_hooks) for part in net.modules()] == hooks
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+class _Failing:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, outputs):
+        self.calls += 1
+        if self.calls > 2:
+            raise RuntimeError("enough")
+        return outputs[:, 0]

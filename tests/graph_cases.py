@@ -1,0 +1,60 @@
+"""Small graphs and networks that several graph tests share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import APPNP, GAT, GCN, GIN, GraphSAGE, SGConv
+
+LOCAL = ("gcn", "gat", "sage", "gin", "sgc", "appnp")
+
+
+def random_graph(nodes: int = 24, edges: int = 44, features: int = 5, seed: int = 0, undirected: bool = True) -> Data:
+    """A sparse random graph without loops, the last node isolated."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = torch.randint(nodes - 1, (2, 4 * edges), generator=generator)
+    pairs = pairs[:, pairs[0] < pairs[1]].unique(dim=1)
+    pairs = pairs[:, torch.randperm(pairs.size(1), generator=generator)[:edges]]
+    edge_index = torch.cat([pairs, pairs.flip(0)], 1) if undirected else pairs
+    x = torch.randn(nodes, features, generator=generator)
+    y = torch.randint(3, (nodes,), generator=generator)
+    return Data(x=x, edge_index=edge_index, y=y, train_mask=torch.rand(nodes, generator=generator) < 0.6)
+
+
+class Sgc(nn.Module):
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.conv = SGConv(features, classes, K=3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv(x, edge_index)
+
+
+class Appnp(nn.Module):
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+        self.conv = APPNP(K=3, alpha=0.1)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.conv(self.linear(x), edge_index)
+
+
+def network(name: str, features: int = 5, classes: int = 3, seed: int = 0, double: bool = False) -> nn.Module:
+    """One of `LOCAL` with random weights, in eval mode."""
+    torch.manual_seed(seed)
+    made: nn.Module = {
+        "gcn": lambda: GCN(features, 8, 2, classes, norm="batch_norm"),
+        "gat": lambda: GAT(features, 8, 2, classes, heads=2),
+        "sage": lambda: GraphSAGE(features, 8, 2, classes),
+        "gin": lambda: GIN(features, 8, 2, classes),
+        "sgc": lambda: Sgc(features, classes),
+        "appnp": lambda: Appnp(features, classes),
+    }[name]()
+    return (made.double() if double else made).eval()
+
+
+def doubled(data: Data) -> Data:
+    """The same graph in float64."""
+    return Data(**{k: v.double() if v.is_floating_point() else v for k, v in data.to_dict().items()})
