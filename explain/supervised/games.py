@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from explain.guard import untouched
+from explain.guard import evaluating, untouched
 from explain.supervised.baselines import Reference
 from explain.supervised.players import owner_of
 from explain.types import Differentiable, Game, Masks, Players, Values
@@ -49,8 +49,13 @@ def gradient_question(target: ExampleTarget, players: Players) -> Differentiable
             f"gradients start from one reference: the mean stands for the {target.baseline.removal} baseline",
             stacklevel=3,
         )
+
+    def number(x: Tensor) -> Tensor:
+        with evaluating(target.module):
+            return target.numbers(x)
+
     owner = owner_of(players, target.x.shape).to(target.x.device)
-    return Differentiable(target.x[None], target.baseline.reference[None], target.numbers, owner)
+    return Differentiable(target.x[None], target.baseline.reference[None], number, owner)
 
 
 def present_atoms(masks: Masks, owner: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import operator
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class SupervisedModel:
         loss: ``(outputs, labels) -> [examples]``; cross entropy or squared error when None.
         feature_names: one a feature of a table.
         batch_size: rows in one call of the model; from a memory budget when None. Never changes a result.
+        query_rows: for `Attention`, the rows of an attention map that outputs are read from: ``(0,)``, a class token.
 
     Raises:
         TypeError: ``module`` is no module, ``background`` no tensor or of another dtype than the module.
@@ -48,13 +49,14 @@ class SupervisedModel:
 
     module: nn.Module
     _: KW_ONLY
-    task: Literal["classification", "regression"]
+    task: str
     background: Tensor | None = None
     train: Any = None
     weight_decay: float = 0.0
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     feature_names: tuple[str, ...] = ()
     batch_size: int | None = None
+    query_rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):

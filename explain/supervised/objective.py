@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from explain.guard import random_states_kept
+from explain.guard import evaluating, random_states_kept
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.supervised.border import checked_like, outputs_of
 from explain.types import NonFinite, Parameters, Players
@@ -39,19 +39,16 @@ def training_objective(target: ExampleTarget, train: Any = None, remove: str = "
     inputs, labels = training_tensors(train if train is not None else model.train)
     inputs, labels = _checked(inputs.detach(), labels.detach(), target)
 
-    def predict(params: Parameters, positions: Tensor) -> Tensor:
-        return outputs_of(lambda x: functional_call(module, params, (x,)), inputs[positions])
-
-    def number(params: Parameters) -> Tensor:
-        outputs = outputs_of(lambda x: functional_call(module, params, (x,)), target.x[None])
-        return target.number(outputs)[0]
+    def outputs(params: Parameters, x: Tensor) -> Tensor:
+        with evaluating(module):
+            return outputs_of(lambda rows: functional_call(module, params, (rows,)), x)
 
     return TrainingObjective(
         params=trainable(module),
         players=_players(inputs),
-        predict=predict,
+        predict=lambda params, positions: outputs(params, inputs[positions]),
         labels=labels,
-        number=number,
+        number=lambda params: target.number(outputs(params, target.x[None]))[0],
         loss_of=model.loss or example_loss,
         weight_decay=model.weight_decay,
         batch_size=target.batching.rows,
@@ -66,16 +63,16 @@ def training_tensors(train: Any) -> tuple[Tensor, Tensor]:
     """
     if train is None:
         raise ValueError("there are no training examples: give train=(inputs, labels), a Dataset or a DataLoader")
-    if isinstance(train, (tuple, list)) and len(train) == 2 and all(isinstance(part, Tensor) for part in train):
-        return train[0], train[1]
-    if isinstance(train, DataLoader):
-        batches = train if isinstance(train.dataset, IterableDataset) else _in_order(train.dataset, train.collate_fn)
-    elif isinstance(train, Dataset) or (hasattr(train, "__getitem__") and hasattr(train, "__len__")):
-        batches = _in_order(train)
-    else:
+    if not holds_examples(train):
         raise TypeError(
             f"train must be a pair (inputs, labels) of tensors, a Dataset or a DataLoader, got {_kind(train)}"
         )
+    if isinstance(train, (tuple, list)):
+        return train[0], train[1]
+    batches = DataLoader(train, batch_size=256)
+    if isinstance(train, DataLoader):
+        whole = isinstance(train.dataset, IterableDataset)
+        batches = train if whole else DataLoader(train.dataset, batch_size=256, collate_fn=train.collate_fn)
     with random_states_kept():  # a DataLoader draws a seed even where it does not shuffle
         pairs = [(batch[0], batch[1]) for batch in batches]
     if not pairs:
@@ -83,13 +80,22 @@ def training_tensors(train: Any) -> tuple[Tensor, Tensor]:
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
-def _in_order(dataset: Any, collate: Any = None) -> DataLoader:
-    return DataLoader(dataset, batch_size=256, collate_fn=collate)
+def holds_examples(train: Any) -> bool:
+    """Whether this is a pair of tensors, a Dataset or a DataLoader.
+
+    >>> holds_examples((torch.eye(2), torch.tensor([0, 1]))), holds_examples([[1.0], [2.0]])
+    (True, False)
+    """
+    if isinstance(train, (tuple, list)):
+        return len(train) == 2 and all(isinstance(part, Tensor) for part in train)
+    return isinstance(train, (Dataset, DataLoader))
 
 
 def _checked(inputs: Tensor, labels: Tensor, target: ExampleTarget) -> tuple[Tensor, Tensor]:
     shape = target.x.shape
-    if inputs.shape[1:] != shape or len(inputs) != len(labels) or not len(inputs):
+    if not len(inputs):
+        raise ValueError("the training set is empty")
+    if inputs.shape[1:] != shape or len(inputs) != len(labels):
         raise ValueError(
             f"train must be inputs [n, {', '.join(map(str, shape))}] and as many labels, got {list(inputs.shape)} and "
             f"{list(labels.shape)}"
@@ -100,9 +106,21 @@ def _checked(inputs: Tensor, labels: Tensor, target: ExampleTarget) -> tuple[Ten
     inputs = checked_like(inputs, target.module, "the training inputs")
     if target.model.task == "regression":
         return inputs, labels.to(inputs)
-    if labels.is_floating_point() and target.model.loss is None:
-        raise TypeError(f"a classifier's labels must be integers, got {labels.dtype}: use labels.long(), or give loss=")
+    if target.model.loss is None:
+        _check_classes(labels, classes=max(target.run().size(1), 2))
     return inputs, labels.to(inputs.device)
+
+
+def _check_classes(labels: Tensor, classes: int) -> None:
+    if labels.is_floating_point() or labels.dim() != 1:
+        raise TypeError(
+            f"a classifier's labels must be integers [n], got {list(labels.shape)} of {labels.dtype}: use "
+            "labels.long(), or give loss="
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise ValueError(
+            f"training labels must be from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+        )
 
 
 def _players(inputs: Tensor) -> Players:

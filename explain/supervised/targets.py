@@ -90,8 +90,21 @@ class ExampleTarget(Target):
 
     def run(self) -> Tensor:
         """The model's outputs for this example, ``[1, outputs]``."""
-        with untouched(self.module):
+        with untouched(self.module), torch.no_grad():
             return self.model.outputs(self.x[None])
+
+    def rows(self) -> Tensor:
+        """The model's ``query_rows``.
+
+        Raises:
+            Unsupported: the model was wrapped without them.
+        """
+        if self.model.query_rows is None:
+            raise Unsupported(
+                "which rows of an attention map are the outputs read from? explain.wrap(model, query_rows=(0,)) for a "
+                "class token, range(tokens) for a mean over all"
+            )
+        return torch.tensor(tuple(self.model.query_rows))
 
     def objective(self, train: Any = None, remove: str = "labels") -> Objective:
         """How the number hangs on the training examples; see `training_objective`."""

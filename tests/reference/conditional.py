@@ -1,21 +1,6 @@
-"""Shapley values by enumeration, and the Gaussian conditional expectation, both in paper form."""
-
-import itertools
-import math
+"""The Gaussian conditional expectation in paper form."""
 
 import numpy as np
-
-
-def shapley_by_enumeration(value, players):
-    """phi_i = sum over S without i of |S|! (P-|S|-1)! / P! (v(S+i) - v(S)), `value` of a set of players."""
-    phi = np.zeros(players)
-    for i in range(players):
-        others = [j for j in range(players) if j != i]
-        for size in range(players):
-            weight = math.factorial(size) * math.factorial(players - size - 1) / math.factorial(players)
-            for coalition in itertools.combinations(others, size):
-                phi[i] += weight * (value({*coalition, i}) - value(set(coalition)))
-    return phi
 
 
 def conditional_mean(mean, covariance, x, known):

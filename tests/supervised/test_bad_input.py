@@ -1,0 +1,265 @@
+"""Everything wrong with what the user hands in is said clearly, at the border."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from explain.supervised import Reference, SupervisedModel
+from explain.types import NonFinite, Players, Unsupported
+
+X = torch.tensor([1.0, 2.0, 3.0])
+IMAGE = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Answers(nn.Module):
+    """Answers whatever the function makes of the outputs."""
+
+    def __init__(self, function, outputs=2):
+        super().__init__()
+        self.linear, self.function = nn.Linear(3, outputs), function
+
+    def forward(self, x):
+        return self.function(self.linear(x))
+
+
+def classifier(function=lambda outputs: outputs, outputs=2, **options):
+    return SupervisedModel(Answers(function, outputs), task="classification", **options)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([1.0, 2.0, 3.0], TypeError, r"must be a torch.Tensor, got list"),
+        (X.double(), TypeError, r"must be torch.float32 as the model is, got torch.float64"),
+        (X.long(), TypeError, r"must be torch.float32 as the model is, got torch.int64"),
+        (X[None], ValueError, r"\[features\] or \[C, H, W\], got \[1, 3\]: leave the batch dimension out"),
+        (IMAGE[None], ValueError, r"got \[1, 1, 4, 4\]"),
+        (torch.zeros(0), ValueError, r"got \[0\]"),
+        (torch.tensor(1.0), ValueError, r"got \[\]"),
+        (torch.tensor([1.0, float("nan"), 2.0]), NonFinite, "NaN or infinity in 1 of 3"),
+        (torch.tensor([1.0, float("inf"), 2.0]), NonFinite, "NaN or infinity in 1 of 3"),
+        (X[:2], ValueError, r"could not take inputs of shape \[1, 2\]"),
+        (X.to("meta"), ValueError, "must be on cpu as the model is, got meta"),
+    ],
+)
+def test_an_example_that_does_not_fit(x, error, message):
+    with pytest.raises(error, match=message):
+        classifier().example(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda out: out * float("nan"), NonFinite, "the model answers NaN or infinity"),
+        (lambda out: out / 0, NonFinite, "the model answers NaN or infinity"),
+        (lambda out: out + torch.randn(()), ValueError, "not deterministic"),
+        (lambda out: out.argmax(1), ValueError, r"floating point, here \[1, outputs\], got .* torch.int64"),
+        (lambda out: out[:, :, None], ValueError, r"got \[1, 2, 1\]"),
+        (lambda out: out.mean(), ValueError, r"got \[\] of torch.float32"),
+        (lambda out: {"scores": out, "loss": 1}, ValueError, r"got dict with keys \['loss', 'scores'\]"),
+        (lambda out: ("no", "tensor"), ValueError, "got tuple"),
+        (lambda out: out.tolist(), ValueError, "got list"),
+        (lambda out: None, ValueError, "got NoneType"),
+    ],
+)
+def test_a_model_whose_answers_do_not_fit(function, error, message):
+    with pytest.raises(error, match=message):
+        classifier(function).example(X)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda out: (out, "aux"), lambda out: {"logits": out}, lambda out: [out, out * 2]]
+)
+def test_outputs_in_tuples_and_mappings_are_understood(function):
+    model = classifier(function)
+    assert model.example(X, label=1).value() == pytest.approx(model.module.linear(X)[1].item())
+
+
+def test_one_column_is_a_binary_logit():
+    model = classifier(outputs=1)
+    logit = model.module.linear(X).item()
+    assert model.example(X).label == int(logit > 0)
+    assert model.example(X, label=1).value() == pytest.approx(logit)
+    assert model.example(X, label=0).value() == pytest.approx(-logit)
+    assert model.example(X, label=0, payoff="probability").value() == pytest.approx(
+        1 / (1 + torch.tensor(logit).exp().item())
+    )
+    flat = classifier(lambda out: out[:, 0])
+    assert flat.example(X, label=1).value() == pytest.approx(flat.module.linear(X)[0].item())
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "message"),
+    [
+        (2, ValueError, "from 0 to 1, got 2"),
+        (-1, ValueError, "from 0 to 1, got -1"),
+        (0.5, TypeError, "label must be an int, got 0.5"),
+        ("cat", TypeError, "label must be an int, got 'cat'"),
+    ],
+)
+def test_an_unknown_label(label, error, message):
+    with pytest.raises(error, match=message):
+        classifier().example(X, label)
+
+
+def test_a_label_may_be_a_tensor():
+    assert classifier().example(X, torch.tensor(1)).label == 1
+
+
+def test_a_regressor_with_several_outputs_asks_which():
+    model = SupervisedModel(Answers(lambda out: out, 3), task="regression")
+    with pytest.raises(ValueError, match="which of the regressor's 3 outputs"):
+        model.example(X)
+    with pytest.raises(ValueError, match="which of the regressor's 3 outputs"):
+        model.example(X, 3)
+    assert model.example(X, 2).value() == pytest.approx(model.module.linear(X)[2].item())
+    total = model.example(X, payoff=lambda outputs: outputs.sum(1))
+    assert total.value() == pytest.approx(model.module.linear(X).sum().item())
+
+
+@pytest.mark.parametrize(
+    ("payoff", "message"),
+    [
+        ("margin", "payoff must be one of"),
+        (lambda out: out, r"one number a row, \[1\], got \[1, 2\]"),
+        (None, "payoff"),
+    ],
+)
+def test_an_unknown_payoff(payoff, message):
+    with pytest.raises(ValueError, match=message):
+        classifier().example(X, payoff=payoff)
+
+
+def test_a_regressor_has_no_probability():
+    with pytest.raises(ValueError, match="needs classes"):
+        SupervisedModel(Answers(lambda out: out, 1), task="regression").example(X, payoff="probability")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "error", "message"),
+    [
+        ("blur", ValueError, "baseline must be 'zeros'"),
+        ("mean", ValueError, "needs a background"),
+        ("conditional", ValueError, "needs a background"),
+        (torch.zeros(2), ValueError, r"must be for examples \[3\], got \[2\]"),
+        (torch.zeros(5, 2), ValueError, r"must be for examples \[3\]"),
+        (torch.zeros(0, 3), ValueError, r"must be for examples \[3\]"),
+        (torch.tensor([0.0, float("nan"), 0.0]), NonFinite, "baseline holds NaN"),
+        (Reference(torch.zeros(4)), ValueError, r"must be for examples \[3\], got \[4\]"),
+        (0.5, TypeError, "a name, a tensor or a baseline, got float"),
+    ],
+)
+def test_a_baseline_that_does_not_fit(baseline, error, message):
+    with pytest.raises(error, match=message):
+        classifier().example(X, baseline=baseline)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"background": torch.zeros(3)}, ValueError, r"background must be \[m, features\]"),
+        ({"background": torch.zeros(0, 3)}, ValueError, r"background must be \[m, features\]"),
+        ({"background": [[0.0] * 3]}, TypeError, "background must be a torch.Tensor"),
+        ({"background": torch.zeros(2, 3).double()}, TypeError, "background must be torch.float32"),
+        ({"background": torch.full((2, 3), float("nan"))}, NonFinite, "background holds NaN"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay must be 0 or more"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"task": "ranking"}, ValueError, "task must be 'classification' or 'regression', got 'ranking'"),
+        ({"module": len}, TypeError, "must be a torch.nn.Module, got builtin_function"),
+    ],
+)
+def test_settings_that_do_not_fit(options, error, message):
+    settings = {"module": nn.Linear(3, 2), "task": "classification"} | options
+    with pytest.raises(error, match=message):
+        SupervisedModel(settings.pop("module"), **settings)
+
+
+def test_feature_names_count():
+    with pytest.raises(ValueError, match=r"2 feature names need x \[2\], got \[3\]"):
+        classifier(feature_names=("a", "b")).example(X)
+
+
+@pytest.mark.parametrize(
+    ("players", "error", "message"),
+    [
+        ("nodes", Unsupported, r"are features or groups of your own as a Players, got 'nodes'"),
+        ("patches", Unsupported, "are features"),
+        (Players("groups", torch.arange(1), groups=(torch.tensor([7]),)), ValueError, "atoms outside 0 to 2"),
+        (Players("groups", torch.arange(1), groups=(torch.tensor([-1]),)), ValueError, "atoms outside 0 to 2"),
+        (
+            Players("groups", torch.arange(2), groups=(torch.tensor([0, 1]), torch.tensor([1]))),
+            ValueError,
+            "must not overlap",
+        ),
+        (Players("pairs", torch.zeros(1, 2).long()), ValueError, "need an index"),
+        (
+            Players("x", torch.arange(1), geometry={"labels": torch.zeros(4, 4).long()}),
+            ValueError,
+            r"labels must be \[3\]",
+        ),
+        (
+            Players("x", torch.arange(1), geometry={"labels": torch.ones(3).long()}),
+            ValueError,
+            "labels must be from -1 to 0",
+        ),
+    ],
+)
+def test_players_that_do_not_fit(players, error, message):
+    with pytest.raises(error, match=message):
+        classifier().example(X).game(players)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("features", {}, "patches, superpixels"),
+        ("patches", {"size": 0}, "from 1 to 4 pixels, got 0"),
+        ("patches", {"size": 5}, "from 1 to 4 pixels, got 5"),
+        ("patches", {"size": 1.5}, "got 1.5"),
+        ("superpixels", {"segments": 1}, "at least 2, got 1"),
+        ("superpixels", {"segments": 2, "compactness": 0.1}, "single superpixel"),
+    ],
+)
+def test_image_players_that_do_not_fit(kind, options, message):
+    target = SupervisedModel(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), task="classification").example(IMAGE)
+    with pytest.raises((ValueError, Unsupported), match=message):
+        target.players(kind, **options)
+
+
+def test_rows_that_see_one_another_are_evaluated_alone():
+    mixes = classifier(lambda out: out - out.mean(0) + out.detach() ** 2)
+    with pytest.warns(UserWarning, match="see one another"):
+        target = mixes.example(X, label=0)
+    game = target.game("features")
+    assert game.checks["batched"] is False
+    masks = torch.eye(3).bool()
+    by_hand = [(mixes.module.linear(X * mask) ** 2)[0].item() for mask in masks]
+    assert game(masks).tolist() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "message"),
+    [
+        (None, ValueError, "no training examples"),
+        (torch.zeros(4, 3), TypeError, "got Tensor"),
+        ([1, 2, 3], TypeError, "got list of int, int, int"),
+        ((torch.zeros(4, 2), torch.zeros(4).long()), ValueError, r"inputs \[n, 3\] and as many labels, got \[4, 2\]"),
+        ((torch.zeros(4, 3), torch.zeros(5).long()), ValueError, r"got \[4, 3\] and \[5\]"),
+        ((torch.zeros(0, 3), torch.zeros(0).long()), ValueError, "training"),
+        (TensorDataset(torch.zeros(0, 3), torch.zeros(0).long()), ValueError, "empty"),
+        ((torch.zeros(4, 3), torch.zeros(4)), TypeError, "labels must be integers"),
+        ((torch.zeros(4, 3), torch.full((4,), 2)), ValueError, "from 0 to 1"),
+        ((torch.zeros(4, 3), torch.full((4,), -1)), ValueError, "from 0 to 1"),
+        ((torch.zeros(4, 3).double(), torch.zeros(4).long()), TypeError, "training inputs must be torch.float32"),
+        ((torch.full((4, 3), float("nan")), torch.zeros(4).long()), NonFinite, "training inputs hold NaN"),
+    ],
+)
+def test_training_sets_that_do_not_fit(train, error, message):
+    with pytest.raises(error, match=message):
+        classifier().example(X).objective(train)
+
+
+def test_only_labels_can_be_removed():
+    with pytest.raises(ValueError, match="remove must be 'labels' for a supervised model, got 'nodes'"):
+        classifier().example(X).objective((torch.zeros(4, 3), torch.zeros(4).long()), remove="nodes")
