@@ -111,7 +111,8 @@ class Attention(Explainer):
         return scores / len(used), sum(float(flow.sum()) for flow in flows) / len(used), int((~found).sum())
 
     def _warn(self, maps: Sequence[AttentionMap], checks: dict[str, Any]) -> None:
-        if checks["deviation_from_uniform"] < _FLAT:
+        choice = any(attention.widest() > 1 for attention in maps)
+        if choice and checks["deviation_from_uniform"] < _FLAT:
             warnings.warn(
                 f"attention is uniform to {checks['deviation_from_uniform']:.1%}: these shares say who is "
                 "connected, not who was chosen",

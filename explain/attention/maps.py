@@ -88,7 +88,7 @@ class AttentionMap:
         return self.mean().new_zeros(self.keys).index_add_(0, self.ends()[0], self.flow_from(reach))
 
     def row_sums(self) -> Tensor:
-        """What each row of each head sums to, ``[..., heads]``; rows that may look at nothing are left out."""
+        """What each row of each head sums to, flat; rows that may look at nothing are left out."""
         sums, count = self._rows()
         return sums[count > 0]
 
@@ -101,6 +101,11 @@ class AttentionMap:
             _, count = self._rows()
             ratio = self.weights.double() * count[self.ends()[1]] - 1
         return float(ratio.abs().max()) if ratio.numel() else 0.0
+
+    def widest(self) -> int:
+        """The most keys that any row looks at; rows of one key have nothing to choose."""
+        count = self._rows()[1]
+        return int(count.max()) if count.numel() else 0
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         weights = self.weights.double()
