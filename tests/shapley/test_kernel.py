@@ -17,13 +17,17 @@ def majority(players, seed):
     return lambda masks: ((masks * weights).sum(1) > weights.sum() / 2).double()
 
 
-def sparse(players, seed):
-    """A sum of products of one to five players, as graph games are."""
+def sparse_terms(players, seed):
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, 6, (3 * players,), generator=generator).tolist()
-    terms = [
+    return [
         (torch.randperm(players, generator=generator)[:size], torch.randn(1, generator=generator)) for size in sizes
     ]
+
+
+def sparse(players, seed):
+    """A sum of products of one to five players, as graph games are."""
+    terms = sparse_terms(players, seed)
     return lambda masks: sum(weight.double() * masks[:, members].all(1) for members, weight in terms)
 
 
@@ -84,6 +88,20 @@ def test_standard_errors_are_honest(game, estimator, players, samples):
             )
             covered.append((found.scores - expected).abs() <= 1.96 * found.error)
     assert 0.88 <= float(torch.stack(covered).double().mean()) <= 0.99
+
+
+@pytest.mark.parametrize(("estimator", "samples"), [("kernel", 800), ("kernel", 2048), ("permutation", 2048)])
+def test_many_players_against_the_closed_form(estimator, samples):
+    """A product's worth is shared equally by its players."""
+    expected = torch.zeros(60, dtype=torch.float64)
+    for members, weight in sparse_terms(60, seed=0):
+        expected[members] += float(weight) / len(members)
+    target = GameTarget(sparse(60, seed=0), 60)
+    found = [Shapley("nodes", estimator, samples, seed=seed).explain(target) for seed in range(10)]
+    covered = torch.stack([(why.scores - expected).abs() <= 1.96 * why.error for why in found])
+    assert 0.88 <= float(covered.double().mean()) <= 0.99
+    gap = sum(float((why.scores - expected).norm() / expected.norm()) for why in found) / len(found)
+    assert gap < {800: 0.4, 2048: 0.2}[samples]
 
 
 def test_estimates_are_unbiased():

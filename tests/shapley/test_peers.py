@@ -22,7 +22,7 @@ def test_shapiq_agrees(name):
 
 @pytest.mark.parametrize("name", GAMES)
 def test_shap_agrees(name):
-    """Eight players are few enough for its KernelExplainer to enumerate; ExactExplainer would compile for ten seconds."""
+    """Eight players are few enough for its KernelExplainer to enumerate; ExactExplainer would compile for long."""
     target = GameTarget(GAMES[name], 8)
     theirs = shap.KernelExplainer(target.game("nodes"), np.zeros((1, 8)))
     values = theirs.shap_values(np.ones((1, 8)), silent=True)
