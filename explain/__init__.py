@@ -1,1 +1,71 @@
 """Why did the model say this? Credit for one number, handed out to players."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from explain import plot, report
+    from explain.attention import Attention, capture
+    from explain.comparison import Comparison, compare
+    from explain.explainer import Explainer
+    from explain.explanation import Explanation
+    from explain.gradient import Gradient
+    from explain.influence import Influence
+    from explain.lime import Lime
+    from explain.mask import FittedMask, Mask
+    from explain.shapley import Shapley
+    from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
+    from explain.wrapping import wrap
+
+__all__ = [
+    "Attention",
+    "Comparison",
+    "Explainer",
+    "Explanation",
+    "FittedMask",
+    "Game",
+    "Gradient",
+    "Influence",
+    "Lime",
+    "Mask",
+    "NonFinite",
+    "Objective",
+    "Players",
+    "Shapley",
+    "Target",
+    "Unsupported",
+    "capture",
+    "compare",
+    "plot",
+    "report",
+    "wrap",
+]
+
+_HOMES = {
+    "explain.attention": ("Attention", "capture"),
+    "explain.comparison": ("Comparison", "compare"),
+    "explain.explainer": ("Explainer",),
+    "explain.explanation": ("Explanation",),
+    "explain.gradient": ("Gradient",),
+    "explain.influence": ("Influence",),
+    "explain.lime": ("Lime",),
+    "explain.mask": ("FittedMask", "Mask"),
+    "explain.shapley": ("Shapley",),
+    "explain.types": ("Game", "NonFinite", "Objective", "Players", "Target", "Unsupported"),
+    "explain.wrapping": ("wrap",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when first asked for: captum, matplotlib and torch_geometric take seconds each."""
+    if name in ("plot", "report"):
+        return importlib.import_module(f"explain.{name}")
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'explain' has no attribute {name!r}; it has {', '.join(__all__)}")
+    found = globals()[name] = getattr(importlib.import_module(home), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
