@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import shap
     import torch_geometric.explain
 
-NODE_KINDS = ("nodes", "train", "labels")
-
 
 def to_pandas(explanation: Explanation) -> pd.DataFrame:
     """Index: names. Columns: ``score``, ``error`` (NaN where unknown), ``rank`` (1 = largest absolute score), then ids:
@@ -50,7 +48,7 @@ def context(explanation: Explanation) -> tuple[Tensor, list[int]]:
     players = explanation.players
     if "edge_index" not in players.geometry:
         raise ValueError(
-            f"{players.kind} have no graph to show; players with one are nodes, edges and training nodes: use to_pandas()"
+            f"{players.kind} have no graph to show; nodes, edges and training nodes have one: use to_pandas()"
         )
     edge_index = players.geometry["edge_index"].cpu()
     waiting = _waiting(explanation)
@@ -64,21 +62,16 @@ def context(explanation: Explanation) -> tuple[Tensor, list[int]]:
     return edge_index, owner
 
 
-def undirected(explanation: Explanation) -> Tensor:
-    """Which players own both directions of their edge, bool ``[P]``."""
-    groups = explanation.players.groups
-    if groups is None or explanation.players.kind != "edges":
-        return torch.zeros(len(explanation.players), dtype=torch.bool)
-    return torch.tensor([len(group) > 1 for group in groups], dtype=torch.bool)
+def undirected(explanation: Explanation) -> bool:
+    """Whether a player owns both directions of its edge."""
+    return explanation.players.kind == "edges" and explanation.players.groups is not None
 
 
 def node_players(explanation: Explanation) -> Tensor | None:
     """The node id of each player, ``[P]``, where players are nodes."""
     players = explanation.players
-    if players.kind not in NODE_KINDS:
-        return None
-    found = players.geometry.get("node", players.index)
-    return found.cpu() if found.dim() == 1 else None
+    found = players.geometry.get("node", players.index if players.kind == "nodes" else None)
+    return None if found is None or found.dim() != 1 else found.cpu()
 
 
 def node_ids(explanation: Explanation, edge_index: Tensor) -> Tensor:
@@ -91,8 +84,8 @@ def node_ids(explanation: Explanation, edge_index: Tensor) -> Tensor:
 def to_networkx(explanation: Explanation) -> nx.MultiDiGraph:
     """The graph context in global node ids; parallel edges are kept.
 
-    Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``. Where a
-    player owns both directions of an edge, both carry its score.
+    Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``. Where
+    a player owns both directions of an edge, both carry its score.
 
     Raises:
         ValueError: the players do not live on a graph.
@@ -171,10 +164,10 @@ def _waiting(explanation: Explanation) -> defaultdict[tuple[int, int], list[int]
     ends = explanation.players.geometry.get("ends")
     if ends is None:
         return waiting
-    both = undirected(explanation).tolist()
+    both = undirected(explanation)
     for player, (source, target) in enumerate(_pairs(ends)):
         waiting[source, target].append(player)
-        if both[player] and source != target:
+        if both and source != target:
             waiting[target, source].append(player)
     return waiting
 

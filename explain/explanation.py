@@ -45,7 +45,8 @@ class Explanation:
         NonFinite: NaN or infinity in scores, errors, value or base.
         TypeError: checks, settings or target that are not JSON values.
 
-    >>> why = Explanation(torch.tensor([0.5, -2.0]), Players("nodes", torch.tensor([4, 7])), value=1.0, method="Shapley")
+    >>> players = Players("nodes", torch.tensor([4, 7]))
+    >>> why = Explanation(torch.tensor([0.5, -2.0]), players, value=1.0, method="Shapley")
     >>> why
     Shapley: 2 nodes, top node 7 -2, node 4 +0.5
     >>> why.to_pandas()[["score", "rank"]]
@@ -93,7 +94,7 @@ class Explanation:
         return [(self.players.names[i], float(self.scores[i])) for i in self.order()[:k].tolist()]
 
     def order(self) -> Tensor:
-        """Positions of the players from the largest absolute score to the smallest, int64 ``[P]``; ties keep their order."""
+        """Positions of the players, int64 ``[P]``, the largest absolute score first; ties keep their order."""
         return self.scores.abs().argsort(descending=True, stable=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -151,7 +152,7 @@ class Explanation:
 
 
 def _json(value: Any, where: str) -> Any:
-    """The value as JSON gives it back (tuples as lists, NumPy and torch numbers as numbers), so that a file is exact."""
+    """The value as JSON gives it back (tuples as lists, NumPy and torch numbers as numbers): a file is then exact."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         value = value.tolist()
     if value is None or type(value) in (bool, int, float, str):

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from html import escape
-from typing import Any
 
 from explain.explanation import Explanation
 
-# the check each method is proud or ashamed of, the most telling first
-PROOFS: tuple[tuple[str, str], ...] = ()
+# what each method proves about itself: names in `checks` and how they are said; the first that is there decides
+PROOFS: tuple[dict[str, str], ...] = (
+    {"efficiency_gap": "efficiency gap {:.1e}", "largest_error": "s.e. ≤ {:.2g}"},
+    {"r2": "R² {:.3f}", "local_gap": "local gap {:.1e}"},
+    {"completeness_gap": "completeness gap {:.1e}"},
+    {"run_to_run": "runs agree {:.2f}", "fidelity_top_k": "top players alone {:.3g}"},
+    {"change_under_uniform": "uniform attention {:+.3g}"},
+    {"residual": "residual {:.1e}", "damping": "damping {:.2g}"},
+)
 
 
 def own_check(explanation: Explanation) -> str:
-    """The method's own proof in a few words, empty where it has none."""
-    for key, text in PROOFS:
-        found = explanation.checks.get(key)
-        if isinstance(found, (int, float)) and not isinstance(found, bool):
-            return f"{text} {found:.3g}"
+    """The method's own proof in a few words, empty where it has none.
+
+    >>> from torch import zeros
+    >>> from explain.types import Players
+    >>> own_check(Explanation(zeros(0), Players("edges", zeros(0).long()), 0.0, checks={"r2": 0.98}))
+    'R² 0.980'
+    """
+    for proof in PROOFS:
+        found = {name: explanation.checks.get(name) for name in proof}
+        said = [proof[name].format(value) for name, value in found.items() if _number(value)]
+        if said:
+            return ", ".join(said)
     return ""
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def top_players(explanation: Explanation, k: int = 3) -> str:

@@ -104,7 +104,7 @@ def test_a_truncated_file_is_corrupt_wherever_it_is_cut(saved):
     data = saved.read_bytes()
     for length in {*range(0, len(data), 7), 7, 8, 9, len(data) - 1}:
         saved.write_bytes(data[:length])
-        with pytest.raises(CorruptExplanation, match="it.safetensors"):
+        with pytest.raises(CorruptExplanation, match=r"it\.safetensors"):
             Explanation.load(saved)
 
 
@@ -217,7 +217,7 @@ FORGERIES = {
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_forged_file_with_a_fitting_checksum_is_corrupt(saved, forgery):
     rewrite(saved, FORGERIES[forgery])
-    with pytest.raises(CorruptExplanation, match="it.safetensors"):
+    with pytest.raises(CorruptExplanation, match=r"it\.safetensors"):
         Explanation.load(saved)
 
 

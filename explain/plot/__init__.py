@@ -1,1 +1,40 @@
-"""One kind of picture a file; every function takes ``ax=None`` and returns the Axes."""
+"""Pictures: one kind a file; each takes ``ax=None`` and returns the Axes it drew on."""
+
+from matplotlib.axes import Axes
+
+from explain.explanation import Explanation
+from explain.plot.agreement import agreement
+from explain.plot.attention import attention
+from explain.plot.bars import bars
+from explain.plot.graph import graph
+from explain.plot.heatmap import heatmap
+from explain.plot.influence import influence, influence_list
+from explain.plot.scatter import scatter
+from explain.plot.strip import strip
+
+__all__ = [
+    "agreement",
+    "attention",
+    "bars",
+    "graph",
+    "heatmap",
+    "influence",
+    "influence_list",
+    "picture",
+    "scatter",
+    "strip",
+]
+
+
+def picture(explanation: Explanation, ax: Axes | None = None) -> Axes:
+    """The picture that fits the players: on the graph, over the image, or as bars."""
+    players = explanation.players
+    if "labels" in players.geometry:
+        return heatmap(explanation, ax)
+    if players.kind == "train" and "images" in players.geometry:
+        return strip(explanation, ax)
+    if players.kind == "train" and "ends" not in players.geometry:
+        return influence(explanation, ax) if "edge_index" in players.geometry else influence_list(explanation, ax)
+    if players.kind in ("nodes", "edges", "train") and "edge_index" in players.geometry:
+        return graph(explanation, ax)
+    return bars(explanation, ax)

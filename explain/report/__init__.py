@@ -1,1 +1,5 @@
-"""One self-contained HTML page out of explanations."""
+"""Explanations as one self-contained HTML page."""
+
+from explain.report.page import report
+
+__all__ = ["report"]

@@ -1,0 +1,123 @@
+"""Attention maps: a matrix, or edges as wide as their weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from torch import Tensor
+
+from explain.explanation import Explanation
+from explain.plot import network
+from explain.plot.style import SEQUENTIAL, axes, colour_bar, heading, ink_on, note, question, short
+
+EDGES = LinearSegmentedColormap.from_list("attention", ["#d9d9d9", "#9e9ac8", "#54278f", "#2d004b"])
+
+
+def attention(
+    weights: Tensor | Explanation,
+    ax: Axes | None = None,
+    layer: int = 0,
+    edge_index: Tensor | None = None,
+    focus: Tensor | None = None,
+    names: tuple[str, ...] = (),
+    title: str = "",
+    max_nodes: int = 40,
+    max_edges: int = 90,
+) -> Axes:
+    """Attention averaged over heads: who looks (rows) at what (columns), or edges into the node that looks.
+
+    Args:
+        weights: ``[..., queries, keys]``, or ``[E]`` or ``[E, heads]`` along ``edge_index [2, E]``; or an explanation,
+            whose map of this ``layer`` is drawn, on a graph near the explained nodes only.
+        ax: where to draw. layer: which map of an explanation.
+        edge_index: sender and receiver of each weight; self-loops are told in the node's size.
+        focus: explained nodes, ringed; the queries marked in a matrix.
+        names: one label a key of a square matrix; every label is shown up to 30 of them.
+        title: above the picture.
+        max_nodes: a larger graph is cut to the strongest edges and their ways to the explained nodes.
+        max_edges: only the strongest are drawn wide.
+
+    Raises:
+        ValueError: weights of another shape, or an explanation without maps.
+    """
+    if isinstance(weights, Explanation):
+        title = title or " · ".join(filter(None, [weights.method, f"layer {layer}", question(weights)]))
+        weights, edge_index, focus = _map_of(weights, layer)
+    ax = axes(ax, (5.4, 4.8) if edge_index is None else (7.0, 4.8))
+    heading(ax, title)
+    if edge_index is not None:
+        if weights.dim() not in (1, 2) or len(weights) != edge_index.size(1):
+            columns = edge_index.size(1)
+            raise ValueError(f"weights must be [{columns}] or [{columns}, heads], got {list(weights.shape)}")
+        return _on_edges(ax, weights.detach().cpu().double(), edge_index, focus, max_nodes, max_edges)
+    if weights.dim() < 2:
+        raise ValueError(f"weights must be [..., queries, keys], or come with an edge_index; got {list(weights.shape)}")
+    return _matrix(ax, weights.detach().cpu().double(), focus, names)
+
+
+def _map_of(explanation: Explanation, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Weights, edges and explained nodes of one captured map; edges outside the players' context are left out."""
+    parts, geometry = explanation.parts, explanation.players.geometry
+    if f"attention.{layer}" not in parts:
+        known = ", ".join(name for name in parts if name.startswith("attention.")) or "none"
+        raise ValueError(f"the explanation has no attention map {layer}; its maps: {known}")
+    weights, edge_index = parts[f"attention.{layer}"], parts.get(f"attention.{layer}.edge_index")
+    if edge_index is not None and "edge_index" in geometry:
+        near = torch.cat([geometry["edge_index"].flatten(), geometry["focus"].flatten()])
+        inside = torch.isin(edge_index, near).all(0)
+        weights, edge_index = weights[inside], edge_index[:, inside]
+    return weights, edge_index, geometry.get("focus")
+
+
+def _matrix(ax: Axes, weights: Tensor, focus: Tensor | None, names: tuple[str, ...]) -> Axes:
+    values = weights.reshape(-1, *weights.shape[-2:]).mean(0).numpy()
+    norm = Normalize(0, float(values.max()) if values.size else 1.0)
+    ax.imshow(values, cmap=SEQUENTIAL, norm=norm, aspect="auto", interpolation="nearest")
+    ax.set(xlabel="key (looked at)", ylabel="query (looks)")
+    if names and len(names) <= 30:
+        labels = [short(name, 16) for name in names]
+        ax.set_xticks(range(len(names)), labels, rotation=90, fontsize="x-small")
+        if values.shape[0] == len(names):
+            ax.set_yticks(range(len(names)), labels, fontsize="x-small")
+    for row in network.ids(focus) if focus is not None else []:
+        ax.axhspan(row - 0.5, row + 0.5, fill=False, edgecolor=network.RING, linewidth=1.5)
+    colour_bar(ax, norm, "attention, mean over heads", SEQUENTIAL)
+    return ax
+
+
+def _on_edges(
+    ax: Axes, weights: Tensor, edge_index: Tensor, focus: Tensor | None, max_nodes: int, max_edges: int
+) -> Axes:
+    values = (weights.mean(1) if weights.dim() == 2 else weights).numpy()
+    edges = [(source, target) for source, target in edge_index.t().tolist()]
+    explained = network.ids(focus) if focus is not None else []
+    everyone = {node for edge in edges for node in edge} | set(explained)
+    few = len(everyone) <= max_nodes
+    ranked = [] if few else network.by_strength(edges, values.tolist())
+    kept = everyone if few else network.strongest(edges, ranked, explained, max_nodes)
+    where = network.part(edges, range(len(edges)), kept)
+    norm = Normalize(0, float(values.max()) if len(values) else 1.0)
+    scored = [i for i, (source, target) in enumerate(where.edges) if source != target]
+    wide = sorted(scored, key=lambda i: -values[where.owner[i]])[:max_edges]
+    network.draw_lines(ax, where, [where.edges[i] for i in scored])
+    if wide:
+        found = values[[where.owner[i] for i in wide]]
+        widths = 0.4 + 3.2 * found / (norm.vmax or 1.0)
+        network.draw_scored(ax, where, [where.edges[i] for i in wide], EDGES(norm(found)), widths)
+    own = dict.fromkeys(where.nodes, 0.0)
+    for (source, target), i in zip(where.edges, where.owner, strict=True):
+        own[source] += float(values[i]) if source == target else 0.0
+    network.draw_ring(ax, where, explained)
+    faces = EDGES(norm(np.array([own[node] for node in where.nodes])))
+    network.draw_nodes(ax, where, where.nodes, faces)
+    inks = {node: ink_on(face) for node, face in zip(where.nodes, faces, strict=True)}
+    network.draw_labels(ax, where, {node: str(node) for node in where.nodes}, inks)
+    colour_bar(ax, norm, "attention, mean over heads (a node's colour: to itself)", EDGES)
+    network.finish(ax)
+    told = [f"{len(kept)} of {len(everyone)} nodes"] if not few else []
+    told += [f"the strongest {len(wide)} of {len(scored)} edges wide"] if len(wide) < len(scored) else []
+    if told:
+        note(ax, ", ".join(told))
+    return ax

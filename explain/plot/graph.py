@@ -1,0 +1,99 @@
+"""Credit of edges or nodes, drawn on the graph."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+
+from explain.conversion import context, node_ids, node_players, undirected
+from explain.explanation import Explanation
+from explain.plot import network
+from explain.plot.style import axes, centred, colour_bar, ink_on, note, title, units
+
+LINES: Colormap = colormaps["coolwarm"]  # its middle is grey, so that a line with no credit is still seen
+
+
+def graph(
+    explanation: Explanation, ax: Axes | None = None, max_nodes: int = 40, max_edges: int = 60, seed: int = 0
+) -> Axes:
+    """The explained nodes ringed; edges, or nodes, in the colour of their score, edges as wide as it is large.
+
+    A larger context is cut to the strongest players and the shortest ways from them to the explained nodes; only the
+    ``max_edges`` strongest edges are coloured. A note says so.
+
+    Raises:
+        ValueError: players that do not live on a graph.
+    """
+    columns, owner = context(explanation)
+    edges = [(source, target) for source, target in columns.t().tolist()]
+    focus = network.ids(explanation.players.geometry.get("focus", columns.new_zeros(0)))
+    everyone = node_ids(explanation, columns).tolist()
+    ax = axes(ax, (7.0, 4.8))
+    kept = everyone if len(everyone) <= max_nodes else _kept(explanation, edges, owner, focus, max_nodes)
+    where = network.part(edges, owner, kept, seed)
+    network.draw_lines(ax, where, where.edges)
+    network.draw_ring(ax, where, focus)
+    norm = centred(explanation.scores)
+    if node_players(explanation) is None:
+        shown = _draw_edges(ax, explanation, where, max_edges)
+        scored = len(explanation.players)
+        told = f"the strongest {shown} of {scored} edges in colour" if shown < scored else ""
+        told = told if scored else "no players: nothing else reaches the explained node"
+    else:
+        _draw_nodes(ax, explanation, where)
+        told = f"{len(kept)} of {len(everyone)} nodes shown, the strongest" if len(kept) < len(everyone) else ""
+    if len(explanation.players):
+        colour_bar(ax, norm, units(explanation), LINES)
+    network.finish(ax)
+    title(ax, explanation)
+    if told:
+        note(ax, told)
+    return ax
+
+
+def _kept(
+    explanation: Explanation, edges: list[network.Edge], owner: list[int], focus: list[int], most: int
+) -> set[int]:
+    """The explained nodes and the strongest players."""
+    nodes = node_players(explanation)
+    if nodes is not None:
+        return network.strongest(edges, [[node] for node in nodes[explanation.order()].tolist()], focus, most)
+    strength = [abs(float(explanation.scores[player])) if player >= 0 else 0.0 for player in owner]
+    return network.strongest(edges, network.by_strength(edges, strength), focus, most)
+
+
+def _draw_edges(ax: Axes, explanation: Explanation, where: network.Part, most: int) -> int:
+    """The ``most`` strongest edges that are players; how many were drawn."""
+    scores = explanation.scores.numpy()
+    both = undirected(explanation)
+    chosen = [i for i, player in enumerate(where.owner) if player >= 0]
+    if both:  # one line for both directions
+        chosen = list({where.owner[i]: i for i in reversed(chosen)}.values())
+    chosen = sorted(chosen, key=lambda i: -abs(scores[where.owner[i]]))[:most]
+    found = np.array([scores[where.owner[i]] for i in chosen])
+    norm = centred(scores)
+    if chosen:
+        widths = 0.6 + 3.4 * np.abs(found) / norm.vmax
+        colours = LINES(norm(found))
+        network.draw_scored(ax, where, [where.edges[i] for i in chosen], colours, widths, arrows=not both)
+    network.draw_nodes(ax, where, where.nodes, "white")
+    network.draw_labels(ax, where, {node: str(node) for node in where.nodes})
+    return len(chosen)
+
+
+def _draw_nodes(ax: Axes, explanation: Explanation, where: network.Part) -> None:
+    """Player nodes in the colour of their score; the others white."""
+    nodes = node_players(explanation)
+    assert nodes is not None
+    player = {node: i for i, node in enumerate(nodes.tolist())}
+    norm = centred(explanation.scores)
+    scored = [node for node in where.nodes if node in player]
+    colours = LINES(norm(explanation.scores[[player[node] for node in scored]].numpy()))
+    network.draw_nodes(ax, where, [node for node in where.nodes if node not in player], "white")
+    network.draw_nodes(ax, where, scored, colours)
+    names = {node: explanation.players.names[player[node]] if node in player else str(node) for node in where.nodes}
+    inks = {node: ink_on(colour) for node, colour in zip(scored, colours, strict=True)}
+    short = {node: name if len(name) <= 5 else str(node) for node, name in names.items()}
+    network.draw_labels(ax, where, short, inks)

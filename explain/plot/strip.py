@@ -1,0 +1,48 @@
+"""The most helpful and most harmful training images, side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from explain.explanation import Explanation
+from explain.plot.influence import words
+from explain.plot.style import DOWN, UP, axes, short, title
+
+
+def strip(explanation: Explanation, ax: Axes | None = None, k: int = 6) -> Axes:
+    """Two rows of up to ``k`` images: those that push the number up, and those that push it down, strongest first.
+
+    Raises:
+        ValueError: players without ``geometry["images"] [P, C, H, W]``.
+    """
+    images = explanation.players.geometry.get("images")
+    if images is None or images.dim() != 4:
+        raise ValueError(
+            f"a strip needs training images [P, C, H, W]; {explanation.players.kind} have none: use influence_list"
+        )
+    scores = explanation.scores
+    order = scores.argsort(descending=True, stable=True)
+    rows = [order[scores[order] > 0][:k].tolist(), order.flip(0)[scores[order.flip(0)] < 0][:k].tolist()]
+    ax = axes(ax, (1.0 + 1.05 * k, 3.0))
+    for row, (shown, word, colour) in enumerate(zip(rows, words(explanation), (UP, DOWN), strict=True)):
+        ax.text(-0.15, row + 0.5, word, rotation=90, ha="right", va="center", color=colour, weight="bold")
+        for column, player in enumerate(shown):
+            ax.imshow(_shown(images[player]), cmap="gray", extent=(column + 0.04, column + 0.96, row + 0.8, row + 0.02))
+            said = f"{short(explanation.players.names[player], 14)}\n{scores[player]:+.2g}"
+            ax.text(column + 0.5, row + 0.82, said, ha="center", va="top", fontsize="xx-small", color=colour)
+    ax.set(xlim=(-0.3, k), ylim=(2.05, 0), aspect="equal")
+    ax.set_axis_off()
+    title(ax, explanation)
+    return ax
+
+
+def _shown(image: Tensor) -> np.ndarray:
+    """An image ``[C, H, W]`` of any range as matplotlib shows it: colours for three channels, else grey."""
+    flat = image.detach().cpu().double()
+    flat = flat if len(flat) == 3 else flat.mean(0, keepdim=True)
+    low, high = flat.min(), flat.max()
+    scaled = (flat - low) / (high - low) if high > low else torch.full_like(flat, 0.5)
+    return scaled.permute(1, 2, 0).squeeze(-1).numpy()

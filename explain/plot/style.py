@@ -1,0 +1,92 @@
+"""What every picture shares: an Axes to draw on, a diverging colour scale centred at zero, words for the number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from explain.explanation import Explanation
+
+DIVERGING = plt.get_cmap("RdBu_r")  # red pushes the number up, blue down; told apart with every colour blindness
+SEQUENTIAL = plt.get_cmap("cividis")
+UP, DOWN = "#b2182b", "#2166ac"  # the same red and blue, where a colour stands alone
+INK, FAINT, PAPER = "#222222", "#c8c8c8", "#f4f4f2"
+
+
+def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.5)) -> Axes:
+    """The Axes given, else a new one in a figure of this size in inches."""
+    if ax is not None:
+        return ax
+    room = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, compress=True)  # inches; fits pictures of a fixed shape too
+    return plt.subplots(figsize=size, layout=room)[1]
+
+
+def centred(scores: Iterable[float]) -> Normalize:
+    """A scale from -m to m, ``m`` the largest absolute score: zero is white."""
+    largest = max((abs(float(score)) for score in scores), default=0.0)
+    return Normalize(-(largest or 1.0), largest or 1.0)
+
+
+def colour_bar(ax: Axes, norm: Normalize, label: str, cmap: Colormap = DIVERGING) -> Colorbar:
+    """A slim colour bar beside the picture, with the units."""
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.045, pad=0.03, aspect=30)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    return bar
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Dark or white letters, whichever can be read on this colour."""
+    red, green, blue = colour[:3]
+    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else INK
+
+
+def units(explanation: Explanation) -> str:
+    """What a score is measured in: the number's own units, or what the method says its scores are."""
+    own = explanation.checks.get("scores")
+    if isinstance(own, str):
+        return short(own.split(":")[0], 40)
+    payoff = explanation.target.get("payoff")
+    return f"credit [{short(payoff.replace('_', ' '))}]" if isinstance(payoff, str) else "credit"
+
+
+def question(explanation: Explanation) -> str:
+    """What was asked, in a few words: "node 42, class 1"."""
+    target = explanation.target
+    task = target.get("task")
+    asked = target.get(task) if isinstance(task, str) else None
+    said = [f"{task} {'–'.join(map(str, asked)) if isinstance(asked, list) else asked}"] if asked is not None else []
+    if target.get("label") is not None:
+        said.append(f"class {target['label']}")
+    return ", ".join(said)
+
+
+def short(name: str, most: int = 28) -> str:
+    """A label that fits; dollar signs are text, not mathematics."""
+    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
+
+
+def heading(ax: Axes, *parts: str) -> None:
+    """Words above the picture, at its left."""
+    ax.set_title(short(" · ".join(filter(None, parts)), 70), loc="left", fontsize="medium")
+
+
+def title(ax: Axes, explanation: Explanation) -> None:
+    """Method and question above the picture."""
+    heading(ax, explanation.method, question(explanation))
+
+
+def note(ax: Axes, text: str, below: float = 6) -> None:
+    """A small remark, this many points below the picture."""
+    ax.annotate(
+        text, (0, 0), (0, -below), "axes fraction", "offset points", va="top", fontsize="x-small", color="#555555"
+    )

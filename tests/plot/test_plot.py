@@ -1,0 +1,291 @@
+"""Each picture draws on the Axes it is given, returns it, and shows what it should."""
+
+from dataclasses import replace
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from explanations import CONTEXT, EVERY, edges, empty, features, nodes, patches, train, undirected_edges
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import FancyArrowPatch
+
+from explain import plot
+from explain.comparison import compare
+from explain.explanation import Explanation
+from explain.plot import network
+from explain.plot.graph import LINES
+from explain.types import Players
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def images() -> Explanation:
+    geometry = {"images": torch.linspace(0, 1, 5 * 16).reshape(5, 1, 4, 4)}
+    players = Players("train", torch.arange(5), geometry=geometry)
+    scores = torch.tensor([3.0, -1.0, 0.0, 2.0, -4.0])
+    return Explanation(scores, players, value=0.0, method="Influence", target={"payoff": "loss"})
+
+
+def attended() -> Explanation:
+    loops = torch.tensor([[10, 11, 12, 13, 99], [10, 11, 12, 13, 99]])
+    columns = torch.cat([CONTEXT, loops], 1)
+    weights = torch.linspace(0.1, 0.9, 2 * columns.size(1)).reshape(-1, 2)
+    return edges(method="Attention", parts={"attention.0": weights, "attention.0.edge_index": columns})
+
+
+DRAW = {
+    **{f"picture of {kind}": lambda ax, make=make: plot.picture(make(), ax) for kind, make in EVERY.items()},
+    "bars": lambda ax: plot.bars(edges(), ax),
+    "no bars": lambda ax: plot.bars(empty(), ax),
+    "graph": lambda ax: plot.graph(edges(), ax),
+    "heatmap": lambda ax: plot.heatmap(patches(), ax),
+    "influence": lambda ax: plot.influence(train(), ax),
+    "influence list": lambda ax: plot.influence_list(train(graph=False), ax),
+    "strip": lambda ax: plot.strip(images(), ax),
+    "attention": lambda ax: plot.attention(torch.rand(1, 2, 4, 4).softmax(-1), ax),
+    "attention on edges": lambda ax: plot.attention(attended(), ax),
+    "scatter": lambda ax: plot.scatter([1.0, 2.0], [1.0, 3.0], ax, error=[0.1, 0.1]),
+    "agreement": lambda ax: plot.agreement(compare(edges(), edges(), resamples=0), ax),
+}
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_it_draws_on_the_axes_it_is_given_or_on_its_own(name, monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: pytest.fail("a picture was shown"))
+    given = Figure().add_subplot()
+    assert DRAW[name](given) is given
+    assert given.has_data() or given.texts
+    given.figure.canvas.draw()
+    assert plt.get_fignums() == []  # nothing else was opened
+    own = DRAW[name](None)
+    assert isinstance(own, Axes)
+    assert len(plt.get_fignums()) == 1
+    own.figure.canvas.draw()
+
+
+def test_the_picture_fits_the_players():
+    assert images_in(patches().plot()) == 2
+    assert len(arrows(edges().plot())) > 0
+    assert len(features().plot().patches) == 3
+    assert len(train(graph=False).plot().patches) == 3
+    assert images_in(images().plot()) == 4
+
+
+def images_in(ax: Axes) -> int:
+    return sum(isinstance(child, AxesImage) for child in ax.get_children())
+
+
+def arrows(ax: Axes) -> list[FancyArrowPatch]:
+    return [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+
+
+def test_bars_are_the_strongest_players_with_their_errors():
+    ax = plot.bars(edges(), k=3)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["12→13", "11→12", "10→12"]
+    assert [bar.get_width() for bar in ax.patches] == [-2.0, 1.5, 0.75]
+    whiskers = next(c for c in ax.containers if hasattr(c, "has_xerr")).lines[2][0].get_segments()
+    assert np.allclose([segment[1, 0] - segment[0, 0] for segment in whiskers], 0.25)
+    assert "1 s.e." in ax.get_xlabel()
+    assert "s.e." not in plot.bars(edges(error=False)).get_xlabel()
+
+
+def test_names_are_text_not_mathematics_and_not_endless():
+    players = Players("tokens", torch.arange(2), names=("$x^2", "long " * 20))
+    ax = plot.bars(Explanation(torch.tensor([2.0, 1.0]), players, value=0.0))
+    ax.figure.canvas.draw()
+    assert len(ax.get_yticklabels()[1].get_text()) <= 28
+
+
+def test_each_edge_is_drawn_once_in_the_colour_and_width_of_its_score():
+    explanation = edges()
+    drawn = arrows(plot.graph(explanation))
+    assert len(drawn) == 7
+    widest = max(drawn, key=lambda patch: patch.get_linewidth())
+    assert widest.get_edgecolor() == pytest.approx(LINES(0.0))  # -2 is the end of the scale
+    zero = min(drawn, key=lambda patch: patch.get_linewidth())
+    assert zero.get_edgecolor() == pytest.approx(LINES(0.5), abs=0.01)
+
+
+def test_an_undirected_player_is_one_line_without_an_arrow():
+    drawn = arrows(plot.graph(undirected_edges()))
+    assert len(drawn) == 3
+    assert all(type(patch.get_arrowstyle()).__name__ == "Curve" for patch in drawn)
+
+
+def test_directions_between_the_same_nodes_bend_apart():
+    bends = network._bends([(0, 1), (1, 0), (1, 2), (2, 3), (2, 3)])
+    assert bends[0] == bends[1] == 0.12
+    assert bends[2] == bends[3] == 0
+    assert bends[4] > 0
+
+
+def test_explained_nodes_are_ringed_and_every_node_is_named():
+    ax = plot.graph(edges())
+    assert {text.get_text() for text in ax.texts} == {"10", "11", "12", "13"}
+    rings = [c for c in ax.collections if mpl.colors.to_hex(c.get_edgecolor()[0]) == network.RING]
+    assert len(rings) == 1
+    assert len(rings[0].get_offsets()) == 1
+
+
+def test_colour_scales_are_centred_at_zero_and_carry_the_units():
+    for explanation in (edges(), nodes(), patches(), train()):
+        ax = explanation.plot()
+        bar = next(other for other in ax.figure.axes if other is not ax)
+        low, high = bar.get_ylim()
+        assert low == -high == pytest.approx(-float(explanation.scores.abs().max()))
+        assert "credit" in bar.get_ylabel()
+    assert "logit" in next(a for a in edges().plot().figure.axes if a.get_label() == "<colorbar>").get_ylabel()
+    shares = edges(checks={"scores": "shares of attention: without a sign"}).plot()
+    assert shares.figure.axes[-1].get_ylabel() == "shares of attention"
+
+
+def wheel(spokes: int) -> Explanation:
+    """Spokes into a hub, each with a tail; the strongest edges are tails."""
+    hub, inner = 0, torch.arange(1, spokes + 1)
+    outer = inner + spokes
+    columns = torch.cat([torch.stack([inner, torch.full_like(inner, hub)]), torch.stack([outer, inner])], 1)
+    players = Players(
+        "edges", torch.arange(2 * spokes), geometry={"edge_index": columns, "ends": columns, "focus": torch.tensor([0])}
+    )
+    return Explanation(torch.cat([torch.full((spokes,), 0.01), inner / spokes]), players, value=1.0)
+
+
+def test_a_large_context_is_cut_to_the_strongest_edges_and_their_ways_to_the_focus():
+    ax = plot.graph(wheel(200), max_nodes=21, max_edges=15)
+    assert len(arrows(ax)) == 15
+    named = {int(text.get_text()) for text in ax.texts if text.get_text().isdigit()}
+    assert named == {0, *range(191, 201), *range(391, 401)}
+    assert any("15 of 400" in text.get_text() for text in ax.texts)
+
+
+def test_node_scores_colour_the_nodes():
+    ax = plot.graph(nodes())
+    faces = {tuple(np.round(face, 3)) for c in ax.collections if len(c.get_facecolor()) for face in c.get_facecolor()}
+    assert tuple(np.round(LINES(0.0), 3)) in faces
+    assert tuple(np.round(LINES(0.75), 3)) in faces
+    assert arrows(ax) == []
+
+
+def test_a_layout_repeats_and_keeps_nodes_apart():
+    pairs = [(0, i) for i in range(1, 20)] + [(30, 31)]
+    one, other = (network.part(pairs, range(len(pairs)), range(32), seed=4) for _ in range(2))
+    for node in one.nodes:
+        assert np.array_equal(one.position[node], other.position[node])
+    points = np.array(list(one.position.values()))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)[~np.eye(len(points), dtype=bool)]
+    assert distance.min() > 0.05
+    assert np.abs(points).max() < 1.6
+
+
+def test_a_heat_map_puts_each_score_on_its_pixels():
+    ax = plot.heatmap(patches())
+    grey, credit = (child.get_array() for child in ax.get_children() if isinstance(child, AxesImage))
+    assert grey.shape == credit.shape == (8, 8)
+    assert credit.mask[0, 0]
+    assert credit[0, 1] == 1.0
+    assert credit[0, 7] == -3.0
+    assert credit[7, 7] == 2.0
+    with pytest.raises(ValueError, match="patches, superpixels"):
+        plot.heatmap(edges())
+
+
+def test_a_heat_map_takes_images_of_any_range():
+    for image in (torch.zeros(3, 8, 8), torch.full((3, 8, 8), -7.0), 255 * torch.rand(3, 8, 8)):
+        explanation = patches()
+        players = replace(explanation.players, geometry={**explanation.players.geometry, "image": image})
+        grey = plot.heatmap(replace(explanation, players=players)).get_images()[0].get_array()
+        assert grey.min() >= 0
+        assert grey.max() <= 1
+
+
+def test_an_attention_matrix_is_the_mean_over_heads():
+    weights = torch.rand(2, 3, 4, 5)
+    ax = plot.attention(weights, focus=torch.tensor([1]))
+    np.testing.assert_allclose(ax.get_images()[0].get_array(), weights.double().mean((0, 1)), rtol=1e-6)
+    assert ax.get_images()[0].get_clim()[0] == 0
+    with pytest.raises(ValueError, match="queries, keys"):
+        plot.attention(torch.rand(3))
+    with pytest.raises(ValueError, match=r"\[7\] or \[7, heads\]"):
+        plot.attention(torch.rand(3), edge_index=CONTEXT)
+
+
+def test_attention_on_edges_is_as_wide_as_its_weight_and_stays_near_the_focus():
+    ax = plot.attention(attended())
+    assert len(arrows(ax)) == 7
+    assert {text.get_text() for text in ax.texts} == {"10", "11", "12", "13"}
+    widths = sorted(patch.get_linewidth() for patch in arrows(ax))
+    assert np.allclose(np.diff(widths, 2), 0, atol=1e-6)  # the weights rise evenly
+    assert len(arrows(plot.attention(attended(), max_edges=2))) == 2
+    with pytest.raises(ValueError, match="no attention map 3"):
+        plot.attention(attended(), layer=3)
+
+
+def test_influence_names_the_strongest_and_shapes_the_classes():
+    explanation = train()
+    geometry = {**explanation.players.geometry, "classes": torch.tensor([0, 1, 1])}
+    ax = plot.influence(replace(explanation, players=replace(explanation.players, geometry=geometry)))
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["class 0", "class 1", "other node"]
+    assert {text.get_text() for text in ax.texts} >= {"10", "11", "13", "12"}
+    with pytest.raises(ValueError, match="influence_list"):
+        plot.influence(train(graph=False))
+
+
+def test_a_large_training_set_is_cut_to_the_strongest_and_their_ways():
+    columns = torch.stack([torch.arange(299), torch.arange(1, 300)])  # a long path from the explained node 0
+    geometry = {"node": torch.arange(1, 300), "edge_index": columns, "focus": torch.tensor([0])}
+    scores = 0.9 ** torch.arange(299.0)
+    ax = plot.influence(
+        Explanation(scores, Players("train", torch.arange(299), geometry=geometry), value=0.0), max_nodes=12
+    )
+    assert any("12 of 300 nodes" in text.get_text() for text in ax.texts)
+
+
+def test_helpful_and_harmful_follow_the_payoff():
+    ax = plot.influence_list(train(graph=False))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["node 10", "node 13", "node 11"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["helpful", "harmful"]
+    loss = plot.influence_list(replace(train(graph=False), target={"payoff": "loss"}))
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["harmful", "helpful"]
+    texts = [text.get_text() for text in plot.strip(images()).texts]
+    assert texts[0] == "harmful"
+    assert texts[1].startswith("train 0\n+3")
+    with pytest.raises(ValueError, match="influence_list"):
+        plot.strip(edges())
+
+
+def test_a_scatter_says_pearson_and_draws_the_identity():
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    ax = plot.scatter(torch.tensor(y), torch.tensor(x))
+    assert ax.texts[0].get_text() == f"Pearson r = {np.corrcoef(x, y)[0, 1]:.3f}, n = 30"
+    line = ax.get_lines()[0]
+    assert np.array_equal(line.get_xdata(), line.get_ydata())
+    np.testing.assert_array_equal(ax.get_lines()[1].get_xdata(), x)
+    for few in ([], [1.0], [1.0, 1.0]):
+        assert "undefined" in plot.scatter(few, few).texts[0].get_text()
+    with pytest.raises(ValueError, match="one length"):
+        plot.scatter([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="finite"):
+        plot.scatter([1.0, np.nan], [1.0, 2.0])
+
+
+def test_agreement_shows_every_value_and_says_what_is_undefined():
+    with pytest.warns(UserWarning, match="undefined"):
+        found = compare(edges(), edges(method="Lime"), edges([0.0] * 7, method="Mask"), resamples=0)
+    ax = found.plot()
+    assert [text.get_text() for text in ax.texts].count("n/a") == 4
+    assert ax.get_images()[0].get_clim() == (-1, 1)
+    assert found.plot(measure="overlap").get_images()[0].get_clim() == (0, 1)
+    with pytest.raises(ValueError, match="measure"):
+        found.plot(measure="cosine")

@@ -1,0 +1,136 @@
+"""The report is one page that holds everything, loads nothing, runs nothing, and escapes what it is told."""
+
+import base64
+import errno
+from html.parser import HTMLParser
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from explanations import EVERY, edges, nodes
+from matplotlib.figure import Figure
+
+from explain.comparison import compare
+from explain.explanation import Explanation
+from explain.report import report
+from explain.types import Players
+
+
+class Page(HTMLParser):
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.open, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def named(self, name: str) -> list[dict]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def read(path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_holds_every_picture_check_and_setting(tmp_path):
+    told = [edges(), edges([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], method="Lime", checks={"r2": 0.75}), nodes()]
+    path = report(told, tmp_path / "it.html", "My graph", compare(*told[:2], k=2), {"Accuracy": Figure()})
+    page = read(path)
+    assert page.open == []
+    text = " ".join(page.texts)
+    for expected in ("My graph", "Shapley", "R² 0.750", "efficiency gap", "top 2 shared", "Accuracy", "samples", "128"):
+        assert expected in text
+    pictures = page.named("img")
+    assert len(pictures) == 3 * 2 + 3 + 1  # a graph and bars each, the agreement by three measures, the figure
+    for picture in pictures:
+        kind, data = picture["src"].split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+        assert picture["alt"]
+    assert plt.get_fignums() == []
+
+
+def test_nothing_is_loaded_or_run(tmp_path):
+    page = read(report(edges(), tmp_path / "it.html"))
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes), tag
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("data:image/png;base64,", "#"))
+    assert "url(" not in " ".join(page.texts)
+
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}&'
+
+
+def test_what_it_is_told_is_escaped_everywhere(tmp_path):
+    players = Players("nodes" + EVIL, torch.arange(2), names=(EVIL, "b"))
+    told = [
+        Explanation(
+            torch.tensor([2.0, 1.0]), players, value=0.0, method=EVIL, checks={EVIL: EVIL}, settings={EVIL: [EVIL]},
+            target={"task": EVIL, EVIL: EVIL, "removal": f"{i}{EVIL}"}, versions={EVIL: EVIL},
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    with pytest.warns(UserWarning, match="removal"):
+        compared = compare(*told, resamples=0)
+    page = read(report(told, tmp_path / "it.html", EVIL, compared, {EVIL: Figure()}))
+    assert not page.named("script")
+    assert all(not any(name.startswith("on") for name in attributes) for _, attributes in page.tags)
+    assert all("src" not in attributes or attributes["src"].startswith("data:") for _, attributes in page.tags)
+    assert EVIL in page.texts  # told as it is, not evaluated
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_kind_of_players_has_a_page(tmp_path, kind):
+    assert read(report(EVERY[kind](), tmp_path / "it.html")).named("img")
+
+
+def test_attention_maps_and_helpful_examples_are_shown_too(tmp_path):
+    maps = {"attention.0": torch.rand(1, 2, 3, 3), "attention.1": torch.rand(1, 2, 3, 3)}
+    text = " ".join(read(report(edges(parts=maps), tmp_path / "it.html")).texts)
+    assert "attention of layer 1" in text
+    assert "most helpful" in " ".join(read(report(EVERY["train"](), tmp_path / "it.html")).texts)
+
+
+def test_figures_come_in_three_ways(tmp_path):
+    ax = Figure().add_subplot()
+    path = report(edges(), tmp_path / "it.html", figures={"axes": ax, "figure": ax.figure})
+    png = base64.b64decode(read(path).named("img")[0]["src"].split(",")[1])
+    report(edges(), path, figures={"bytes": png})
+    for wrong in (b"GIF89a", "path.png"):
+        with pytest.raises(ValueError, match="PNG"):
+            report(edges(), path, figures={"it": wrong})
+
+
+def test_a_failed_report_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch):
+    path = report(edges(), tmp_path / "it.html", "old")
+    before = path.read_bytes()
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        report(edges(), path, "new")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["it.html"]
+    with pytest.raises(ValueError, match="at least one"):
+        report([], path)
+    assert plt.get_fignums() == []
