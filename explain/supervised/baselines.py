@@ -136,6 +136,11 @@ def chosen(baseline: Any, x: Tensor, background: Tensor | None) -> Baseline:
         raise TypeError(f"baseline must be a name, a tensor or a baseline, got {type(baseline).__name__}")
     if found.shape != x.shape:
         raise ValueError(f"the baseline must be for examples {list(x.shape)}, got {list(found.shape)}")
+    if (found.reference.dtype, found.reference.device) != (x.dtype, x.device):
+        raise ValueError(
+            f"the baseline must be {x.dtype} on {x.device} as the example is, got {found.reference.dtype} on "
+            f"{found.reference.device}"
+        )
     return found
 
 

@@ -66,7 +66,7 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor) -> Tensor:
     outputs = _logits(answer)
     if outputs.dim() == 1 and len(outputs) == len(x):
         outputs = outputs[:, None]
-    if outputs.dim() != 2 or len(outputs) != len(x) or not outputs.is_floating_point():
+    if outputs.dim() != 2 or len(outputs) != len(x) or not outputs.size(1) or not outputs.is_floating_point():
         raise ValueError(
             f"the model must answer [rows, outputs] in floating point, here [{len(x)}, outputs], "
             f"got {list(outputs.shape)} of {outputs.dtype}: wrap it in a module that returns its logits"

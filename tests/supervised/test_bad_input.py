@@ -56,6 +56,7 @@ def test_an_example_that_does_not_fit(x, error, message):
         (lambda out: out + torch.randn(()), ValueError, "not deterministic"),
         (lambda out: out.argmax(1), ValueError, r"floating point, here \[1, outputs\], got .* torch.int64"),
         (lambda out: out[:, :, None], ValueError, r"got \[1, 2, 1\]"),
+        (lambda out: out[:, :0], ValueError, r"got \[1, 0\]"),
         (lambda out: out.mean(), ValueError, r"got \[\] of torch.float32"),
         (lambda out: {"scores": out, "loss": 1}, ValueError, r"got dict with keys \['loss', 'scores'\]"),
         (lambda out: ("no", "tensor"), ValueError, "got tuple"),
@@ -147,6 +148,7 @@ def test_a_regressor_has_no_probability():
         (torch.zeros(0, 3), ValueError, r"must be for examples \[3\]"),
         (torch.tensor([0.0, float("nan"), 0.0]), NonFinite, "baseline holds NaN"),
         (Reference(torch.zeros(4)), ValueError, r"must be for examples \[3\], got \[4\]"),
+        (Reference(torch.zeros(3).double()), ValueError, "must be torch.float32 on cpu .* got torch.float64"),
         (0.5, TypeError, "a name, a tensor or a baseline, got float"),
     ],
 )
