@@ -13,7 +13,7 @@ from explain.types import Players
 
 def to_positions(credit: Tensor, players: Players) -> Tensor:
     """Credit of the positions (node ids, token positions) that each player owns, summed: ``[keys] -> [P]``."""
-    owned = players.groups or tuple(players.index.reshape(len(players), -1))
+    owned = players.groups or tuple(players.index.view(-1, 1))
     atoms = torch.cat([torch.zeros(0, dtype=torch.int64), *owned]).to(credit.device)
     if len(atoms) and (int(atoms.min()) < 0 or int(atoms.max()) >= len(credit)):
         raise ValueError(

@@ -63,7 +63,7 @@ def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple
         found = explainer(call.x, call.edge_index, target=labels, index=call.row, **call.kwargs)
     values = found.edge_mask if players.kind == "edges" else found.node_mask
     values = values.detach().double().cpu().reshape(-1)
-    owned = players.groups or tuple(players.index.reshape(len(players), -1))
+    owned = players.groups or tuple(players.index.view(-1, 1))
     return torch.stack([values[atoms.cpu()].mean() for atoms in owned]), max(unmasked.values(), default=0)
 
 

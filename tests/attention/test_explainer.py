@@ -9,10 +9,12 @@ import torch
 from reference import attention as paper
 from torch import nn
 from torch.nn import functional as F
+from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, GCNConv, TransformerConv
 
 from explain.attention.capture import NothingCaptured, capture
 from explain.attention.explainer import Attention
+from explain.graph.model import GraphModel
 from explain.types import Players, Target, Unsupported
 
 EDGES = torch.tensor([[0, 1, 2, 3, 2, 0, 1, 4, 3, 2], [1, 0, 1, 1, 3, 3, 2, 0, 0, 2]])
@@ -236,3 +238,26 @@ def test_mixed_maps_warn():
         found = Attention("nodes").explain(Asked(Mixed().eval(), features(), EDGES))
     assert found.checks["mixed"] is True
     assert float(found.scores.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("build", [GATConv, TransformerConv])
+def test_on_a_graph_model_with_stored_loops(build):
+    edge_index = torch.cat([torch.arange(5).repeat(2, 1), EDGES[:, :9]], 1)
+    net, x = TwoGAT(build).eval(), features()
+    target = GraphModel(net, Data(x=x, edge_index=edge_index)).node(1)
+    walks = paper.walks(matrices(net, x, edge_index), 1) / 2
+    found = Attention().explain(target)
+    ends = found.players.geometry["ends"]
+    torch.testing.assert_close(found.scores, walks[ends[1], ends[0]])
+    assert found.checks["mass_on_players"] == pytest.approx(1)
+    nodes = Attention("nodes").explain(target)
+    assert float(nodes.scores.sum()) == pytest.approx(nodes.checks["mass_on_players"])
+    pairs = Attention(target.players("edges", undirected=True)).explain(target)
+    assert float(pairs.scores.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("players", ["edges", "nodes"])
+def test_an_isolated_node_of_a_graph_model_has_an_empty_answer(players):
+    data = Data(x=features(3), edge_index=torch.tensor([[0], [1]]))
+    found = Attention(players).explain(GraphModel(TwoGAT().eval(), data).node(2))
+    assert found.scores.shape == (0,)
