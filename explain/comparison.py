@@ -39,7 +39,8 @@ class Agreement:
 class Comparison:
     """Every pair of explanations of the same players.
 
-    ``spearman`` and ``kendall`` (tau-b) compare signed scores, -1 to 1; ``overlap`` is the share of the ``k`` players
+    ``spearman`` and ``kendall`` (tau-b) compare scores with their sign, or their sizes where ``absolute``, -1 to 1;
+    ``overlap`` is the share of the ``k`` players
     with the largest absolute scores that both name, 0 to 1. ``notes`` say what makes the comparison doubtful.
     """
 
@@ -49,6 +50,7 @@ class Comparison:
     kind: str
     players: int
     confidence: float
+    absolute: bool = False
     notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
@@ -122,21 +124,27 @@ class Comparison:
 
 
 def compare(
-    *explanations: Explanation, k: int = 5, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    *explanations: Explanation,
+    k: int = 5,
+    absolute: bool = False,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Comparison:
     """How far explanations of the same players agree, pair by pair.
 
     Players are aligned by their index, so their order may differ. Equal absolute scores count as top in the order of
     the first explanation's players. With fewer than ``k`` players the top is all of them. The intervals are percentiles
     of a bootstrap that draws players with replacement (Efron 1979): how much a correlation hangs on single players.
-    They cost about ``resamples * P^2`` a pair; ``resamples=0`` leaves them NaN.
+    They cost about ``resamples * P^2`` a pair; ``resamples=0`` leaves them NaN. ``absolute=True`` ranks by the size of
+    scores: fair to methods whose scores have no sign, such as `Attention` and `Mask`.
 
     Raises:
         ValueError: fewer than two explanations, different players, or a setting out of range.
 
     Warns:
-        UserWarning: the answers are to different questions (removal, payoff, label, baseline, value), or a correlation
-            is undefined because scores are constant; the same words are in ``notes``.
+        UserWarning: the answers are to different questions (removal, payoff, label, baseline, value), scores with a
+            sign meet scores without, or a correlation is undefined because scores are constant; ``notes`` say the same.
 
     >>> import torch
     >>> from explain.types import Players
@@ -150,7 +158,9 @@ def compare(
     first = explanations[0]
     labels = _labels(explanations)
     scores = [_aligned(first, other, label) for other, label in zip(explanations, labels, strict=True)]
-    notes = [*_questions(explanations, labels), *_constants(scores, labels)]
+    notes = [*_questions(explanations, labels), *([] if absolute else _signs(explanations, labels))]
+    scores = [np.abs(found) for found in scores] if absolute else scores
+    notes += _constants(scores, labels)
     for text in notes:
         warnings.warn(text, stacklevel=2)
     draws = _draws(len(first.players), resamples, seed)
@@ -158,7 +168,7 @@ def compare(
         _agreement((labels[i], labels[j]), scores[i], scores[j], k, draws, confidence)
         for i, j in itertools.combinations(range(len(labels)), 2)
     )
-    return Comparison(labels, pairs, k, first.players.kind, len(first.players), confidence, tuple(notes))
+    return Comparison(labels, pairs, k, first.players.kind, len(first.players), confidence, absolute, tuple(notes))
 
 
 def said(value: float, interval: tuple[float, float] | None = None) -> str:
@@ -226,7 +236,7 @@ def _questions(explanations: tuple[Explanation, ...], labels: tuple[str, ...]) -
     """What differs between the questions that were answered."""
     notes = []
     for name in ("removal", "payoff", "label", "baseline"):
-        answers = [found.checks.get(name, found.target.get(name)) for found in explanations]
+        answers = [_asked(found, name) for found in explanations]
         known = {label: answer for label, answer in zip(labels, answers, strict=True) if answer is not None}
         if len({str(answer) for answer in known.values()}) > 1:
             told = ", ".join(f"{label} {answer}" for label, answer in known.items())
@@ -236,6 +246,23 @@ def _questions(explanations: tuple[Explanation, ...], labels: tuple[str, ...]) -
         told = ", ".join(f"{label} {value:.4g}" for label, value in zip(labels, values, strict=True))
         notes.append(f"different questions: the explained number is {told}")
     return notes
+
+
+def _asked(explanation: Explanation, name: str) -> Any:
+    """What a method really answered, where it says so, else what was asked; nothing is taken away for bare shares."""
+    if name == "removal" and name not in explanation.checks and "scores" in explanation.checks:
+        return None
+    return explanation.checks.get(name, explanation.target.get(name))
+
+
+def _signs(explanations: tuple[Explanation, ...], labels: tuple[str, ...]) -> list[str]:
+    """Methods that say in ``checks["scores"]`` what their scores are have no sign; the others have one."""
+    bare = [label for label, found in zip(labels, explanations, strict=True) if "scores" in found.checks]
+    if not bare or len(bare) == len(labels):
+        return []
+    return [
+        f"scores of {', '.join(bare)} have no sign, those of the others do: compare(..., absolute=True) ranks by size"
+    ]
 
 
 def _constants(scores: list[np.ndarray], labels: tuple[str, ...]) -> list[str]:

@@ -37,6 +37,12 @@ def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def counted(explanation: Explanation) -> str:
+    """How many players of which kind: "34 nodes"."""
+    kind = explanation.players.kind
+    return f"{len(explanation.players)} {'training examples' if kind == 'train' else kind}"
+
+
 def top_players(explanation: Explanation, k: int = 3) -> str:
     """The ``k`` strongest players and their signed scores."""
     return ", ".join(f"{name} {score:+.3g}" for name, score in explanation.top(k))
@@ -45,7 +51,7 @@ def top_players(explanation: Explanation, k: int = 3) -> str:
 def line(explanation: Explanation) -> str:
     """Method, players, top three and the main check."""
     players = explanation.players
-    said = [f"{explanation.method or 'Explanation'}: {len(players)} {players.kind}"]
+    said = [f"{explanation.method or 'Explanation'}: {counted(explanation)}"]
     if len(players):
         said.append(f"top {top_players(explanation)}")
     return ", ".join([*said, *filter(None, [own_check(explanation)])])
@@ -67,7 +73,7 @@ def html(explanation: Explanation, k: int = 10) -> str:
     more = len(explanation.players) - len(shown)
     rest = f"<tr><td colspan=3>{more} more</td></tr>" if more else ""
     return (
-        f"<table><caption><b>{escape(explanation.method)}</b> · {len(explanation.players)} "
-        f"{escape(explanation.players.kind)} · {escape(' · '.join(said))}</caption>"
+        f"<table><caption><b>{escape(explanation.method)}</b> · {escape(counted(explanation))} · "
+        f"{escape(' · '.join(said))}</caption>"
         f"<thead><tr><th>player</th><th>score</th><th>± s.e.</th></tr></thead><tbody>{rows}{rest}</tbody></table>"
     )

@@ -192,3 +192,23 @@ def test_the_table_has_a_row_a_pair_and_unknown_measures_are_refused():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="spearman, kendall, overlap"):
         found.matrix("pearson")
+
+
+def test_scores_without_a_sign_are_compared_by_size_when_asked():
+    one, other = answer([3.0, -2.0, 1.0]), answer([0.6, 0.4, 0.2], "Mask", checks={"scores": "mask values: no sign"})
+    with pytest.warns(UserWarning, match="scores of Mask have no sign.*absolute=True"):
+        assert compare(one, other, resamples=0).pairs[0].spearman == pytest.approx(0.5)
+    found = compare(one, other, absolute=True, resamples=0)
+    assert found.pairs[0].spearman == pytest.approx(1)
+    assert found.notes == ()
+    with pytest.warns(UserWarning, match="undefined"):
+        compare(answer([1, -1, 1]), answer([1, 2, 3], "B"), absolute=True, resamples=0)
+
+
+def test_shares_of_attention_take_nothing_away():
+    asked = {"removal": "delete"}
+    shares = answer([1, 2, 3], "Attention", target=asked, checks={"scores": "shares"})
+    message = answer([1, 2, 3], "Mask", target=asked, checks={"scores": "mask values", "removal": "message"})
+    assert compare(shares, message, resamples=0).notes == ()
+    with pytest.warns(UserWarning, match="removal is A delete, Mask message;"):
+        compare(answer([1, 2, 3], target=asked), shares, message, absolute=True, resamples=0)

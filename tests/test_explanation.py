@@ -12,6 +12,7 @@ import torch
 from explanations import CONTEXT, EVERY, edges, empty, features, nodes, patches, train, undirected_edges
 
 from explain.explanation import Explanation
+from explain.summary import own_check
 from explain.types import NonFinite, Players
 
 
@@ -40,7 +41,8 @@ def test_scores_are_one_a_player_and_finite():
 def test_it_says_what_it_is_in_one_line(kind):
     explanation = EVERY[kind]()
     said = repr(explanation)
-    assert said.startswith(f"{explanation.method}: {len(explanation.players)} {explanation.players.kind}")
+    kind = {"train": "training examples"}.get(explanation.players.kind, explanation.players.kind)
+    assert said.startswith(f"{explanation.method}: {len(explanation.players)} {kind}")
     assert "\n" not in said
     assert all(name in said for name, _ in explanation.top(3))
 
@@ -148,3 +150,24 @@ def test_shap_draws_it(make):
         ax = draw(found, show=False)
         labels = " ".join(label.get_text() for label in ax.get_yticklabels())
         assert explanation.top(1)[0][0] in labels
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [
+        ({"efficiency_gap": 2e-16, "largest_error": None, "r2": 0.5}, "efficiency gap 2.0e-16"),
+        ({"efficiency_gap": 2e-16, "largest_error": 0.08}, "efficiency gap 2.0e-16, s.e. ≤ 0.08"),
+        ({"r2": 0.981}, "R² 0.981"),
+        ({"completeness_gap": 0.001}, "completeness gap 1.0e-03"),
+        ({"run_to_run": 0.5, "fidelity_top_k": None}, "runs agree 0.50"),
+        ({"change_under_uniform": -0.25}, "uniform attention -0.25"),
+        ({"residual": 0.002, "damping": 0.1}, "residual 2.0e-03, damping 0.1"),
+        ({"r2": None}, ""),
+        ({"residual": True}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_own_check_is_the_methods_proof(checks, said):
+    explanation = edges(checks=checks)
+    assert own_check(explanation) == said
+    assert repr(explanation).endswith(said)

@@ -44,7 +44,7 @@ def influence(explanation: Explanation, ax: Axes | None = None, k: int = 5, max_
     norm = centred(explanation.scores)
     inks = {n: ink_on(LINES(norm(float(s)))) for n, s in zip(nodes.tolist(), explanation.scores, strict=True)}
     network.draw_labels(ax, where, named, inks)
-    colour_bar(ax, norm, f"influence, {units(explanation)}", LINES)
+    colour_bar(ax, norm, units(explanation, "influence"), LINES)
     network.finish(ax)
     title(ax, explanation)
     if not few:
@@ -83,7 +83,7 @@ def influence_list(explanation: Explanation, ax: Axes | None = None, k: int = 5)
         handles=[Line2D([], [], color=UP, lw=6, label=up), Line2D([], [], color=DOWN, lw=6, label=down)],
         loc="lower right", frameon=False,
     )  # fmt: skip
-    ax.set_xlabel(f"influence, {units(explanation)}")
+    ax.set_xlabel(units(explanation, "influence"))
     title(ax, explanation)
     return ax
 

@@ -50,13 +50,13 @@ def ink_on(colour: Sequence[float]) -> str:
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else INK
 
 
-def units(explanation: Explanation) -> str:
+def units(explanation: Explanation, name: str = "credit") -> str:
     """What a score is measured in: the number's own units, or what the method says its scores are."""
     own = explanation.checks.get("scores")
     if isinstance(own, str):
         return short(own.split(":")[0], 40)
     payoff = explanation.target.get("payoff")
-    return f"credit [{short(payoff.replace('_', ' '))}]" if isinstance(payoff, str) else "credit"
+    return f"{name} [{short(payoff.replace('_', ' '))}]" if isinstance(payoff, str) else name
 
 
 def question(explanation: Explanation) -> str:

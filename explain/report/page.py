@@ -19,7 +19,7 @@ from explain.comparison import Comparison, said
 from explain.explanation import Explanation
 from explain.plot.style import question
 from explain.storage import write_atomically
-from explain.summary import own_check, top_players
+from explain.summary import counted, own_check, top_players
 
 Picture: TypeAlias = "Axes | Figure | bytes"
 DPI = 130
@@ -97,6 +97,7 @@ def _section(explanation: Explanation) -> dict[str, Any]:
     return {
         "explanation": explanation,
         "question": question(explanation),
+        "players": counted(explanation),
         "top": top_players(explanation),
         "check": own_check(explanation),
         "images": _images(explanation),
@@ -105,7 +106,7 @@ def _section(explanation: Explanation) -> dict[str, Any]:
 
 def _images(explanation: Explanation) -> list[Image]:
     """The picture that fits, and what a method shows besides: its attention maps, its helpful and harmful examples."""
-    drawings = {f"{len(explanation.players)} {explanation.players.kind}": plot.picture}
+    drawings = {counted(explanation): plot.picture}
     if explanation.players.kind == "train" and "edge_index" in explanation.players.geometry:
         drawings["most helpful and most harmful"] = plot.influence_list
     elif explanation.players.kind in ("nodes", "edges") and len(explanation.players):
@@ -119,8 +120,12 @@ def _images(explanation: Explanation) -> list[Image]:
 
 def _agreement(comparison: Comparison) -> list[Image]:
     return [
-        Image(measure, _drawn(plot.agreement(comparison, measure=measure)))
-        for measure in ("spearman", "kendall", "overlap")
+        Image(caption, _drawn(plot.agreement(comparison, measure=measure)))
+        for measure, caption in (
+            ("spearman", "Spearman's rank correlation"),
+            ("kendall", "Kendall's τ-b"),
+            ("overlap", f"share of the top {comparison.k} that both name"),
+        )
     ]
 
 

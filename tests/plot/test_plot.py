@@ -144,7 +144,7 @@ def test_colour_scales_are_centred_at_zero_and_carry_the_units():
         bar = next(other for other in ax.figure.axes if other is not ax)
         low, high = bar.get_ylim()
         assert low == -high == pytest.approx(-float(explanation.scores.abs().max()))
-        assert "credit" in bar.get_ylabel()
+        assert bar.get_ylabel().startswith(("credit", "influence"))
     assert "logit" in next(a for a in edges().plot().figure.axes if a.get_label() == "<colorbar>").get_ylabel()
     shares = edges(checks={"scores": "shares of attention: without a sign"}).plot()
     assert shares.figure.axes[-1].get_ylabel() == "shares of attention"
