@@ -59,7 +59,7 @@ class Reference:
 
     reference: Tensor
     name: str = "reference"
-    removal: ClassVar[str] = "reference"
+    removal: ClassVar[str] = "features"
     formula: ClassVar[str] = "v(S) = f(x_S, reference)"
     draws: ClassVar[int] = 1
 

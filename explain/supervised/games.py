@@ -30,7 +30,7 @@ def coalition_game(target: ExampleTarget, players: Players) -> Game:
         filled = baseline.fill(target.x, present_atoms(masks, owner))
         with untouched(target.module), torch.no_grad():
             numbers = target.numbers(filled.flatten(0, 1))
-        return numbers.double().view(len(masks), baseline.draws).mean(1)
+        return numbers.cpu().double().view(len(masks), baseline.draws).mean(1)
 
     with untouched(target.module), torch.no_grad():
         measured = baseline.checks(target.numbers)
