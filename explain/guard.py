@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+_CONTAINERS = (dict, OrderedDict, list)  # what modules change in place: parameters, hooks; no frozen subclasses
 
 
 @contextmanager
@@ -97,7 +101,7 @@ def _changes_in_training(part: nn.Module) -> bool:
 
 def _attributes(part: nn.Module) -> dict[str, Any]:
     """A shallow copy of what the module holds; dictionaries (parameters, buffers, hooks) and lists one level deeper."""
-    return {name: value.copy() if isinstance(value, (dict, list)) else value for name, value in vars(part).items()}
+    return {name: copy.copy(value) if type(value) in _CONTAINERS else value for name, value in vars(part).items()}
 
 
 def _restore(part: nn.Module, originals: dict[str, Any], copies: dict[str, Any]) -> None:
@@ -106,9 +110,9 @@ def _restore(part: nn.Module, originals: dict[str, Any], copies: dict[str, Any])
         del now[name]
     for name, value in copies.items():
         found = originals[name]
-        if isinstance(value, dict):  # the object itself, so that hook handles still find it
+        if type(value) in (dict, OrderedDict):  # the object itself, so that hook handles still find it
             found.clear()
             found.update(value)
-        elif isinstance(value, list):
+        elif type(value) is list:
             found[:] = value
         now[name] = found

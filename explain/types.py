@@ -64,7 +64,7 @@ class Players:
 
     def __post_init__(self) -> None:
         if not self.names:
-            stem = self.kind[:-1] if self.kind.endswith("s") else self.kind
+            stem = self.kind.removesuffix("es" if self.kind.endswith("ches") else "s")
             labels = ("-".join(map(str, row)) if isinstance(row, list) else str(row) for row in self.index.tolist())
             object.__setattr__(self, "names", tuple(f"{stem} {label}" for label in labels))
         for what, found in (("names", self.names), ("groups", self.groups)):
@@ -159,7 +159,9 @@ class Differentiable(NamedTuple):
 class Call(NamedTuple):
     """One call of a copy of the user's module, for methods that train something on it.
 
-    ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained.
+    ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained. It may
+    be a part of the graph: ``nodes`` and ``edges`` are the numbers of its nodes and edges in the whole (int64, -1 for
+    stand-ins), by which players are found again.
     """
 
     module: nn.Module
@@ -169,6 +171,8 @@ class Call(NamedTuple):
     task: str
     row: int
     label: int
+    nodes: Tensor
+    edges: Tensor
 
 
 class Objective(Protocol):

@@ -54,7 +54,10 @@ class Asked(Target):
         return Game(players, numbers, checks={"removal": "features"})
 
     def module_copy(self):
-        return Call(copy.deepcopy(self.module), self.x, self.edge_index, {}, self.task, self.row, self.label)
+        nodes, edges = torch.arange(len(self.x)), torch.arange(self.edge_index.size(1))
+        return Call(
+            copy.deepcopy(self.module), self.x, self.edge_index, {}, self.task, self.row, self.label, nodes, edges
+        )
 
     def describe(self):
         return {"removal": "delete"}

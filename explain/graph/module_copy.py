@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from explain.graph.computation import whole
 from explain.graph.inputs import Inputs, output_rows
 from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
 from explain.types import Call, Unsupported
@@ -33,20 +32,21 @@ class _Standard(nn.Module):
 
 
 def module_copy(target: GraphTarget) -> Call:
-    """The target's module, copied, with the arguments of its call on the whole graph.
+    """The target's module, copied, with the arguments of its call on the computation graph.
 
     Raises:
         Unsupported: a heterogeneous graph, or one without features.
     """
-    graph, model = target.graph, target.model
+    place, model = target.place, target.model
+    graph = place.graph
     if NODE not in graph.counts or "x" not in graph.nodes[NODE]:
         raise Unsupported("learned masks need a homogeneous graph with features x: use Shapley or Lime")
-    place = whole(graph, target.focus)
     net = copy.deepcopy(model.net)
     for part in net.modules():
         part.training = False
         if getattr(part, "cached", False) is True:
             setattr(part, "cached", False)  # noqa: B010 - a layer's own attribute, unknown to nn.Module
     standard = _Standard(net, model.inputs, copies(graph, 1), target._pairs(place, 1))
-    row = target.focus[0][1] if len(target.focus) == 1 else 0
-    return Call(standard.eval(), graph.nodes[NODE]["x"], graph.edges[EDGE], {}, model.task, row, target.label)
+    row = place.focus[0][1] if len(place.focus) == 1 else 0
+    x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]
+    return Call(standard.eval(), x, edge_index, {}, model.task, row, target.label, place.nodes, place.edges)

@@ -48,7 +48,7 @@ class PG(PGExplainer):
     def learn(self, epoch: int, call: Call, players: Players) -> float:
         """One step of its network on one target; the loss."""
         labels, explainer = connected(call, self, None)
-        self.reachable = among(players, call.edge_index)
+        self.reachable = among(players, call)
         row = torch.tensor([call.row], device=call.x.device)
         with aligned_masks(explainer.model, call.edge_index), warnings.catch_warnings():
             # torch warns of the float() of a differentiable loss with which train() ends
@@ -63,8 +63,7 @@ def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple
         found = explainer(call.x, call.edge_index, target=labels, index=call.row, **call.kwargs)
     values = found.edge_mask if players.kind == "edges" else found.node_mask
     values = values.detach().double().cpu().reshape(-1)
-    owned = players.groups or tuple(players.index.view(-1, 1))
-    return torch.stack([values[atoms.cpu()].mean() for atoms in owned]), max(unmasked.values(), default=0)
+    return torch.stack([values[atoms].mean() for atoms in atoms_of(players, call)]), max(unmasked.values(), default=0)
 
 
 def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) -> tuple[Tensor, PyGExplainer]:
@@ -88,9 +87,29 @@ def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) 
     return torch.full((len(outputs),), call.label, dtype=torch.int64, device=outputs.device), explainer
 
 
-def among(players: Players, edge_index: Tensor) -> Tensor:
-    """The columns of ``edge_index`` that edge players own, bool ``[E]``."""
-    columns = torch.zeros(edge_index.size(1), dtype=torch.bool)
-    for atoms in players.groups or (players.index,):
-        columns[atoms.cpu()] = True
-    return columns.to(edge_index.device)
+def atoms_of(players: Players, call: Call) -> list[Tensor]:
+    """Where each player's edges, nodes or feature columns stand in the call, int64.
+
+    Raises:
+        ValueError: a player that is not in the call's part of the graph.
+    """
+    owned = players.groups or tuple(players.index.view(-1, 1))
+    if players.kind == "features":
+        return [atoms.cpu() for atoms in owned]
+    numbers = (call.edges if players.kind == "edges" else call.nodes).cpu()
+    order = numbers.argsort()
+    found = []
+    for atoms in owned:
+        place = order[torch.searchsorted(numbers[order], atoms.cpu()).clamp(max=len(numbers) - 1)]
+        if not torch.equal(numbers[place], atoms.cpu()):
+            raise ValueError(f"{players.kind} {atoms.tolist()} are outside this target's computation graph")
+        found.append(place)
+    return found
+
+
+def among(players: Players, call: Call) -> Tensor:
+    """The columns of the call's ``edge_index`` that edge players own, bool ``[E]``."""
+    columns = torch.zeros(call.edge_index.size(1), dtype=torch.bool)
+    for atoms in atoms_of(players, call):
+        columns[atoms] = True
+    return columns.to(call.edge_index.device)

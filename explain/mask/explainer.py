@@ -174,7 +174,7 @@ class FittedMask(Explainer):
         runs, unmasked = [], 0
         for trained in self.algorithms:
             algorithm = copy.deepcopy(trained)
-            algorithm.reachable = among(players, call.edge_index)
+            algorithm.reachable = among(players, call)
             mask, unmasked = masked(call, algorithm, players)
             runs.append(mask)
         found = {"final_loss": self.final_loss, "unmasked": unmasked}

@@ -1,0 +1,136 @@
+"""Every network becomes ``(x_t, t, condition) -> prediction``, and nothing behind this line asks what it was."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from explain.types import NonFinite, Parameters
+
+Condition: TypeAlias = dict[str, Tensor]  # arguments of the network by name, one row each: [1, ...]
+
+_IMAGE = ("sample", "hidden_states", "x", "x_t", "input", "latents")
+_TIME = ("timestep", "timesteps", "t", "time", "sigma")
+_LABELS = ("class_labels", "labels", "label", "y", "condition", "cond", "c", "encoder_hidden_states")
+
+
+class Denoiser(nn.Module):
+    """``(x_t [b, C, H, W], timestep [b], condition, branch) -> prediction [b, C, H, W]`` around a user's network.
+
+    Args:
+        net: a diffusers model, or any module or function ``(x_t, t, label)``; it may return a tensor, a tuple, a
+            dictionary or an output with ``.sample``. Learned variances (twice the channels) are left out.
+
+    ``branch`` ("cond" or "uncond") does nothing but name the pass for whoever watches.
+
+    Raises:
+        TypeError: neither a module nor a function.
+    """
+
+    def __init__(self, net: nn.Module | Callable[..., Any]) -> None:
+        super().__init__()
+        if not callable(net):
+            raise TypeError(f"a denoiser must be a module or a function (x_t, t, label), got {type(net).__name__}")
+        self.net = net
+        self.names = _argument_names(net.forward if isinstance(net, nn.Module) else net)
+
+    def forward(
+        self, x: Tensor, timestep: Tensor, condition: Condition | None = None, branch: str | None = None
+    ) -> Tensor:
+        """The network's prediction; the conditions' single rows are repeated to the batch."""
+        arguments: dict[str, Any] = {
+            name: value.expand(len(x), *value.shape[1:]) if len(value) == 1 else value
+            for name, value in (condition or {}).items()
+        }
+        if self.names.image and self.names.time:
+            output = self.net(**{self.names.image: x, self.names.time: timestep}, **arguments)
+        else:
+            output = self.net(x, timestep, **arguments)
+        prediction = _tensor(output)
+        if prediction.size(1) == 2 * x.size(1):
+            prediction = prediction[:, : x.size(1)]
+        if prediction.shape != x.shape:
+            raise ValueError(
+                f"the denoiser must answer with the shape of x_t, {list(x.shape)}, got {list(prediction.shape)}"
+            )
+        return prediction
+
+    def condition(self, label: int | Tensor | Condition | None) -> Condition:
+        """A label, an embedding or named arguments as named rows ``[1, ...]``.
+
+        Raises:
+            TypeError: a label for a network that takes none, or none for one that needs it.
+        """
+        if isinstance(label, dict):
+            return dict(label)
+        if label is None:
+            return {}
+        if self.names.label is None:
+            raise TypeError("this denoiser takes no label: leave label out, or give named arguments label={...}")
+        row = torch.as_tensor(label, device=self.device)
+        return {self.names.label: row[None] if row.dim() in (0, 2) else row}
+
+    def with_parameters(self, params: Parameters | None) -> Callable[..., Tensor]:
+        """The denoiser itself, or the same function of other parameters."""
+        if params is None:
+            return self
+        return lambda *arguments, **named: functional_call(self, params, arguments, named)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+
+class Arguments(NamedTuple):
+    """Names of a network's arguments; None where it goes by position, or takes no label."""
+
+    image: str | None
+    time: str | None
+    label: str | None
+
+
+def _argument_names(forward: Callable[..., Any]) -> Arguments:
+    names = [
+        p.name
+        for p in inspect.signature(forward).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    image, time, label = (next((n for n in known if n in names), None) for known in (_IMAGE, _TIME, _LABELS))
+    return Arguments(image, time, label) if image and time else Arguments(None, None, label)
+
+
+def _tensor(output: Any) -> Tensor:
+    if hasattr(output, "sample") and isinstance(output.sample, Tensor):
+        return output.sample
+    if isinstance(output, dict):
+        output = output.get("sample", next(iter(output.values()), None))
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the denoiser must answer with an image tensor, got {type(output).__name__}")
+    return output
+
+
+def checked_image(image: Any, like: torch.dtype, what: str = "x0") -> Tensor:
+    """An image ``[C, H, W]`` of finite numbers in the model's type.
+
+    Raises:
+        ValueError: another shape. NonFinite: NaN or infinity.
+    """
+    found = torch.as_tensor(image)
+    if found.dim() != 3:
+        raise ValueError(f"{what} must be one image [channels, height, width], got {list(found.shape)}")
+    if not found.isfinite().all():
+        raise NonFinite(f"{what} holds NaN or infinity")
+    return found.to(like)

@@ -1,0 +1,113 @@
+"""Guided predictions and whole sampling runs, many coalitions at a time and each as if it were alone."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.denoiser import Condition
+
+if TYPE_CHECKING:
+    from explain.diffusion.model import DiffusionModel
+
+
+def guided(
+    denoiser: Callable[..., Tensor],
+    x: Tensor,
+    t: Tensor,
+    condition: Condition,
+    null: Condition,
+    weight: Tensor,
+    same: Tensor | None = None,
+) -> Tensor:
+    """Classifier-free guidance ``u + w (c - u)``, each branch evaluated only where it counts, and only once.
+
+    ``c`` and ``u`` are the predictions with the condition and with the null the model was trained with (Ho and Salimans
+    2021; ``w = 1`` is the plain conditional model, ``w = 0`` the unconditional one).
+
+    Args:
+        denoiser: ``(x, t, condition, branch=) -> prediction``.
+        x: ``[n, C, H, W]``.
+        t: the step of each row, ``[n]``.
+        condition: of ``c``.
+        null: of ``u``.
+        weight: ``w`` of each row, ``[n]``.
+        same: rows with equal numbers hold the same image and step and are evaluated once; all differ when None.
+    """
+    group = torch.arange(len(x), device=x.device) if same is None else torch.unique(same, return_inverse=True)[1]
+    groups = int(group.max()) + 1
+    first = torch.full((groups,), len(x), device=x.device).scatter_reduce(
+        0, group, torch.arange(len(x), device=x.device), "amin"
+    )
+    branches = {}
+    for name, rows, given in (("cond", weight != 0, condition), ("uncond", weight != 1, null)):
+        wanted = torch.zeros(groups, dtype=torch.bool, device=x.device)
+        wanted[group[rows]] = True
+        chosen = first[wanted]
+        answer = torch.zeros(groups, *x.shape[1:], dtype=x.dtype, device=x.device)
+        if len(chosen):
+            answer[wanted] = denoiser(x[chosen], t[chosen], given, branch=name)
+        branches[name] = answer[group]
+    w = weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+    return torch.where(w == 1, branches["cond"], branches["uncond"] + w * (branches["cond"] - branches["uncond"]))
+
+
+class Moment(NamedTuple):
+    """One step of a run: its number, the timestep, what the network saw and predicted, and the images after it."""
+
+    step: int
+    t: Tensor
+    seen: Tensor
+    prediction: Tensor
+    after: Tensor
+
+
+def run(
+    model: DiffusionModel, start: Tensor, seeds: list[int], weights: Tensor, condition: Condition, null: Condition
+) -> Iterator[Moment]:
+    """A sampling run of every row with its own guidance weights, on a fresh copy of the scheduler.
+
+    Args:
+        model: denoiser and scheduler.
+        start: ``x_T [n, C, H, W]``; rows with equal seeds start alike.
+        seeds: one a row, of the noise that stochastic schedulers add: rows with equal seeds meet the same noise.
+        weights: guidance weights ``[n, steps]``.
+        condition: the label or embedding.
+        null: its absence.
+
+    Rows that have met the same seed and the same weights so far are one row to the network.
+    """
+    scheduler = copy.deepcopy(model.scheduler)  # schedulers remember; coalitions must not share their memory
+    scheduler.set_timesteps(weights.size(1))
+    options = _noise_options(scheduler, seeds)
+    x = start * getattr(scheduler, "init_noise_sigma", 1.0)
+    history = torch.unique(torch.tensor(seeds, device=x.device), return_inverse=True)[1]
+    calls = _calls_of_steps(scheduler, weights.size(1))
+    for i, t in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        step = calls[i]
+        weight = weights[:, step].to(x.device)
+        prediction = guided(model.denoiser, scaled, t.to(x.device).expand(len(x)), condition, null, weight, history)
+        after = scheduler.step(prediction, t, x, **options, return_dict=True).prev_sample
+        history = torch.unique(torch.stack([history.double(), weight.double()]), dim=1, return_inverse=True)[1]
+        yield Moment(step, t, scaled, prediction, after)
+        x = after
+
+
+def _calls_of_steps(scheduler: Any, steps: int) -> list[int]:
+    """The asked-for step that each call of the network belongs to: some schedulers call more than once a step."""
+    times = [float(t) for t in scheduler.timesteps]
+    distinct = sorted(set(times), reverse=True)
+    return [min(distinct.index(t) * steps // len(distinct), steps - 1) for t in times]
+
+
+def _noise_options(scheduler: Any, seeds: list[int]) -> dict[str, Any]:
+    """A generator a row, so that every row meets the noise it would meet alone."""
+    if "generator" not in inspect.signature(scheduler.step).parameters:
+        return {}
+    return {"generator": [torch.Generator().manual_seed(seed) for seed in seeds]}

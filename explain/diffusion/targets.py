@@ -1,0 +1,319 @@
+"""One denoising step, and a whole sampling run, as targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.denoiser import Condition, Denoiser, checked_image
+from explain.diffusion.fills import FILLS, fills
+from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions
+from explain.diffusion.objective import objective
+from explain.diffusion.payoffs import STEP_PAYOFFS, step_payoff
+from explain.diffusion.players import image_players, label_player, step_players
+from explain.diffusion.sampling import Moment, guided, run
+from explain.guard import evaluating
+from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
+
+if TYPE_CHECKING:
+    from explain.diffusion.model import DiffusionModel
+
+
+class _DenoiserTarget(Target):
+    """What steps and runs share: the model, and how the condition is named."""
+
+    model: DiffusionModel
+    label: int | Tensor | Condition | None
+    module: Denoiser
+
+    def _resolved(self, players: str | Players) -> Players:
+        return self.players(players) if isinstance(players, str) else players
+
+    def _condition_name(self) -> str:
+        return f"label {self.label}" if isinstance(self.label, int) else "condition"
+
+    def _described_label(self) -> Any:
+        return self.label if self.label is None or isinstance(self.label, int) else "given"
+
+
+class StepTarget(_DenoiserTarget):
+    """The number that a denoiser says about an image noised to ``t``, a mean over ``K`` common draws; see
+    `DiffusionModel.step` for the settings.
+
+    ``times [K]``, ``noise [K, C, H, W]`` and ``noised [K, C, H, W]`` are the draws that every coalition shares.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        image: Tensor,
+        steps: tuple[float, ...],
+        label: int | Tensor | Condition | None,
+        seed: int,
+        draws: int,
+        payoff: str | Callable[[Tensor], Tensor],
+        region: Tensor | None,
+        guidance: float,
+        fill: str,
+        reference: Tensor | None,
+        batch_size: int | None,
+    ) -> None:
+        if not callable(payoff) and payoff not in STEP_PAYOFFS:
+            raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, got {payoff!r}")
+        if fill not in FILLS:
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
+        if not steps or draws < 1:
+            raise ValueError(f"a step needs at least one t and one draw, got {len(steps)} and {draws}")
+        self.model, self.module, self.image, self.label = model, model.denoiser, image, label
+        self.steps, self.seed, self.draws, self.payoff = steps, seed, draws, payoff
+        self.guidance, self.fill, self.batch_size = guidance, fill, batch_size
+        self.condition = model.denoiser.condition(label)
+        self.null = model.absent_condition() if guidance != 1 or payoff == "evidence" else model.null or {}
+        self.region = self._checked_region(region)
+        self.reference = None if reference is None else self._checked_reference(reference)
+        generator = torch.Generator().manual_seed(seed)
+        self.times = torch.tensor(steps, device=image.device).repeat_interleave(draws)
+        noise = torch.randn(len(self.times), *image.shape, generator=generator, dtype=torch.float64)
+        self.noise = noise.to(image)
+        self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
+        self._check_answer()
+
+    def _checked_region(self, region: Tensor | None) -> Tensor:
+        size = self.image.shape[1:]
+        found = torch.ones(size, dtype=torch.bool) if region is None else torch.as_tensor(region).bool()
+        if found.shape != size or not found.any():
+            raise ValueError(f"region must be bool {list(size)} with at least one pixel, got {list(found.shape)}")
+        return found.to(self.image.device)
+
+    def _checked_reference(self, reference: Tensor) -> Tensor:
+        if reference.dim() != 4 or reference.shape[1:] != self.image.shape or not len(reference):
+            raise ValueError(f"reference must be images [m, {', '.join(map(str, self.image.shape))}]")
+        return torch.stack([checked_image(image, self.image.dtype, "reference") for image in reference]).to(self.image)
+
+    def _check_answer(self) -> None:
+        with torch.no_grad(), evaluating(self.module):
+            first, again = (self.predict(self.noised[:1], self.times[:1]) for _ in range(2))
+        if not first.isfinite().all():
+            raise NonFinite("the denoiser answers NaN or infinity here: check its weights, or its half precision")
+        if not torch.allclose(first, again, rtol=1e-4, atol=1e-5):
+            raise ValueError("the denoiser is not deterministic: two calls in eval mode differ")
+
+    # --- the number ---
+
+    def predict(
+        self,
+        x: Tensor,
+        times: Tensor,
+        weight: Tensor | None = None,
+        same: Tensor | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """Guided predictions for rows ``x [n, C, H, W]``, with the step's own guidance when no weights are given."""
+        if weight is None:
+            weight = torch.full((len(x),), float(self.guidance), device=x.device)
+        return guided(self.model.denoiser.with_parameters(params), x, times, self.condition, self.null, weight, same)
+
+    def numbers(self, x: Tensor, present: Tensor | None = None, params: Parameters | None = None) -> Tensor:
+        """The number of each ``x [b, K, C, H, W]``, float64 ``[b]``; ``present [b]``: whether the label is there."""
+        rows, times = x.flatten(0, 1), self.times.repeat(len(x))
+        noise = self.noise.repeat(len(x), 1, 1, 1)
+        weight = torch.full((len(rows),), float(self.guidance), device=x.device)
+        if present is not None:
+            weight = torch.where(present.repeat_interleave(len(self.times)), weight, 0.0)
+        same = None
+        if present is not None:  # the same images with and without the label
+            same = torch.arange(len(self.times), device=x.device).repeat(len(x))
+        with evaluating(self.module):
+            payoffs = step_payoff(
+                self, lambda w: self.predict(rows, times, w, same, params), rows, times, noise, weight
+            )
+        return payoffs.double().view(len(x), -1).mean(1)
+
+    def value(self) -> float:
+        """The number of the image as it is."""
+        with torch.no_grad():
+            return float(self.numbers(self.noised[None]))
+
+    @cached_property
+    def absent(self) -> Tensor:
+        """What absent pixels show in each draw, ``[K, C, H, W]``."""
+        return fills(self)
+
+    # --- questions ---
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "labels" (the condition)."""
+        if kind == "labels":
+            if self.label is None:
+                raise ValueError("there is no label to play with: give step(..., label=...)")
+            return label_player(self._condition_name())
+        return image_players(self.image, kind, options)
+
+    def game(self, players: str | Players) -> Game:
+        """Values of coalitions of patches, superpixels or the label."""
+        return StepCoalitions(self, self._resolved(players)).game()
+
+    def differentiable(self, players: str | Players) -> Differentiable:
+        """The number as a function of ``x_t [1, K, C, H, W]``; the baseline is the noised fill."""
+        players = self._resolved(players)
+        if players.groups is None or players.kind not in ("patches", "superpixels"):
+            raise Unsupported(f"gradients of a step are over patches or superpixels; got {players.kind!r}")
+        labels = players.geometry["labels"].to(self.image.device)
+        return Differentiable(self.noised[None], self.absent[None], self.numbers, labels.expand_as(self.noised))
+
+    def run(self) -> Tensor:
+        """The model's prediction for every draw, one step after the other."""
+        with torch.no_grad(), evaluating(self.module):
+            parts = zip(self.noised.split(self.draws), self.times.split(self.draws), strict=True)
+            return torch.cat([self.predict(x, t) for x, t in parts])
+
+    def rows(self) -> Tensor:
+        """The pixels that the number is read from, as positions in ``[H * W]``."""
+        return self.region.reshape(-1).nonzero().view(-1).cpu()
+
+    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+        """How the number hangs on the training images, ``train=(images, labels)``."""
+        return objective(self, train, remove)
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as JSON values."""
+        return {
+            "family": "diffusion",
+            "model": type(self.module.net).__name__,
+            "question": "step",
+            "t": [float(t) for t in self.steps],
+            "label": self._described_label(),
+            "payoff": self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__name__", "callable"),
+            "prediction": self.model.process.prediction,
+            "guidance": float(self.guidance),
+            "removal": self.fill,
+            "draws": self.draws,
+            "noise_seed": self.seed,
+            "region": int(self.region.sum()),
+        }
+
+
+@dataclass(eq=False)
+class TrajectoryTarget(_DenoiserTarget):
+    """The number that a function says about the end of a sampling run; see `DiffusionModel.trajectory`."""
+
+    model: DiffusionModel
+    label: int | Tensor | Condition | None
+    payoff: Callable[[Tensor], Tensor]
+    steps: int
+    guidance: float
+    seed: int
+    draws: int
+    shape: Sequence[int]
+    batch_size: int | None
+
+    def __post_init__(self) -> None:
+        if not callable(self.payoff):
+            raise ValueError(f"payoff must be a function of the samples, [n, C, H, W] -> [n], got {self.payoff!r}")
+        if self.draws < 1:
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
+        self.module = self.model.denoiser
+        self.condition = self.module.condition(self.label)
+        self.null = self.model.null or {}
+        if self.guidance != 1:
+            self.null = self.model.absent_condition()
+        self.seeds = [self.seed + draw for draw in range(self.draws)]
+
+    @cached_property
+    def start(self) -> Tensor:
+        """``x_T`` of each draw, ``[draws, C, H, W]``."""
+        size = tuple(self.shape)
+        noise = [torch.randn(size, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in self.seeds]
+        return torch.stack(noise).to(self.module.device, self.module.dtype)
+
+    @cached_property
+    def timesteps(self) -> list[float]:
+        """The timestep of each step, first to last."""
+        return [float(moment.t) for moment in _firsts(self._moments(self._full()[:1], 1))]
+
+    def _full(self) -> Tensor:
+        return torch.full((1, self.steps), float(self.guidance))
+
+    def _moments(self, weights: Tensor, draws: int | None = None) -> Iterator[Moment]:
+        """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws."""
+        draws = draws or self.draws
+        start = self.start[:draws].repeat(len(weights), 1, 1, 1)
+        rows = weights.repeat_interleave(draws, 0)
+        with torch.no_grad(), evaluating(self.module):
+            yield from run(self.model, start, self.seeds[:draws] * len(weights), rows, self.condition, self.null)
+
+    def numbers(self, weights: Tensor) -> Tensor:
+        """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``."""
+        samples = None
+        for moment in self._moments(weights):
+            samples = moment.after
+        assert samples is not None  # at least one step
+        with torch.no_grad():
+            values = self.payoff(samples)
+        if not isinstance(values, Tensor) or values.shape != samples.shape[:1]:
+            got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"payoff must give one number a sample, [{len(samples)}], got {got}")
+        return values.double().view(len(weights), -1).mean(1)
+
+    def value(self) -> float:
+        """The number of the run as asked for."""
+        return float(self.numbers(self._full()))
+
+    def images(self) -> Tensor:
+        """The clean image that the first draw's run foresees at each step, ``[steps, C, H, W]``."""
+        process = self.model.process
+        found = []
+        for moment in _firsts(self._moments(self._full(), 1)):
+            found.append(process.clean(moment.seen, moment.prediction, moment.t[None])[0])
+        return torch.stack(found)
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels"."""
+        if kind == "labels":
+            if self.label is None:
+                raise ValueError("there is no label to play with: give trajectory(label=...)")
+            return label_player(self._condition_name())
+        if kind not in ("steps", "guidance"):
+            raise ValueError(f"a run plays with steps, guidance or labels; got {kind!r}")
+        return step_players(kind, self.steps, self.timesteps, options)
+
+    def game(self, players: str | Players) -> Game:
+        """Values of coalitions of steps, guidance or the label."""
+        return TrajectoryCoalitions(self, self._resolved(players)).game()
+
+    def run(self) -> Tensor:
+        """The run of the first draw, to its sample."""
+        return list(self._moments(self._full(), 1))[-1].after
+
+    def rows(self) -> Tensor:
+        """Every pixel, as positions in ``[H * W]``."""
+        return torch.arange(int(self.shape[1]) * int(self.shape[2]))
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as JSON values."""
+        return {
+            "family": "diffusion",
+            "model": type(self.module.net).__name__,
+            "question": "trajectory",
+            "label": self._described_label(),
+            "payoff": getattr(self.payoff, "__name__", "callable"),
+            "steps": self.steps,
+            "scheduler": type(self.model.scheduler).__name__,
+            "guidance": float(self.guidance),
+            "draws": self.draws,
+            "noise_seed": self.seed,
+        }
+
+
+def _firsts(moments: Iterator[Moment]) -> Iterator[Moment]:
+    """The first call of each step, where a scheduler calls the network more than once a step."""
+    seen = -1
+    for moment in moments:
+        if moment.step != seen:
+            seen = moment.step
+            yield moment
