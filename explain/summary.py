@@ -13,7 +13,7 @@ PROOFS: tuple[dict[str, str], ...] = (
     {"completeness_gap": "completeness gap {:.1e}"},
     {"run_to_run": "runs agree {:.2f}", "fidelity_top_k": "top players alone {:.3g}"},
     {"change_under_uniform": "uniform attention {:+.3g}"},
-    {"residual": "residual {:.1e}", "damping": "damping {:.2g}"},
+    {"residual": "residual {:.1e}", "curvature": "curvature {}", "damping": "damping {:.2g}"},
 )
 
 
@@ -27,13 +27,15 @@ def own_check(explanation: Explanation) -> str:
     """
     for proof in PROOFS:
         found = {name: explanation.checks.get(name) for name in proof}
-        said = [proof[name].format(value) for name, value in found.items() if _number(value)]
+        said = [proof[name].format(value) for name, value in found.items() if _sayable(value, proof[name])]
         if said:
             return ", ".join(said)
     return ""
 
 
-def _number(value: object) -> bool:
+def _sayable(value: object, form: str) -> bool:
+    if isinstance(value, str):
+        return "{}" in form
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
