@@ -80,7 +80,7 @@ class Explanation:
             if tensor.shape != (len(self.players),):
                 raise ValueError(f"{name} must be [{len(self.players)}], one a player, got {list(tensor.shape)}")
             if not tensor.isfinite().all():
-                raise NonFinite(f"{name} hold NaN or infinity")
+                raise NonFinite(f"{name} hold NaN or infinity; where half precision overflows, use model.float()")
         for name, number in (("value", self.value), ("base", self.base), ("seconds", self.seconds)):
             object.__setattr__(self, name, None if number is None else float(number))
             if number is not None and not math.isfinite(number):

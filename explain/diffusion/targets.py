@@ -17,7 +17,7 @@ from explain.diffusion.objective import objective
 from explain.diffusion.payoffs import STEP_PAYOFFS, step_payoff
 from explain.diffusion.players import image_players, label_player, step_players
 from explain.diffusion.sampling import Moment, guided, run
-from explain.guard import evaluating
+from explain.guard import evaluating, other_random_states
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
 
 if TYPE_CHECKING:
@@ -96,8 +96,11 @@ class StepTarget(_DenoiserTarget):
         return torch.stack([checked_image(image, self.image.dtype, "reference") for image in reference]).to(self.image)
 
     def _check_answer(self) -> None:
-        with torch.no_grad(), evaluating(self.module):
-            first, again = (self.predict(self.noised[:1], self.times[:1]) for _ in range(2))
+        answers = []
+        for seed in range(2):
+            with torch.no_grad(), other_random_states(seed), evaluating(self.module):
+                answers.append(self.predict(self.noised[:1], self.times[:1]))
+        first, again = answers
         if not first.isfinite().all():
             raise NonFinite("the denoiser answers NaN or infinity here: check its weights, or its half precision")
         if not torch.allclose(first, again, rtol=1e-4, atol=1e-5):
