@@ -54,8 +54,9 @@ def test_conditional_unet_on_rectangles():
     null, prompt = torch.zeros(1, 3, 6), torch.randn(1, 3, 6)
     model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS), null={"encoder_hidden_states": null})
     step = model.step(torch.randn(2, 8, 16), t=30, label={"encoder_hidden_states": prompt}, guidance=3.0, draws=1)
-    why = Shapley("patches", samples=192, seed=0).explain(step)
+    why = Shapley(step.players("patches", size=4)).explain(step)
     assert why.players.geometry["labels"].shape == (8, 16)
+    assert len(why.players) == 8
     run = model.trajectory(prompt[0], steps=3, guidance=2.0, payoff=lambda x: x.mean((1, 2, 3)))
     assert len(Shapley("guidance").explain(run).players) == 3
 
