@@ -101,12 +101,12 @@ class Arguments(NamedTuple):
 
 
 def _argument_names(forward: Callable[..., Any]) -> Arguments:
-    names = [
-        p.name
-        for p in inspect.signature(forward).parameters.values()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    """By name; where several names would do, the one that forward cannot do without."""
+    found = [
+        p for p in inspect.signature(forward).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
-    image, time, label = (next((n for n in known if n in names), None) for known in (_IMAGE, _TIME, _LABELS))
+    names = [p.name for p in sorted(found, key=lambda p: p.default is not p.empty)]
+    image, time, label = (next((n for n in names if n in known), None) for known in (_IMAGE, _TIME, _LABELS))
     return Arguments(image, time, label) if image and time else Arguments(None, None, label)
 
 
