@@ -175,45 +175,45 @@ def ask_all(name: str, net: Trained, graph: Data, node: int, seed: int) -> Itera
         yield Answer(name, found, tuple(dict.fromkeys(str(w.message) for w in caught)))
 
 
-def compare_all(answers: list[Answer]) -> dict[str, explain.Comparison]:
-    """Agreement of the methods that answered over the same players of the same model; their notes say what differs."""
-    groups: dict[str, list[explain.Explanation]] = {}
+def compare_all(answers: list[Answer]) -> dict[tuple[str, str], explain.Comparison]:
+    """How far methods agree on the size of credit, by model and kind of players; attention and masks have no sign."""
+    groups: dict[tuple[str, str], list[explain.Explanation]] = {}
     for answer in answers:
-        groups.setdefault(f"{answer.model}-{answer.explanation.players.kind}", []).append(answer.explanation)
+        groups.setdefault((answer.model, answer.explanation.players.kind), []).append(answer.explanation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kept as the comparison's own notes
-        return {name: explain.compare(*group) for name, group in groups.items() if len(group) > 1}
+        return {key: explain.compare(*group, absolute=True) for key, group in groups.items() if len(group) > 1}
 
 
 # --- what is left behind ---
 
 
-def write(answers: list[Answer], comparisons: dict[str, explain.Comparison], out: Path, title: str) -> None:
+def write(answers: list[Answer], comparisons: dict[tuple[str, str], explain.Comparison], out: Path, title: str) -> None:
     """Every explanation as a file and a picture, the agreements as pictures, an overview, and the report."""
     for answer in answers:
         answer.explanation.save(out / f"{answer.name}.safetensors")
         _picture(answer.explanation.plot().figure, out / f"{answer.name}.png")
-    for name, comparison in comparisons.items():
-        _picture(comparison.plot().figure, out / f"agreement-{name.lower()}.png")
+    for (model, kind), comparison in comparisons.items():
+        _picture(comparison.plot().figure, out / f"agreement-{model.lower()}-{kind}.png")
     overview = _overview(answers, comparisons)
     explain.report.report(
         [answer.explanation for answer in answers],
         out / "report.html",
         title=title,
-        comparisons=list(comparisons.values()),
-        figures={"overview": overview},
+        comparisons={f"Agreement on {model}, {kind}": found for (model, kind), found in comparisons.items()},
+        figures={"The GAT: credit of edges, attention, training nodes behind it, agreement of methods": overview},
     )
     _picture(overview, out / "overview.png")
 
 
-def _overview(answers: list[Answer], comparisons: dict[str, explain.Comparison]) -> Figure:
+def _overview(answers: list[Answer], comparisons: dict[tuple[str, str], explain.Comparison]) -> Figure:
     """The GAT in four pictures: credit of edges, attention, training nodes behind the answer, agreement of methods."""
     found = {(a.explanation.method, a.explanation.players.kind): a.explanation for a in answers if a.model == "GAT"}
     figure, axes = plt.subplots(2, 2, figsize=(13, 9.5), layout="constrained")
     found["Shapley", "edges"].plot(axes[0, 0])
     found["Attention", "edges"].plot(axes[0, 1])
     found["Influence", "train"].plot(axes[1, 0])
-    comparisons["GAT-edges"].plot(axes[1, 1])
+    comparisons["GAT", "edges"].plot(axes[1, 1])
     return figure
 
 

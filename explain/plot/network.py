@@ -48,7 +48,7 @@ def part(edges: Sequence[Edge], owner: Sequence[int], nodes: Iterable[int], seed
 
 
 def layout(nodes: Sequence[int], edges: Sequence[Edge], seed: int = 0) -> dict[int, np.ndarray]:
-    """Kamada-Kawai where the graph is connected and small, else a seeded spring layout; the same graph, the same place.
+    """Kamada-Kawai where the graph is small, else a seeded spring layout; the same graph, the same place.
 
     Its longest direction lies across, and nodes that would overlap are pushed apart.
     """
@@ -57,7 +57,10 @@ def layout(nodes: Sequence[int], edges: Sequence[Edge], seed: int = 0) -> dict[i
     graph.add_edges_from(edge for edge in edges if edge[0] != edge[1])
     if len(nodes) < 2:
         return {node: np.zeros(2) for node in nodes}
-    if len(nodes) <= 100 and nx.is_connected(graph):
+    first, *others = sorted(nx.connected_components(graph), key=len, reverse=True)
+    rim = min(first, key=lambda node: (graph.degree(node), node))
+    graph.add_edges_from((rim, min(other)) for other in others)  # unseen threads: what hangs alone stays near
+    if len(nodes) <= 100:
         places = nx.kamada_kawai_layout(graph)
     else:
         places = nx.spring_layout(graph, seed=seed, k=2.0 / len(nodes) ** 0.5, iterations=120)

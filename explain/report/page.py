@@ -36,7 +36,7 @@ def report(
     explanations: Explanation | Sequence[Explanation],
     path: str | os.PathLike[str],
     title: str = "Explanations",
-    comparisons: Comparison | Sequence[Comparison] = (),
+    comparisons: Comparison | Sequence[Comparison] | Mapping[str, Comparison] = (),
     figures: Mapping[str, Picture] | None = None,
 ) -> Path:
     """Write the page, whole or not at all: a summary, then every picture, check and setting, then the comparisons.
@@ -45,7 +45,7 @@ def report(
         explanations: what is told; at least one.
         path: the HTML file.
         title: at the top of the page.
-        comparisons: each with its table, its notes and its picture.
+        comparisons: each with its table, its notes and its picture; by heading where they need telling apart.
         figures: more pictures by caption: an Axes, a Figure, or the bytes of a PNG.
 
     Raises:
@@ -55,12 +55,12 @@ def report(
     told = [explanations] if isinstance(explanations, Explanation) else list(explanations)
     if not told:
         raise ValueError("a report needs at least one explanation")
-    compared = [comparisons] if isinstance(comparisons, Comparison) else list(comparisons)
+    compared = _named(comparisons)
     page = _environment().get_template("page.html")
     text = page.render(
         title=title,
         sections=[_section(explanation) for explanation in told],
-        comparisons=[{"comparison": found, "images": _agreement(found)} for found in compared],
+        comparisons=[{"name": name, "comparison": found, "images": _agreement(found)} for name, found in compared],
         figures=[Image(caption, encoded(picture)) for caption, picture in (figures or {}).items()],
         versions=told[0].versions,
     )
@@ -93,10 +93,17 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def _named(comparisons: Comparison | Sequence[Comparison] | Mapping[str, Comparison]) -> list[tuple[str, Comparison]]:
+    if isinstance(comparisons, Mapping):
+        return list(comparisons.items())
+    return [("", found) for found in ([comparisons] if isinstance(comparisons, Comparison) else comparisons)]
+
+
 def _section(explanation: Explanation) -> dict[str, Any]:
     return {
         "explanation": explanation,
         "question": question(explanation),
+        "model": str(explanation.target.get("model", "")),
         "players": counted(explanation),
         "top": top_players(explanation),
         "check": own_check(explanation),
@@ -119,6 +126,8 @@ def _images(explanation: Explanation) -> list[Image]:
 
 
 def _agreement(comparison: Comparison) -> list[Image]:
+    if len(comparison.labels) < 3:  # one pair: the table has said it
+        return []
     return [
         Image(caption, _drawn(plot.agreement(comparison, measure=measure)))
         for measure, caption in (

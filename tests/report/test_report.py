@@ -48,16 +48,31 @@ def read(path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def test_comparisons_go_by_their_headings_and_a_single_pair_needs_no_picture(tmp_path):
+    first, second = edges(), edges([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], method="Lime")
+    third = edges([3.0, 2.0, 1.0, 4.0, 5.0, 6.0, 7.0], method="Gradient")
+    named = {"On the first model": compare(first, second), "On the second model": compare(first, second, third)}
+    page = read(report(first, tmp_path / "it.html", comparisons=named))
+    text = " ".join(page.texts)
+    assert all(heading in text for heading in named)
+    assert len(page.named("img")) == 2 + 3
+    assert (
+        " ".join(read(report(first, tmp_path / "it.html", comparisons=named.popitem()[1])).texts).count("Agreement")
+        == 1
+    )
+
+
 def test_the_page_holds_every_picture_check_and_setting(tmp_path):
-    told = [edges(), edges([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], method="Lime", checks={"r2": 0.75}), nodes()]
-    path = report(told, tmp_path / "it.html", "My graph", compare(*told[:2], k=2), {"Accuracy": Figure()})
+    other, more = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [3.0, 2.0, 1.0, 4.0, 5.0, 6.0, 7.0]
+    told = [edges(), edges(other, method="Lime", checks={"r2": 0.75}), edges(more, method="Gradient"), nodes()]
+    path = report(told, tmp_path / "it.html", "My graph", compare(*told[:3], k=2), {"Accuracy": Figure()})
     page = read(path)
     assert page.open == []
     text = " ".join(page.texts)
     for expected in ("My graph", "Shapley", "R² 0.750", "efficiency gap", "top 2 shared", "Accuracy", "samples", "128"):
         assert expected in text
     pictures = page.named("img")
-    assert len(pictures) == 3 * 2 + 3 + 1  # a graph and bars each, the agreement by three measures, the figure
+    assert len(pictures) == 4 * 2 + 3 + 1  # a graph and bars each, the agreement by three measures, the figure
     for picture in pictures:
         kind, data = picture["src"].split(",")
         assert kind == "data:image/png;base64"
