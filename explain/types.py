@@ -254,6 +254,10 @@ class Target:
         """Which query rows of an attention map the number is read from, int64."""
         self._cannot("rows")
 
+    def pixels(self) -> Tensor:
+        """Which pixels of an image ``[H, W]`` the number is read from, as positions in ``[H * W]``, int64."""
+        self._cannot("pixels")
+
     def objective(self, train: Any = None, remove: str = "labels") -> Objective:
         """How the number hangs on the training examples."""
         self._cannot("objective")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.attention.bias import CausalBias
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
+from explain.attention.labels import branch_of, step_of
 from explain.attention.maps import AttentionMap
 
 
@@ -21,13 +23,21 @@ class NothingCaptured(RuntimeError):
 
 
 @contextmanager
-def capture(net: nn.Module) -> Iterator[list[AttentionMap]]:
+def capture(
+    net: nn.Module, reduce: Callable[[AttentionMap], AttentionMap | None] | None = None
+) -> Iterator[list[AttentionMap]]:
     """Collect an `AttentionMap` for every attention that ``net`` computes within, in call order.
 
     Seen: ``F.scaled_dot_product_attention``, `nn.MultiheadAttention`, and torch_geometric's `GATConv`, `GATv2Conv` and
     `TransformerConv`. Outputs are those of the original calls; torch's fused encoder fast path is off meanwhile, whose
     rounding differs. A layer called twice gives two maps. Weights are detached, at least float32, without dropout for
-    dense attention. Only calls in this thread, from a forward of ``net`` or of a part of it, count.
+    dense attention. Only calls in this thread, from a forward of ``net`` or of a part of it, count. A map's ``step``
+    and ``branch`` are the arguments ``timestep`` (or ``timesteps``, ``t``, ``time``) and ``branch`` that ``net`` itself
+    was called with.
+
+    Args:
+        net: the network.
+        reduce: what is kept of each map as it comes, None to drop it: whole maps of a long run may not fit in memory.
 
     Raises:
         NothingCaptured: on leaving, when nothing was seen (and no other exception is under way).
@@ -39,23 +49,24 @@ def capture(net: nn.Module) -> Iterator[list[AttentionMap]]:
     >>> maps[0].weights.shape, maps[0].module
     (torch.Size([1, 2, 3, 3]), 'MultiheadAttention')
     """
-    watch = _Capture(net)
+    watch = _Capture(net, reduce)
     with watch.opened():
         yield watch.maps
-    if not watch.maps:
+    if not watch.seen:
         raise NothingCaptured(_why(watch))
 
 
 class _Capture(Interception):
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, reduce: Callable[[AttentionMap], AttentionMap | None] | None) -> None:
         super().__init__(net)
         self.maps: list[AttentionMap] = []
+        self.reduce, self.seen = reduce, 0
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
         weights = scaled_dot_product_weights(**arguments)
         heads = weights.size(-3) if weights.dim() > 3 else 1
-        self._keep(weights.reshape(-1, heads, *weights.shape[-2:]))  # any number of leading dimensions
+        self._keep_dense(weights.reshape(-1, heads, *weights.shape[-2:]))  # any number of leading dimensions
         return output
 
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
@@ -64,7 +75,7 @@ class _Capture(Interception):
         with torch.no_grad():
             weights = F.multi_head_attention_forward(**again)[1]
         assert weights is not None  # need_weights is set
-        self._keep(weights if weights.dim() == 4 else weights[None])  # unbatched
+        self._keep_dense(weights if weights.dim() == 4 else weights[None])  # unbatched
         return output
 
     def before_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
@@ -80,13 +91,20 @@ class _Capture(Interception):
             shape = _size(edge_index, None, arguments["key"], arguments["query"])
             self._keep_edges(layer, edge_index, shape, layer._alpha)
 
-    def _keep(self, weights: Tensor) -> None:
-        self.maps.append(AttentionMap(weights.nan_to_num(0.0).detach(), self.parts[-1]))
+    def _keep_dense(self, weights: Tensor) -> None:
+        self._keep(AttentionMap(weights.nan_to_num(0.0).detach(), self.parts[-1]))
 
     def _keep_edges(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:
         weights = weights.detach().clone()
         columns = propagated(edge_index).detach().clone()
-        self.maps.append(AttentionMap(weights, self.parts[-1], columns, size, flow=layer.flow))
+        self._keep(AttentionMap(weights, self.parts[-1], columns, size, flow=layer.flow))
+
+    def _keep(self, attention: AttentionMap) -> None:
+        self.seen += 1
+        attention = replace(attention, step=step_of(self.arguments), branch=branch_of(self.arguments))
+        kept = self.reduce(attention) if self.reduce else attention
+        if kept is not None:
+            self.maps.append(kept)
 
 
 @torch.no_grad()

@@ -13,12 +13,15 @@ from torch import Tensor
 from explain.attention.ablation import uniform
 from explain.attention.capture import capture
 from explain.attention.credit import to_edges, to_positions
+from explain.attention.grid import image_layout
 from explain.attention.maps import AttentionMap
 from explain.attention.rollout import Residual, edge_credit, rollout, start
+from explain.attention.spatial import KINDS, Gathering, to_players
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, Unsupported
 
-_AGGREGATES = ("rollout", "mean", "last")
+_AGGREGATES = ("auto", "rollout", "mean", "last")
+_SHARES = "shares of attention: never negative, without a sign"
 _FLAT = 0.01  # closer to uniform than this, a heat-map shows who is connected, not who was chosen
 
 
@@ -31,20 +34,30 @@ class Attention(Explainer):
     model that does not care what its attention says is not explained by it.
 
     Args:
-        players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones.
-        aggregate: over the ``L`` maps. "rollout" (Abnar and Zuidema 2020): nodes and tokens get ``r_0``, an edge gets
+        players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones, "patches"
+            for denoisers.
+        aggregate: over the ``L`` maps; "auto" is "mean" over images, else "rollout".
+            "rollout" (Abnar and Zuidema 2020): nodes and tokens get ``r_0``, an edge gets
             ``(1/L) sum_l (1 - rho) r_l[target] alpha_l``, so that without a residual all edges of the graph, self-loops
             included, share 1. "mean": the mean over the maps of ``alpha`` (edges), or of what the rows look at (nodes,
             tokens). "last": what the rows look at in the last map.
         residual: see `rollout`; only used there.
 
+    Patches and superpixels: the pixels that the number is read from look, in every self-attention at its own
+    resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f``; what a token gets is spread evenly over the pixels that
+    it covers. Draws, heads, layers, steps and branches are averaged ("last": the last layer of every pass), and the
+    means over draws are in ``parts``. Text and label tokens keep what they get: ``mass_on_players`` is then below 1.
+
     Checks: ``maps``, ``layers``, ``row_sum_error`` (largest ``|row sum - 1|``), ``deviation_from_uniform`` (largest
     ``|n w - 1|`` over rows of ``n`` keys), ``change_under_uniform`` (number under uniform attention minus the number),
-    ``mass_on_players`` (the part of all credit that the listed players hold), ``unseen`` (edge players in no map).
+    ``mass_on_players`` (the part of all credit that the listed players hold), ``unseen`` (edge players in no map); over
+    images ``steps``, ``branches``, and ``left_out``: maps that are not over the image, such as cross-attention to a
+    text (``left_out_layers`` says why).
 
     Raises:
         NothingCaptured: the model computed no attention that can be seen.
         ValueError: players that are no positions or edges of the maps, or maps that do not chain (see `rollout`).
+        Unsupported: players of another kind of model, or rollout over images.
 
     Warns:
         UserWarning: attention is within 1 % of uniform; or dense maps and maps along edges are mixed in a rollout.
@@ -54,7 +67,7 @@ class Attention(Explainer):
     """
 
     players: str | Players | None = None
-    aggregate: Literal["rollout", "mean", "last"] = "rollout"
+    aggregate: Literal["auto", "rollout", "mean", "last"] = "auto"
     residual: Residual = "auto"
 
     def __post_init__(self) -> None:
@@ -64,6 +77,39 @@ class Attention(Explainer):
             raise ValueError(f"residual must be 'auto' or at least 0 and below 1, got {self.residual!r}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        over_image = _image_players(self.players, target)
+        return self._positions_or_edges(target) if over_image is None else self._pixels(target, over_image)
+
+    def _pixels(self, target: Target, players: Players) -> Answer:
+        if self.aggregate == "rollout":
+            raise Unsupported(
+                "rollout does not go over images: between the maps of a denoiser convolutions and other resolutions "
+                "lie; use aggregate='mean' or 'last'"
+            )
+        labels = players.geometry.get("labels")
+        if labels is None:
+            raise ValueError(f"{players.kind} need geometry['labels'] [H, W], the player of each pixel, got none")
+        pixels = target.pixels()
+        layout = image_layout(target.module, target.run, (labels.size(0), labels.size(1)))
+        gathering = Gathering(layout, pixels)
+        with capture(target.module, reduce=gathering):
+            target.run()
+        aggregate: Literal["mean", "last"] = "last" if self.aggregate == "last" else "mean"
+        scores = to_players(gathering.credit(aggregate), players)
+        value = target.value()
+        with uniform(target.module):
+            ablated = target.value()
+        checks = gathering.checks() | {
+            "change_under_uniform": ablated - value,
+            "mass_on_players": float(scores.sum()),
+            "scores": _SHARES,
+        }
+        _warn_when_flat(gathering.choice, gathering.deviation)
+        return Answer(
+            scores=scores, players=players, value=value, base=None, parts=gathering.parts(), checks=checks, calls=5
+        )
+
+    def _positions_or_edges(self, target: Target) -> Answer:
         with capture(target.module) as maps:
             target.run()
         players = _players(self.players, target, maps)
@@ -84,14 +130,14 @@ class Attention(Explainer):
             credit = self._positions(maps, rows)
             scores, total = to_positions(credit, players), float(credit.sum())
         checks["mass_on_players"] = float(scores.sum()) / total if total else None
-        checks["scores"] = "shares of attention: never negative, without a sign"
+        checks["scores"] = _SHARES
         self._warn(maps, checks)
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=_parts(maps), checks=checks, calls=3
         )
 
     def _positions(self, maps: Sequence[AttentionMap], rows: Tensor) -> Tensor:
-        if self.aggregate == "rollout":
+        if self.aggregate in ("auto", "rollout"):
             return rollout(maps, rows, self.residual)[0]
         used = maps if self.aggregate == "mean" else maps[-1:]
         if len({attention.keys for attention in used}) > 1:
@@ -101,7 +147,7 @@ class Attention(Explainer):
 
     def _edges(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> tuple[Tensor, float, int]:
         used = maps[-1:] if self.aggregate == "last" else maps
-        if self.aggregate == "rollout":
+        if self.aggregate in ("auto", "rollout"):
             flows = edge_credit(maps, rows, self.residual)
         elif self.aggregate == "mean":
             flows = [attention.mean() for attention in maps]
@@ -111,20 +157,33 @@ class Attention(Explainer):
         return scores / len(used), sum(float(flow.sum()) for flow in flows) / len(used), int((~found).sum())
 
     def _warn(self, maps: Sequence[AttentionMap], checks: dict[str, Any]) -> None:
-        choice = any(attention.widest() > 1 for attention in maps)
-        if choice and checks["deviation_from_uniform"] < _FLAT:
-            warnings.warn(
-                f"attention is uniform to {checks['deviation_from_uniform']:.1%}: these shares say who is "
-                "connected, not who was chosen",
-                stacklevel=4,
-            )
-        if self.aggregate == "rollout" and len({attention.edge_index is None for attention in maps}) > 1:
+        _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
+        if self.aggregate in ("auto", "rollout") and len({attention.edge_index is None for attention in maps}) > 1:
             checks["mixed"] = True
             warnings.warn(
                 "dense maps and maps along edges are mixed: rollout takes them one after another in call order; use "
                 "aggregate='mean' or 'last' if they run side by side",
                 stacklevel=4,
             )
+
+
+def _warn_when_flat(choice: bool, deviation: float) -> None:
+    if choice and deviation < _FLAT:
+        warnings.warn(
+            f"attention is uniform to {deviation:.1%}: these shares say who is connected, not who was chosen",
+            stacklevel=5,
+        )
+
+
+def _image_players(players: str | Players | None, target: Target) -> Players | None:
+    """Patches or superpixels where they are asked for, or where the target has nothing but an image; else None."""
+    if isinstance(players, Players):
+        return players if players.kind in KINDS else None
+    if players in KINDS:
+        return target.players(players)
+    if players is None and type(target).pixels is not Target.pixels:
+        return target.players("patches")
+    return None
 
 
 def _players(players: str | Players | None, target: Target, maps: Sequence[AttentionMap]) -> Players:

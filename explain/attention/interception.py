@@ -37,7 +37,8 @@ _SCALED_DOT_PRODUCT = inspect.Signature(
 class Interception(TorchFunctionMode):
     """Base of `capture` and `uniform`: overrides say what happens at each attention; the default lets it pass.
 
-    ``parts`` names the modules of the network that are running, outermost first; ``called`` tells whether any ran.
+    ``parts`` names the modules of the network that are running, outermost first; ``called`` tells whether any ran;
+    ``arguments`` are those of the network's own call, by name, empty while only a part of it runs.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -45,6 +46,7 @@ class Interception(TorchFunctionMode):
         self.net = net
         self.parts: list[str] = []
         self.called = False
+        self.arguments: dict[str, Any] = {}
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         """``F.scaled_dot_product_attention(**arguments)``."""
@@ -76,6 +78,8 @@ class Interception(TorchFunctionMode):
         """Within: everything is met. After: hooks and torch's fast path setting as before, also after an exception."""
         fastpath = torch.backends.mha.get_fastpath_enabled()
         with ExitStack() as undo:
+            for handle in self._watch_arguments():
+                undo.callback(handle.remove)
             for name, part in self.net.named_modules():
                 for handle in self._hooks(name or type(self.net).__name__, part):
                     undo.callback(handle.remove)
@@ -83,6 +87,20 @@ class Interception(TorchFunctionMode):
             torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer would pass unseen
             with self:
                 yield
+
+    def _watch_arguments(self) -> Iterator[Any]:
+        owner = threading.get_ident()
+
+        def enter(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() == owner:
+                self.arguments = by_name(net, args, kwargs)
+
+        def leave(*_: Any) -> None:
+            if threading.get_ident() == owner:
+                self.arguments = {}
+
+        yield self.net.register_forward_pre_hook(enter, with_kwargs=True)
+        yield self.net.register_forward_hook(leave, always_call=True)
 
     def _hooks(self, name: str, part: nn.Module) -> Iterator[Any]:
         owner = threading.get_ident()
@@ -108,6 +126,14 @@ class Interception(TorchFunctionMode):
         if isinstance(part, CONVOLUTIONS):
             yield part.register_propagate_forward_pre_hook(before)
             yield part.register_propagate_forward_hook(after)
+
+
+def by_name(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by the names in the signature of ``net.forward``; without one, those given by name."""
+    try:
+        return {**inspect.signature(net.forward).bind_partial(*args, **kwargs).arguments, **kwargs}
+    except (TypeError, ValueError):  # scripted modules have no signature
+        return dict(kwargs)
 
 
 def propagated(edge_index: Any) -> Tensor:

@@ -22,7 +22,8 @@ class AttentionMap:
         edge_index: node ids as propagated, or None for a dense map.
         size: ``(keys, queries)``: how many nodes send and receive; a dense map knows it from its weights.
         flow: "source_to_target" when messages go from ``edge_index[0]`` to ``edge_index[1]``, as in torch_geometric.
-        step: the denoising step of the call, or None. branch: the guidance branch of the call, or None.
+        step: the timestep that the network was called with, one for each row where they differ, or None.
+        branch: the guidance branch that the network was called for, "cond" or "uncond", or None.
 
     >>> attention = AttentionMap(torch.tensor([[0.25], [0.75]]), "conv", torch.tensor([[0, 1], [0, 0]]), (2, 2))
     >>> attention.dense().squeeze()
@@ -35,7 +36,7 @@ class AttentionMap:
     edge_index: Tensor | None = None
     size: tuple[int, int] = (0, 0)
     flow: str = "source_to_target"
-    step: int | None = None
+    step: float | tuple[float, ...] | None = None
     branch: str | None = None
 
     def __post_init__(self) -> None:

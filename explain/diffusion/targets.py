@@ -175,7 +175,7 @@ class StepTarget(_DenoiserTarget):
             parts = zip(self.noised.split(self.draws), self.times.split(self.draws), strict=True)
             return torch.cat([self.predict(x, t) for x, t in parts])
 
-    def rows(self) -> Tensor:
+    def pixels(self) -> Tensor:
         """The pixels that the number is read from, as positions in ``[H * W]``."""
         return self.region.reshape(-1).nonzero().view(-1).cpu()
 
@@ -276,7 +276,12 @@ class TrajectoryTarget(_DenoiserTarget):
         return torch.stack(found)
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels"."""
+        """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels".
+
+        "patches" and "superpixels" of the first draw's sample are for reading attention; no game is played with them.
+        """
+        if kind in ("patches", "superpixels"):
+            return image_players(self.run()[0], kind, options)
         if kind == "labels":
             if self.label is None:
                 raise ValueError("there is no label to play with: give trajectory(label=...)")
@@ -293,7 +298,7 @@ class TrajectoryTarget(_DenoiserTarget):
         """The run of the first draw, to its sample."""
         return list(self._moments(self._full(), 1))[-1].after
 
-    def rows(self) -> Tensor:
+    def pixels(self) -> Tensor:
         """Every pixel, as positions in ``[H * W]``."""
         return torch.arange(int(self.shape[1]) * int(self.shape[2]))
 

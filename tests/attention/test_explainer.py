@@ -219,7 +219,7 @@ def test_players_that_attention_cannot_speak_of():
 
 
 def test_settings_are_checked_when_built():
-    with pytest.raises(ValueError, match="aggregate must be one of rollout, mean, last"):
+    with pytest.raises(ValueError, match="aggregate must be one of auto, rollout, mean, last"):
         Attention(aggregate="max")
     with pytest.raises(ValueError, match="residual must be"):
         Attention(residual=1.0)

@@ -1,0 +1,215 @@
+"""Where attention over an image looks: the true height and width of its tokens, and which tokens are the image's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from explain.attention.interception import Interception
+from explain.attention.maps import AttentionMap
+from explain.guard import random_states_kept
+from explain.types import Unsupported
+
+_MOVED = 1e-5  # relative change of a query or key from which on it follows the image
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An image ``size = (H, W)`` seen as cells of ``factor x factor`` pixels, smaller in the last row and column.
+
+    >>> Grid((4, 6), 2).shape, Grid((4, 6), 2).spread(torch.tensor([1.0, 0, 0, 0, 0, 0])).reshape(4, 6)[0]
+    ((2, 3), tensor([0.2500, 0.2500, 0.0000, 0.0000, 0.0000, 0.0000]))
+    """
+
+    size: tuple[int, int]
+    factor: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in cells, ``ceil(H / factor), ceil(W / factor)``."""
+        height, width = self.size
+        return -(-height // self.factor), -(-width // self.factor)
+
+    def cells(self) -> Tensor:
+        """The cell of each pixel, int64 ``[H * W]``."""
+        rows, columns = (torch.arange(length) // self.factor for length in self.size)
+        return (rows[:, None] * self.shape[1] + columns).reshape(-1)
+
+    def gather(self, pixels: Tensor) -> Tensor:
+        """The share of these pixels that lies in each cell, float64 ``[cells]``, summing to 1."""
+        return torch.bincount(self.cells()[pixels], minlength=self.shape[0] * self.shape[1]).double() / len(pixels)
+
+    def spread(self, shares: Tensor) -> Tensor:
+        """The shares of the cells, evenly over the pixels of each: ``[cells] -> [H * W]``, the sum as before."""
+        cells = self.cells()
+        return (shares / torch.bincount(cells))[cells]
+
+
+def grid_of(tokens: int, size: tuple[int, int]) -> Grid | None:
+    """The grid with ``ceil(H / f) * ceil(W / f) == tokens``, or None. There is never more than one height and width.
+
+    Where several ``f`` give it (an odd size), the one that divides the image, else a power of two, else the smallest.
+    """
+    height, width = size
+    found = [Grid(size, factor) for factor in range(1, max(size) + 1)]
+    found = [grid for grid in found if grid.shape[0] * grid.shape[1] == tokens]
+
+    def likeliest(grid: Grid) -> tuple[bool, bool, int]:
+        f = grid.factor
+        return bool(height % f or width % f), bool(f & (f - 1)), f
+
+    return min(found, key=likeliest, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The image's tokens among the positions of a map: ``positions [cells]``, row by row over ``grid``."""
+
+    positions: Tensor
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What each dense map of a network is about, found by moving the image and watching which tokens follow.
+
+    A layer whose keys stay looks at a text or a label, not at the image. Joint attention over image and text is told
+    apart at the first layer with so many tokens, before they have mixed. Tokens are taken row by row.
+
+    ``reasons``: why a map ``(module, queries, keys)`` is not one over the image, or None where it is. ``tokens``: the
+    image's tokens in sequences of each length.
+    """
+
+    reasons: dict[tuple[str, int, int], str | None]
+    tokens: dict[int, Tokens]
+
+    def reason(self, attention: AttentionMap) -> str | None:
+        """Why this map is left out, or None."""
+        if attention.edge_index is not None:
+            return "it runs along edges"
+        return self.reasons.get((attention.module, attention.queries, attention.keys), "the first pass had no such map")
+
+
+def image_layout(net: nn.Module, run: Callable[[], Any], size: tuple[int, int]) -> Layout:
+    """The layout of the maps that ``run`` makes ``net`` compute, from two passes with its first call's arguments.
+
+    Raises:
+        Unsupported: the network is not called with images ``[batch, C, H, W]`` of this size.
+    """
+    args, kwargs = _first_call(net, run)
+    images = [value for value in (*args, *kwargs.values()) if _is_image(value, size)]
+    if not images:
+        raise Unsupported(
+            f"attention over patches needs a network that is called with images [batch, channels, {size[0]}, {size[1]}]"
+        )
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(value: Any) -> Any:
+        if not _is_image(value, size):
+            return value
+        return value + torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+
+    before = _reads(net, args, kwargs)
+    after = _reads(net, tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()})
+    if [read.module for read in before] != [read.module for read in after]:
+        raise Unsupported("this network runs other attention layers for other images: its maps cannot be averaged")
+    return _told(before, after, len(images[0]), size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What one attention reads: ``queries [q, ...]`` and ``keys [k, ...]``, for this many rows of a batch."""
+
+    module: str
+    queries: Tensor
+    keys: Tensor
+    rows: int
+
+
+class _Reads(Interception):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.found: list[_Read] = []
+
+    def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
+        query, key = arguments["query"], arguments["key"]
+        heads = query.size(-3) if query.dim() > 3 else 1
+        rows = query[..., 0, 0].numel() // heads
+        self.found.append(_Read(self.parts[-1], query.movedim(-2, 0).flatten(1), key.movedim(-2, 0).flatten(1), rows))
+        return super().scaled_dot_product(arguments)
+
+    def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        query, key = arguments["query"], arguments["key"]  # [tokens, batch, width] or [tokens, width]
+        rows = query.size(1) if query.dim() == 3 else 1
+        self.found.append(_Read(self.parts[-1], query.flatten(1), key.flatten(1), rows))
+        return super().multi_head(arguments)
+
+
+def _reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Read]:
+    watch = _Reads(net)
+    with watch.opened(), torch.no_grad(), random_states_kept():
+        net(*args, **kwargs)
+    return watch.found
+
+
+def _told(before: list[_Read], after: list[_Read], rows: int, size: tuple[int, int]) -> Layout:
+    kinds: dict[tuple[str, int, int], tuple[bool, bool]] = {}
+    follows: dict[int, Tensor] = {}
+    for one, other in zip(before, after, strict=True):
+        queries, keys = _follow(one.queries, other.queries), _follow(one.keys, other.keys)
+        kinds[one.module, len(queries), len(keys)] = (one.rows == rows, bool(keys.any() and queries.any()))
+        for moved in (queries, keys):
+            if moved.any():
+                follows[len(moved)] = moved & follows.get(len(moved), moved)
+    tokens = {}
+    for count, moved in follows.items():
+        positions = moved.nonzero().view(-1).cpu()
+        grid = grid_of(len(positions), size)
+        if grid is not None:
+            tokens[count] = Tokens(positions, grid)
+
+    def reason(queries: int, keys: int, whole: bool, image: bool) -> str | None:
+        if not image:
+            return "its queries or keys do not follow the image"
+        if not whole:
+            return "it looks within parts of the image: its rows are not those of the batch"
+        if queries not in tokens or keys not in tokens:
+            return f"no downsampling of {size[0]}x{size[1]} pixels has its number of image tokens"
+        return None
+
+    return Layout({(name, q, k): reason(q, k, *kind) for (name, q, k), kind in kinds.items()}, tokens)
+
+
+def _follow(before: Tensor, after: Tensor) -> Tensor:
+    """Which tokens ``[n, ...]`` change, bool ``[n]``."""
+    change = (after.float() - before.float()).abs().amax(1)
+    return change > _MOVED * before.float().abs().max().clamp_min(1e-12)
+
+
+def _is_image(value: Any, size: tuple[int, int]) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 4 and value.shape[2:] == size
+
+
+class _Called(Exception):
+    """Ends a run at the network's first call."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args_, self.kwargs = args, kwargs
+
+
+def _first_call(net: nn.Module, run: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        raise _Called(args, kwargs)
+
+    handle = net.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except _Called as met:
+        return met.args_, met.kwargs
+    finally:
+        handle.remove()
+    raise Unsupported(f"the run never called {type(net).__name__} itself")
