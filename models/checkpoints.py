@@ -54,9 +54,9 @@ def trained(
         UserWarning: the checkpoint cannot be written; the model is trained all the same.
     """
     config = _config(kind, data, recipe, seed, sizes)
-    path = cache_folder(folder) / f"{kind.__name__}-{_digest(json.dumps(config).encode())[:16]}.safetensors"
+    path = cache_folder(folder) / f"{kind.__name__}-{digest(json.dumps(config).encode())[:16]}.safetensors"
     module = kind(data.num_features, int(data.y.max()) + 1, **sizes).to(data.x.dtype)
-    found = None if fresh else _read(path, config)
+    found = None if fresh else read(path, config)
     if found is not None:
         module.load_state_dict(found[0])
         return Trained(module.eval(), found[1], cached=True)
@@ -67,7 +67,7 @@ def trained(
         "gradient_norm": gradient_norm(module, data, recipe.weight_decay),
         "seconds": time.perf_counter() - started,
     }
-    _write(path, module.state_dict(), config, facts)
+    write(path, module.state_dict(), config, facts)
     return Trained(module, facts, cached=False)
 
 
@@ -85,40 +85,70 @@ def _config(kind: type[nn.Module], data: Data, recipe: Recipe, seed: int, sizes:
         "sizes": sizes,
         "recipe": asdict(recipe),
         "seed": seed,
-        "data": _digest(*parts),
-        "code": _digest(code.encode()),
+        "data": digest(*parts),
+        "code": digest(code.encode()),
         "torch": torch.__version__,
     }
 
 
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
+def digest(*parts: bytes) -> str:
+    """SHA-256 of these bytes, one after the other."""
+    found = hashlib.sha256()
     for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+        found.update(part)
+    return found.hexdigest()
 
 
 def _checksum(state: dict[str, Tensor]) -> str:
-    return _digest(*(name.encode() + state[name].cpu().contiguous().numpy().tobytes() for name in sorted(state)))
+    return digest(*(name.encode() + state[name].cpu().contiguous().numpy().tobytes() for name in sorted(state)))
 
 
-def _write(path: Path, state: dict[str, Tensor], config: dict[str, Any], facts: dict[str, Any]) -> None:
+def write(path: Path, state: dict[str, Tensor], config: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write weights, what they were trained from and how well, whole or not at all.
+
+    Warns:
+        UserWarning: the folder cannot be written.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     header = {"config": json.dumps(config), "facts": json.dumps(facts), "sha256": _checksum(state)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, safetensors.torch.save(state, metadata=header))
     except OSError as error:
-        warnings.warn(f"the checkpoint is not kept ({error}): point EXPLAIN_CACHE to a writable folder", stacklevel=3)
+        warnings.warn(
+            f"the checkpoint is not kept ({error}): point EXPLAIN_CACHE to a writable folder", stacklevel=3
+        )
 
 
-def _read(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def read(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Weights and facts, or None where the file is missing, damaged, or of another configuration."""
     try:
-        blob = path.read_bytes()
+        state, found, facts = load(path)
+    except (OSError, ValueError):
+        return None
+    return (state, facts) if found == json.loads(json.dumps(config)) else None
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Weights, configuration and facts of a file that `write` wrote. Nothing in it is run.
+
+    Raises:
+        ValueError: a pickle (such as torch.save writes), another format, cut short, or altered.
+        OSError: no such file, or it cannot be read.
+    """
+    blob = Path(path).read_bytes()
+    if blob.startswith((b"PK", b"\x80")) or Path(path).suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"):
+        raise ValueError(
+            f"{path} is a pickle, which can run any code when it is read, and is refused: save the weights as "
+            "safetensors (safetensors.torch.save_file(module.state_dict(), 'weights.safetensors'))"
+        )
+    try:
         state = safetensors.torch.load(blob)
         header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
-        fits = json.loads(header["config"]) == json.loads(json.dumps(config)) and header["sha256"] == _checksum(state)
-        return (state, json.loads(header["facts"])) if fits else None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        return None
+        config, facts = json.loads(header["config"]), json.loads(header["facts"])
+        whole = header["sha256"] == _checksum(state)
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint of these models ({error!r}): train again") from error
+    if not whole or not isinstance(config, dict) or not isinstance(facts, dict):
+        raise ValueError(f"{path} was altered after it was saved (its checksum does not fit): train again")
+    return state, config, facts

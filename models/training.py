@@ -121,6 +121,7 @@ class _Best:
     def __init__(self, patience: int | None) -> None:
         self.patience = patience
         self.loss, self.accuracy, self.waited = float("inf"), 0.0, 0
+        self.kept = (0.0, -float("inf"))  # accuracy, then loss, of the weights below
         self.weights: dict[str, Tensor] | None = None
 
     def enough(self, module: nn.Module, data: Data) -> bool:
@@ -130,8 +131,8 @@ class _Best:
             logits = module(data.x, data.edge_index)[data.val_mask]
         labels = data.y[data.val_mask]
         loss, accuracy = float(F.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
-        if accuracy > self.accuracy or (accuracy == self.accuracy and loss <= self.loss):
-            self.weights = copy.deepcopy(module.state_dict())
+        if (accuracy, -loss) > self.kept:
+            self.kept, self.weights = (accuracy, -loss), copy.deepcopy(module.state_dict())
         improved = loss < self.loss or accuracy > self.accuracy
         self.loss, self.accuracy = min(loss, self.loss), max(accuracy, self.accuracy)
         self.waited = 0 if improved else self.waited + 1
