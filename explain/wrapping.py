@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from explain.diffusion.model import DiffusionModel
     from explain.graph.model import GraphModel
     from explain.supervised.model import SupervisedModel
 
 ACCEPTED = (
     "explain.wrap takes a torch.nn.Module and, for a graph model, a torch_geometric Data, HeteroData, Dataset or list "
     "of Data; for a classifier or regressor on tables or images task='classification' or 'regression', and as data its "
-    "training set (inputs, labels), a Dataset, a DataLoader, or a background tensor"
+    "training set (inputs, labels), a Dataset, a DataLoader, or a background tensor; for a denoiser a diffusers "
+    "pipeline, or a module or function (x_t, t, label) with scheduler= (diffusers) or betas= ([T])"
+)
+STORED = (
+    "stored weights are not a model, and a pickle may run code while it is read: build the module, load its weights "
+    "from safetensors (module.load_state_dict(safetensors.torch.load_file(path))), and wrap the module"
 )
 
 
@@ -24,25 +35,36 @@ def wrap(
 ) -> SupervisedModel: ...
 @overload
 def wrap(model: nn.Module, data: Any, *, task: str | None = None, **options: Any) -> GraphModel: ...
+@overload
+def wrap(model: nn.Module | Callable[..., Any], *, scheduler: Any, **options: Any) -> DiffusionModel: ...
+@overload
+def wrap(model: nn.Module | Callable[..., Any], *, betas: Any, **options: Any) -> DiffusionModel: ...
+@overload
+def wrap(model: DiffusionPipeline, **options: Any) -> DiffusionModel: ...
 def wrap(
-    model: nn.Module, data: Any = None, *, task: str | None = None, **options: Any
-) -> GraphModel | SupervisedModel:
+    model: Any, data: Any = None, *, task: str | None = None, **options: Any
+) -> GraphModel | SupervisedModel | DiffusionModel:
     """A trained model, ready to be asked.
 
     Args:
-        model: the trained module, left exactly as it is.
+        model: the trained module, left exactly as it is; for denoisers also a diffusers pipeline or a function.
         data: graphs (torch_geometric ``Data``, ``HeteroData``, a dataset or list of them) for a graph model; otherwise
             the training set (``(inputs, labels)``, a Dataset or a DataLoader) or a background tensor ``[m, *shape]``.
         task: graphs: "node", "edge" or "graph", inferred when None. Otherwise "classification" or "regression".
-        options: those of `GraphModel` or `SupervisedModel`: ``weight_decay``, ``loss``, ...
+        options: those of `GraphModel`, `SupervisedModel` or `DiffusionModel` (``scheduler`` or ``betas`` make a module
+            or function a denoiser): ``weight_decay``, ``loss``, ...
 
     Raises:
-        TypeError: ``model`` is not a ``torch.nn.Module``, or data that no family knows.
+        TypeError: ``model`` is no module (a path, a pickle, a state dict, ...), or data that no family knows.
         ValueError: a task that does not go with the data.
 
     >>> wrap(nn.Linear(2, 3), task="classification").example(Tensor([0.0, 1.0])).players("features").names
     ('feature 0', 'feature 1')
     """
+    if isinstance(model, (str, bytes, bytearray, os.PathLike, io.IOBase, Mapping)):
+        raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: {STORED}")
+    if _is_pipeline(model) or {"scheduler", "betas"} & set(options):
+        return _denoiser(model, data, task, options)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: wrap its call in a torch.nn.Module")
     if _holds_graphs(data):
@@ -61,6 +83,27 @@ def wrap(
     if data is not None and not holds_examples(data):
         raise TypeError(f"{ACCEPTED}; got data of type {_name(data)}")
     return SupervisedModel(model, task=task, **({} if data is None else {"train": data}) | options)
+
+
+def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) -> DiffusionModel:
+    if task is not None:
+        raise ValueError(f"a denoiser has no task, got task={task!r}: it is asked by step(x0, t) or trajectory()")
+    if data is not None:
+        raise TypeError(
+            f"a denoiser takes no data, got {_name(data)}: give training images to Influence(train=(images, labels)), "
+            "reference images to step(..., reference=images)"
+        )
+    if isinstance(model, type) or not (_is_pipeline(model) or callable(model)):
+        raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}")
+    from explain.diffusion.model import DiffusionModel
+
+    return DiffusionModel(model, **options)
+
+
+def _is_pipeline(model: Any) -> bool:
+    """Whether this is a diffusers pipeline; its type is only looked up where something has imported diffusers."""
+    diffusers = sys.modules.get("diffusers")
+    return diffusers is not None and isinstance(model, diffusers.DiffusionPipeline)
 
 
 def _holds_graphs(data: Any) -> bool:

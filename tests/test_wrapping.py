@@ -1,7 +1,20 @@
 """wrap() asks the right family, and says what it accepts."""
 
+import io
+from pathlib import Path
+
 import pytest
 import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    UNet2DModel,
+)
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -10,6 +23,7 @@ from torch_geometric.datasets import KarateClub
 from torch_geometric.nn import GCN
 
 import explain
+from explain.diffusion.model import DiffusionModel
 from explain.graph.model import GraphModel
 from explain.supervised import SupervisedModel
 
@@ -79,3 +93,82 @@ def test_anything_else_is_told_what_is_accepted(model, data, task, error, got):
 def test_graphs_have_their_own_tasks(data):
     with pytest.raises(ValueError, match="these graphs have 'node', 'edge' or 'graph'"):
         explain.wrap(nn.Linear(3, 2), data, task="classification")
+
+
+def unet():
+    return UNet2DModel(8, 1, 1, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+                       down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+
+
+def dit():
+    return DiTTransformer2DModel(
+        2, 4, in_channels=2, num_layers=1, norm_num_groups=2, sample_size=8, num_embeds_ada_norm=10
+    )
+
+
+BETAS = torch.linspace(1e-4, 0.02, 10)
+
+
+@pytest.mark.parametrize("pipeline", [DDPMPipeline, DDIMPipeline])
+def test_a_pipeline_brings_its_network_and_its_schedule(pipeline):
+    made = pipeline(unet(), DDPMScheduler(20))
+    model = explain.wrap(made)
+    assert isinstance(model, DiffusionModel)
+    assert model.denoiser.net is made.unet
+    assert model.scheduler is made.scheduler
+    assert model.shape == (1, 8, 8)
+    assert model.step(torch.zeros(1, 8, 8), t=5, draws=1).value() < 0
+    assert model.trajectory(steps=2, payoff=lambda x: x.mean((1, 2, 3))).run().shape == (1, 1, 8, 8)
+    other = DDIMScheduler(30)
+    assert explain.wrap(made, scheduler=other).scheduler is other
+
+
+def test_a_dit_pipeline():
+    made = DiTPipeline(
+        dit(), AutoencoderKL(block_out_channels=(4,), norm_num_groups=4, latent_channels=2), DDIMScheduler()
+    )
+    model = explain.wrap(made, null=10)
+    assert model.denoiser.net is made.transformer
+    step = model.step(torch.zeros(2, 8, 8), t=5, label=3, draws=1, guidance=2.0)
+    assert step.run().shape == (1, 2, 8, 8)
+    assert len(step.players("patches")) == 16
+
+
+def test_a_module_or_a_function_with_a_schedule_is_a_denoiser():
+    scheduler = DDIMScheduler(10)
+    net = unet()
+    model = explain.wrap(net, scheduler=scheduler, weight_decay=0.1)
+    assert (type(model), model.scheduler, model.weight_decay) == (DiffusionModel, scheduler, 0.1)
+    assert model.denoiser.net is net
+    model = explain.wrap(lambda x, t: 0 * x, betas=BETAS, shape=(1, 4, 4))
+    assert model.process.steps == 10
+    assert model.step(torch.ones(1, 4, 4), t=5, payoff="norm").value() == 0
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["model.safetensors", Path("model.pt"), b"\x80\x04", io.BytesIO(b"\x80\x04"), unet().state_dict()],
+    ids=["string", "path", "bytes", "file", "state dict"],
+)
+@pytest.mark.parametrize("options", [{}, {"betas": BETAS}, {"task": "classification"}])
+def test_stored_weights_are_refused_with_the_way_to_load_them(stored, options):
+    with pytest.raises(TypeError, match=r"a pickle may run code .*safetensors\.torch\.load_file"):
+        explain.wrap(stored, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "message"),
+    [
+        (unet(), {}, ValueError, r"for a denoiser .* scheduler= \(diffusers\) or betas="),
+        (3, {"betas": BETAS}, TypeError, "for a denoiser .* got a model of type builtins.int"),
+        (UNet2DModel, {"betas": BETAS}, TypeError, "got a model of type builtins.type"),
+        (unet(), {"betas": BETAS, "scheduler": DDIMScheduler()}, TypeError, "the noise schedule once"),
+        (unet(), {"betas": BETAS, "task": "classification"}, ValueError, "a denoiser has no task"),
+        (unet(), {"betas": BETAS, "data": X}, TypeError, r"Influence\(train=\(images, labels\)\)"),
+        (unet(), {"scheduler": "ddpm"}, TypeError, "must be a diffusers scheduler .* got str"),
+        (unet(), {"scheduler": DDIMScheduler}, TypeError, "got the class DDIMScheduler"),
+    ],
+)
+def test_what_a_denoiser_needs_is_said(model, options, error, message):
+    with pytest.raises(error, match=message):
+        explain.wrap(model, **options)

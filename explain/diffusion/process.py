@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -138,9 +139,12 @@ def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
 
     Raises:
         ValueError: the scheduler predicts something else than ``prediction_type``, or something unknown.
-        TypeError: a scheduler without a Gaussian process.
+        TypeError: no diffusers scheduler, or one without a Gaussian process.
     """
-    config = scheduler.config
+    config = getattr(scheduler, "config", None)
+    if not isinstance(config, Mapping) or not hasattr(scheduler, "step"):
+        got = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else type(scheduler).__name__
+        raise TypeError(f"scheduler must be a diffusers scheduler such as DDIMScheduler(1000), got {got}")
     steps = int(config.get("num_train_timesteps", 0))
     flow = "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction"
     declared: Any = "flow_prediction" if flow else config.get("prediction_type", "epsilon")
