@@ -18,14 +18,14 @@ class ConjugateGradient:
     """Conjugate gradients (Hestenes and Stiefel 1952), all columns of ``b`` in one product a step.
 
     Args:
-        tolerance: stops once ``|A x - b| <= tolerance |b|`` for every column.
+        tolerance: stops once ``|A x - b| <= tolerance |b|`` for every column; no finer than the model's own precision.
         max_iterations: the most steps; the residual then says how far it came.
 
     Raises:
         ValueError: a setting that is not positive.
     """
 
-    tolerance: float = 1e-5
+    tolerance: float = 1e-6
     max_iterations: int = 1000
 
     name = "cg"
@@ -43,10 +43,11 @@ class ConjugateGradient:
             Indefinite: a direction of negative curvature was met.
         """
         b = b.double()
+        tolerance = max(self.tolerance, torch.finfo(A.theta.dtype).eps)
         x, r, d = torch.zeros_like(b), b.clone(), b.clone()
         rr, steps = (r * r).sum(0), 0
         for _ in tqdm(range(self.max_iterations), desc="cg", disable=not progress, leave=False):
-            active = rr > (self.tolerance**2) * (b * b).sum(0)
+            active = rr > tolerance**2 * (b * b).sum(0)
             if not active.any():
                 break
             Ad = A @ d
@@ -60,4 +61,4 @@ class ConjugateGradient:
             d = torch.where(active, r + rr / before * d, d)
             steps += 1
         true = residual(A, x, b)
-        return Solution(x, true, steps, checks={"converged": relative(r, b) <= self.tolerance})
+        return Solution(x, true, steps, checks={"converged": relative(r, b) <= tolerance})

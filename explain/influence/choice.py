@@ -60,7 +60,7 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
         f"the model is not at a minimum of its training loss: the Hessian's smallest eigenvalue is "
         f"{spectrum.smallest:.3g} (largest {spectrum.largest:.3g}). Inverted instead: {chosen.A.name} with damping "
         f"{chosen.A.damping:.3g}; compare with some retrainings before relying on it",
-        stacklevel=5,
+        stacklevel=4,
     )
     return chosen
 

@@ -41,7 +41,7 @@ class Influence(Explainer):
 
     The answer has ``parts["learned"]``, ``["structural"]`` (zero: no example is an input of the others here) and
     ``["self_loss"]``, each example's own loss, and ``checks`` with the true residual of the solution, both ends of the
-    spectrum and the gradient of the trained loss. ``error`` is LiSSA's, of its sampling and of the steps it did not take;
+    spectrum and the gradient of the trained loss. ``error`` is LiSSA's, of its sampling and of the steps not taken;
     None for the others.
 
     Raises:
