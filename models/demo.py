@@ -196,7 +196,7 @@ def write(answers: list[Answer], comparisons: dict[tuple[str, str], explain.Comp
     for (model, kind), comparison in comparisons.items():
         _picture(comparison.plot().figure, out / f"agreement-{model.lower()}-{kind}.png")
     overview = _overview(answers, comparisons)
-    explain.report.report(
+    explain.report.write(
         [answer.explanation for answer in answers],
         out / "report.html",
         title=title,

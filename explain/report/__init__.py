@@ -1,5 +1,5 @@
 """Explanations as one self-contained HTML page."""
 
-from explain.report.page import report
+from explain.report.page import write
 
-__all__ = ["report"]
+__all__ = ["write"]

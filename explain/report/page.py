@@ -32,7 +32,7 @@ class Image(NamedTuple):
     png: str
 
 
-def report(
+def write(
     explanations: Explanation | Sequence[Explanation],
     path: str | os.PathLike[str],
     title: str = "Explanations",

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from explain.comparison import compare
 from explain.explanation import Explanation
-from explain.report import report
+from explain.report import write
 from explain.types import Players
 
 
@@ -52,12 +52,12 @@ def test_comparisons_go_by_their_headings_and_a_single_pair_needs_no_picture(tmp
     first, second = edges(), edges([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], method="Lime")
     third = edges([3.0, 2.0, 1.0, 4.0, 5.0, 6.0, 7.0], method="Gradient")
     named = {"On the first model": compare(first, second), "On the second model": compare(first, second, third)}
-    page = read(report(first, tmp_path / "it.html", comparisons=named))
+    page = read(write(first, tmp_path / "it.html", comparisons=named))
     text = " ".join(page.texts)
     assert all(heading in text for heading in named)
     assert len(page.named("img")) == 2 + 3
     assert (
-        " ".join(read(report(first, tmp_path / "it.html", comparisons=named.popitem()[1])).texts).count("Agreement")
+        " ".join(read(write(first, tmp_path / "it.html", comparisons=named.popitem()[1])).texts).count("Agreement")
         == 1
     )
 
@@ -65,7 +65,7 @@ def test_comparisons_go_by_their_headings_and_a_single_pair_needs_no_picture(tmp
 def test_the_page_holds_every_picture_check_and_setting(tmp_path):
     other, more = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [3.0, 2.0, 1.0, 4.0, 5.0, 6.0, 7.0]
     told = [edges(), edges(other, method="Lime", checks={"r2": 0.75}), edges(more, method="Gradient"), nodes()]
-    path = report(told, tmp_path / "it.html", "My graph", compare(*told[:3], k=2), {"Accuracy": Figure()})
+    path = write(told, tmp_path / "it.html", "My graph", compare(*told[:3], k=2), {"Accuracy": Figure()})
     page = read(path)
     assert page.open == []
     text = " ".join(page.texts)
@@ -82,7 +82,7 @@ def test_the_page_holds_every_picture_check_and_setting(tmp_path):
 
 
 def test_nothing_is_loaded_or_run(tmp_path):
-    page = read(report(edges(), tmp_path / "it.html"))
+    page = read(write(edges(), tmp_path / "it.html"))
     assert not {"script", "link", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes), tag
@@ -105,7 +105,7 @@ def test_what_it_is_told_is_escaped_everywhere(tmp_path):
     ]  # fmt: skip
     with pytest.warns(UserWarning, match="removal"):
         compared = compare(*told, resamples=0)
-    page = read(report(told, tmp_path / "it.html", EVIL, compared, {EVIL: Figure()}))
+    page = read(write(told, tmp_path / "it.html", EVIL, compared, {EVIL: Figure()}))
     assert not page.named("script")
     assert all(not any(name.startswith("on") for name in attributes) for _, attributes in page.tags)
     assert all("src" not in attributes or attributes["src"].startswith("data:") for _, attributes in page.tags)
@@ -114,28 +114,28 @@ def test_what_it_is_told_is_escaped_everywhere(tmp_path):
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_kind_of_players_has_a_page(tmp_path, kind):
-    assert read(report(EVERY[kind](), tmp_path / "it.html")).named("img")
+    assert read(write(EVERY[kind](), tmp_path / "it.html")).named("img")
 
 
 def test_attention_maps_and_helpful_examples_are_shown_too(tmp_path):
     maps = {"attention.0": torch.rand(1, 2, 3, 3), "attention.1": torch.rand(1, 2, 3, 3)}
-    text = " ".join(read(report(edges(parts=maps), tmp_path / "it.html")).texts)
+    text = " ".join(read(write(edges(parts=maps), tmp_path / "it.html")).texts)
     assert "attention of layer 1" in text
-    assert "most helpful" in " ".join(read(report(EVERY["train"](), tmp_path / "it.html")).texts)
+    assert "most helpful" in " ".join(read(write(EVERY["train"](), tmp_path / "it.html")).texts)
 
 
 def test_figures_come_in_three_ways(tmp_path):
     ax = Figure().add_subplot()
-    path = report(edges(), tmp_path / "it.html", figures={"axes": ax, "figure": ax.figure})
+    path = write(edges(), tmp_path / "it.html", figures={"axes": ax, "figure": ax.figure})
     png = base64.b64decode(read(path).named("img")[0]["src"].split(",")[1])
-    report(edges(), path, figures={"bytes": png})
+    write(edges(), path, figures={"bytes": png})
     for wrong in (b"GIF89a", "path.png"):
         with pytest.raises(ValueError, match="PNG"):
-            report(edges(), path, figures={"it": wrong})
+            write(edges(), path, figures={"it": wrong})
 
 
 def test_a_failed_report_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch):
-    path = report(edges(), tmp_path / "it.html", "old")
+    path = write(edges(), tmp_path / "it.html", "old")
     before = path.read_bytes()
 
     def full(*_args):
@@ -143,9 +143,9 @@ def test_a_failed_report_leaves_the_old_page_and_nothing_else(tmp_path, monkeypa
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space"):
-        report(edges(), path, "new")
+        write(edges(), path, "new")
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["it.html"]
     with pytest.raises(ValueError, match="at least one"):
-        report([], path)
+        write([], path)
     assert plt.get_fignums() == []
