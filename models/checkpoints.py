@@ -9,9 +9,10 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -31,6 +32,15 @@ class Trained:
     module: nn.Module
     facts: dict[str, Any]
     cached: bool
+
+
+class Kept(NamedTuple):
+    """Weights and facts, whether they came from the cache, and the file that holds them."""
+
+    state: dict[str, Tensor]
+    facts: dict[str, Any]
+    cached: bool
+    path: Path
 
 
 def trained(
@@ -54,21 +64,43 @@ def trained(
         UserWarning: the checkpoint cannot be written; the model is trained all the same.
     """
     config = _config(kind, data, recipe, seed, sizes)
-    path = cache_folder(folder) / f"{kind.__name__}-{digest(json.dumps(config).encode())[:16]}.safetensors"
     module = kind(data.num_features, int(data.y.max()) + 1, **sizes).to(data.x.dtype)
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        train(module, data, recipe, seed=seed, progress=progress)
+        facts = {
+            "test_accuracy": accuracy(module, data, data.test_mask),
+            "gradient_norm": gradient_norm(module, data, recipe.weight_decay),
+        }
+        return module.state_dict(), facts
+
+    found = kept(kind.__name__, config, make, folder=folder, fresh=fresh)
+    module.load_state_dict(found.state)
+    return Trained(module.eval(), found.facts, found.cached)
+
+
+def kept(
+    name: str,
+    config: dict[str, Any],
+    make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    fresh: bool = False,
+) -> Kept:
+    """What ``make() -> (weights, facts)`` once made of this configuration, or makes now; its seconds are a fact too.
+
+    Warns:
+        UserWarning: the checkpoint cannot be written.
+    """
+    path = cache_folder(folder) / f"{name}-{digest(json.dumps(config).encode())[:16]}.safetensors"
     found = None if fresh else read(path, config)
     if found is not None:
-        module.load_state_dict(found[0])
-        return Trained(module.eval(), found[1], cached=True)
+        return Kept(*found, cached=True, path=path)
     started = time.perf_counter()
-    train(module, data, recipe, seed=seed, progress=progress)
-    facts = {
-        "test_accuracy": accuracy(module, data, data.test_mask),
-        "gradient_norm": gradient_norm(module, data, recipe.weight_decay),
-        "seconds": time.perf_counter() - started,
-    }
-    write(path, module.state_dict(), config, facts)
-    return Trained(module, facts, cached=False)
+    state, facts = make()
+    facts = {**facts, "seconds": time.perf_counter() - started}
+    write(path, state, config, facts)
+    return Kept(state, facts, cached=False, path=path)
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -115,9 +147,7 @@ def write(path: Path, state: dict[str, Tensor], config: dict[str, Any], facts: d
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, safetensors.torch.save(state, metadata=header))
     except OSError as error:
-        warnings.warn(
-            f"the checkpoint is not kept ({error}): point EXPLAIN_CACHE to a writable folder", stacklevel=3
-        )
+        warnings.warn(f"the checkpoint is not kept ({error}): point EXPLAIN_CACHE to a writable folder", stacklevel=3)
 
 
 def read(path: Path, config: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -93,3 +93,26 @@ def test_the_cache_goes_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     assert cache_folder(tmp_path / "here") == tmp_path / "here"
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_a_pickle_is_refused(tmp_path, name):
+    torch.save({"w": torch.ones(1)}, tmp_path / name)
+    with pytest.raises(ValueError, match=r"is a pickle.*save the weights as safetensors"):
+        checkpoints.load(tmp_path / name)
+
+
+def test_another_safetensors_file_is_refused(tmp_path):
+    safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="not a whole checkpoint of these models"):
+        checkpoints.load(tmp_path / "other.safetensors")
+
+
+def test_an_altered_file_is_refused(club, tmp_path):
+    make(club, tmp_path)
+    (path,) = tmp_path.iterdir()
+    blob = bytearray(path.read_bytes())
+    blob[-1] ^= 1
+    path.write_bytes(blob)
+    with pytest.raises(ValueError, match="altered"):
+        checkpoints.load(path)
