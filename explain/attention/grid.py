@@ -77,8 +77,9 @@ class Tokens:
 class Layout:
     """What each dense map of a network is about, found by moving the image and watching which tokens follow.
 
-    A layer whose keys stay looks at a text or a label, not at the image. Joint attention over image and text is told
-    apart at the first layer with so many tokens, before they have mixed. Tokens are taken row by row.
+    A layer whose keys and values stay looks at a text or a label, not at the image. In joint attention over image and
+    text they are told apart at the first layer with so many tokens, before they have mixed. The image's tokens are
+    taken to lie row by row.
 
     ``reasons``: why a map ``(module, queries, keys)`` is not one over the image, or None where it is. ``tokens``: the
     image's tokens in sequences of each length.
@@ -122,11 +123,12 @@ def image_layout(net: nn.Module, run: Callable[[], Any], size: tuple[int, int]) 
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What one attention reads: ``queries [q, ...]`` and ``keys [k, ...]``, for this many rows of a batch."""
+    """What one attention reads: ``queries [q, ...]``, ``keys`` and ``values [k, ...]``, for ``rows`` of a batch."""
 
     module: str
     queries: Tensor
     keys: Tensor
+    values: Tensor
     rows: int
 
 
@@ -136,16 +138,16 @@ class _Reads(Interception):
         self.found: list[_Read] = []
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
-        query, key = arguments["query"], arguments["key"]
-        heads = query.size(-3) if query.dim() > 3 else 1
-        rows = query[..., 0, 0].numel() // heads
-        self.found.append(_Read(self.parts[-1], query.movedim(-2, 0).flatten(1), key.movedim(-2, 0).flatten(1), rows))
+        query = arguments["query"]
+        q, k, v = (arguments[name].movedim(-2, 0).flatten(1) for name in ("query", "key", "value"))
+        rows = query[..., 0, 0].numel() // (query.size(-3) if query.dim() > 3 else 1)
+        self.found.append(_Read(self.parts[-1], q, k, v, rows))
         return super().scaled_dot_product(arguments)
 
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        query, key = arguments["query"], arguments["key"]  # [tokens, batch, width] or [tokens, width]
-        rows = query.size(1) if query.dim() == 3 else 1
-        self.found.append(_Read(self.parts[-1], query.flatten(1), key.flatten(1), rows))
+        query = arguments["query"]  # [tokens, batch, width] or [tokens, width]
+        q, k, v = (arguments[name].flatten(1) for name in ("query", "key", "value"))
+        self.found.append(_Read(self.parts[-1], q, k, v, query.size(1) if query.dim() == 3 else 1))
         return super().multi_head(arguments)
 
 
@@ -160,7 +162,10 @@ def _told(before: list[_Read], after: list[_Read], rows: int, size: tuple[int, i
     kinds: dict[tuple[str, int, int], tuple[bool, bool]] = {}
     follows: dict[int, Tensor] = {}
     for one, other in zip(before, after, strict=True):
-        queries, keys = _follow(one.queries, other.queries), _follow(one.keys, other.keys)
+        queries = _follow(one.queries, other.queries)
+        keys = _follow(one.keys, other.keys) | _follow(one.values, other.values)
+        if not queries.any() and len(queries) == len(keys):  # the same tokens, which look by their place alone
+            queries = keys
         kinds[one.module, len(queries), len(keys)] = (one.rows == rows, bool(keys.any() and queries.any()))
         for moved in (queries, keys):
             if moved.any():
