@@ -14,7 +14,7 @@ lint: .venv/dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-notebooks: .venv/dev  ## run every notebook at full size, in place
+notebooks: .venv/dev  ## run every notebook at full size; executed copies go to demo/notebooks
 	.venv/bin/python -m tests.run_notebooks
 
 .venv/bin/python:
