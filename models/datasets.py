@@ -63,6 +63,18 @@ class Images(NamedTuple):
     labels: Tensor
 
 
+def images(data: str) -> tuple[Images, Images]:
+    """`digits` or `mnist`: the part that generators learn from, and the part held out from them.
+
+    Raises:
+        ValueError: other data. FileNotFoundError: MNIST is not at hand.
+    """
+    known = {"digits": digits, "mnist": mnist}
+    if data not in known:
+        raise ValueError(f"data must be one of {', '.join(known)}, got {data!r}")
+    return known[data]()
+
+
 def digits() -> tuple[Images, Images]:
     """Handwritten digits, 8 x 8 (Alpaydin and Kaynak 1998): 1198 to learn from, and 599 others held out.
 
@@ -86,17 +98,17 @@ def mnist(root: str | os.PathLike[str] | None = None) -> tuple[Images, Images]:
     """
     names = [f"t10k-{what}-ubyte.gz" for what in ("images-idx3", "labels-idx1")]
     raw = _raw_folder(root, "MNIST", names, _LECUN)
-    images, labels = (_idx(raw / name) for name in names)
-    if images.shape != (10_000, 28, 28) or labels.shape != (10_000,):
-        raise ValueError(f"{raw} must hold 10000 digits of 28 x 28, got {images.shape} and {labels.shape}")
-    return _split(torch.tensor(images[:, None], dtype=torch.float32) / 255, torch.tensor(labels).long())
+    found, labels = (_idx(raw / name) for name in names)
+    if found.shape != (10_000, 28, 28) or labels.shape != (10_000,):
+        raise ValueError(f"{raw} must hold 10000 digits of 28 x 28, got {found.shape} and {labels.shape}")
+    return _split(torch.tensor(found[:, None], dtype=torch.float32) / 255, torch.tensor(labels).long())
 
 
 def _split(brightness: Tensor, labels: Tensor) -> tuple[Images, Images]:
     """Brightness from 0 to 1 as images, in a fixed random order: two thirds, and the rest."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    images, labels, count = (2 * brightness - 1)[order], labels[order], round(len(order) * 2 / 3)
-    return Images(images[:count], labels[:count]), Images(images[count:], labels[count:])
+    scaled, labels, count = (2 * brightness - 1)[order], labels[order], round(len(order) * 2 / 3)
+    return Images(scaled[:count], labels[:count]), Images(scaled[count:], labels[count:])
 
 
 def _idx(path: Path) -> np.ndarray:
