@@ -99,4 +99,5 @@ class TrajectoryCoalitions:
         """Values of these coalitions."""
         present = torch.cat([masks.cpu(), torch.ones(len(masks), 1, dtype=torch.bool)], 1)[:, self.owner]
         off = 1.0 if self.players.kind == "guidance" else 0.0
-        return self.target.numbers(torch.where(present, float(self.target.guidance), off))
+        with torch.no_grad():
+            return self.target.numbers(torch.where(present, float(self.target.guidance), off))

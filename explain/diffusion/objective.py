@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,19 +17,22 @@ from explain.types import Parameters, Players
 
 if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
-    from explain.diffusion.targets import StepTarget
 
 _GALLERY = 5_000  # more training images than this are not kept for pictures
 
 
-def objective(target: StepTarget, train: Any, remove: str = "labels") -> TrainingObjective:
+def objective(
+    model: DiffusionModel, image: Tensor, measured: Callable[[Parameters], Tensor], train: Any, remove: str = "labels"
+) -> TrainingObjective:
     """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 + weight_decay/2 |theta|^2``.
 
     ``wanted`` is what the model was trained to predict (noise, image or v). The ``K`` draws of step and noise are fixed
     and shared by all images: steps spread evenly over the schedule, noise from a seed, so that the loss is a function.
 
     Args:
-        target: the number in question.
+        model: the denoiser and its process.
+        image: any image like the training images, ``[C, H, W]``.
+        measured: ``params -> scalar``, the number in question.
         train: images ``[n, C, H, W]``, or ``(images, labels [n])``, a Dataset or a DataLoader of such pairs.
         remove: "labels": an image leaves the loss.
 
@@ -37,12 +41,10 @@ def objective(target: StepTarget, train: Any, remove: str = "labels") -> Trainin
     """
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (an image leaves the training loss), got {remove!r}')
-    model = target.model
     images, labels = _examples(train)
-    if images.dim() != 4 or images.shape[1:] != target.image.shape or not len(images):
-        size = ", ".join(map(str, target.image.shape))
+    if images.dim() != 4 or images.shape[1:] != image.shape or not len(images):
+        size = ", ".join(map(str, image.shape))
         raise ValueError(f"training images must be [n, {size}], got {list(images.shape)}")
-    image = target.image
     images = images.to(image)
     times, noise = draws(model, image)
 
@@ -65,7 +67,7 @@ def objective(target: StepTarget, train: Any, remove: str = "labels") -> Trainin
 
     def number(params: Parameters) -> Tensor:
         with sdpa_kernel(SDPBackend.MATH):
-            return target.numbers(target.noised[None], params=params)[0]
+            return measured(params)
 
     players = Players("train", torch.arange(len(images)), _names(labels, len(images)), None, _gallery(images, labels))
     positions = torch.arange(len(images), device=images.device)

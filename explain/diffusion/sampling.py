@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import Condition
+from explain.types import Parameters
 
 if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
@@ -68,7 +69,13 @@ class Moment(NamedTuple):
 
 
 def run(
-    model: DiffusionModel, start: Tensor, seeds: list[int], weights: Tensor, condition: Condition, null: Condition
+    model: DiffusionModel,
+    start: Tensor,
+    seeds: list[int],
+    weights: Tensor,
+    condition: Condition,
+    null: Condition,
+    params: Parameters | None = None,
 ) -> Iterator[Moment]:
     """A sampling run of every row with its own guidance weights, on a fresh copy of the scheduler.
 
@@ -79,6 +86,7 @@ def run(
         weights: guidance weights ``[n, steps]``.
         condition: the label or embedding.
         null: its absence.
+        params: other parameters of the denoiser.
 
     Rows that have met the same seed and the same weights so far are one row to the network.
     """
@@ -87,12 +95,13 @@ def run(
     options = _noise_options(scheduler, seeds)
     x = start * getattr(scheduler, "init_noise_sigma", 1.0)
     history = torch.unique(torch.tensor(seeds, device=x.device), return_inverse=True)[1]
+    denoiser = model.denoiser.with_parameters(params)
     calls = _calls_of_steps(scheduler, weights.size(1))
     for i, t in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         step = calls[i]
         weight = weights[:, step].to(x.device)
-        prediction = guided(model.denoiser, scaled, t.to(x.device).expand(len(x)), condition, null, weight, history)
+        prediction = guided(denoiser, scaled, t.to(x.device).expand(len(x)), condition, null, weight, history)
         after = scheduler.step(prediction, t, x, **options, return_dict=True).prev_sample
         history = torch.unique(torch.stack([history.double(), weight.double()]), dim=1, return_inverse=True)[1]
         yield Moment(step, t, scaled, prediction, after)

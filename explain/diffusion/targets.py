@@ -181,7 +181,11 @@ class StepTarget(_DenoiserTarget):
 
     def objective(self, train: Any = None, remove: str = "labels") -> Objective:
         """How the number hangs on the training images, ``train=(images, labels)``."""
-        return objective(self, train, remove)
+        return objective(self.model, self.image, self.measured, train, remove)
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        return self.numbers(self.noised[None], params=params)[0]
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""
@@ -237,36 +241,40 @@ class TrajectoryTarget(_DenoiserTarget):
     @cached_property
     def timesteps(self) -> list[float]:
         """The timestep of each step, first to last."""
-        return [float(moment.t) for moment in _firsts(self._moments(self._full()[:1], 1))]
+        with torch.no_grad():
+            return [float(moment.t) for moment in _firsts(self._moments(self._full(), 1))]
 
     def _full(self) -> Tensor:
         return torch.full((1, self.steps), float(self.guidance))
 
-    def _moments(self, weights: Tensor, draws: int | None = None) -> Iterator[Moment]:
+    def _moments(self, weights: Tensor, draws: int | None = None, params: Parameters | None = None) -> Iterator[Moment]:
         """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws."""
         draws = draws or self.draws
         start = self.start[:draws].repeat(len(weights), 1, 1, 1)
         rows = weights.repeat_interleave(draws, 0)
-        with torch.no_grad(), evaluating(self.module):
-            yield from run(self.model, start, self.seeds[:draws] * len(weights), rows, self.condition, self.null)
+        with evaluating(self.module):
+            yield from run(
+                self.model, start, self.seeds[:draws] * len(weights), rows, self.condition, self.null, params
+            )
 
-    def numbers(self, weights: Tensor) -> Tensor:
+    def numbers(self, weights: Tensor, params: Parameters | None = None) -> Tensor:
         """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``."""
         samples = None
-        for moment in self._moments(weights):
+        for moment in self._moments(weights, params=params):
             samples = moment.after
         assert samples is not None  # at least one step
-        with torch.no_grad():
-            values = self.payoff(samples)
+        values = self.payoff(samples)
         if not isinstance(values, Tensor) or values.shape != samples.shape[:1]:
             got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"payoff must give one number a sample, [{len(samples)}], got {got}")
         return values.double().view(len(weights), -1).mean(1)
 
+    @torch.no_grad()
     def value(self) -> float:
         """The number of the run as asked for."""
         return float(self.numbers(self._full()))
 
+    @torch.no_grad()
     def images(self) -> Tensor:
         """The clean image that the first draw's run foresees at each step, ``[steps, C, H, W]``."""
         process = self.model.process
@@ -294,6 +302,7 @@ class TrajectoryTarget(_DenoiserTarget):
         """Values of coalitions of steps, guidance or the label."""
         return TrajectoryCoalitions(self, self._resolved(players)).game()
 
+    @torch.no_grad()
     def run(self) -> Tensor:
         """The run of the first draw, to its sample."""
         return list(self._moments(self._full(), 1))[-1].after
@@ -301,6 +310,14 @@ class TrajectoryTarget(_DenoiserTarget):
     def pixels(self) -> Tensor:
         """Every pixel, as positions in ``[H * W]``."""
         return torch.arange(int(self.shape[1]) * int(self.shape[2]))
+
+    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+        """How the number hangs on the training images, back through the whole run (a differentiable scheduler)."""
+        return objective(self.model, self.start[0], self.measured, train, remove)
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        return self.numbers(self._full(), params)[0]
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

@@ -1,0 +1,82 @@
+"""The denoising loss of training images is the one that was trained, and the number moves with the parameters."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from diffusion_cases import STEPS, digits_like, tiny_net, tiny_unet
+from torch.utils.data import DataLoader, TensorDataset
+
+from explain.diffusion.model import DiffusionModel
+from explain.diffusion.objective import draws
+
+
+@pytest.fixture
+def model():
+    return DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=6)
+
+
+@pytest.fixture
+def train():
+    return digits_like(5, seed=2), torch.tensor([1, 0, 3, 3, 9])
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_the_loss_of_each_image(train, prediction):
+    scheduler = DDIMScheduler(STEPS, clip_sample=False, prediction_type=prediction)
+    model = DiffusionModel(tiny_net(), scheduler=scheduler, null=10, draws=6)
+    objective = model.step(digits_like()[0], t=20, label=3).objective(train)
+    times, noise = draws(model, digits_like()[0])
+    assert times.tolist() == [8, 25, 41, 58, 75, 91]
+    found = objective.train_loss(objective.params, torch.tensor([3, 1]))
+    for i, loss in zip((3, 1), found, strict=True):
+        expected = 0.0
+        for t, e in zip(times, noise, strict=True):
+            a, s = scheduler.alphas_cumprod[t].sqrt(), (1 - scheduler.alphas_cumprod[t]).sqrt()
+            x0 = train[0][i]
+            out = model.denoiser.net((a * x0 + s * e)[None], t[None], train[1][i : i + 1]).sample[0]
+            wanted = {"epsilon": e, "sample": x0, "v_prediction": a * e - s * x0}[prediction]
+            expected += float(((out - wanted) ** 2).mean().detach()) / 6
+        assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ways_to_give_training_images(model, train):
+    step = model.step(digits_like()[0], t=20, label=3)
+    first = step.objective(train)
+    batch = torch.arange(5)
+    for other in (TensorDataset(*train), DataLoader(TensorDataset(*train), batch_size=2)):
+        found = step.objective(other)
+        torch.testing.assert_close(found.train_loss(found.params, batch), first.train_loss(first.params, batch))
+    assert first.players.names[4] == "image 4 (9)"
+    assert first.players.geometry["images"].shape == (5, 1, 8, 8)
+
+
+def test_wrong_training_images(model, train):
+    step = model.step(digits_like()[0], t=20, label=3)
+    with pytest.raises(ValueError, match="which images was the model trained on"):
+        step.objective()
+    with pytest.raises(ValueError, match=r"training images must be \[n, 1, 8, 8\]"):
+        step.objective((torch.zeros(3, 1, 4, 4), torch.zeros(3)))
+    with pytest.raises(ValueError, match="remove must be"):
+        step.objective(train, remove="pixels")
+
+
+@pytest.mark.parametrize("question", ["step", "trajectory"])
+def test_the_number_moves_as_its_gradient_says(train, question):
+    model = DiffusionModel(tiny_unet().double(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=2)
+    if question == "step":
+        target = model.step(digits_like()[0], t=20, label=3, guidance=2.0)
+    else:
+        target = model.trajectory(3, steps=3, guidance=2.0, payoff=lambda x: x.square().mean((1, 2, 3)))
+    objective = target.objective(train)
+    params = objective.params
+    assert float(objective.measurement(params)) == pytest.approx(target.value(), rel=1e-9)
+    name = "net.conv_in.weight"
+    direction = torch.randn(params[name].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def moved(amount):
+        return objective.measurement({**params, name: params[name] + amount * direction})
+
+    amount = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(moved(amount), amount)
+    difference = (moved(torch.tensor(1e-5)) - moved(torch.tensor(-1e-5))) / 2e-5
+    assert float(slope) == pytest.approx(float(difference), rel=1e-4)
