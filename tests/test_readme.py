@@ -1,0 +1,85 @@
+"""What the README shows runs, also beside a models.py of the reader's own, and what it points to is there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import explain
+from explain.types import Game, Players, Target
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("own_models", [False, True])
+def test_the_example_runs_anywhere(tmp_path, own_models):
+    if own_models:
+        (tmp_path / "models.py").write_text("raise RuntimeError('a reader keeps models of their own here')\n")
+    (tmp_path / "example.py").write_text(EXAMPLE, encoding="utf-8")
+    command = [sys.executable, "-X", "utf8", "-W", "error::UserWarning:explain", "example.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "Shapley: " in ran.stdout
+    assert "efficiency gap" in ran.stdout
+    assert "Comparison of 2 explanations" in ran.stdout
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    assert explain.Explanation.load(tmp_path / "why.safetensors").method == "Shapley"
+
+
+def test_the_new_explainer_works(tmp_path, monkeypatch):
+    (tmp_path / "alone.py").write_text(EXTENSION, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    from alone import Alone
+
+    class Sum(Target):
+        module = torch.nn.Identity()
+
+        def game(self, players):
+            return Game(
+                Players(players, torch.arange(3)), lambda masks: masks.double() @ torch.tensor([3.0, 1, -1]).double()
+            )
+
+        def describe(self):
+            return {}
+
+    found = Alone("nodes").explain(Sum())
+    assert found.scores.tolist() == [3, 1, -1]
+    assert (found.base, found.value, found.calls) == (0, 3, 5)
+
+
+def test_it_opens_with_the_two_commands():
+    first = re.search(r"```bash\n(.*?)```", README, re.DOTALL)
+    assert first
+    assert re.findall(r"^make (\w+)", first[1], re.MULTILINE) == ["demo", "test"]
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    assert README.index("make demo") < README.index("![") < README.index("```python")
+
+
+def test_every_file_it_names_is_there():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).is_file(), target
+    figure = ROOT / "notebooks" / "figures" / "karate.png"
+    assert figure.stat().st_size < 200_000
+
+
+def test_the_tables_know_every_explainer():
+    explainers = [name for name in explain.__all__ if _is_explainer(getattr(explain, name))]
+    assert explainers
+    for name in explainers:
+        assert f"| `{name}` |" in README
+
+
+def _is_explainer(thing: object) -> bool:
+    base = explain.Explainer
+    return (
+        isinstance(thing, type)
+        and issubclass(thing, base)
+        and thing is not base
+        and not thing.__name__.startswith("Fitted")
+    )
