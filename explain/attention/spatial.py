@@ -126,8 +126,8 @@ class Gathering:
 
     def parts(self) -> dict[str, Tensor]:
         """The kept maps: ``attention.i [heads, queries, keys]`` (one query: the region), with the true height and width
-        of the keys in ``.grid``, what the region looks at in ``.region [keys]``, ``.step``, and the positions of its
-        names in ``checks`` in ``.layer`` and ``.branch``.
+        of the keys in ``.grid [2]``, the pixels along a cell in ``.factor``, what the region looks at in ``.region
+        [keys]``, ``.step``, and the positions of its names in ``checks`` in ``.layer`` and ``.branch``.
         """
         checks, parts = self.checks(), {}
         for i, place in enumerate(self.places.values()):
@@ -137,6 +137,7 @@ class Gathering:
             mean = weights.double().mean(0)
             parts[f"{name}.region"] = (place.reach @ mean if len(mean) > 1 else mean[0]).float()
             parts[f"{name}.grid"] = torch.tensor(place.grid.shape)
+            parts[f"{name}.factor"] = torch.tensor(place.grid.factor)
             parts[f"{name}.layer"] = torch.tensor(checks["layers"].index(place.layer))
             if isinstance(place.step, float):
                 parts[f"{name}.step"] = torch.tensor(place.step)

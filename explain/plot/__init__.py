@@ -5,16 +5,19 @@ from matplotlib.axes import Axes
 from explain.explanation import Explanation
 from explain.plot.agreement import agreement
 from explain.plot.attention import attention
+from explain.plot.attention_maps import attention_maps
 from explain.plot.bars import bars
 from explain.plot.graph import graph
 from explain.plot.heatmap import heatmap
 from explain.plot.influence import influence, influence_list
 from explain.plot.scatter import scatter
+from explain.plot.steps import steps
 from explain.plot.strip import strip
 
 __all__ = [
     "agreement",
     "attention",
+    "attention_maps",
     "bars",
     "graph",
     "heatmap",
@@ -22,6 +25,7 @@ __all__ = [
     "influence_list",
     "picture",
     "scatter",
+    "steps",
     "strip",
 ]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from explain.explanation import Explanation
 from explain.plot import network
+from explain.plot.attention_maps import attention_maps
 from explain.plot.style import SEQUENTIAL, axes, colour_bar, heading, ink_on, note, question, short
 
 EDGES = LinearSegmentedColormap.from_list("attention", ["#d9d9d9", "#9e9ac8", "#54278f", "#2d004b"])
@@ -30,7 +31,8 @@ def attention(
 
     Args:
         weights: ``[..., queries, keys]``, or ``[E]`` or ``[E, heads]`` along ``edge_index [2, E]``; or an explanation,
-            whose map of this ``layer`` is drawn, on a graph near the explained nodes only.
+            whose map of this ``layer`` is drawn, on a graph near the explained nodes only, over an image as
+            `attention_maps` does.
         ax: where to draw. layer: which map of an explanation.
         edge_index: sender and receiver of each weight; self-loops are told in the node's size.
         focus: explained nodes, ringed; the queries marked in a matrix.
@@ -43,6 +45,8 @@ def attention(
         ValueError: weights of another shape, or an explanation without maps.
     """
     if isinstance(weights, Explanation):
+        if f"attention.{layer}.grid" in weights.parts:
+            return attention_maps(weights, ax, maps=(layer,))
         title = title or " · ".join(filter(None, [weights.method, f"layer {layer}", question(weights)]))
         weights, edge_index, focus = _map_of(weights, layer)
     ax = axes(ax, (5.4, 4.8) if edge_index is None else (7.0, 4.8))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from torch import Tensor
 
 from explain.explanation import Explanation
 from explain.plot.style import DIVERGING, axes, centred, colour_bar, title, units
 
+UNSIGNED = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#fdd0a2", "#e6550d"])
+
 
 def heatmap(explanation: Explanation, ax: Axes | None = None, alpha: float = 0.65) -> Axes:
     """Each pixel in the colour of its player's score over the image in grey; pixels of no player stay grey.
+
+    Red is above and blue below zero; scores without a sign, such as shares of attention, go from white to orange.
 
     Raises:
         ValueError: players without ``geometry["labels"] [H, W]``.
@@ -24,19 +29,27 @@ def heatmap(explanation: Explanation, ax: Axes | None = None, alpha: float = 0.6
     ax = axes(ax, (4.6, 4.0))
     if "image" in geometry:
         ax.imshow(grey(geometry["image"]).numpy(), cmap="gray", vmin=-0.5, vmax=1.1, interpolation="nearest")
-    norm = centred(explanation.scores)
+    cmap, norm = _scale(explanation)
     ax.imshow(
         pixel_scores(explanation).numpy(),
-        cmap=DIVERGING,
+        cmap=cmap,
         norm=norm,
         alpha=alpha if "image" in geometry else 1.0,
         interpolation="nearest",
     )
     ax.set_xticks([])
     ax.set_yticks([])
-    colour_bar(ax, norm, units(explanation))
+    colour_bar(ax, norm, units(explanation), cmap)
     title(ax, explanation)
     return ax
+
+
+def _scale(explanation: Explanation) -> tuple[Colormap, Normalize]:
+    """Red and blue around zero; from zero up where the method says that its scores have no sign."""
+    said = explanation.checks.get("scores")
+    if isinstance(said, str) and "without a sign" in said and bool((explanation.scores >= 0).all()):
+        return UNSIGNED, Normalize(0, float(explanation.scores.max()) or 1.0)
+    return DIVERGING, centred(explanation.scores)
 
 
 def pixel_scores(explanation: Explanation) -> Tensor:

@@ -27,10 +27,10 @@ def strip(explanation: Explanation, ax: Axes | None = None, k: int = 6) -> Axes:
     order = scores.argsort(descending=True, stable=True)
     rows = [order[scores[order] > 0][:k].tolist(), order.flip(0)[scores[order.flip(0)] < 0][:k].tolist()]
     ax = axes(ax, (1.0 + 1.05 * k, 3.0))
-    for row, (shown, word, colour) in enumerate(zip(rows, words(explanation), (UP, DOWN), strict=True)):
+    for row, (chosen, word, colour) in enumerate(zip(rows, words(explanation), (UP, DOWN), strict=True)):
         ax.text(-0.15, row + 0.5, word, rotation=90, ha="right", va="center", color=colour, weight="bold")
-        for column, player in enumerate(shown):
-            ax.imshow(_shown(images[player]), cmap="gray", extent=(column + 0.04, column + 0.96, row + 0.8, row + 0.02))
+        for column, player in enumerate(chosen):
+            ax.imshow(shown(images[player]), cmap="gray", extent=(column + 0.04, column + 0.96, row + 0.8, row + 0.02))
             said = f"{short(explanation.players.names[player], 14)}\n{scores[player]:+.2g}"
             ax.text(column + 0.5, row + 0.82, said, ha="center", va="top", fontsize="xx-small", color=colour)
     ax.set(xlim=(-0.3, k), ylim=(2.05, 0), aspect="equal")
@@ -39,7 +39,7 @@ def strip(explanation: Explanation, ax: Axes | None = None, k: int = 6) -> Axes:
     return ax
 
 
-def _shown(image: Tensor) -> np.ndarray:
+def shown(image: Tensor) -> np.ndarray:
     """An image ``[C, H, W]`` of any range as matplotlib shows it: colours for three channels, else grey."""
     flat = image.detach().cpu().double()
     flat = flat if len(flat) == 3 else flat.mean(0, keepdim=True)

@@ -60,8 +60,13 @@ def units(explanation: Explanation, name: str = "credit") -> str:
 
 
 def question(explanation: Explanation) -> str:
-    """What was asked, in a few words: "node 42, class 1"."""
+    """What was asked, in a few words: "node 42, class 1", or "t=40, class 3"."""
     target = explanation.target
+    if target.get("question") in ("step", "trajectory"):  # of a denoiser
+        asked = target.get("t", [])
+        times = f"t={', '.join(f'{t:g}' for t in asked)}" if len(asked) <= 3 else f"{len(asked)} steps"
+        said = [times if target["question"] == "step" else f"run of {target.get('steps')} steps"]
+        return ", ".join([*said, *([f"class {target['label']}"] if target.get("label") is not None else [])])
     task = target.get("task")
     asked = target.get(task) if isinstance(task, str) else None
     said = [f"{task} {'–'.join(map(str, asked)) if isinstance(asked, list) else asked}"] if asked is not None else []

@@ -119,6 +119,9 @@ def _images(explanation: Explanation) -> list[Image]:
     elif explanation.players.kind in ("nodes", "edges") and len(explanation.players):
         drawings["strongest players"] = plot.bars
     found = [Image(caption, _drawn(draw(explanation))) for caption, draw in drawings.items()]
+    if "attention.0.grid" in explanation.parts:
+        found.append(Image("attention over the image", _drawn(plot.attention_maps(explanation))))
+        return found
     layers = sum(name.removeprefix("attention.").isdigit() for name in explanation.parts)
     for layer in range(min(layers, 4)):
         found.append(Image(f"attention of layer {layer}", _drawn(plot.attention(explanation, layer=layer))))

@@ -21,6 +21,7 @@ from explain.comparison import compare
 from explain.explanation import Explanation
 from explain.plot import network
 from explain.plot.graph import LINES
+from explain.plot.strip import shown
 from explain.types import Players
 
 
@@ -44,6 +45,42 @@ def attended() -> Explanation:
     return edges(method="Attention", parts={"attention.0": weights, "attention.0.edge_index": columns})
 
 
+def looked(size=(5, 8), whole=True) -> Explanation:
+    """Two layers at two steps over an image of an odd size, at half and at full resolution."""
+    parts, height, width = {}, *size
+    for i, (layer, step, factor) in enumerate([(0, 60, 2), (1, 60, 1), (0, 20, 2), (1, 20, 1)]):
+        shape = -(-height // factor), -(-width // factor)
+        cells = shape[0] * shape[1]
+        weights = torch.rand(2, cells, cells, generator=torch.Generator().manual_seed(i)).softmax(-1)
+        parts |= {
+            f"attention.{i}": weights if whole else weights.mean(1, keepdim=True),
+            f"attention.{i}.region": weights.mean((0, 1)),
+            f"attention.{i}.grid": torch.tensor(shape),
+            f"attention.{i}.factor": torch.tensor(factor),
+            f"attention.{i}.layer": torch.tensor(layer),
+            f"attention.{i}.branch": torch.tensor(0),
+            f"attention.{i}.step": torch.tensor(float(step)),
+        }
+    labels = torch.arange(height)[:, None] // 3 * 3 + torch.arange(width) // 3
+    geometry = {"labels": labels, "image": torch.rand(1, height, width)}
+    shares = torch.full((6,), 1 / 6)
+    checks = {"layers": ["net.down", "net.up"], "branches": ["cond"], "scores": "shares of attention: without a sign"}
+    target = {"question": "step", "t": [60.0, 20.0], "label": 3}
+    players = Players("patches", torch.arange(6), geometry=geometry)
+    return Explanation(shares, players, value=0.0, method="Attention", parts=parts, checks=checks, target=target)
+
+
+def stepped(error=True) -> Explanation:
+    groups = tuple(torch.arange(12).split(3))
+    players = Players("steps", torch.tensor([0, 3, 6, 9]), ("t=90", "t=60", "t=30", "t=0"), groups)
+    target = {"question": "trajectory", "steps": 12, "label": 3, "payoff": "score"}
+    whiskers = torch.full((4,), 0.1) if error else None
+    return Explanation(
+        torch.tensor([0.5, 2.0, -1.0, 0.0]), players, 1.5, 0.0, whiskers, method="Shapley", target=target
+    )
+
+
+FORESEEN = torch.linspace(-1, 1, 12)[:, None, None, None] * torch.rand(12, 1, 6, 4)
 DRAW = {
     **{f"picture of {kind}": lambda ax, make=make: plot.picture(make(), ax) for kind, make in EVERY.items()},
     "bars": lambda ax: plot.bars(edges(), ax),
@@ -53,6 +90,9 @@ DRAW = {
     "influence": lambda ax: plot.influence(train(), ax),
     "influence list": lambda ax: plot.influence_list(train(graph=False), ax),
     "strip": lambda ax: plot.strip(images(), ax),
+    "attention maps": lambda ax: plot.attention_maps(looked(), ax),
+    "attention over an image": lambda ax: plot.attention(looked(), ax, layer=1),
+    "steps": lambda ax: plot.steps(stepped(), FORESEEN, ax),
     "attention": lambda ax: plot.attention(torch.rand(1, 2, 4, 4).softmax(-1), ax),
     "attention on edges": lambda ax: plot.attention(attended(), ax),
     "scatter": lambda ax: plot.scatter([1.0, 2.0], [1.0, 3.0], ax, error=[0.1, 0.1]),
@@ -289,3 +329,69 @@ def test_agreement_shows_every_value_and_says_what_is_undefined():
     assert found.plot(measure="overlap").get_images()[0].get_clim() == (0, 1)
     with pytest.raises(ValueError, match="measure"):
         found.plot(measure="cosine")
+
+
+def test_attention_maps_lie_at_their_true_resolution_and_compare():
+    explanation = looked()
+    ax = plot.attention_maps(explanation)
+    maps = [image for image in ax.get_images() if image.get_cmap().name == "PuOr_r"]
+    assert [image.get_array().shape for image in maps] == [(3, 4), (5, 8), (3, 4), (5, 8)]
+    for image, factor in zip(maps, (2, 1, 2, 1), strict=True):
+        left, right, bottom, top = image.get_extent()
+        assert right - left == pytest.approx(1)
+        assert bottom - top == pytest.approx((6 if factor == 2 else 5) / 8)  # half a cell beyond the odd image, clipped
+        assert image.get_clim() == maps[0].get_clim()
+    region = explanation.parts["attention.0.region"].double().reshape(3, 4)
+    pixels = torch.tensor([4.0, 4, 2])[:, None]  # the last row of cells covers half as many
+    np.testing.assert_allclose(maps[0].get_array(), region * 40 / pixels, rtol=1e-6)
+    np.testing.assert_allclose((np.asarray(maps[0].get_array()) * pixels.numpy()).sum(), 40, rtol=1e-5)
+    assert [text.get_text() for text in ax.texts] == ["t=60", "t=20", "down", "up"]
+    assert "t=60, 20, class 3" in ax.get_title(loc="left")
+
+
+def test_attention_maps_of_one_pixel_and_of_few_panels():
+    explanation = looked()
+    ax = plot.attention_maps(explanation, query=(4, 3), maps=[0])
+    maps = [image for image in ax.get_images() if image.get_cmap().name == "PuOr_r"]
+    row = explanation.parts["attention.0"].double().mean(0)[2 * 4 + 1].reshape(3, 4)
+    np.testing.assert_allclose(maps[0].get_array(), row * 40 / torch.tensor([4.0, 4, 2])[:, None], rtol=1e-6)
+    thin = plot.attention_maps(explanation, rows=1, columns=1)
+    assert images_in(thin) == 2
+    assert "1 of 2 steps, 1 of 2 layers" in [text.get_text() for text in thin.texts]
+    assert images_in(plot.attention(explanation, layer=2)) == 2
+    with pytest.raises(ValueError, match=r"a pixel \(row, column\) of the 5x8 image"):
+        plot.attention_maps(explanation, query=(5, 0))
+    with pytest.raises(ValueError, match="only what the region looks at was kept"):
+        plot.attention_maps(looked(whole=False), query=(0, 0))
+    assert images_in(plot.attention_maps(looked(whole=False))) == 8
+    with pytest.raises(ValueError, match="has 0 attention maps over the image"):
+        plot.attention_maps(patches())
+    with pytest.raises(ValueError, match=r"has 4 attention maps over the image, asked for \[7\]"):
+        plot.attention_maps(explanation, maps=[7])
+    with pytest.raises(ValueError, match="needs patches or superpixels; got edges"):
+        plot.attention_maps(edges())
+
+
+def test_shares_without_a_sign_are_not_drawn_as_signed():
+    ax = looked().plot()
+    assert ax.get_images()[1].get_clim() == (0, pytest.approx(1 / 6))
+    assert ax.get_images()[1].get_cmap().name == "shares"
+    assert patches().plot().get_images()[1].get_clim() == (-3, 3)
+
+
+def test_a_strip_of_steps_has_a_bar_a_player_and_images_in_order():
+    ax = plot.steps(stepped(), FORESEEN, most=5)
+    assert [bar.get_height() for bar in ax.patches] == [0.5, 2.0, -1.0, 0.0]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.patches] == pytest.approx([1.5, 4.5, 7.5, 10.5])
+    slots = ax.child_axes
+    assert len(slots) == 5
+    np.testing.assert_allclose(slots[0].get_images()[0].get_array(), shown(FORESEEN[0]))
+    np.testing.assert_allclose(slots[-1].get_images()[0].get_array(), shown(FORESEEN[-1]))
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["t=90", "t=60", "t=30", "t=0"]
+    assert "s.e." in ax.get_ylabel()
+    assert "s.e." not in plot.steps(stepped(error=False), FORESEEN).get_ylabel()
+    assert any("5 of 12 images" in text.get_text() for text in ax.texts)
+    with pytest.raises(ValueError, match="one for each of 12 steps"):
+        plot.steps(stepped(), FORESEEN[:11])
+    with pytest.raises(ValueError, match="players 'steps' or 'guidance', got 'edges'"):
+        plot.steps(edges(), FORESEEN)
