@@ -30,13 +30,21 @@ def strip(explanation: Explanation, ax: Axes | None = None, k: int = 6) -> Axes:
     for row, (chosen, word, colour) in enumerate(zip(rows, words(explanation), (UP, DOWN), strict=True)):
         ax.text(-0.15, row + 0.5, word, rotation=90, ha="right", va="center", color=colour, weight="bold")
         for column, player in enumerate(chosen):
-            ax.imshow(shown(images[player]), cmap="gray", extent=(column + 0.04, column + 0.96, row + 0.8, row + 0.02))
+            ax.imshow(shown(images[player]), cmap="gray", extent=_box(images[player], column, row))
             said = f"{short(explanation.players.names[player], 14)}\n{scores[player]:+.2g}"
             ax.text(column + 0.5, row + 0.82, said, ha="center", va="top", fontsize="xx-small", color=colour)
     ax.set(xlim=(-0.3, k), ylim=(2.05, 0), aspect="equal")
     ax.set_axis_off()
     title(ax, explanation)
     return ax
+
+
+def _box(image: Tensor, column: int, row: int) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of an image in its place, as large as fits, its sides in proportion."""
+    height, width = image.shape[1:]
+    pixel = min(0.92 / width, 0.78 / height)
+    middle, bottom = column + 0.5, row + 0.8
+    return middle - width * pixel / 2, middle + width * pixel / 2, bottom, bottom - height * pixel
 
 
 def shown(image: Tensor) -> np.ndarray:

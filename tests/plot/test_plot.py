@@ -395,3 +395,14 @@ def test_a_strip_of_steps_has_a_bar_a_player_and_images_in_order():
         plot.steps(stepped(), FORESEEN[:11])
     with pytest.raises(ValueError, match="players 'steps' or 'guidance', got 'edges'"):
         plot.steps(edges(), FORESEEN)
+
+
+def test_training_images_keep_their_proportions():
+    for height, width in ((4, 4), (4, 12), (12, 4)):
+        geometry = {"images": torch.rand(2, 1, height, width)}
+        players = Players("train", torch.arange(2), geometry=geometry)
+        for image in plot.strip(Explanation(torch.tensor([1.0, -1.0]), players, value=0.0)).get_images():
+            left, right, bottom, top = image.get_extent()
+            assert (bottom - top) / (right - left) == pytest.approx(height / width)
+            assert right - left <= 0.92 + 1e-9
+            assert bottom - top <= 0.78 + 1e-9
