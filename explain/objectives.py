@@ -63,6 +63,7 @@ class TrainingObjective:
         weight_decay: as in ``torch.optim.SGD``.
         batch_size: examples evaluated together, all when None; never changes a result beyond rounding.
         weights: ``[n]``, 1 each when None; an example that was taken away has 0.
+        convex: whether ``loss_of`` is known to be convex in the outputs; families say no for a user's own loss.
 
     Raises:
         ValueError: no training examples, or one of these does not have one row an example.
@@ -83,6 +84,7 @@ class TrainingObjective:
     weight_decay: float = 0.0
     batch_size: int | None = None
     weights: Tensor | None = None
+    convex: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.players):

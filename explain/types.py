@@ -195,6 +195,10 @@ class Objective(Protocol):
         """As in ``torch.optim.SGD``."""
 
     @property
+    def convex(self) -> bool:
+        """Whether the loss is known to be convex in the outputs, as cross-entropy and squares are."""
+
+    @property
     def size(self) -> int:
         """``n``, the number of training examples."""
 

@@ -73,7 +73,15 @@ def objective(
     positions = torch.arange(len(images), device=images.device)
     batch_size = max(1, 2**22 // max(1, images[0].numel() * len(times) * 16))
     return TrainingObjective(
-        trainable(model.denoiser), players, predict, positions, number, loss, model.weight_decay, batch_size=batch_size
+        trainable(model.denoiser),
+        players,
+        predict,
+        positions,
+        number,
+        loss,
+        model.weight_decay,
+        batch_size,
+        convex=model.loss is None,
     )
 
 

@@ -46,7 +46,14 @@ def objective(target: GraphTarget, train: Any = None, remove: str = "labels") ->
         return target.number(target.outputs(whole(target.graph, target.focus), 1, params=params).double())[0]
 
     return TrainingObjective(
-        trainable(model.net), players, predict, labels, number, model.loss or example_loss, model.weight_decay
+        trainable(model.net),
+        players,
+        predict,
+        labels,
+        number,
+        model.loss or example_loss,
+        model.weight_decay,
+        convex=model.loss is None,
     )
 
 

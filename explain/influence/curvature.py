@@ -69,6 +69,11 @@ class Curvature:
         return result
 
     @property
+    def floor(self) -> float | None:
+        """What no eigenvalue is below, where that is known without measuring."""
+        return None
+
+    @property
     def products(self) -> int:
         """How many vectors this operator was applied to."""
         return self._kept.products
@@ -160,6 +165,11 @@ class GaussNewton(Curvature):
     """
 
     name = "ggn"
+
+    @property
+    def floor(self) -> float | None:
+        """``weight_decay + damping`` for a loss that is convex in the outputs."""
+        return self.objective.weight_decay + self.damping if self.objective.convex else None
 
     def linear_map(self, batch: Tensor) -> LinearMap:
         """``v -> sum_i J_i^T H_out,i J_i v``."""

@@ -55,11 +55,15 @@ def sufficient_damping(spectrum: Spectrum) -> float:
 def extreme_eigenvalues(A: Curvature, generator: torch.Generator) -> Spectrum:
     """Both ends of the spectrum of ``A``: by the whole matrix up to 1,500 parameters, else by Lanczos (scipy's ARPACK).
 
-    The smallest is found as the largest of ``largest I - A``, which Lanczos finds in far fewer products.
+    The smallest is found as the largest of ``largest I - A``, which Lanczos finds in far fewer products; where ``A`` has
+    a known floor that is taken instead, since measuring it would cost more than most solutions.
     """
     if A.size <= DENSE:
         values = torch.linalg.eigvalsh(A.dense())
         return Spectrum(float(values[0]), float(values[-1]), 0.0, "dense")
+    if A.floor is not None:
+        largest, tolerance = largest_eigenvalue(A, generator, tolerance=TOLERANCES[-1])
+        return Spectrum(A.floor, largest, tolerance, "lanczos; the smallest is a lower bound")
     largest, tolerance = largest_eigenvalue(A, generator)
     top = max(abs(largest), 1e-300)
     gap, other = largest_eigenvalue(A, generator, flip=top)

@@ -52,6 +52,7 @@ def training_objective(target: ExampleTarget, train: Any = None, remove: str = "
         loss_of=model.loss or example_loss,
         weight_decay=model.weight_decay,
         batch_size=target.batching.rows,
+        convex=model.loss is None,
     )
 
 
