@@ -57,7 +57,7 @@ class Recipe:
 
 
 DIGITS = Recipe(size=8, channels=(32, 32), attention=(False, True))
-MNIST = Recipe(28, (32, 64, 64), (False, True, True), iterations=6000, lr=5e-4, average=0.999)
+MNIST = Recipe(28, (32, 64, 64), (False, True, True), iterations=3000, lr=5e-4, average=0.999)
 RECIPES = {"digits": DIGITS, "mnist": MNIST}
 
 

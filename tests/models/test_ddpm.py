@@ -1,5 +1,6 @@
 """The digits DDPM: draws the digit asked for, keeps to its cache, and its parts are those of the papers."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 import explain
 from models import ddpm, judge
-from models.datasets import Images, digits
+from models.datasets import Images, digits, mnist
 
 SHORT = replace(ddpm.DIGITS, channels=(8, 8), iterations=30, batch_size=16)
 
@@ -136,6 +137,16 @@ def test_dropped_labels_are_the_null_label():
     start = ddpm.train(data, replace(always, lr=0.0), progress=False)[1].class_embedding.weight
     moved = (nothing - start).abs().sum(1) > 0
     assert moved.tolist() == [False] * 10 + [True]
+
+
+@pytest.mark.skipif("EXPLAIN_DATA" not in os.environ, reason="EXPLAIN_DATA does not name a data folder")
+def test_mnist_by_the_same_code():
+    recipe = replace(ddpm.MNIST, channels=(8, 8, 8), iterations=2, batch_size=4)
+    net, _ = ddpm.train(mnist()[0], recipe, progress=False)
+    generator = torch.Generator().manual_seed(0)
+    samples = ddpm.sample(net, ddpm.ddim(recipe), torch.tensor([1, 2]), steps=2, generator=generator)
+    assert samples.shape == (2, 1, 28, 28)
+    assert judge.Judge(28)(samples).shape == (2, 10)
 
 
 # --- sampling ---
