@@ -55,8 +55,8 @@ def sufficient_damping(spectrum: Spectrum) -> float:
 def extreme_eigenvalues(A: Curvature, generator: torch.Generator) -> Spectrum:
     """Both ends of the spectrum of ``A``: by the whole matrix up to 1,500 parameters, else by Lanczos (scipy's ARPACK).
 
-    The smallest is found as the largest of ``largest I - A``, which Lanczos finds in far fewer products. Where ``A`` has
-    a known floor that is taken instead: measuring would cost more than most solutions.
+    The smallest is found as the largest of ``largest I - A``, which Lanczos finds in far fewer products. Where ``A``
+    has a known floor that is taken instead: measuring would cost more than most solutions.
     """
     if A.size <= DENSE:
         values = torch.linalg.eigvalsh(A.dense())
