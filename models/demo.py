@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,17 +65,29 @@ def main(
         graph = karate_club(labelled=3) if data is Dataset.KARATE else cora()
     except FileNotFoundError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from error
-    nets = train_both(graph, data, seed, fresh)
-    chosen = bridge(graph, nets) if node is None else node
-    if not 0 <= chosen < graph.num_nodes:
-        raise typer.BadParameter(f"a node from 0 to {graph.num_nodes - 1}, got {chosen}", param_hint="--node")
-    print(introduction(graph, data, nets, chosen))
-    answers = [answer for name, net in nets.items() for answer in ask_all(name, net, graph, chosen, seed)]
+    if node is not None and not 0 <= node < graph.num_nodes:
+        raise typer.BadParameter(f"a node from 0 to {graph.num_nodes - 1}, got {node}", param_hint="--node")
+    with one_thread():
+        nets = train_both(graph, data, seed, fresh)
+        chosen = bridge(graph, nets) if node is None else node
+        print(introduction(graph, data, nets, chosen))
+        answers = [answer for name, net in nets.items() for answer in ask_all(name, net, graph, chosen, seed)]
     comparisons = compare_all(answers)
     out.mkdir(parents=True, exist_ok=True)
     write(answers, comparisons, out, f"Why class {label(nets, graph, chosen)}? Node {chosen} of {NAMES[data]}")
     print(table(answers))
     print(f"\n{out / 'report.html'} tells it all · {time.perf_counter() - started:.0f} s")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes with one thread: on small graphs several only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 NAMES = {Dataset.KARATE: "Zachary's karate club", Dataset.CORA: "Cora"}
