@@ -7,7 +7,7 @@ demo: .venv/core  ## train, explain and compare on the karate club; writes demo/
 	.venv/bin/python -m models.demo --out demo
 
 test: .venv/dev lint  ## linters, types, every test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto
 
 lint: .venv/dev
 	.venv/bin/ruff check .
