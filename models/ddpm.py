@@ -48,7 +48,7 @@ class Recipe:
     channels: tuple[int, ...]
     attention: tuple[bool, ...]
     blocks: int = 1
-    iterations: int = 1000
+    iterations: int = 3000
     batch_size: int = 128
     lr: float = 1e-3
     drop: float = 0.1
@@ -56,8 +56,8 @@ class Recipe:
     steps: int = 1000
 
 
-DIGITS = Recipe(size=8, channels=(32, 32), attention=(False, True))
-MNIST = Recipe(28, (32, 64, 64), (False, True, True), iterations=3000, lr=5e-4, average=0.999)
+DIGITS = Recipe(size=8, channels=(32, 32), attention=(False, True), iterations=800)
+MNIST = Recipe(28, (32, 64, 64), (False, True, True), lr=5e-4, average=0.999)
 RECIPES = {"digits": DIGITS, "mnist": MNIST}
 
 
@@ -97,7 +97,7 @@ def load_or_train(
     asked for, and "judge_accuracy", the judge's own on real digits that it never saw.
 
     Args:
-        data: "digits" (8 x 8, about two minutes of one core), or "mnist" (28 x 28, hours of one core).
+        data: "digits" (8 x 8, some two minutes of one core), or "mnist" (28 x 28, hours of one core).
         recipe: `DIGITS` or `MNIST` when None.
         seed: of weights, batches, noise and dropped labels.
         folder: the cache, see `models.checkpoints.trained`.

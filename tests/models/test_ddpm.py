@@ -76,7 +76,7 @@ def test_the_toolkit_runs_it_as_it_runs_itself(trained, seen_by):
     start = torch.randn(1, 1, 8, 8, generator=generator, dtype=torch.float64).float()
     by_hand = _denoised(trained, start, 3, steps=5, guidance=2.0)
     torch.testing.assert_close(run.run(), by_hand, rtol=1e-4, atol=1e-4)
-    assert run.value() == pytest.approx(float(payoff(by_hand)), abs=1e-3)
+    assert run.value() == pytest.approx(float(payoff(by_hand).detach()), abs=1e-3)
 
 
 def _denoised(trained, x, label, steps, guidance):
