@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
@@ -52,11 +53,17 @@ def layout(nodes: Sequence[int], edges: Sequence[Edge], seed: int = 0) -> dict[i
 
     Its longest direction lies across, and nodes that would overlap are pushed apart.
     """
+    points = _points(tuple(nodes), tuple(edges), seed)
+    return dict(zip(nodes, points.copy(), strict=True))
+
+
+@lru_cache(maxsize=64)  # a report draws the same graph once an explanation
+def _points(nodes: tuple[int, ...], edges: tuple[Edge, ...], seed: int) -> np.ndarray:
     graph = nx.Graph()
     graph.add_nodes_from(nodes)
     graph.add_edges_from(edge for edge in edges if edge[0] != edge[1])
     if len(nodes) < 2:
-        return {node: np.zeros(2) for node in nodes}
+        return np.zeros((len(nodes), 2))
     first, *others = sorted(nx.connected_components(graph), key=len, reverse=True)
     rim = min(first, key=lambda node: (graph.degree(node), node))
     graph.add_edges_from((rim, min(other)) for other in others)  # unseen threads: what hangs alone stays near
@@ -66,8 +73,7 @@ def layout(nodes: Sequence[int], edges: Sequence[Edge], seed: int = 0) -> dict[i
         places = nx.spring_layout(graph, seed=seed, k=2.0 / len(nodes) ** 0.5, iterations=120)
     points = np.array([places[node] for node in nodes])
     points = points - points.mean(0)
-    points = _apart(points @ np.linalg.svd(points, full_matrices=False)[2].T, 0.7 / len(nodes) ** 0.5)
-    return dict(zip(nodes, points, strict=True))
+    return _apart(points @ np.linalg.svd(points, full_matrices=False)[2].T, 0.7 / len(nodes) ** 0.5)
 
 
 def _apart(points: np.ndarray, gap: float) -> np.ndarray:
