@@ -147,7 +147,7 @@ class GraphTarget(Target):
             return full
         self.model.reach = found
         small = cut(self.graph, self.focus, *found)
-        if len(small.nodes) >= self.graph.num_nodes:  # nothing is saved
+        if int((small.nodes >= 0).sum()) == self.graph.num_nodes:  # nothing is saved
             return replace(full, reachable=full.reachable & torch.isin(full.edges, small.edges[small.reachable]))
         error, tolerance = self._cut_error(small, full), _tolerance(self.graph)
         if not error <= tolerance:

@@ -1,0 +1,120 @@
+"""The diffusion half of the demo: a denoiser of handwritten digits, asked about one step and about a whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+import explain
+from explain.diffusion.model import DiffusionModel
+from explain.diffusion.targets import StepTarget, TrajectoryTarget
+from explain.influence import Lissa
+from models import ddpm, judge
+from models.answers import Answer, Picture, asked
+from models.datasets import Images, digits
+
+NAME = "DDPM"
+T = 300  # of 1000: the digit is under noise of about its own strength
+LOSS_DRAWS = 4  # fixed (step, noise) draws of each training image's loss
+
+
+class Story(NamedTuple):
+    """A trained denoiser, the step and the run that are asked about, and the training images that may be behind."""
+
+    trained: ddpm.Trained
+    digit: int
+    step: StepTarget
+    run: TrajectoryTarget
+    train: Images
+
+
+def story(seed: int, fresh: bool) -> Story:
+    """The digit is one that the denoiser never saw; the run draws another of its class, read by the judge."""
+    trained = ddpm.load_or_train(seed=seed, fresh=fresh)
+    seen_by = judge.load_or_train(seed=seed, fresh=fresh)
+    learned, unseen = digits()
+    digit = 3
+    image = unseen.images[(unseen.labels == digit).nonzero()[seed % 8, 0]]
+    model: DiffusionModel = explain.wrap(trained.unet, scheduler=trained.scheduler, null=ddpm.NULL, draws=LOSS_DRAWS)
+    step = model.step(image, t=T, label=digit, seed=seed, reference=learned.images)
+    payoff = judge.log_probability(seen_by.module, digit)
+    run = model.trajectory(digit, payoff=payoff, steps=10, guidance=2.0, seed=seed, draws=4)
+    return Story(trained, digit, step, run, _some(learned, seed))
+
+
+def _some(data: Images, seed: int, each: int = 16) -> Images:
+    """The same number of training images of every class: who may be credited."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for digit in range(ddpm.CLASSES):
+        own = (data.labels == digit).nonzero().view(-1)
+        chosen.append(own[torch.randperm(len(own), generator=generator)[:each]])
+    rows = torch.cat(chosen)
+    return Images(data.images[rows], data.labels[rows])
+
+
+def introduction(told: Story) -> str:
+    """What was trained, how well, and what is asked."""
+    facts, cached = told.trained.info.facts, " (cached)" if told.trained.info.cached else ""
+    return (
+        f"Handwritten digits, 8 x 8: a DDPM of {len(told.trained.info.data.images)} images{cached}\n"
+        f"class accuracy of 500 guided samples: {facts['class_accuracy']:.1%}; "
+        f"the judge's own on real digits: {facts['judge_accuracy']:.1%}\n"
+        f"asked: the error of one step at t={T} on an unseen {told.digit}, and log p({told.digit}) at the end of a run "
+        f"of {told.run.steps} steps"
+    )
+
+
+def questions(told: Story, seed: int) -> Iterator[tuple[explain.Explainer, explain.Target]]:
+    """All four families on the step, with gradients beside, and all four on the run."""
+    behind = explain.Influence(train=tuple(told.train), solver=Lissa(tolerance=1e-2), curvature="ggn", seed=seed)
+    yield explain.Shapley("patches", samples=1024, seed=seed), told.step
+    yield explain.Lime("patches", samples=1000, seed=seed), told.step
+    yield explain.Gradient("patches", seed=seed), told.step
+    yield explain.Attention("patches"), told.step
+    yield behind, told.step
+    yield explain.Shapley("steps", seed=seed), told.run
+    yield explain.Lime("steps", samples=500, seed=seed), told.run
+    yield explain.Attention("patches"), told.run
+    yield behind, told.run
+
+
+def answers(told: Story, seed: int) -> Iterator[Answer]:
+    """The step and the run, by every method."""
+    names = {id(told.step): f"{NAME} step", id(told.run): f"{NAME} run"}
+    for explainer, target in tqdm(list(questions(told, seed)), desc=f"explaining {NAME}"):
+        yield asked(names[id(target)], explainer, target)
+
+
+def pictures(told: Story, found: list[Answer]) -> list[Picture]:
+    """Patches, the strip of steps, attention maps, and the training digits behind the step."""
+    by = {(a.model, a.explanation.method): a.explanation for a in found}
+    step, run = f"{NAME} step", f"{NAME} run"
+    steps = explain.plot.steps(by[run, "Shapley"], told.run.images())
+    attention = explain.plot.attention_maps(by[step, "Attention"])
+    figure, axes = plt.subplots(2, 2, figsize=(13, 9.5), layout="constrained")
+    by[step, "Shapley"].plot(axes[0, 0])
+    by[step, "Attention"].plot(axes[0, 1])
+    explain.plot.steps(by[run, "Shapley"], told.run.images(), axes[1, 0])
+    by[step, "Influence"].plot(axes[1, 1])
+    return [
+        Picture(
+            "overview-ddpm", "The DDPM: patches, attention, steps of a run, training digits behind the step", figure
+        ),
+        Picture(
+            "ddpm-steps", "What the run foresees at each step, and what each step with the label is worth", _of(steps)
+        ),
+        Picture("ddpm-attention-maps", "Where the step looks, layer by layer", _of(attention)),
+    ]
+
+
+def _of(axes: Axes) -> Figure:
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # not a figure within a figure
+    return figure
