@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 import explain
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
+from explain.guard import evaluating
 from explain.influence import Lissa
 from models import ddpm, judge
 from models.answers import Answer, Picture, asked
@@ -21,7 +23,8 @@ from models.datasets import Images, digits
 
 NAME = "DDPM"
 T = 300  # of 1000: the digit is under noise of about its own strength
-LOSS_DRAWS = 4  # fixed (step, noise) draws of each training image's loss
+LOSS_DRAWS = 3  # fixed (step, noise) draws of each training image's loss
+DAMPING = 5.0  # about a twentieth of the largest eigenvalue of the curvature
 
 
 class Story(NamedTuple):
@@ -43,12 +46,24 @@ def story(seed: int, fresh: bool) -> Story:
     image = unseen.images[(unseen.labels == digit).nonzero()[seed % 8, 0]]
     model: DiffusionModel = explain.wrap(trained.unet, scheduler=trained.scheduler, null=ddpm.NULL, draws=LOSS_DRAWS)
     step = model.step(image, t=T, label=digit, seed=seed, reference=learned.images)
-    payoff = judge.log_probability(seen_by.module, digit)
-    run = model.trajectory(digit, payoff=payoff, steps=10, guidance=2.0, seed=seed, draws=4)
+    run = model.trajectory(digit, payoff=log_odds(seen_by.module, digit), steps=10, guidance=2.0, seed=seed, draws=4)
     return Story(trained, digit, step, run, _some(learned, seed))
 
 
-def _some(data: Images, seed: int, each: int = 16) -> Images:
+def log_odds(net: nn.Module, digit: int) -> Callable[[Tensor], Tensor]:
+    """``samples -> log p/(1 - p) [n]`` of a class by the judge: unlike ``log p`` it does not saturate."""
+
+    def payoff(samples: Tensor) -> Tensor:
+        with evaluating(net):
+            logits = net(samples)
+        others = torch.cat([logits[:, :digit], logits[:, digit + 1 :]], 1)
+        return logits[:, digit] - others.logsumexp(1)
+
+    payoff.__name__ = f"log-odds of {digit}"
+    return payoff
+
+
+def _some(data: Images, seed: int, each: int = 8) -> Images:
     """The same number of training images of every class: who may be credited."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []
@@ -66,14 +81,16 @@ def introduction(told: Story) -> str:
         f"Handwritten digits, 8 x 8: a DDPM of {len(told.trained.info.data.images)} images{cached}\n"
         f"class accuracy of 500 guided samples: {facts['class_accuracy']:.1%}; "
         f"the judge's own on real digits: {facts['judge_accuracy']:.1%}\n"
-        f"asked: the error of one step at t={T} on an unseen {told.digit}, and log p({told.digit}) at the end of a run "
-        f"of {told.run.steps} steps"
+        f"asked: the error of one step at t={T} on an unseen {told.digit}, and the judge's log-odds of {told.digit} "
+        f"after a run of {told.run.steps} steps"
     )
 
 
 def questions(told: Story, seed: int) -> Iterator[tuple[explain.Explainer, explain.Target]]:
     """All four families on the step, with gradients beside, and all four on the run."""
-    behind = explain.Influence(train=tuple(told.train), solver=Lissa(tolerance=1e-2), curvature="ggn", seed=seed)
+    behind = explain.Influence(
+        train=tuple(told.train), solver=Lissa(tolerance=1e-2), curvature="ggn", damping=DAMPING, seed=seed
+    )
     yield explain.Shapley("patches", samples=1024, seed=seed), told.step
     yield explain.Lime("patches", samples=1000, seed=seed), told.step
     yield explain.Gradient("patches", seed=seed), told.step

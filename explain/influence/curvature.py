@@ -58,7 +58,7 @@ class Curvature:
         """
         if v.dim() not in (1, 2) or len(v) != self.size:
             raise ValueError(f"A @ v needs [{self.size}] or [{self.size}, k], got {list(v.shape)}")
-        v = v.to(self.theta.device, torch.float64)
+        v = v.detach().to(self.theta.device, torch.float64)
         if self._kept.matrix is not None:
             return self._kept.matrix @ v + self.damping * v
         rows = v.reshape(self.size, -1).T
@@ -107,7 +107,7 @@ class Curvature:
         self._kept.products += len(block) * block.size(2)
         with twice_differentiable():
             data = self._kept.samples(product, batches, block.to(self.theta.dtype))
-        return data.double() / batches.size(1) + (self.objective.weight_decay + self.damping) * block
+        return data.detach().double() / batches.size(1) + (self.objective.weight_decay + self.damping) * block
 
     def _data(self, rows: Tensor) -> Tensor:
         """``(1/m) sum_i C_i v`` for each row ``v``, summed in float64."""
@@ -115,7 +115,7 @@ class Curvature:
         total = torch.zeros_like(rows)
         for apply in self._linear_maps():
             with twice_differentiable():
-                total += self._kept.columns(apply, rows.to(self.theta.dtype))
+                total += self._kept.columns(apply, rows.to(self.theta.dtype)).detach()
         return total / count
 
     def _linear_maps(self) -> Iterator[LinearMap]:

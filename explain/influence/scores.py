@@ -27,7 +27,7 @@ def directional(objective: Objective, directions: Tensor) -> Tensor:
     for batch in objective.batches():
         losses, pull = pullback(_losses(objective, flat, batch), theta)
         found.append(columns(pushforward(pull, losses), rows).double())
-    return torch.cat(found, 1).T.reshape(objective.size, *directions.shape[1:])
+    return torch.cat(found, 1).detach().T.reshape(objective.size, *directions.shape[1:])
 
 
 def example_losses(objective: Objective) -> Tensor:
@@ -37,11 +37,14 @@ def example_losses(objective: Objective) -> Tensor:
 
 
 def measured_gradient(objective: Objective) -> tuple[float, Tensor]:
-    """The number and its gradient, ``f`` and float64 ``[p]``."""
+    """The number and its gradient, ``f`` and float64 ``[p]``.
+
+    Detached: a payoff may hold a network of its own, whose parameters would keep every later step in memory.
+    """
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     value, pull = pullback(lambda at: objective.measurement(flat.params(at)), theta)
-    return float(value), pull(torch.ones_like(value)).double()
+    return float(value.detach()), pull(torch.ones_like(value)).detach().double()
 
 
 def training_gradient(objective: Objective) -> Tensor:
@@ -51,7 +54,7 @@ def training_gradient(objective: Objective) -> Tensor:
     total = objective.weight_decay * theta.double()
     for batch in objective.batches():
         losses, pull = pullback(_losses(objective, flat, batch), theta)
-        total += pull(torch.ones_like(losses)).double() / objective.size
+        total += pull(torch.ones_like(losses)).detach().double() / objective.size
     return total
 
 

@@ -92,7 +92,14 @@ def largest_eigenvalue(
     for limit in TOLERANCES if tolerance is None else (tolerance, *TOLERANCES[-1:]):
         try:
             found = eigsh(
-                operator, 1, which="LA", v0=start, tol=limit, ncv=min(A.size, 24), maxiter=40, return_eigenvectors=False
+                operator,
+                1,
+                which="LA",
+                v0=start,
+                tol=limit,
+                ncv=min(A.size, 8 if limit >= TOLERANCES[-1] else 24),
+                maxiter=40,
+                return_eigenvectors=False,
             )
         except ArpackNoConvergence:
             continue

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
+from explain.influence.scores import measured_gradient
 
 
 @pytest.fixture
@@ -80,3 +81,14 @@ def test_the_number_moves_as_its_gradient_says(train, question):
     (slope,) = torch.autograd.grad(moved(amount), amount)
     difference = (moved(torch.tensor(1e-5)) - moved(torch.tensor(-1e-5))) / 2e-5
     assert float(slope) == pytest.approx(float(difference), rel=1e-4)
+
+
+def test_a_payoff_with_parameters_of_its_own_is_not_followed():
+    """What judges a sample may be a network: its gradients are not asked for, and must not pile up."""
+    model = DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=2)
+    judge = torch.nn.Linear(64, 1)
+    target = model.trajectory(3, steps=2, payoff=lambda x: judge(x.flatten(1))[:, 0], shape=(1, 8, 8))
+    value, gradient = measured_gradient(target.objective((digits_like(5, seed=2), torch.arange(5))))
+    assert value == pytest.approx(target.value(), rel=1e-5)
+    assert not gradient.requires_grad
+    assert judge.weight.grad is None

@@ -57,8 +57,7 @@ def test_comparisons_go_by_their_headings_and_a_single_pair_needs_no_picture(tmp
     assert all(heading in text for heading in named)
     assert len(page.named("img")) == 2 + 3
     assert (
-        " ".join(read(write(first, tmp_path / "it.html", comparisons=named.popitem()[1])).texts).count("Agreement")
-        == 1
+        " ".join(read(write(first, tmp_path / "it.html", comparisons=named.popitem()[1])).texts).count("Agreement") == 1
     )
 
 
