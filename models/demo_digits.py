@@ -115,20 +115,44 @@ def pictures(told: Story, found: list[Answer]) -> list[Picture]:
     step, run = f"{NAME} step", f"{NAME} run"
     steps = explain.plot.steps(by[run, "Shapley"], told.run.images())
     attention = explain.plot.attention_maps(by[step, "Attention"])
-    figure, axes = plt.subplots(2, 2, figsize=(13, 9.5), layout="constrained")
-    by[step, "Shapley"].plot(axes[0, 0])
-    by[step, "Attention"].plot(axes[0, 1])
-    explain.plot.steps(by[run, "Shapley"], told.run.images(), axes[1, 0])
-    by[step, "Influence"].plot(axes[1, 1])
     return [
         Picture(
-            "overview-ddpm", "The DDPM: patches, attention, steps of a run, training digits behind the step", figure
+            "overview-ddpm",
+            "The DDPM: patches, attention and training digits behind one step; the steps of a run",
+            _overview(told, by[step, "Shapley"], by[step, "Attention"], by[step, "Influence"], by[run, "Shapley"]),
         ),
         Picture(
             "ddpm-steps", "What the run foresees at each step, and what each step with the label is worth", _of(steps)
         ),
         Picture("ddpm-attention-maps", "Where the step looks, layer by layer", _of(attention)),
     ]
+
+
+def _overview(
+    told: Story,
+    patches: explain.Explanation,
+    attention: explain.Explanation,
+    behind: explain.Explanation,
+    steps: explain.Explanation,
+) -> Figure:
+    """Above, the digit and its noised form, credit of patches, attention, training digits; below, the run."""
+    figure, axes = plt.subplot_mosaic(
+        [["digit", "patches", "attention", "behind"], ["noised", "patches", "attention", "behind"], ["steps"] * 4],
+        figsize=(15, 7.5),
+        layout="constrained",
+        width_ratios=[0.42, 1, 1, 1.7],
+        height_ratios=[1, 1, 1.7],
+    )
+    for name, image in (("digit", told.step.image), ("noised", told.step.noised[0])):
+        axes[name].imshow(image[0].numpy(), cmap="gray")
+        axes[name].set_axis_off()
+    axes["digit"].set_title(f"unseen {told.digit}", loc="left", fontsize="medium")
+    axes["noised"].set_title(f"at t={T}", loc="left", fontsize="medium")
+    patches.plot(axes["patches"])
+    attention.plot(axes["attention"])
+    explain.plot.strip(behind, axes["behind"], k=4)
+    explain.plot.steps(steps, told.run.images(), axes["steps"])
+    return figure
 
 
 def _of(axes: Axes) -> Figure:

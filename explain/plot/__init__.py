@@ -31,7 +31,7 @@ __all__ = [
 
 
 def picture(explanation: Explanation, ax: Axes | None = None) -> Axes:
-    """The picture that fits the players: on the graph, over the image, or as bars."""
+    """The picture that fits the players: on the graph, over the image, in time, or as bars."""
     players = explanation.players
     if "labels" in players.geometry:
         return heatmap(explanation, ax)
@@ -41,4 +41,6 @@ def picture(explanation: Explanation, ax: Axes | None = None) -> Axes:
         return influence(explanation, ax) if "edge_index" in players.geometry else influence_list(explanation, ax)
     if players.kind in ("nodes", "edges", "train") and "edge_index" in players.geometry:
         return graph(explanation, ax)
+    if players.kind in ("steps", "guidance"):
+        return steps(explanation, ax=ax)
     return bars(explanation, ax)

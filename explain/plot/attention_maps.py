@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from explain.explanation import Explanation
-from explain.plot.heatmap import grey
+from explain.plot.heatmap import UNDER, grey
 from explain.plot.network import RING
 from explain.plot.style import axes, colour_bar, heading, note, question, short
 
@@ -38,7 +38,8 @@ def attention_maps(
     rows: int = 8,
     columns: int = 6,
 ) -> Axes:
-    """Attention over the image at the true resolution of each map: layers down, steps across, first step left.
+    """Attention over the image at the true resolution of each map: layers down, steps across, first step left;
+    the layers across where there is one step.
 
     Colours tell how many times as much as by uniform attention a pixel gets, so that maps of all resolutions compare.
 
@@ -54,13 +55,16 @@ def attention_maps(
     """
     size = _size(explanation)
     panels = _panels(explanation, size, query, maps)
+    turned = len({p.column for p in panels}) == 1
+    if turned:
+        panels = [p._replace(row=p.column, column=p.row) for p in panels]
     across, down = list(dict.fromkeys(p.column for p in panels)), list(dict.fromkeys(p.row for p in panels))
     shown_across, shown_down = _thinned(across, columns), _thinned(down, rows)
     shown = [p for p in panels if p.column in shown_across and p.row in shown_down]
     height, width = size[0] / size[1], 1.0
-    scale = 3.0 if len(shown) == 1 else 1.15
+    scale = 3.0 if len(shown) == 1 else 1.75 if turned else 1.15
     ax = axes(ax, (2.9 + scale * (1 + GAP) * len(shown_across), 0.8 + scale * (height + GAP) * len(shown_down)))
-    norm = TwoSlopeNorm(1, 0, max(2.0, *(float(p.ratio.max()) for p in shown)))
+    norm = _around_uniform([p.ratio for p in shown])
     for panel in shown:
         left = shown_across.index(panel.column) * (width + GAP)
         top = shown_down.index(panel.row) * (height + GAP)
@@ -69,11 +73,18 @@ def attention_maps(
     colour_bar(ax, norm, "attention, times uniform", RATIO)
     looks = f"from pixel {query[0]}, {query[1]}" if query else ""
     heading(ax, explanation.method, question(explanation), looks)
-    told = [f"{len(part)} of {len(every)} {name}" for name, part, every in
-            (("steps", shown_across, across), ("layers", shown_down, down)) if len(part) < len(every)]  # fmt: skip
+    names = ("layers", "") if turned else ("steps", "layers")
+    thinned = zip(names, (shown_across, shown_down), (across, down), strict=True)
+    told = [f"{len(part)} of {len(every)} {name}" for name, part, every in thinned if len(part) < len(every)]
     if told:
         note(ax, ", ".join(told))
     return ax
+
+
+def _around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
+    """White at 1, as far to both sides as any cell is; a tenth at least, so that rounding is not made a pattern."""
+    reach = max(0.1, *(float(abs(ratio - 1).max()) for ratio in ratios))
+    return TwoSlopeNorm(1, max(0.0, 1 - reach), 1 + reach)
 
 
 def _panels(
@@ -123,7 +134,7 @@ def _draw(
     frame = Rectangle((left, top), 1, size[0] * pixel, transform=ax.transData, facecolor="none", edgecolor="#999999")
     image = explanation.players.geometry.get("image")
     if image is not None:
-        ax.imshow(grey(image).numpy(), cmap="gray", vmin=-0.5, vmax=1.1, extent=(left, right, bottom, top))
+        ax.imshow(grey(image).numpy(), **UNDER, extent=(left, right, bottom, top))
     height, width = panel.ratio.shape
     reach = (left, left + width * panel.factor * pixel, top + height * panel.factor * pixel, top)
     drawn = ax.imshow(panel.ratio, cmap=RATIO, norm=norm, extent=reach, alpha=0.7 if image is not None else 1.0)
@@ -136,7 +147,8 @@ def _draw(
 
 def _names(ax: Axes, rows: Sequence[str], columns: Sequence[str], height: float, top: float) -> None:
     for i, name in enumerate(columns):
-        ax.text(i * (1 + GAP) + 0.5, -0.04, name, ha="center", va="bottom", fontsize="small")
+        lines = "\n".join(short(line, 26) for line in name.split("\n"))
+        ax.text(i * (1 + GAP) + 0.5, -0.04, lines, ha="center", va="bottom", fontsize="x-small")
     for i, name in enumerate(rows):
         lines = "\n".join(short(line, 26) for line in name.split("\n"))
         ax.text(-0.06, i * (height + GAP) + height / 2, lines, ha="right", va="center", fontsize="x-small")

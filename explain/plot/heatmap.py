@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
@@ -10,10 +12,12 @@ from torch import Tensor
 from explain.explanation import Explanation
 from explain.plot.style import DIVERGING, axes, centred, colour_bar, title, units
 
+# the image beneath is light, so that the colours above it stay true
+UNDER: dict[str, Any] = {"cmap": "gray", "vmin": -1.4, "vmax": 1.05, "interpolation": "nearest"}
 UNSIGNED = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#fdd0a2", "#e6550d"])
 
 
-def heatmap(explanation: Explanation, ax: Axes | None = None, alpha: float = 0.65) -> Axes:
+def heatmap(explanation: Explanation, ax: Axes | None = None, alpha: float = 0.6) -> Axes:
     """Each pixel in the colour of its player's score over the image in grey; pixels of no player stay grey.
 
     Red is above and blue below zero; scores without a sign, such as shares of attention, go from white to orange.
@@ -28,7 +32,7 @@ def heatmap(explanation: Explanation, ax: Axes | None = None, alpha: float = 0.6
         )
     ax = axes(ax, (4.6, 4.0))
     if "image" in geometry:
-        ax.imshow(grey(geometry["image"]).numpy(), cmap="gray", vmin=-0.5, vmax=1.1, interpolation="nearest")
+        ax.imshow(grey(geometry["image"]).numpy(), **UNDER)
     cmap, norm = _scale(explanation)
     ax.imshow(
         pixel_scores(explanation).numpy(),
@@ -45,10 +49,14 @@ def heatmap(explanation: Explanation, ax: Axes | None = None, alpha: float = 0.6
 
 
 def _scale(explanation: Explanation) -> tuple[Colormap, Normalize]:
-    """Red and blue around zero; from zero up where the method says that its scores have no sign."""
+    """Red and blue around zero; white to orange where the method says that its scores have no sign.
+
+    That begins at zero, or, where all shares are much alike, at the smallest: the colour bar says which.
+    """
     said = explanation.checks.get("scores")
     if isinstance(said, str) and "without a sign" in said and bool((explanation.scores >= 0).all()):
-        return UNSIGNED, Normalize(0, float(explanation.scores.max()) or 1.0)
+        low, high = float(explanation.scores.min()), float(explanation.scores.max())
+        return UNSIGNED, Normalize(low if high / 2 < low < high else 0, high or 1.0)
     return DIVERGING, centred(explanation.scores)
 
 

@@ -1,4 +1,4 @@
-"""A sampling run as a strip: the clean image foreseen at each step, and under it the credit of the step."""
+"""A sampling run: the credit of each step in time, and above it the clean image foreseen there."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from explain.plot.style import DOWN, FAINT, INK, UP, axes, note, title, units
 IMAGES = 0.32  # of the height, at the top
 
 
-def steps(explanation: Explanation, images: Tensor, ax: Axes | None = None, most: int = 10) -> Axes:
+def steps(explanation: Explanation, images: Tensor | None = None, ax: Axes | None = None, most: int = 10) -> Axes:
     """Bars of the credit of steps, or of guidance at steps, first step left; above them what the run foresaw there.
 
     Args:
         explanation: over players "steps" or "guidance"; whiskers are one standard error.
-        images: the clean image foreseen at each step, ``[steps, C, H, W]``: ``trajectory(...).images()``.
+        images: the clean image foreseen at each step, ``[steps, C, H, W]``: ``trajectory(...).images()``;
+            bars alone when None.
         ax: where to draw.
         most: images at most, evenly spread, the first and the last among them; a line leads to the step of each.
 
@@ -30,10 +31,18 @@ def steps(explanation: Explanation, images: Tensor, ax: Axes | None = None, most
         raise ValueError(f"a strip of steps needs players 'steps' or 'guidance', got {players.kind!r}")
     groups = [group.tolist() for group in players.groups or tuple(players.index.view(-1, 1))]
     needed = 1 + max((step for group in groups for step in group), default=0)
-    if images.dim() != 4 or len(images) < needed:
+    if images is not None and (images.dim() != 4 or len(images) < needed):
         raise ValueError(f"images must be [steps, C, H, W], one for each of {needed} steps, got {list(images.shape)}")
     ax = axes(ax, (8.0, 3.3))
-    _bars(ax, explanation, groups)
+    _bars(ax, explanation, groups, 0.0 if images is None else IMAGES)
+    ax.set_xlim(0, needed if images is None else len(images))
+    title(ax, explanation)
+    if images is not None:
+        _foreseen(ax, images, most)
+    return ax
+
+
+def _foreseen(ax: Axes, images: Tensor, most: int) -> None:
     chosen = sorted({round(float(i)) for i in np.linspace(0, len(images) - 1, min(most, len(images)))})
     for place, step in enumerate(chosen):
         left = place / len(chosen)
@@ -43,14 +52,11 @@ def steps(explanation: Explanation, images: Tensor, ax: Axes | None = None, most
         slot.set_axis_off()
         ends = [(step + 0.5) / len(images), left + 0.5 / len(chosen)]
         ax.plot(ends, [0.955 - IMAGES, 1 - IMAGES], color=FAINT, linewidth=0.8, transform=ax.transAxes)
-    ax.set_xlim(0, len(images))
-    title(ax, explanation)
     if len(chosen) < len(images):
         note(ax, f"{len(chosen)} of {len(images)} images", 24)
-    return ax
 
 
-def _bars(ax: Axes, explanation: Explanation, groups: list[list[int]]) -> None:
+def _bars(ax: Axes, explanation: Explanation, groups: list[list[int]], above: float) -> None:
     scores = explanation.scores.numpy()
     error = None if explanation.error is None else explanation.error.numpy()
     starts = np.array([min(group) for group in groups])
@@ -62,7 +68,7 @@ def _bars(ax: Axes, explanation: Explanation, groups: list[list[int]]) -> None:
     low, high = min(0.0, float(reach.min(initial=0))), max(0.0, float(reach.max(initial=0)))
     room = (high - low) or 1.0
     low, high = low - 0.05 * room, high + 0.05 * room
-    ax.set_ylim(low, low + (high - low) / (0.94 - IMAGES))  # bars below, images above
+    ax.set_ylim(low, low + (high - low) / ((0.94 - above) if above else 1.0))  # bars below, images above
     ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
     every = range(0, len(groups), -(-len(groups) // 10))
     ax.set_xticks([starts[i] + widths[i] / 2 for i in every], [explanation.players.names[i] for i in every])

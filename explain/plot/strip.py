@@ -11,6 +11,8 @@ from explain.explanation import Explanation
 from explain.plot.influence import words
 from explain.plot.style import DOWN, UP, axes, short, title
 
+PITCH = 1.2  # from row to row: an image and two lines of text
+
 
 def strip(explanation: Explanation, ax: Axes | None = None, k: int = 6) -> Axes:
     """Two rows of up to ``k`` images: those that push the number up, and those that push it down, strongest first.
@@ -26,24 +28,24 @@ def strip(explanation: Explanation, ax: Axes | None = None, k: int = 6) -> Axes:
     scores = explanation.scores
     order = scores.argsort(descending=True, stable=True)
     rows = [order[scores[order] > 0][:k].tolist(), order.flip(0)[scores[order.flip(0)] < 0][:k].tolist()]
-    ax = axes(ax, (1.0 + 1.05 * k, 3.0))
+    ax = axes(ax, (1.0 + 1.05 * k, 3.3))
     for row, (chosen, word, colour) in enumerate(zip(rows, words(explanation), (UP, DOWN), strict=True)):
-        ax.text(-0.15, row + 0.5, word, rotation=90, ha="right", va="center", color=colour, weight="bold")
+        ax.text(-0.15, PITCH * row + 0.4, word, rotation=90, ha="right", va="center", color=colour, weight="bold")
         for column, player in enumerate(chosen):
-            ax.imshow(shown(images[player]), cmap="gray", extent=_box(images[player], column, row))
+            ax.imshow(shown(images[player]), cmap="gray", extent=_box(images[player], column, PITCH * row))
             said = f"{short(explanation.players.names[player], 14)}\n{scores[player]:+.2g}"
-            ax.text(column + 0.5, row + 0.82, said, ha="center", va="top", fontsize="xx-small", color=colour)
-    ax.set(xlim=(-0.3, k), ylim=(2.05, 0), aspect="equal")
+            ax.text(column + 0.5, PITCH * row + 0.82, said, ha="center", va="top", fontsize="x-small", color=colour)
+    ax.set(xlim=(-0.3, k), ylim=(2 * PITCH, 0), aspect="equal")
     ax.set_axis_off()
     title(ax, explanation)
     return ax
 
 
-def _box(image: Tensor, column: int, row: int) -> tuple[float, float, float, float]:
+def _box(image: Tensor, column: float, top: float) -> tuple[float, float, float, float]:
     """Left, right, bottom and top of an image in its place, as large as fits, its sides in proportion."""
     height, width = image.shape[1:]
     pixel = min(0.92 / width, 0.78 / height)
-    middle, bottom = column + 0.5, row + 0.8
+    middle, bottom = column + 0.5, top + 0.8
     return middle - width * pixel / 2, middle + width * pixel / 2, bottom, bottom - height * pixel
 
 

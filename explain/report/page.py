@@ -23,13 +23,15 @@ from explain.summary import counted, own_check, top_players
 
 Picture: TypeAlias = "Axes | Figure | bytes"
 DPI = 130
+WIDE = 1000  # pixels; at half the page the letters of such a picture would be too small
 
 
 class Image(NamedTuple):
-    """A caption and a PNG as base64."""
+    """A caption, a PNG as base64, and whether it needs the whole width of the page."""
 
     caption: str
     png: str
+    wide: bool = False
 
 
 def write(
@@ -61,7 +63,7 @@ def write(
         title=title,
         sections=[_section(explanation) for explanation in told],
         comparisons=[{"name": name, "comparison": found, "images": _agreement(found)} for name, found in compared],
-        figures=[Image(caption, encoded(picture)) for caption, picture in (figures or {}).items()],
+        figures=[_figure(caption, picture) for caption, picture in (figures or {}).items()],
         versions=told[0].versions,
     )
     write_atomically(path, text.encode("utf-8", "replace"))
@@ -91,6 +93,12 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"words": _words, "said": said, "compact": lambda number: f"{number:.4g}"}
     return environment
+
+
+def _figure(caption: str, picture: Picture) -> Image:
+    png = encoded(picture)
+    width = int.from_bytes(base64.b64decode(png[:32])[16:20], "big")  # where a PNG says it
+    return Image(caption, png, wide=width > WIDE)
 
 
 def _named(comparisons: Comparison | Sequence[Comparison] | Mapping[str, Comparison]) -> list[tuple[str, Comparison]]:

@@ -372,10 +372,25 @@ def test_attention_maps_of_one_pixel_and_of_few_panels():
         plot.attention_maps(edges())
 
 
+def test_layers_lie_side_by_side_where_there_is_one_step_and_colours_reach_as_far_as_the_cells():
+    ax = plot.attention_maps(looked(), maps=[0, 1])
+    maps = [image for image in ax.get_images() if image.get_cmap().name == "PuOr_r"]
+    assert [image.get_extent()[3] for image in maps] == [0, 0]
+    assert maps[0].get_extent()[1] < maps[1].get_extent()[0]
+    assert [text.get_text() for text in ax.texts] == ["down", "up", "t=60"]
+    furthest = max(float(abs(image.get_array() - 1).max()) for image in maps)
+    low, high = maps[0].get_clim()
+    assert (low, high) == pytest.approx((max(0, 1 - furthest), 1 + furthest))
+    assert "1 of 2 layers" in [text.get_text() for text in plot.attention_maps(looked(), maps=[0, 1], columns=1).texts]
+
+
 def test_shares_without_a_sign_are_not_drawn_as_signed():
     ax = looked().plot()
     assert ax.get_images()[1].get_clim() == (0, pytest.approx(1 / 6))
     assert ax.get_images()[1].get_cmap().name == "shares"
+    alike, apart = torch.tensor([0.15, 0.16, 0.16, 0.17, 0.18, 0.18]), torch.tensor([0.01, 0.1, 0.1, 0.1, 0.09, 0.6])
+    assert replace(looked(), scores=alike).plot().get_images()[1].get_clim() == pytest.approx((0.15, 0.18))
+    assert replace(looked(), scores=apart).plot().get_images()[1].get_clim() == pytest.approx((0, 0.6))
     assert patches().plot().get_images()[1].get_clim() == (-3, 3)
 
 
@@ -391,6 +406,9 @@ def test_a_strip_of_steps_has_a_bar_a_player_and_images_in_order():
     assert "s.e." in ax.get_ylabel()
     assert "s.e." not in plot.steps(stepped(error=False), FORESEEN).get_ylabel()
     assert any("5 of 12 images" in text.get_text() for text in ax.texts)
+    alone = stepped().plot()  # in time, whatever is strongest
+    assert [bar.get_height() for bar in alone.patches] == [0.5, 2.0, -1.0, 0.0]
+    assert not alone.child_axes
     with pytest.raises(ValueError, match="one for each of 12 steps"):
         plot.steps(stepped(), FORESEEN[:11])
     with pytest.raises(ValueError, match="players 'steps' or 'guidance', got 'edges'"):

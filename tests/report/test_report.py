@@ -126,6 +126,11 @@ def test_attention_maps_and_helpful_examples_are_shown_too(tmp_path):
 def test_figures_come_in_three_ways(tmp_path):
     ax = Figure().add_subplot()
     path = write(edges(), tmp_path / "it.html", figures={"axes": ax, "figure": ax.figure})
+    assert "wide" in [
+        figure.get("class") for figure in read(write(edges(), path, figures={"wide": Figure((9, 3))})).named("figure")
+    ]
+    write(edges(), path, figures={"axes": ax, "figure": ax.figure})
+    assert "wide" not in [figure.get("class") for figure in read(path).named("figure")]
     png = base64.b64decode(read(path).named("img")[0]["src"].split(",")[1])
     write(edges(), path, figures={"bytes": png})
     for wrong in (b"GIF89a", "path.png"):
