@@ -83,6 +83,8 @@ class Gradient(Explainer):
         if not len(players):
             return Answer(scores=torch.zeros(0), players=players, value=value, base=None, checks=checks, calls=1)
         question = target.differentiable(players)
+        if players.kind != "edges":
+            checks["removal"] = question.removal
         question = question._replace(f=_counted(question.f), inputs=question.inputs.detach().clone())
         seed = int(torch.randint(2**31, (), generator=generator))
         torch.manual_seed(seed)  # captum draws from the global states, which are put back afterwards

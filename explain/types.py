@@ -147,13 +147,14 @@ class Differentiable(NamedTuple):
     """The number as a differentiable function of the atoms that players own.
 
     ``inputs``, ``baseline``: ``[1, *atoms]``; ``f``: ``[batch, *atoms] -> [batch]``; ``owner``: int64 ``[*atoms]``, the
-    player of each atom, -1 for none.
+    player of each atom, -1 for none; ``removal``: what the baseline stands for, as games name it.
     """
 
     inputs: Tensor
     baseline: Tensor
     f: Callable[[Tensor], Tensor]
     owner: Tensor
+    removal: str = "features"
 
 
 class Call(NamedTuple):

@@ -167,7 +167,9 @@ class StepTarget(_DenoiserTarget):
         if players.groups is None or players.kind not in ("patches", "superpixels"):
             raise Unsupported(f"gradients of a step are over patches or superpixels; got {players.kind!r}")
         labels = players.geometry["labels"].to(self.image.device)
-        return Differentiable(self.noised[None], self.absent[None], self.numbers, labels.expand_as(self.noised))
+        return Differentiable(
+            self.noised[None], self.absent[None], self.numbers, labels.expand_as(self.noised), self.fill
+        )
 
     def run(self) -> Tensor:
         """The model's prediction for every draw, one step after the other."""
