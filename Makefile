@@ -3,11 +3,11 @@ PIP = .venv/bin/python -m pip install --disable-pip-version-check -q -c constrai
 
 .PHONY: demo test lint notebooks clean
 
-demo: .venv/core  ## train, explain and compare on the karate club; writes demo/report.html
+demo: .venv/core  ## train, explain and compare graph networks and a denoiser; writes demo/report.html
 	.venv/bin/python -m models.demo --out demo
 
 test: .venv/dev lint  ## linters, types, every test
-	.venv/bin/python -m pytest -n auto
+	.venv/bin/python -m pytest -n auto --dist loadgroup
 
 lint: .venv/dev
 	.venv/bin/ruff check .

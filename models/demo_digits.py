@@ -23,6 +23,7 @@ from models.datasets import Images, digits
 
 NAME = "DDPM"
 T = 300  # of 1000: the digit is under noise of about its own strength
+EACH = 8  # training images of every class that may be credited
 LOSS_DRAWS = 3  # fixed (step, noise) draws of each training image's loss
 DAMPING = 5.0  # about a twentieth of the largest eigenvalue of the curvature
 
@@ -47,7 +48,7 @@ def story(seed: int, fresh: bool) -> Story:
     model: DiffusionModel = explain.wrap(trained.unet, scheduler=trained.scheduler, null=ddpm.NULL, draws=LOSS_DRAWS)
     step = model.step(image, t=T, label=digit, seed=seed, reference=learned.images)
     run = model.trajectory(digit, payoff=log_odds(seen_by.module, digit), steps=10, guidance=2.0, seed=seed, draws=4)
-    return Story(trained, digit, step, run, _some(learned, seed))
+    return Story(trained, digit, step, run, _some(learned, seed, EACH))
 
 
 def log_odds(net: nn.Module, digit: int) -> Callable[[Tensor], Tensor]:
@@ -63,7 +64,7 @@ def log_odds(net: nn.Module, digit: int) -> Callable[[Tensor], Tensor]:
     return payoff
 
 
-def _some(data: Images, seed: int, each: int = 8) -> Images:
+def _some(data: Images, seed: int, each: int) -> Images:
     """The same number of training images of every class: who may be credited."""
     generator = torch.Generator().manual_seed(seed)
     chosen = []

@@ -34,6 +34,7 @@ def unsupervised(monkeypatch):
 # --- the model ---
 
 
+@pytest.mark.xdist_group("ddpm")
 def test_it_draws_the_digit_asked_for(trained, seen_by):
     assert seen_by.facts["accuracy"] >= 0.97  # on real digits that the judge never saw
     assert trained.info.facts["class_accuracy"] >= 0.95
@@ -42,6 +43,7 @@ def test_it_draws_the_digit_asked_for(trained, seen_by):
     assert judge.accuracy(seen_by.module, Images(samples, wanted)) >= 0.95  # other noise than the facts'
 
 
+@pytest.mark.xdist_group("ddpm")
 def test_it_draws_digits_of_its_own_as_varied_as_real_ones(trained):
     real = trained.info.data
     samples = ddpm.sample(
@@ -55,6 +57,7 @@ def test_it_draws_digits_of_its_own_as_varied_as_real_ones(trained):
         assert 0.5 < ours / theirs < 1.5
 
 
+@pytest.mark.xdist_group("ddpm")
 def test_guidance_makes_the_class_surer(trained, seen_by):
     wanted = torch.arange(200) % 10
 
@@ -67,6 +70,7 @@ def test_guidance_makes_the_class_surer(trained, seen_by):
     assert sureness(0.0) < sureness(1.0) < sureness(2.0)
 
 
+@pytest.mark.xdist_group("ddpm")
 def test_the_toolkit_runs_it_as_it_runs_itself(trained, seen_by):
     wrapped = explain.wrap(trained.unet, scheduler=trained.scheduler, null=ddpm.NULL)
     payoff = judge.log_probability(seen_by.module, 3)
@@ -93,6 +97,7 @@ def _denoised(trained, x, label, steps, guidance):
     return x
 
 
+@pytest.mark.xdist_group("ddpm")
 def test_sampling_is_ddim(trained):
     start = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import explain
 from explain.explanation import Explanation
-from models import demo
+from models import demo, demo_digits
 
 NODES, EDGES = ("Shapley", "Lime"), ("Shapley", "Lime", "Gradient", "Mask")
 
@@ -22,9 +22,10 @@ def app():
 
 @pytest.fixture(scope="module")
 def ran(app, tmp_path_factory):
-    """One run that trains, with its output and its folder."""
+    """One run of graph networks that trains, with its output and its folder."""
     cache, out = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("demo")
-    result = CliRunner().invoke(app, ["--out", str(out)], env={"EXPLAIN_CACHE": str(cache)}, catch_exceptions=False)
+    command, env = ["--family", "graph", "--out", str(out)], {"EXPLAIN_CACHE": str(cache)}
+    result = CliRunner().invoke(app, command, env=env, catch_exceptions=False)
     assert result.exit_code == 0
     assert len(list(cache.iterdir())) == 2
     return result.stdout, out, cache
@@ -101,4 +102,60 @@ def test_options_that_cannot_be(app, ran, tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["--data", "cora", "--out", str(tmp_path)], env=cache)
     assert result.exit_code == 2
     assert "EXPLAIN_DATA" in result.output
+    result = CliRunner().invoke(app, ["--family", "text", "--out", str(tmp_path)], env=cache)
+    assert result.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+# --- the denoiser ---
+
+ASKED = {
+    "step": {
+        "Shapley": "patches",
+        "Lime": "patches",
+        "Gradient": "patches",
+        "Attention": "patches",
+        "Influence": "train",
+    },
+    "run": {"Shapley": "steps", "Lime": "steps", "Attention": "patches", "Influence": "train"},
+}
+
+
+@pytest.mark.xdist_group("ddpm")  # one worker trains the model where the cache has none
+def test_a_step_and_a_run_of_the_denoiser(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_digits, "EACH", 2)  # training images of a class; influence takes most of the time
+    command = ["--family", "digits", "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    expected = {(asked, method): kind for asked, methods in ASKED.items() for method, kind in methods.items()}
+
+    files = {f"ddpm-{asked}-{method}-{kind}".lower() for (asked, method), kind in expected.items()}
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == files
+    pictures = {"overview-ddpm", "ddpm-steps", "ddpm-attention-maps", "agreement-ddpm-step-patches"}
+    assert files | pictures <= {path.stem for path in tmp_path.glob("*.png")}
+
+    rows = [re.split(r"  +", line) for line in told.splitlines() if " DDPM " in line and "  " in line]
+    listed = {(row[1].removeprefix("DDPM "), row[0].split(" [")[0]): row[2] for row in rows}
+    assert {key: players.split(" ", 1)[1].replace("training examples", "train") for key, players in listed.items()} == (
+        expected
+    )
+    assert float(re.search(r"guided samples: ([\d.]+)%", told)[1]) >= 95
+
+    for asked, method in expected:
+        found = Explanation.load(next(tmp_path.glob(f"ddpm-{asked}-{method.lower()}-*.safetensors")))
+        assert found.method == method
+        assert found.target["question"] == {"step": "step", "run": "trajectory"}[asked]
+        assert found.scores.isfinite().all()
+        assert found.scores.abs().max() > 0
+        if method == "Shapley":
+            assert found.checks["efficiency_gap"] <= 1e-5
+            assert float(found.scores.sum()) == pytest.approx(found.value - found.base, rel=1e-5)
+        if method == "Gradient":
+            assert found.checks["completeness_gap"] <= 1e-2
+        if method == "Influence":
+            assert found.checks["residual"] <= 1e-2
+            assert found.players.geometry["images"].shape == (20, 1, 8, 8)
+
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "different questions" not in page  # each method takes the same fill for an absent patch
+    for caption in ("the steps of a run", "What the run foresees at each step", "Where the step looks, layer by layer"):
+        assert caption in page
