@@ -16,6 +16,8 @@ from explain.types import Parameters
 if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
 
+_STEP_NOISE = 0x5DEECE66  # the same seed would add the starting noise once more
+
 
 def guided(
     denoiser: Callable[..., Tensor],
@@ -116,7 +118,7 @@ def _calls_of_steps(scheduler: Any, steps: int) -> list[int]:
 
 
 def _noise_options(scheduler: Any, seeds: list[int]) -> dict[str, Any]:
-    """A generator a row, so that every row meets the noise it would meet alone."""
+    """A generator a row, so that every row meets the noise it would meet alone; another stream than ``x_T`` is from."""
     if "generator" not in inspect.signature(scheduler.step).parameters:
         return {}
-    return {"generator": [torch.Generator().manual_seed(seed) for seed in seeds]}
+    return {"generator": [torch.Generator().manual_seed(seed ^ _STEP_NOISE) for seed in seeds]}

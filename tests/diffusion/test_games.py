@@ -1,5 +1,7 @@
 """Games on steps and runs: batched as one by one, exact as brute force, planted causes found."""
 
+import functools
+
 import pytest
 import torch
 from diffusers import (
@@ -233,3 +235,24 @@ def test_players_that_do_not_fit(model):
     run = unconditional.trajectory(steps=3, payoff=lambda x: x.mean((1, 2, 3)))
     with pytest.raises(Unsupported, match="without a condition"):
         run.game("steps")
+
+
+def test_the_noise_of_the_steps_is_not_the_starting_noise_again(monkeypatch):
+    """In the type that the starting noise is drawn in, the same stream would give the very same numbers."""
+    met = []
+    plain = DDPMScheduler.step
+
+    @functools.wraps(plain)
+    def watched(self, prediction, t, x, **options):
+        shape = x.shape[1:]
+        met.append([torch.randn(shape, generator=g.clone_state(), dtype=x.dtype) for g in options["generator"]])
+        return plain(self, prediction, t, x, **options)
+
+    monkeypatch.setattr(DDPMScheduler, "step", watched)
+    model = DiffusionModel(tiny_net().double(), scheduler=DDPMScheduler(STEPS), shape=(1, 8, 8))
+    run = model.trajectory(label=3, steps=3, payoff=lambda x: x.mean((1, 2, 3)), draws=2)
+    run.value()
+    for start, noise in zip(run.start, met[0], strict=True):
+        correlation = torch.corrcoef(torch.stack([start.flatten(), noise.flatten()]))[0, 1]
+        assert correlation.abs() < 0.4
+    assert not torch.equal(met[0][0], met[0][1])
