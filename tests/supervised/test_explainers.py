@@ -347,7 +347,7 @@ def test_questions_outside_an_explainer_leave_no_trace_either():
         objective = target.objective()
     assert first == again == pytest.approx(full, rel=1e-6)
     objective.measurement(objective.params)
-    inputs, _, f, _ = target.differentiable("features")
+    inputs, _, f, *_ = target.differentiable("features")
     assert f(inputs).item() == pytest.approx(first, rel=1e-6)
     assert_same(before, state_of(net))
 
