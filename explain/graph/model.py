@@ -91,8 +91,8 @@ class GraphModel:
         """The model's answer for one node (``(type, number)`` in heterogeneous graphs).
 
         Args:
-            node: which; ``label``: the class, the predicted one when None; ``payoff``: see `payoff_function`.
-            label: the class the number is read for.
+            node: its number, or ``(type, number)``.
+            label: the class the number is read for, the predicted one when None.
             payoff: "logit", "probability", "log_probability", "loss" or a callable ``[rows, outputs] -> [rows]``.
             removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
                 zero; "features" keeps the structure and replaces an absent node's features.
