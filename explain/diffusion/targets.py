@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,19 +129,25 @@ class StepTarget(_DenoiserTarget):
         weight = torch.full((len(rows),), float(self.guidance), device=x.device)
         if present is not None:
             weight = torch.where(present.repeat_interleave(len(self.times)), weight, 0.0)
-        same = None
-        if present is not None:  # the same images with and without the label
+        if present is None:
+            same = torch.arange(len(rows), device=x.device)
+        else:  # the same images with and without the label
             same = torch.arange(len(self.times), device=x.device).repeat(len(x))
+
+        def predict(*weights: Tensor) -> tuple[Tensor, ...]:
+            """Of these rows with each of these weights; a branch that several need is evaluated once."""
+            count = len(weights)
+            x = rows.repeat(count, 1, 1, 1)
+            return self.predict(x, times.repeat(count), torch.cat(weights), same.repeat(count), params).chunk(count)
+
         with evaluating(self.module):
-            payoffs = step_payoff(
-                self, lambda w: self.predict(rows, times, w, same, params), rows, times, noise, weight
-            )
+            payoffs = step_payoff(self, predict, rows, times, noise, weight)
         return payoffs.double().view(len(x), -1).mean(1)
 
     def value(self) -> float:
         """The number of the image as it is."""
         with torch.no_grad():
-            return float(self.numbers(self.noised[None]))
+            return _finite(float(self.numbers(self.noised[None])))
 
     @cached_property
     def absent(self) -> Tensor:
@@ -274,7 +281,7 @@ class TrajectoryTarget(_DenoiserTarget):
     @torch.no_grad()
     def value(self) -> float:
         """The number of the run as asked for."""
-        return float(self.numbers(self._full()))
+        return _finite(float(self.numbers(self._full())))
 
     @torch.no_grad()
     def images(self) -> Tensor:
@@ -335,6 +342,20 @@ class TrajectoryTarget(_DenoiserTarget):
             "draws": self.draws,
             "noise_seed": self.seed,
         }
+
+
+def _finite(number: float) -> float:
+    """The number itself.
+
+    Raises:
+        NonFinite: NaN or infinity.
+    """
+    if not math.isfinite(number):
+        raise NonFinite(
+            f"the number is {number}: check the payoff and the model's half precision; at a step without any signal "
+            "(zero terminal SNR) a prediction of the noise says nothing about x0"
+        )
+    return number
 
 
 def _firsts(moments: Iterator[Moment]) -> Iterator[Moment]:

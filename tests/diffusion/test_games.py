@@ -256,3 +256,12 @@ def test_the_noise_of_the_steps_is_not_the_starting_noise_again(monkeypatch):
         correlation = torch.corrcoef(torch.stack([start.flatten(), noise.flatten()]))[0, 1]
         assert correlation.abs() < 0.4
     assert not torch.equal(met[0][0], met[0][1])
+
+
+def test_evidence_under_guidance_asks_the_null_branch_once():
+    net = Counting(tiny_unet())
+    model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
+    step = model.step(digits_like()[0], t=50, label=3, guidance=3.0, payoff="evidence", draws=4)
+    net.rows = net.null_rows = 0
+    step.game("patches")(torch.ones(3, 16, dtype=torch.bool))
+    assert (net.rows, net.null_rows) == (24, 12)

@@ -212,6 +212,36 @@ def test_half_precision_that_overflows():
         Gradient("patches", method="input_x_gradient").explain(step)
 
 
+@pytest.mark.parametrize("payoff", ["error", "norm"])
+def test_half_precision_sums_many_squares(payoff):
+    """More than float16 can hold: a large image."""
+    image = digits_like(size=512)[0]
+    steps = [
+        DiffusionModel(lambda x, t: 0.1 * x, betas=[0.1] * 5, shape=(1, 512, 512)),
+        DiffusionModel(_Half(), betas=[0.1] * 5, shape=(1, 512, 512)),
+    ]
+    single, half = (model.step(image, t=3, draws=1, payoff=payoff).value() for model in steps)
+    assert half == pytest.approx(single, rel=2e-3)
+
+
+class _Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), 0.1, dtype=torch.float16))
+
+    def forward(self, x, t):
+        return self.weight * x
+
+
+def test_a_number_that_is_none():
+    x0 = digits_like()[0]
+    model = DiffusionModel(tiny_unet(), scheduler=DDIMScheduler(STEPS, rescale_betas_zero_snr=True), null=10)
+    with pytest.raises(NonFinite, match="zero terminal SNR"):
+        model.step(x0, t=STEPS - 1, label=3, payoff="x0").value()
+    with pytest.raises(NonFinite, match="check the payoff"):
+        unet_model().trajectory(3, steps=2, payoff=lambda x: x.mean((1, 2, 3)) / 0).value()
+
+
 def test_edges_are_not_on_an_image():
     with pytest.raises(Unsupported):
         unet_model().step(digits_like()[0], t=3, label=3).module_copy()
