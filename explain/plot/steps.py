@@ -76,4 +76,4 @@ def _bars(ax: Axes, explanation: Explanation, groups: list[list[int]], above: fl
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines["left"].set_bounds(low, high)
     whiskers = "\nwhiskers ± 1 s.e." if error is not None else ""
-    ax.set_ylabel(f"{units(explanation)}{whiskers}")
+    ax.set_ylabel(f"{units(explanation)}{whiskers}", y=(0.94 - above) / 2 if above else 0.5)
