@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from explain.diffusion.players import owner_of_pixels
 from explain.types import Game, Masks, Players, Unsupported, Values
 
 if TYPE_CHECKING:
@@ -40,11 +41,8 @@ class StepCoalitions:
 
     @cached_property
     def owner(self) -> Tensor:
-        """The player of each pixel, int64 ``[H, W]``; ``P`` for pixels that nobody owns."""
-        owner = torch.full((self.target.image[0].numel(),), len(self.players))
-        for player, pixels in enumerate(self.players.groups or ()):
-            owner[pixels] = player
-        return owner.view(self.target.image.shape[1:]).to(self.target.image.device)
+        """The player of each pixel, int64 ``[H, W]``; -1, the last column of the masks, for pixels that nobody owns."""
+        return owner_of_pixels(self.players, self.target.image.shape[1:]).to(self.target.image.device)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""

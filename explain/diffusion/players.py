@@ -31,8 +31,8 @@ def patches(image: Tensor, size: int | None = None) -> Tensor:
     """The patch of each pixel, int64 ``[H, W]``; by default a quarter of the shorter side wide."""
     _, height, width = image.shape
     size = max(1, min(height, width) // 4) if size is None else size
-    if not 1 <= size <= max(height, width):
-        raise ValueError(f"size must be from 1 to {max(height, width)} pixels, got {size}")
+    if not isinstance(size, int) or not 1 <= size <= max(height, width):
+        raise ValueError(f"size must be whole, from 1 to {max(height, width)} pixels, got {size}")
     rows, columns = torch.arange(height) // size, torch.arange(width) // size
     return rows[:, None] * (int(columns.max()) + 1) + columns[None]
 
@@ -56,6 +56,14 @@ def superpixels(image: Tensor, segments: int = 12, compactness: float = 0.1) -> 
     return labels
 
 
+def owner_of_pixels(players: Players, shape: torch.Size) -> Tensor:
+    """The player of each pixel, int64 ``[H, W]``; -1 for pixels that nobody owns."""
+    owner = torch.full((shape.numel(),), -1)
+    for player, pixels in enumerate(players.groups or ()):
+        owner[pixels] = player
+    return owner.view(shape)
+
+
 def step_players(kind: str, steps: int, times: list[float], options: dict[str, Any]) -> Players:
     """The steps of a run, ``size=`` adjacent ones a player; named by the timestep that each begins with.
 
@@ -65,8 +73,8 @@ def step_players(kind: str, steps: int, times: list[float], options: dict[str, A
     if unknown := set(options) - {"size"}:
         raise ValueError(f"players({kind!r}) takes ['size'], got {sorted(unknown)}")
     size = options.get("size", 1)
-    if not 1 <= size <= steps:
-        raise ValueError(f"size must be from 1 to {steps} steps, got {size}")
+    if not isinstance(size, int) or not 1 <= size <= steps:
+        raise ValueError(f"size must be whole, from 1 to {steps} steps, got {size}")
     groups = tuple(torch.arange(steps).split(size))
     index = torch.stack([group[0] for group in groups])
     names = tuple(f"t={times[int(first)]:g}" for first in index)

@@ -113,6 +113,8 @@ def run(
 def _calls_of_steps(scheduler: Any, steps: int) -> list[int]:
     """The asked-for step that each call of the network belongs to: some schedulers call more than once a step."""
     times = [float(t) for t in scheduler.timesteps]
+    if len(times) == steps:  # schedules that round may hold a time twice
+        return list(range(steps))
     distinct = sorted(set(times), reverse=True)
     return [min(distinct.index(t) * steps // len(distinct), steps - 1) for t in times]
 

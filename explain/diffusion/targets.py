@@ -16,7 +16,7 @@ from explain.diffusion.fills import FILLS, fills
 from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions
 from explain.diffusion.objective import objective
 from explain.diffusion.payoffs import STEP_PAYOFFS, step_payoff
-from explain.diffusion.players import image_players, label_player, step_players
+from explain.diffusion.players import image_players, label_player, owner_of_pixels, step_players
 from explain.diffusion.sampling import Moment, guided, run
 from explain.guard import evaluating, other_random_states
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
@@ -92,6 +92,7 @@ class StepTarget(_DenoiserTarget):
         return found.to(self.image.device)
 
     def _checked_reference(self, reference: Tensor) -> Tensor:
+        reference = torch.stack(list(reference)) if isinstance(reference, (list, tuple)) else torch.as_tensor(reference)
         if reference.dim() != 4 or reference.shape[1:] != self.image.shape or not len(reference):
             raise ValueError(f"reference must be images [m, {', '.join(map(str, self.image.shape))}]")
         return torch.stack([checked_image(image, self.image.dtype, "reference") for image in reference]).to(self.image)
@@ -173,9 +174,9 @@ class StepTarget(_DenoiserTarget):
         players = self._resolved(players)
         if players.groups is None or players.kind not in ("patches", "superpixels"):
             raise Unsupported(f"gradients of a step are over patches or superpixels; got {players.kind!r}")
-        labels = players.geometry["labels"].to(self.image.device)
+        owner = owner_of_pixels(players, self.image.shape[1:]).to(self.image.device)
         return Differentiable(
-            self.noised[None], self.absent[None], self.numbers, labels.expand_as(self.noised), self.fill
+            self.noised[None], self.absent[None], self.numbers, owner.expand_as(self.noised), self.fill
         )
 
     def run(self) -> Tensor:

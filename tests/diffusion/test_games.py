@@ -18,6 +18,7 @@ from reference.diffusion import ddim, step_error
 from reference.shapley import by_weight_vector
 
 from explain.diffusion.model import DiffusionModel
+from explain.gradient import Gradient
 from explain.lime import Lime
 from explain.shapley import Shapley
 from explain.types import Players, Unsupported
@@ -265,3 +266,24 @@ def test_evidence_under_guidance_asks_the_null_branch_once():
     net.rows = net.null_rows = 0
     step.game("patches")(torch.ones(3, 16, dtype=torch.bool))
     assert (net.rows, net.null_rows) == (24, 12)
+
+
+def test_gradients_of_some_patches_are_those_of_these_patches(model):
+    step = model.step(digits_like()[0], t=40, label=3)
+    every = step.players("patches", size=2)
+    some = Players("patches", torch.tensor([9, 2]), (), (every.groups[9], every.groups[2]), every.geometry)
+    found = Gradient(some, method="input_x_gradient").explain(step)
+    expected = Gradient(every, method="input_x_gradient").explain(step).scores
+    torch.testing.assert_close(found.scores, expected[[9, 2]])
+    assert found.checks["unowned"] == pytest.approx(float(expected.sum() - found.scores.sum()), rel=1e-5)
+    assert Shapley(some).explain(step).scores.shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # the scheduler's own arithmetic
+def test_a_schedule_that_rounds_two_steps_to_one_time_still_has_both():
+    scheduler = DPMSolverMultistepScheduler(STEPS, use_karras_sigmas=True)
+    model = DiffusionModel(tiny_net(), scheduler=scheduler, null=10, shape=(1, 8, 8))
+    target = model.trajectory(label=3, steps=40, guidance=2.0, payoff=lambda x: x.mean((1, 2, 3)))
+    assert len(set(target.timesteps)) < len(target.timesteps) == 40
+    assert len(target.players("steps").names) == 40
+    assert target.images().shape == (40, 1, 8, 8)
