@@ -16,7 +16,8 @@ Condition: TypeAlias = dict[str, Tensor]  # arguments of the network by name, on
 
 _IMAGE = ("sample", "hidden_states", "x", "x_t", "input", "latents")
 _TIME = ("timestep", "timesteps", "t", "time", "sigma")
-_LABELS = ("class_labels", "labels", "label", "y", "condition", "cond", "c", "encoder_hidden_states")
+_PROMPT = "encoder_hidden_states"
+_LABELS = ("class_labels", "labels", "label", "y", "condition", "cond", "c", _PROMPT)
 
 
 class Denoiser(nn.Module):
@@ -58,22 +59,41 @@ class Denoiser(nn.Module):
             raise ValueError(
                 f"the denoiser must answer with the shape of x_t, {list(x.shape)}, got {list(prediction.shape)}"
             )
-        return prediction
+        return prediction.to(x.dtype)
 
     def condition(self, label: int | Tensor | Condition | None) -> Condition:
         """A label, an embedding or named arguments as named rows ``[1, ...]``.
 
         Raises:
-            TypeError: a label for a network that takes none, or none for one that needs it.
+            TypeError: a label for a network that takes none, or what is no class and no tensor.
+            ValueError: more than one condition.
         """
         if isinstance(label, dict):
-            return dict(label)
+            return {name: self._row(name, value, alone=False) for name, value in label.items()}
         if label is None:
             return {}
         if self.names.label is None:
             raise TypeError("this denoiser takes no label: leave label out, or give named arguments label={...}")
-        row = torch.as_tensor(label, device=self.device)
-        return {self.names.label: row[None] if row.dim() in (0, 2) else row}
+        return {self.names.label: self._row(self.names.label, label, alone=True)}
+
+    def _row(self, name: str, value: Any, *, alone: bool) -> Tensor:
+        """One row ``[1, ...]`` in the model's type; ``alone``: embeddings may come without their first dimension."""
+        try:
+            row = torch.as_tensor(value, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a class or a tensor, got {type(value).__name__}") from error
+        row = row.to(self.dtype) if row.is_floating_point() else row
+        embedding = row.dim() == 1 and len(row) > 1 and row.is_floating_point()
+        if row.dim() == 0 or (alone and (embedding or row.dim() == 2)):
+            row = row[None]
+        if len(row) != 1:
+            raise ValueError(f"{name} must be one condition, [1, ...], got {list(row.shape)}")
+        if name == _PROMPT and not (row.dim() == 3 and row.is_floating_point()):
+            raise TypeError(
+                f"{name} must be an embedding [tokens, width], such as a pipeline's encode_prompt gives; "
+                f"got {value!r:.80}"
+            )
+        return row
 
     def with_parameters(self, params: Parameters | None) -> Callable[..., Tensor]:
         """The denoiser itself, or the same function of other parameters."""
@@ -101,12 +121,14 @@ class Arguments(NamedTuple):
 
 
 def _argument_names(forward: Callable[..., Any]) -> Arguments:
-    """By name; where several names would do, the one that forward cannot do without."""
+    """By name; where several names would do, the one that forward cannot do without; labels else by third place."""
     found = [
         p for p in inspect.signature(forward).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     names = [p.name for p in sorted(found, key=lambda p: p.default is not p.empty)]
     image, time, label = (next((n for n in names if n in known), None) for known in (_IMAGE, _TIME, _LABELS))
+    if label is None and len(found) > 2 and found[2].default in (found[2].empty, None):
+        label = found[2].name
     return Arguments(image, time, label) if image and time else Arguments(None, None, label)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,7 +65,7 @@ class DiffusionModel:
     def step(
         self,
         x0: Tensor,
-        t: int | Sequence[int],
+        t: int | Sequence[int] | Tensor,
         label: int | Tensor | Condition | None = None,
         *,
         seed: int = 0,
@@ -97,7 +98,7 @@ class DiffusionModel:
             ValueError: an image of another size, a step outside the schedule, an unknown payoff or fill.
         """
         image = self._image(x0)
-        times = [t] if isinstance(t, (int, float)) else list(t)
+        times = np.asarray(t.cpu() if isinstance(t, Tensor) else t).reshape(-1).tolist()
         steps = tuple(self.process.checked_step(time) for time in times)
         return StepTarget(self, image, steps, label, seed, draws, payoff, region, guidance, fill, reference, batch_size)
 
@@ -126,13 +127,19 @@ class DiffusionModel:
             batch_size: images in one forward pass.
 
         Raises:
-            ValueError: the image size is not known, or steps outside the schedule.
+            ValueError: the image size is not known, steps outside the schedule, or a scheduler of learned variances.
         """
         size = tuple(shape) if shape is not None else self.shape
         if size is None:
             raise ValueError("the image size is not known: give shape=(channels, height, width)")
-        if not 1 <= steps <= self.process.steps:
-            raise ValueError(f"steps must be from 1 to {self.process.steps}, got {steps}")
+        if not isinstance(steps, int) or not 1 <= steps <= self.process.steps:
+            raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps}")
+        if str(self.scheduler.config.get("variance_type")).startswith("learned"):
+            name = type(self.scheduler).__name__
+            raise ValueError(
+                f"{name} takes learned variances, which are not followed here: run with "
+                f'{name}.from_config(scheduler.config, variance_type="fixed_small"), or with DDIMScheduler'
+            )
         return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size)
 
     def absent_condition(self) -> Condition:

@@ -127,18 +127,24 @@ class Gaussian:
             ValueError: outside the schedule.
         """
         last = self.steps if self.signal is None else self.steps - 1
-        if isinstance(t, bool) or not 0 <= t <= last or (self.signal is not None and t != int(t)):
+        if (
+            isinstance(t, bool)
+            or not isinstance(t, (int, float))
+            or not 0 <= t <= last
+            or (self.signal is not None and t != int(t))
+        ):
             raise ValueError(f"t must be a step of the schedule, from 0 to {last}, got {t}")
         if self.prediction == "sample" and t == 0 and self.signal is None:
             raise ValueError("at t=0 nothing is noise: ask for a later step")
-        return t
+        return t if self.signal is None else int(t)
 
 
 def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
     """The process that a diffusers scheduler was made for.
 
     Raises:
-        ValueError: the scheduler predicts something else than ``prediction_type``, or something unknown.
+        ValueError: the scheduler predicts something else than ``prediction_type``, something unknown, or flows that it
+            does not run.
         TypeError: no diffusers scheduler, or one without a Gaussian process.
     """
     config = getattr(scheduler, "config", None)
@@ -146,8 +152,9 @@ def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
         got = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else type(scheduler).__name__
         raise TypeError(f"scheduler must be a diffusers scheduler such as DDIMScheduler(1000), got {got}")
     steps = int(config.get("num_train_timesteps", 0))
-    flow = "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction"
-    declared: Any = "flow_prediction" if flow else config.get("prediction_type", "epsilon")
+    matching = "FlowMatch" in type(scheduler).__name__  # these have no prediction_type
+    flow = matching or config.get("use_flow_sigmas")
+    declared: Any = "flow_prediction" if matching else config.get("prediction_type", "epsilon")
     if prediction_type is not None and prediction_type != declared:
         raise ValueError(
             f"the model predicts {prediction_type!r}, {type(scheduler).__name__} is configured for {declared!r}: "
@@ -155,7 +162,12 @@ def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
         )
     if declared not in PREDICTIONS:
         raise ValueError(f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {declared!r}")
-    if flow:
+    if declared == "flow_prediction":
+        if not flow:
+            raise ValueError(
+                f"{type(scheduler).__name__} does not run flow matching: use FlowMatchEulerDiscreteScheduler({steps}), "
+                "or a scheduler with use_flow_sigmas=True"
+            )
         return Gaussian(None, steps, "flow_prediction")
     if getattr(scheduler, "alphas_cumprod", None) is None:
         raise TypeError(f"{type(scheduler).__name__} has no alphas_cumprod: give betas=[T] instead of a scheduler")

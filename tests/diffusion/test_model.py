@@ -1,5 +1,6 @@
 """Every way in, and every wrong question."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -11,11 +12,13 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
 )
 from diffusion_cases import STEPS, digits_like, tiny_unet, unet_model
 from torch import nn
 
 from explain.diffusion.model import DiffusionModel
+from explain.diffusion.process import process_of
 from explain.gradient import Gradient
 from explain.shapley import Shapley
 from explain.types import NonFinite, Unsupported
@@ -167,7 +170,7 @@ def test_without_a_null_condition():
 
 def test_runs_that_cannot_be():
     model = unet_model()
-    with pytest.raises(ValueError, match=f"steps must be from 1 to {STEPS}"):
+    with pytest.raises(ValueError, match=f"steps must be whole, from 1 to {STEPS}"):
         model.trajectory(label=3, steps=STEPS + 1, payoff=lambda x: x.mean((1, 2, 3)))
     with pytest.raises(ValueError, match="payoff must be a function"):
         model.trajectory(label=3, payoff="loss")
@@ -210,6 +213,76 @@ def test_half_precision_that_overflows():
     step = DiffusionModel(Steep(), betas=[0.1] * 5).step(digits_like()[0] * 0.01, t=3, draws=1, payoff="norm")
     with pytest.raises(NonFinite, match=r"half precision.*float"):
         Gradient("patches", method="input_x_gradient").explain(step)
+
+
+@pytest.mark.parametrize("t", [np.int64(5), torch.tensor(5), torch.tensor([5]), [5], (5.0,), range(5, 6)])
+def test_ways_to_give_a_step(t):
+    model, x0 = unet_model(), digits_like()[0]
+    found = model.step(x0, t=t, label=3)
+    assert found.times.tolist() == [5] * 4
+    assert not found.times.is_floating_point()
+    assert found.value() == model.step(x0, t=5, label=3).value()
+
+
+@pytest.mark.parametrize(
+    ("net", "label"),
+    [
+        (lambda x, t, k: x * 0 + k.view(-1, 1, 1, 1), 2),
+        (lambda a, b, k=None: a * 0 + k.view(-1, 1, 1, 1), 2),
+        (lambda x, t, context: x * 0 + context.mean(1).view(-1, 1, 1, 1), torch.tensor([1.0, 3.0])),
+        (lambda x, t, context: x * 0 + context.mean((1, 2)).view(-1, 1, 1, 1), torch.tensor([[1.0, 3.0]])),
+        (lambda x, t, y: (x * 0 + y.view(-1, 1, 1, 1)).double(), torch.tensor([2])),
+        (lambda x, t, y: x * 0 + y.view(-1, 1, 1, 1), {"y": torch.tensor(2.0, dtype=torch.float64)}),
+    ],
+)
+def test_functions_name_their_label_as_they_like(net, label):
+    model = DiffusionModel(net, betas=[0.1] * 5, shape=(1, 8, 8))
+    assert model.step(digits_like()[0], t=3, label=label, payoff="norm").value() == pytest.approx(4 * 64)
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "message"),
+    [
+        ("three", TypeError, "class_labels must be a class or a tensor, got str"),
+        (torch.tensor([1, 2]), ValueError, r"class_labels must be one condition, \[1, ...\], got \[2\]"),
+        ({"class_labels": torch.tensor([1, 2])}, ValueError, "must be one condition"),
+        ({"class_labels": {}}, TypeError, "got dict"),
+    ],
+)
+def test_labels_that_are_none(label, error, message):
+    with pytest.raises(error, match=message):
+        unet_model().step(digits_like()[0], t=3, label=label)
+
+
+def test_a_class_for_a_network_that_reads_prompts():
+    def net(sample, timestep, encoder_hidden_states):
+        return sample + encoder_hidden_states.mean()
+
+    model = DiffusionModel(net, betas=[0.1] * 5, shape=(1, 8, 8))
+    assert model.step(digits_like()[0], t=3, label=torch.ones(4, 6)).value() < 0
+    for label in (3, torch.ones(6)):
+        with pytest.raises(TypeError, match=r"must be an embedding \[tokens, width\]"):
+            model.step(digits_like()[0], t=3, label=label)
+
+
+def test_a_schedule_of_betas_is_no_flow():
+    with pytest.raises(ValueError, match="DDIMScheduler does not run flow matching"):
+        DiffusionModel(tiny_unet(), betas=[0.1] * 5, prediction_type="flow_prediction")
+    flow = UniPCMultistepScheduler(1000, prediction_type="flow_prediction", use_flow_sigmas=True)
+    assert process_of(flow, "flow_prediction").signal is None
+
+
+def test_learned_variances_are_refused_for_runs():
+    model = DiffusionModel(tiny_unet(), scheduler=DDPMScheduler(STEPS, variance_type="learned_range"), null=10)
+    assert model.step(digits_like()[0], t=3, label=3).value() < 0
+    with pytest.raises(ValueError, match='variance_type="fixed_small"'):
+        model.trajectory(3, steps=2, payoff=lambda x: x.mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("size", [2.5, 0, 9])
+def test_patches_of_no_size(size):
+    with pytest.raises(ValueError, match="size must be whole, from 1 to 8 pixels"):
+        unet_model().step(digits_like()[0], t=3, label=3).players("patches", size=size)
 
 
 @pytest.mark.parametrize("payoff", ["error", "norm"])
