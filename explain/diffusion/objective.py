@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from explain.types import Parameters, Players
 if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
 
+Labels: TypeAlias = Tensor | Condition | None
 _GALLERY = 5_000  # more training images than this are not kept for pictures
 
 
@@ -33,11 +34,12 @@ def objective(
         model: the denoiser and its process.
         image: any image like the training images, ``[C, H, W]``.
         measured: ``params -> scalar``, the number in question.
-        train: images ``[n, C, H, W]``, or ``(images, labels [n])``, a Dataset or a DataLoader of such pairs.
+        train: images ``[n, C, H, W]``, or ``(images, labels [n])``, a Dataset or a DataLoader of such pairs; labels
+            may be embeddings ``[n, ...]``, or named arguments with one row an image.
         remove: "labels": an image leaves the loss.
 
     Raises:
-        ValueError: no training images, images of another size, another ``remove``.
+        ValueError: no training images, images of another size, labels of another number, another ``remove``.
     """
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (an image leaves the training loss), got {remove!r}')
@@ -46,6 +48,7 @@ def objective(
         size = ", ".join(map(str, image.shape))
         raise ValueError(f"training images must be [n, {size}], got {list(images.shape)}")
     images = images.to(image)
+    conditions = _conditions(model, labels, len(images))
     times, noise = draws(model, image)
 
     def noised(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -55,7 +58,7 @@ def objective(
 
     def predict(params: Parameters, batch: Tensor) -> Tensor:
         _, _, t, x = noised(batch)
-        condition = _conditions(model, labels, batch, len(times))
+        condition = {name: rows[batch].repeat_interleave(len(times), 0) for name, rows in conditions.items()}
         # the fused attention kernels have no double backward; the plain one computes the same
         with evaluating(model.denoiser), sdpa_kernel(SDPBackend.MATH):
             out = model.denoiser.with_parameters(params)(x, t, condition)
@@ -99,7 +102,7 @@ def _mean_square(predictions: Tensor, wanted: Tensor) -> Tensor:
     return (predictions - wanted).square().flatten(1).mean(1)
 
 
-def _examples(train: Any) -> tuple[Tensor, Tensor | None]:
+def _examples(train: Any) -> tuple[Tensor, Labels]:
     if train is None:
         raise ValueError("which images was the model trained on? give Influence(train=(images, labels))")
     if isinstance(train, Tensor):
@@ -107,25 +110,36 @@ def _examples(train: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(train, DataLoader):
         train = train.dataset
     if isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor) and train[0].dim() == 4:
-        return train[0], None if train[1] is None else torch.as_tensor(train[1])
+        return train[0], train[1] if train[1] is None or isinstance(train[1], dict) else torch.as_tensor(train[1])
     rows = default_collate([train[i] for i in range(len(train))])
     return (rows, None) if isinstance(rows, Tensor) else (rows[0], rows[1])
 
 
-def _conditions(model: DiffusionModel, labels: Tensor | None, batch: Tensor, draws: int) -> Condition:
-    if labels is None or model.denoiser.names.label is None:
-        return {}
-    return {model.denoiser.names.label: labels.to(model.denoiser.device)[batch].repeat_interleave(draws, 0)}
+def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Condition:
+    """The rows of all training images by argument name.
+
+    Raises:
+        ValueError: not one row an image.
+    """
+    net = model.denoiser
+    if isinstance(labels, Tensor):
+        labels = {} if net.names.label is None else {net.names.label: labels}
+    found = {}
+    for name, rows in (labels or {}).items():
+        if rows.dim() < 1 or len(rows) != count:
+            raise ValueError(f"{count} training images need as many rows of {name}, got {list(rows.shape)}")
+        found[name] = rows.to(net.device, net.dtype if rows.is_floating_point() else rows.dtype)
+    return found
 
 
-def _names(labels: Tensor | None, count: int) -> tuple[str, ...]:
-    if labels is None or labels.dim() != 1:
+def _names(labels: Labels, count: int) -> tuple[str, ...]:
+    if not isinstance(labels, Tensor) or labels.dim() != 1:
         return tuple(f"image {i}" for i in range(count))
     return tuple(f"image {i} ({label})" for i, label in enumerate(labels.tolist()))
 
 
-def _gallery(images: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+def _gallery(images: Tensor, labels: Labels) -> dict[str, Tensor]:
     if len(images) > _GALLERY:
         return {}
     found = {"images": images.detach().cpu()}
-    return found if labels is None or labels.dim() != 1 else {**found, "classes": labels.cpu()}
+    return found if not isinstance(labels, Tensor) or labels.dim() != 1 else {**found, "classes": labels.cpu()}

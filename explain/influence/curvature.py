@@ -39,6 +39,7 @@ class Curvature:
     """
 
     name: ClassVar[str]
+    derivatives: ClassVar[str] = "reverse over reverse, plain attention"  # what any operation with two derivatives has
 
     def __init__(self, objective: Objective, damping: float = 0.0, batch: Tensor | None = None) -> None:
         self.objective = objective

@@ -41,8 +41,8 @@ class Influence(Explainer):
 
     The answer has ``parts["learned"]``, ``["structural"]`` (zero: no example is an input of the others here) and
     ``["self_loss"]``, each example's own loss, and ``checks`` with the true residual of the solution, both ends of the
-    spectrum and the gradient of the trained loss. ``error`` is LiSSA's, of its sampling and of the steps not taken;
-    None for the others.
+    spectrum, how second derivatives were taken, and the gradient of the trained loss. ``error`` is LiSSA's, of its
+    sampling and of the steps not taken; None for the others.
 
     Raises:
         ValueError: an unknown setting.
@@ -114,6 +114,7 @@ def _curvature_checks(chosen: Chosen) -> dict[str, Any]:
     return {
         "curvature": A.name,
         "why_curvature": chosen.why,
+        "derivatives": A.derivatives,
         "damping": A.damping,
         "parameters": A.size,
         "examples": A.objective.size,

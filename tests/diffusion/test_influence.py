@@ -3,12 +3,13 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from diffusion_cases import STEPS, digits_like, tiny_unet
 from reference.influence import flat_function, trained_loss
 from scipy.stats import pearsonr
 
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
-from explain.influence import Hessian, Influence, Lissa
+from explain.influence import ConjugateGradient, Hessian, Influence, Lissa
 from models import tiny_denoiser
 from models.datasets import Images, digits
 
@@ -142,3 +143,13 @@ def test_through_the_attention_of_a_unet(asked, data):
             for solver in ("cg", "lissa")
         ]
     assert relative(scores[1], scores[0]) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # far from a minimum, two steps only
+@pytest.mark.parametrize("curvature", ["hessian", "ggn"])
+def test_the_answer_says_how_attention_was_differentiated(curvature):
+    model = DiffusionModel(tiny_unet(), scheduler=DDPMScheduler(STEPS), null=10, draws=2)
+    train = digits_like(3, seed=1), torch.tensor([1, 2, 3])
+    asked = Influence(train, solver=ConjugateGradient(max_iterations=2), curvature=curvature, damping=1e3, seed=0)
+    why = asked.explain(model.step(digits_like()[0], t=20, label=3))
+    assert why.checks["derivatives"] == "reverse over reverse, plain attention"

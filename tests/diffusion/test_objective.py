@@ -51,12 +51,24 @@ def test_ways_to_give_training_images(model, train):
     assert first.players.geometry["images"].shape == (5, 1, 8, 8)
 
 
+def test_named_conditions_of_training_images(model, train):
+    step = model.step(digits_like()[0], t=20, label=3)
+    first, named = step.objective(train), step.objective((train[0], {"class_labels": train[1]}))
+    pairs = step.objective([(image, {"class_labels": label}) for image, label in zip(*train, strict=True)])
+    batch = torch.tensor([4, 1])
+    for other in (named, pairs):
+        torch.testing.assert_close(other.train_loss(other.params, batch), first.train_loss(first.params, batch))
+        assert other.players.names[4] == "image 4"
+
+
 def test_wrong_training_images(model, train):
     step = model.step(digits_like()[0], t=20, label=3)
     with pytest.raises(ValueError, match="which images was the model trained on"):
         step.objective()
     with pytest.raises(ValueError, match=r"training images must be \[n, 1, 8, 8\]"):
         step.objective((torch.zeros(3, 1, 4, 4), torch.zeros(3)))
+    with pytest.raises(ValueError, match=r"5 training images need as many rows of class_labels, got \[3\]"):
+        step.objective((train[0], torch.zeros(3, dtype=torch.long)))
     with pytest.raises(ValueError, match="remove must be"):
         step.objective(train, remove="pixels")
 
