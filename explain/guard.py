@@ -95,7 +95,7 @@ def other_random_states(seed: int) -> Iterator[None]:
 def _changes_in_training(part: nn.Module) -> bool:
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
         return True
-    rates = (getattr(part, "p", None) if "Dropout" in type(part).__name__ else None, getattr(part, "dropout", None))
+    rates = (getattr(part, "p", None) if "Dropout" in type(part).__name__ else None, vars(part).get("dropout"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates)  # attention layers hold a plain rate
 
 
