@@ -13,7 +13,7 @@ from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, DENOISER, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("own_models", [False, True])
@@ -29,6 +29,16 @@ def test_the_example_runs_anywhere(tmp_path, own_models):
     assert "Comparison of 2 explanations" in ran.stdout
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
     assert explain.Explanation.load(tmp_path / "why.safetensors").method == "Shapley"
+
+
+def test_the_denoiser_example_runs(tmp_path):
+    (tmp_path / "example.py").write_text(DENOISER, encoding="utf-8")
+    strict = ["-W", "error::UserWarning:explain", "-W", "error::FutureWarning:explain"]
+    command = [sys.executable, "-X", "utf8", *strict, "example.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    for told in ("Shapley: 16 patches", "Attention: 16 patches", "Shapley: 10 steps"):
+        assert told in ran.stdout
 
 
 def test_the_new_explainer_works(tmp_path, monkeypatch):
@@ -64,8 +74,10 @@ def test_it_opens_with_the_two_commands():
 def test_every_file_it_names_is_there():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).is_file(), target
-    figure = ROOT / "notebooks" / "figures" / "karate.png"
-    assert figure.stat().st_size < 200_000
+    figures = sorted((ROOT / "notebooks" / "figures").iterdir())
+    assert [figure.name for figure in figures] == ["digits.png", "karate.png"]
+    for figure in figures:
+        assert figure.stat().st_size < 200_000
 
 
 def test_the_tables_know_every_explainer():
