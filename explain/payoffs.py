@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,9 +67,24 @@ def checked_label(label: int | None, outputs: Tensor) -> int:
     classes = max(outputs.numel(), 2)
     if label is None:
         return predicted(outputs)
-    if not 0 <= int(label) < classes:
-        raise ValueError(f"label must be a class from 0 to {classes - 1}, got {label}")
-    return int(label)
+    found = whole_number(label)
+    if found is None or not 0 <= found < classes:
+        raise ValueError(f"label must be a class from 0 to {classes - 1}, got {label!r}")
+    return found
+
+
+def whole_number(given: Any) -> int | None:
+    """An int, also out of NumPy or a torch scalar; None for anything else, True and 1.0 included.
+
+    >>> whole_number(torch.tensor(3)), whole_number(1.0), whole_number(True)
+    (3, None, None)
+    """
+    if isinstance(given, (bool, np.bool_)) or (isinstance(given, Tensor) and given.dtype == torch.bool):
+        return None
+    try:
+        return operator.index(given)
+    except TypeError:
+        return None
 
 
 def _checked(payoff: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from torch_geometric.datasets import KarateClub
 from torch_geometric.explain import GNNExplainer, PGExplainer
 from torch_geometric.explain.algorithm.utils import set_masks
-from torch_geometric.nn import GCN, GATConv, GCNConv, MessagePassing, SAGEConv
+from torch_geometric.nn import GCN, GATConv, GCNConv, MessagePassing, SAGEConv, SGConv, TAGConv
 from torch_geometric.utils import to_undirected
 
 from explain.graph.model import GraphModel
@@ -348,3 +348,22 @@ def test_pg_explainer_on_a_graph_model(karate):
     found = fitted.explain(karate.node(33))
     assert len(found.scores) == len(karate.node(33).players("edges"))
     assert (found.scores > 0).all()
+
+
+def test_a_filled_cache_does_not_answer_for_the_masks(karate):
+    torch.manual_seed(0)
+    cached, plain = SGConv(34, 4, K=2, cached=True).eval(), SGConv(34, 4, K=2).eval()
+    plain.load_state_dict(cached.state_dict())
+    data = karate.data
+    cached(data.x, data.edge_index)  # as after training
+    kept = cached._cached_x
+    mask = Mask("edges", epochs=5, repeats=1, seed=0)
+    found, expected = (mask.explain(GraphModel(net, data).node(11)) for net in (cached, plain))
+    assert torch.equal(found.scores, expected.scores)
+    assert (found.scores > 0).all()
+    assert cached._cached_x is kept
+
+
+def test_layers_written_without_the_names_that_annotations_need(karate):
+    net = TAGConv(34, 4, K=2).eval()  # its file knows no Optional
+    assert (Mask("edges", epochs=3, repeats=1, seed=0).explain(GraphModel(net, karate.data).node(11)).scores > 0).all()

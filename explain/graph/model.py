@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Data, HeteroData
 
+from explain.graph.caches import uncached
 from explain.graph.computation import Direction
 from explain.graph.inputs import Inputs, check_values, infer_inputs, output_rows, structure_of
 from explain.graph.structure import Copies, Structure
 from explain.graph.targets import GraphTarget
-from explain.payoffs import Payoff
+from explain.payoffs import Payoff, whole_number
 from explain.types import Parameters
 
 TASKS = ("node", "edge", "graph")
@@ -173,13 +173,15 @@ class GraphModel:
     @staticmethod
     def _node(graph: Structure, node: int | tuple[str, int]) -> tuple[str, int]:
         kind, number = node if isinstance(node, tuple) else (next(iter(graph.counts)), node)
-        if isinstance(node, int) and len(graph.counts) > 1:
-            raise ValueError(f"name the node's type too, such as ({next(iter(graph.counts))!r}, {node})")
+        if not isinstance(node, tuple) and len(graph.counts) > 1:
+            raise ValueError(f"name the node's type too, such as ({next(iter(graph.counts))!r}, {node!r})")
         if kind not in graph.counts:
-            raise ValueError(f"node types are {', '.join(graph.counts)}; got {kind!r}")
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < graph.counts[kind]:
+            known = f"node types are {', '.join(graph.counts)}" if len(graph.counts) > 1 else "nodes here have no types"
+            raise ValueError(f"{known}; got {node!r}")
+        found = whole_number(number)
+        if found is None or not 0 <= found < graph.counts[kind]:
             raise ValueError(f"node must be a whole number from 0 to {graph.counts[kind] - 1}, got {number!r}")
-        return kind, number
+        return kind, found
 
 
 class _Linked(nn.Module):
@@ -211,20 +213,3 @@ def _callable_module(module: nn.Module, task: str, decoder: Callable[[Tensor, Te
     if callable(decode) and callable(getattr(module, "encode", None)):
         return _Linked(module, "encode", decode)
     return module
-
-
-@contextmanager
-def uncached(module: nn.Module) -> Iterator[None]:
-    """Within: no layer answers from a graph it has cached (``cached=True``), since here the graph changes."""
-    before = [(part, dict(vars(part))) for part in module.modules() if getattr(part, "cached", False) is True]
-    for part, attributes in before:
-        for name in attributes:
-            if name == "cached" or name.startswith("_cached"):
-                setattr(part, name, None)
-    try:
-        yield
-    finally:
-        for part, attributes in before:
-            for name, value in attributes.items():
-                if name == "cached" or name.startswith("_cached"):
-                    setattr(part, name, value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from explain.graph.caches import forget
 from explain.graph.inputs import Inputs, output_rows
 from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
 from explain.types import Call, Unsupported
@@ -45,7 +46,7 @@ def module_copy(target: GraphTarget) -> Call:
     for part in net.modules():
         part.training = False
         if getattr(part, "cached", False) is True:
-            setattr(part, "cached", False)  # noqa: B010 - a layer's own attribute, unknown to nn.Module
+            forget(part)
     standard = _Standard(net, model.inputs, copies(graph, 1), target._pairs(place, 1))
     row = place.focus[0][1] if len(place.focus) == 1 else 0
     x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]

@@ -57,7 +57,7 @@ def _align(
         strangers = (places[0] < 0) & (propagated[0] != propagated[1])
         unmasked[name] = int(strangers.sum())
 
-    def explain_message(self: MessagePassing, inputs: Tensor, dim_size: Optional[int]) -> Tensor:  # noqa: UP045 - PyG reads this
+    def explain_message(self: MessagePassing, inputs: Tensor, dim_size: int | None) -> Tensor:
         mask = self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
         amounts = torch.cat([mask, mask.new_ones(1)])[places[0]]  # -1, an edge without a column, is the 1 at the end
         shape = [1] * inputs.dim()
@@ -65,6 +65,8 @@ def _align(
         return inputs * amounts.view(shape)
 
     seen: list[Tensor] = []
+    # torch_geometric reads these; as text it would look the names up in the module where the layer is written
+    explain_message.__annotations__ = {"inputs": Tensor, "dim_size": Optional[int], "return": Tensor}  # noqa: UP045
     layer.explain_message = explain_message.__get__(layer)
     return layer, layer.register_propagate_forward_pre_hook(remember)
 
