@@ -13,7 +13,7 @@ from explain.graph.absence import absent_features, feature_matrix
 from explain.graph.computation import Place
 from explain.graph.players import KINDS, owners
 from explain.graph.structure import Fields
-from explain.types import Game, Masks, Players, Unsupported, Values
+from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 
 if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
@@ -78,7 +78,13 @@ class Coalitions:
             masks = torch.cat([masks, torch.ones_like(masks[:1])])
         total = sum(self.target.numbers(self.place, len(masks), **self._edits(masks, draw)) for draw in range(draws))
         values = torch.as_tensor(total) / draws
-        return values[:-1] if dropped else values
+        values = values[:-1] if dropped else values
+        if self._drops and not values[~masks[: len(values)].any(1)].isfinite().all():
+            raise NonFinite(
+                "the model answers NaN or infinity for a graph without nodes (a mean over none?): ask with "
+                'removal="message" or "features", which keep every node'
+            )
+        return values
 
     @property
     def _replaces(self) -> bool:

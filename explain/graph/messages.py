@@ -25,7 +25,9 @@ def scaled_messages(module: nn.Module, graph: Structure, amounts: Tensor) -> Ite
     """
     layers = [part for part in module.modules() if isinstance(part, MessagePassing)]
     if not layers:
-        raise Unsupported('removal="message" needs torch_geometric message-passing layers: use removal="delete"')
+        raise Unsupported(
+            'removal="message" needs torch_geometric message-passing layers: use Shapley or Lime with removal="delete"'
+        )
     factors: dict[MessagePassing, Tensor] = {}
 
     def remember(layer: MessagePassing, arguments: tuple) -> None:
@@ -50,7 +52,9 @@ def scaled_messages(module: nn.Module, graph: Structure, amounts: Tensor) -> Ite
 def _factors(propagated: Tensor, graph: Structure, amounts: Tensor) -> Tensor:
     """The amount of every propagated edge."""
     if not isinstance(propagated, Tensor) or propagated.layout != torch.strided:
-        raise Unsupported('removal="message" needs edge_index as a [2, edges] tensor: use removal="delete"')
+        raise Unsupported(
+            'removal="message" needs edge_index as a [2, edges] tensor: use Shapley or Lime with removal="delete"'
+        )
     for kind, stored in graph.edges.items():
         start = graph.edge_starts[kind]
         own = amounts[start : start + stored.size(1)]
@@ -58,7 +62,10 @@ def _factors(propagated: Tensor, graph: Structure, amounts: Tensor) -> Tensor:
             factors = _matched(propagated, stored[:, chosen], own[chosen], bipartite=kind[0] != kind[2])
             if factors is not None:
                 return factors
-    raise Unsupported('a layer rearranges its edges, so their messages cannot be told apart: use removal="delete"')
+    raise Unsupported(
+        "a layer rearranges its edges, so their messages cannot be told apart: "
+        'use Shapley or Lime with removal="delete"'
+    )
 
 
 def _selections(graph: Structure, kind: tuple, stored: Tensor) -> Iterator[Tensor]:

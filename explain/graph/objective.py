@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
@@ -34,7 +35,8 @@ def objective(target: GraphTarget, train: Any = None, remove: str = "labels") ->
         remove: "labels": an example leaves the loss, the graph stays as it is.
 
     Raises:
-        ValueError: another ``remove``, or no training examples.
+        ValueError: another ``remove``, no training examples, or nodes or labels that graph or model do not have.
+        TypeError: training nodes that are neither a mask nor positions.
     """
     if remove != "labels":
         raise ValueError(f'remove must be "labels" for a graph model, got {remove!r}')
@@ -66,15 +68,60 @@ def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
         if train is None:
             raise ValueError("which nodes were trained on? give Influence(train=mask) or data.train_mask")
         train = train if train.dim() == 1 else train[:, 0]
-    nodes = torch.as_tensor(train)
-    nodes = nodes.nonzero().view(-1) if nodes.dtype == torch.bool else nodes.long()
+    nodes = _training_nodes(train, graph.counts[kind])
     if not isinstance(store.get("y"), Tensor):
         raise ValueError("training nodes need labels: data.y is missing")
     labels = store.y[nodes].squeeze(-1) if store.y.dim() == 2 and store.y.size(1) == 1 else store.y[nodes]
+    _check_labels(target, labels)
     predict = _transductive(target.model, graph, kind, nodes, None)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": target.rows(), "classes": labels.cpu()}
     return predict, labels, Players("train", nodes.cpu(), tuple(f"node {i}" for i in nodes.tolist()), None, geometry)
+
+
+def _training_nodes(train: Any, count: int) -> Tensor:
+    """Positions int64 of the training nodes, given so or as a mask.
+
+    Raises:
+        TypeError: neither booleans nor whole numbers. ValueError: a mask of another length, or no such node.
+    """
+    given = train if isinstance(train, Tensor) else torch.as_tensor(np.asarray(train))
+    if given.dtype == torch.bool:
+        if given.shape != (count,):
+            raise ValueError(f"a mask of the training nodes must be [{count}], got {list(given.shape)}")
+        return given.nonzero().view(-1)
+    if given.dim() != 1 or given.dtype not in (torch.int32, torch.int64):
+        raise TypeError(
+            f"training nodes must be a bool mask [{count}] or int64 positions, got {given.dtype} {list(given.shape)}"
+        )
+    if len(given) and not 0 <= int(given.min()) <= int(given.max()) < count:
+        raise ValueError(f"training nodes must be from 0 to {count - 1}, got {int(given.min())} to {int(given.max())}")
+    if len(given.unique()) < len(given):
+        raise ValueError("a training node is given twice: each is one example")
+    return given.long()
+
+
+def _check_labels(target: GraphTarget, labels: Tensor) -> None:
+    """Check that labels fit the outputs, where the loss is the usual one.
+
+    Raises:
+        ValueError: a class that the model does not have, or real targets of another shape.
+    """
+    if target.model.loss is not None or not len(labels):
+        return
+    with torch.no_grad():
+        outputs = target.outputs(whole(target.graph, target.focus), 1).size(1)
+    if labels.is_floating_point():
+        if labels[0].numel() != outputs:
+            raise ValueError(
+                f"real labels {list(labels.shape)} need as many columns as the model has outputs, {outputs}: for "
+                "classes give integers, labels.long(), or explain.wrap(..., loss=callable)"
+            )
+    elif labels.dim() > 1 or not 0 <= int(labels.min()) <= int(labels.max()) < max(outputs, 2):
+        raise ValueError(
+            f"training labels must be classes [n] from 0 to {max(outputs, 2) - 1}, got {list(labels.shape)} from "
+            f"{int(labels.min())} to {int(labels.max())}: leave unlabelled examples out of the training set"
+        )
 
 
 def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
@@ -110,7 +157,10 @@ def _graphs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     graphs = [graphs] if isinstance(graphs, Data) else list(graphs)
     if any(not isinstance(graph.get("y"), Tensor) for graph in graphs):
         raise ValueError("training graphs need labels: y is missing")
+    if any(graph.y.numel() != 1 for graph in graphs):
+        raise ValueError("training graphs need one label each, y [1]")
     labels = torch.cat([graph.y.reshape(1) for graph in graphs])
+    _check_labels(target, labels)
     if not {"batch", "data"} & set(model.inputs.sources.values()) and len(graphs) > 1:
         raise Unsupported("influence over many graphs needs a forward that takes batch")
 

@@ -44,6 +44,8 @@ class GraphTarget(Target):
         for what, given, known in (("removal", removal, REMOVALS), ("baseline", baseline, BASELINES)):
             if given not in known:
                 raise ValueError(f"{what} must be one of {', '.join(known)}, got {given!r}")
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self.payoff = payoff
@@ -57,13 +59,13 @@ class GraphTarget(Target):
 
         Raises:
             NonFinite: NaN or infinity in it.
-            ValueError: two calls differ: the model is not a function of its input.
+            ValueError: the forward fails, or two calls differ: the model is not a function of its input.
         """
         place = whole(self.graph, self.focus)
         answers = []
         for seed in range(2):
             with other_random_states(seed):
-                answers.append(self.outputs(place, 1)[0])
+                answers.append(self._first_outputs(place)[0])
         first, again = answers
         if not first.isfinite().all():
             raise NonFinite("the model answers NaN or infinity for this target: check its weights and the data")
@@ -74,6 +76,14 @@ class GraphTarget(Target):
                 "(dropout called as a function, resampled projections) before explaining"
             )
         return first
+
+    def _first_outputs(self, place: Place) -> Tensor:
+        try:
+            return self.outputs(place, 1)
+        except (RuntimeError, IndexError) as error:  # what torch raises for shapes, types and devices
+            given = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
+            shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in given.items())
+            raise ValueError(f"the model's forward fails on this graph ({shapes}): {error}") from error
 
     def value(self) -> float:
         """The number on the whole graph."""

@@ -1,5 +1,6 @@
 """Each wrong question gets one clear error, or the documented answer; nothing of the user's is left changed."""
 
+import numpy as np
 import pytest
 import torch
 from graph_cases import network, random_graph
@@ -176,7 +177,7 @@ def test_messages_need_message_passing():
             return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
 
     target = GraphModel(Plain(), random_graph()).node(4, label=0, removal="message")
-    with pytest.raises(Unsupported, match='use removal="delete"'):
+    with pytest.raises(Unsupported, match='Shapley or Lime with removal="delete"'):
         target.game("edges").ends()
 
 
@@ -204,3 +205,76 @@ class _Failing:
         if self.calls > 2:
             raise RuntimeError("enough")
         return outputs[:, 0]
+
+
+@pytest.mark.parametrize("given", [np.int64(3), torch.tensor(3)])
+def test_whole_numbers_of_other_libraries_are_node_numbers_and_labels(model, given):
+    assert model.node(given).value() == model.node(3).value()
+    assert model.node(3, label=given - 1).label == 2
+
+
+@pytest.mark.parametrize("label", [1.0, True, "1"])
+def test_labels_that_are_no_whole_number(model, label):
+    with pytest.raises(ValueError, match="label must be a class from 0 to 2"):
+        model.node(3, label=label)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+def test_batch_sizes_are_refused_when_asked(model, batch_size):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+        model.node(3, batch_size=batch_size)
+
+
+def test_types_where_there_are_none(model):
+    with pytest.raises(ValueError, match="nodes here have no types"):
+        model.node(("paper", 3))
+
+
+def test_a_forward_that_fails_says_on_what():
+    narrow = random_graph()
+    narrow.x = narrow.x[:, :2]
+    with pytest.raises(ValueError, match=r"forward fails on this graph \(x \[24, 2\] of torch.float"):
+        GraphModel(network("gcn"), narrow).node(3)
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "message"),
+    [
+        (torch.ones(10, dtype=torch.bool), ValueError, r"mask of the training nodes must be \[24\]"),
+        (torch.tensor([1, 99]), ValueError, "training nodes must be from 0 to 23"),
+        (torch.tensor([-1, 2]), ValueError, "training nodes must be from 0 to 23"),
+        (torch.ones(24, dtype=torch.uint8), TypeError, "must be a bool mask"),
+        (torch.rand(24), TypeError, "must be a bool mask"),
+        (torch.tensor([1, 1]), ValueError, "given twice"),
+        ([4, 99], ValueError, "training nodes must be from 0 to 23"),
+    ],
+)
+def test_training_nodes_that_are_none(model, train, error, message):
+    with pytest.raises(error, match=message):
+        model.node(3).objective(train)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.full((24,), -1), "from 0 to 2"),
+        (torch.full((24,), 3), "from 0 to 2"),
+        (torch.zeros(24), "real labels"),
+        (torch.zeros(24, 3).long(), "from 0 to 2"),
+    ],
+)
+def test_training_labels_that_do_not_fit(labels, message):
+    data = random_graph()
+    data.y = labels
+    with pytest.raises(ValueError, match=message):
+        GraphModel(network("gcn"), data).node(3).objective(torch.arange(5))
+
+
+def test_a_mean_over_no_nodes_says_what_to_ask_instead():
+    class Mean(torch.nn.Module):
+        def forward(self, x, edge_index):
+            return x.mean(0, keepdim=True)
+
+    target = GraphModel(Mean(), random_graph(), task="graph").graph()
+    with pytest.raises(NonFinite, match='removal="message" or "features"'):
+        target.game("nodes")(torch.zeros(1, 24, dtype=torch.bool))
