@@ -278,3 +278,20 @@ def test_a_mean_over_no_nodes_says_what_to_ask_instead():
     target = GraphModel(Mean(), random_graph(), task="graph").graph()
     with pytest.raises(NonFinite, match='removal="message" or "features"'):
         target.game("nodes")(torch.zeros(1, 24, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "labels", "message"),
+    [
+        ([[0, 1], [2, 24]], [0.0, 1.0], "nodes from 0 to 23"),
+        ([[0, 1], [2, 3]], [0.0, 2.0], "from 0 to 1"),
+        ([[0, 1], [2, 3]], [0.0, 0.5], "whole numbers"),
+    ],
+)
+def test_training_pairs_that_do_not_fit(pairs, labels, message):
+    def score(z, ends):
+        return (z[ends[0]] * z[ends[1]]).sum(-1)
+
+    target = GraphModel(network("gcn"), random_graph(), task="edge", decoder=score).edge(1, 2)
+    with pytest.raises(ValueError, match=message):
+        target.objective((torch.tensor(pairs), torch.tensor(labels)))
