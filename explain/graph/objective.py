@@ -130,7 +130,7 @@ def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     if not isinstance(pairs, Tensor) or not isinstance(labels, Tensor):
         raise ValueError("which pairs were trained on? give Influence(train=(edge_label_index, edge_label))")
     count = target.graph.num_nodes
-    if pairs.dim() != 2 or len(pairs) != 2 or pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < count:
+    if pairs.dim() != 2 or len(pairs) != 2 or (pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < count):
         raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {count - 1}, got {list(pairs.shape)}")
     if not torch.equal(labels, labels.round()):
         raise ValueError("labels of training pairs must be whole numbers, 0 or 1 for one score a pair")
