@@ -80,11 +80,13 @@ class DiffusionModel:
         """What the model says about one image at one noise level, or on average over several.
 
         Args:
-            x0: a clean image ``[C, H, W]``; it is noised with draws that every coalition shares.
+            x0: a clean image ``[C, H, W]`` as the denoiser sees it (a latent, where there is a VAE before it); it is
+                noised with draws that every coalition shares.
             t: a step of the schedule, or several to average over.
-            label: the condition: a class, an embedding, or named arguments; None for unconditional models.
-            seed: of the noise. draws: noise draws averaged over, for each step.
-            draws: noise draws that the number is the mean of.
+            label: the condition: a class, an embedding (``[tokens, width]`` of a prompt), or named arguments, each
+                ``[1, ...]``; None for unconditional models.
+            seed: of the noise.
+            draws: noise draws for each step, that the number is the mean of.
             payoff: "error", ``-|e - e_hat|^2``; "evidence", ``|e - D(null)|^2 - |e - D(label)|^2``; "norm",
                 ``|e_hat|^2``; "x0", the mean of ``x0_hat`` over the region; or a function ``x0_hat -> [n]``.
             region: bool ``[H, W]``, where squares are summed or means taken; everywhere when None.

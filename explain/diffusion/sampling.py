@@ -5,16 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import Condition
-from explain.types import Parameters
-
-if TYPE_CHECKING:
-    from explain.diffusion.model import DiffusionModel
 
 _STEP_NOISE = 0x5DEECE66  # the same seed would add the starting noise once more
 
@@ -70,34 +66,39 @@ class Moment(NamedTuple):
     after: Tensor
 
 
+def prepared(scheduler: Any, steps: int) -> Any:
+    """A copy of the user's scheduler, set to these steps."""
+    found = copy.deepcopy(scheduler)
+    found.set_timesteps(steps)
+    return found
+
+
 def run(
-    model: DiffusionModel,
+    denoiser: Callable[..., Tensor],
+    scheduler: Any,
     start: Tensor,
     seeds: list[int],
     weights: Tensor,
     condition: Condition,
     null: Condition,
-    params: Parameters | None = None,
 ) -> Iterator[Moment]:
     """A sampling run of every row with its own guidance weights, on a fresh copy of the scheduler.
 
     Args:
-        model: denoiser and scheduler.
+        denoiser: ``(x, t, condition, branch=) -> prediction``.
+        scheduler: as `prepared`.
         start: ``x_T [n, C, H, W]``; rows with equal seeds start alike.
         seeds: one a row, of the noise that stochastic schedulers add: rows with equal seeds meet the same noise.
         weights: guidance weights ``[n, steps]``.
         condition: the label or embedding.
         null: its absence.
-        params: other parameters of the denoiser.
 
     Rows that have met the same seed and the same weights so far are one row to the network.
     """
-    scheduler = copy.deepcopy(model.scheduler)  # schedulers remember; coalitions must not share their memory
-    scheduler.set_timesteps(weights.size(1))
+    scheduler = copy.deepcopy(scheduler)  # schedulers remember; coalitions must not share their memory
     options = _noise_options(scheduler, seeds)
     x = start * getattr(scheduler, "init_noise_sigma", 1.0)
     history = torch.unique(torch.tensor(seeds, device=x.device), return_inverse=True)[1]
-    denoiser = model.denoiser.with_parameters(params)
     calls = _calls_of_steps(scheduler, weights.size(1))
     for i, t in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x

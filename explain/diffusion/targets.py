@@ -17,7 +17,7 @@ from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions
 from explain.diffusion.objective import objective
 from explain.diffusion.payoffs import STEP_PAYOFFS, step_payoff
 from explain.diffusion.players import image_players, label_player, owner_of_pixels, step_players
-from explain.diffusion.sampling import Moment, guided, run
+from explain.diffusion.sampling import Moment, guided, prepared, run
 from explain.guard import evaluating, other_random_states
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
 
@@ -240,6 +240,7 @@ class TrajectoryTarget(_DenoiserTarget):
         if self.guidance != 1:
             self.null = self.model.absent_condition()
         self.seeds = [self.seed + draw for draw in range(self.draws)]
+        self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
 
     @cached_property
     def start(self) -> Tensor:
@@ -263,9 +264,8 @@ class TrajectoryTarget(_DenoiserTarget):
         start = self.start[:draws].repeat(len(weights), 1, 1, 1)
         rows = weights.repeat_interleave(draws, 0)
         with evaluating(self.module):
-            yield from run(
-                self.model, start, self.seeds[:draws] * len(weights), rows, self.condition, self.null, params
-            )
+            denoiser, seeds = self.module.with_parameters(params), self.seeds[:draws] * len(weights)
+            yield from run(denoiser, self.scheduler, start, seeds, rows, self.condition, self.null)
 
     def numbers(self, weights: Tensor, params: Parameters | None = None) -> Tensor:
         """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``."""
@@ -326,8 +326,20 @@ class TrajectoryTarget(_DenoiserTarget):
         return objective(self.model, self.start[0], self.measured, train, remove)
 
     def measured(self, params: Parameters) -> Tensor:
-        """The number with other parameters, a scalar."""
-        return self.numbers(self._full(), params)[0]
+        """The number with other parameters, a scalar.
+
+        Raises:
+            Unsupported: the scheduler's steps leave torch, so that no derivative follows them.
+        """
+        try:
+            return self.numbers(self._full(), params)[0]
+        except RuntimeError as error:
+            if "doesn't have storage" not in str(error):  # what NumPy meets where torch.func watches
+                raise
+            raise Unsupported(
+                f"a step of {type(self.scheduler).__name__}, or the payoff, computes with NumPy, which derivatives do "
+                "not follow: use torch there, or another scheduler such as DDIMScheduler"
+            ) from error
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

@@ -2,13 +2,25 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusion_cases import STEPS, digits_like, tiny_net, tiny_unet
 from torch.utils.data import DataLoader, TensorDataset
 
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
+from explain.influence.linear import Flat
 from explain.influence.scores import measured_gradient
+from explain.types import Unsupported
 
 
 @pytest.fixture
@@ -93,6 +105,42 @@ def test_the_number_moves_as_its_gradient_says(train, question):
     (slope,) = torch.autograd.grad(moved(amount), amount)
     difference = (moved(torch.tensor(1e-5)) - moved(torch.tensor(-1e-5))) / 2e-5
     assert float(slope) == pytest.approx(float(difference), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # the schedulers' own arithmetic
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDPMScheduler,
+        EulerDiscreteScheduler,
+        EulerAncestralDiscreteScheduler,
+        HeunDiscreteScheduler,
+        DPMSolverMultistepScheduler,
+        UniPCMultistepScheduler,
+        FlowMatchEulerDiscreteScheduler,
+    ],
+)
+def test_runs_are_differentiated_through_any_scheduler_of_torch(train, scheduler):
+    model = DiffusionModel(tiny_net().double(), scheduler=scheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
+    target = model.trajectory(3, steps=3, guidance=2.0, payoff=lambda x: x.square().mean((1, 2, 3)))
+    objective = target.objective(train)
+    value, gradient = measured_gradient(objective)
+    assert value == pytest.approx(target.value(), rel=1e-9)
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    direction = torch.randn(theta.shape, dtype=theta.dtype, generator=torch.Generator().manual_seed(0))
+    up, down = (objective.measurement(flat.params(theta + h * direction)) for h in (1e-4, -1e-4))
+    # several schedulers step in float32, which a difference of numbers feels
+    assert float(gradient @ direction) == pytest.approx(float(up - down) / 2e-4, rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # as above
+def test_a_scheduler_that_leaves_torch_is_named(train):
+    model = DiffusionModel(tiny_net(), scheduler=DEISMultistepScheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
+    target = model.trajectory(3, steps=3, payoff=lambda x: x.mean((1, 2, 3)))
+    assert target.value() == target.value()
+    with pytest.raises(Unsupported, match="DEISMultistepScheduler, or the payoff, computes with NumPy"):
+        measured_gradient(target.objective(train))
 
 
 def test_a_payoff_with_parameters_of_its_own_is_not_followed():
