@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -66,7 +66,7 @@ class Denoiser(nn.Module):
 
         Raises:
             TypeError: a label for a network that takes none, or what is no class and no tensor.
-            ValueError: more than one condition.
+            ValueError: more than one condition, or a label that the model does not know.
         """
         if isinstance(label, dict):
             return {name: self._row(name, value, alone=False) for name, value in label.items()}
@@ -86,13 +86,7 @@ class Denoiser(nn.Module):
         embedding = row.dim() == 1 and len(row) > 1 and row.is_floating_point()
         if row.dim() == 0 or (alone and (embedding or row.dim() == 2)):
             row = row[None]
-        if len(row) != 1:
-            raise ValueError(f"{name} must be one condition, [1, ...], got {list(row.shape)}")
-        if name == _PROMPT and not (row.dim() == 3 and row.is_floating_point()):
-            raise TypeError(
-                f"{name} must be an embedding [tokens, width], such as a pipeline's encode_prompt gives; "
-                f"got {value!r:.80}"
-            )
+        _check_row(self.net, name, row)
         return row
 
     def with_parameters(self, params: Parameters | None) -> Callable[..., Tensor]:
@@ -130,6 +124,28 @@ def _argument_names(forward: Callable[..., Any]) -> Arguments:
     if label is None and len(found) > 2 and found[2].default in (found[2].empty, None):
         label = found[2].name
     return Arguments(image, time, label) if image and time else Arguments(None, None, label)
+
+
+def _check_row(net: Any, name: str, row: Tensor) -> None:
+    """Raise where this is not one condition that the network can read."""
+    if len(row) != 1:
+        raise ValueError(f"{name} must be one condition, [1, ...], got {list(row.shape)}")
+    if name == _PROMPT and not (row.dim() == 3 and row.is_floating_point()):
+        raise TypeError(
+            f"{name} must be an embedding [tokens, width], such as a pipeline's encode_prompt gives; got {row!r:.80}"
+        )
+    classes = _classes(net)
+    if name == "class_labels" and classes and row.dim() == 1 and not 0 <= float(row) < classes:
+        raise ValueError(f"this model knows the labels 0 to {classes - 1}, got {float(row):g}")
+
+
+def _classes(net: Any) -> int | None:
+    """How many labels a diffusers configuration knows, the null label included."""
+    config = getattr(net, "config", None)
+    if not isinstance(config, Mapping):
+        return None
+    transformer = config.get("num_embeds_ada_norm")
+    return config.get("num_class_embeds") or (transformer + 1 if transformer else None)
 
 
 def _tensor(output: Any) -> Tensor:

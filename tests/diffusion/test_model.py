@@ -247,6 +247,8 @@ def test_functions_name_their_label_as_they_like(net, label):
         (torch.tensor([1, 2]), ValueError, r"class_labels must be one condition, \[1, ...\], got \[2\]"),
         ({"class_labels": torch.tensor([1, 2])}, ValueError, "must be one condition"),
         ({"class_labels": {}}, TypeError, "got dict"),
+        (11, ValueError, "knows the labels 0 to 10, got 11"),
+        (-1, ValueError, "knows the labels 0 to 10, got -1"),
     ],
 )
 def test_labels_that_are_none(label, error, message):
