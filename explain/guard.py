@@ -54,15 +54,21 @@ def untouched(module: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within: the module in eval mode. After: modes and global random states as before. The light guard of one call."""
-    modes = [(part, part.training) for part in module.modules()]
+    """Within: the module in eval mode. After: modes, attributes and random states as before: the guard of one call.
+
+    Unlike `untouched` it says nothing of training mode, and leaves parameters and buffers to the call.
+    """
+    modules = list(module.modules())
+    modes = [part.training for part in modules]
+    attributes = [(dict(vars(part)), _attributes(part)) for part in modules]
     with random_states_kept():
         try:
-            for part, _ in modes:
+            for part in modules:
                 part.training = False
             yield
         finally:
-            for part, mode in modes:
+            for part, mode, (originals, copies) in zip(modules, modes, attributes, strict=True):
+                _restore(part, originals, copies)
                 part.training = mode
 
 

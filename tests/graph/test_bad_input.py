@@ -6,7 +6,7 @@ import torch
 from graph_cases import network, random_graph
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN, GCNConv
+from torch_geometric.nn import GCN, GCNConv, RGCNConv
 
 from explain.graph.model import GraphModel
 from explain.lime import Lime
@@ -295,3 +295,14 @@ def test_training_pairs_that_do_not_fit(pairs, labels, message):
     target = GraphModel(network("gcn"), random_graph(), task="edge", decoder=score).edge(1, 2)
     with pytest.raises(ValueError, match=message):
         target.objective((torch.tensor(pairs), torch.tensor(labels)))
+
+
+def test_asking_leaves_no_attribute_on_the_layers():
+    """torch_geometric's R-GCN remembers on itself how it multiplied: asking for a node must not leave that behind."""
+    torch.manual_seed(0)
+    data = random_graph()
+    data.edge_type = torch.randint(3, (data.num_edges,))
+    net = RGCNConv(5, 3, 3).eval()
+    before = set(vars(net))
+    GraphModel(net, data).node(4, label=1).value()
+    assert set(vars(net)) == before
