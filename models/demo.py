@@ -73,11 +73,12 @@ def _digits(seed: int, fresh: bool, answers: list[Answer], pictures: list[Pictur
     """The diffusion half; its title."""
     from models import demo_digits  # diffusers takes seconds to import
 
-    told = demo_digits.story(seed, fresh)
-    print(demo_digits.introduction(told))
-    found = list(demo_digits.answers(told, seed))
-    answers += found
-    pictures += demo_digits.pictures(told, found)
+    with one_thread():
+        told = demo_digits.story(seed, fresh)
+        print(demo_digits.introduction(told))
+        found = list(demo_digits.answers(told, seed))
+        answers += found
+        pictures += demo_digits.pictures(told, found)
     return f"Why a {told.digit}? One step and one run of a DDPM."
 
 

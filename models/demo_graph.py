@@ -136,7 +136,7 @@ def overview(found: list[Answer], comparisons: dict[tuple[str, str], explain.Com
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within, torch computes with one thread: on small graphs several only wait for each other."""
+    """Within, torch computes with one thread: on small graphs and images several wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
