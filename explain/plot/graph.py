@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, Normalize
 
 from explain.conversion import context, node_ids, node_players, undirected
 from explain.explanation import Explanation
 from explain.plot import network
+from explain.plot.attention import EDGES
 from explain.plot.style import axes, centred, colour_bar, ink_on, note, title, units
 
 LINES: Colormap = colormaps["coolwarm"]  # its middle is grey, so that a line with no credit is still seen
@@ -35,7 +36,7 @@ def graph(
     where = network.part(edges, owner, kept, seed)
     network.draw_lines(ax, where, where.edges)
     network.draw_ring(ax, where, focus)
-    norm = centred(explanation.scores)
+    cmap, norm = _scale(explanation)
     if node_players(explanation) is None:
         shown = _draw_edges(ax, explanation, where, max_edges)
         scored = len(explanation.players)
@@ -45,12 +46,19 @@ def graph(
         _draw_nodes(ax, explanation, where)
         told = f"{len(kept)} of {len(everyone)} nodes shown, the strongest" if len(kept) < len(everyone) else ""
     if len(explanation.players):
-        colour_bar(ax, norm, units(explanation), LINES)
+        colour_bar(ax, norm, units(explanation), cmap)
     network.finish(ax)
     title(ax, explanation)
     if told:
         note(ax, told)
     return ax
+
+
+def _scale(explanation: Explanation) -> tuple[Colormap, Normalize]:
+    """Colours around 0, or from 0 up where scores are shares or masks, which have no sign."""
+    if "scores" not in explanation.checks:
+        return LINES, centred(explanation.scores)
+    return EDGES, Normalize(0, float(explanation.scores.max()) if len(explanation.scores) else 1.0)
 
 
 def _kept(
@@ -73,10 +81,10 @@ def _draw_edges(ax: Axes, explanation: Explanation, where: network.Part, most: i
         chosen = list({where.owner[i]: i for i in reversed(chosen)}.values())
     chosen = sorted(chosen, key=lambda i: -abs(scores[where.owner[i]]))[:most]
     found = np.array([scores[where.owner[i]] for i in chosen])
-    norm = centred(scores)
+    cmap, norm = _scale(explanation)
     if chosen:
-        widths = 0.6 + 3.4 * np.abs(found) / norm.vmax
-        colours = LINES(norm(found))
+        widths = 0.6 + 3.4 * np.abs(found) / (norm.vmax or 1.0)
+        colours = cmap(norm(found))
         network.draw_scored(ax, where, [where.edges[i] for i in chosen], colours, widths, arrows=not both)
     network.draw_nodes(ax, where, where.nodes, "white")
     network.draw_labels(ax, where, {node: str(node) for node in where.nodes})
@@ -88,9 +96,9 @@ def _draw_nodes(ax: Axes, explanation: Explanation, where: network.Part) -> None
     nodes = node_players(explanation)
     assert nodes is not None
     player = {node: i for i, node in enumerate(nodes.tolist())}
-    norm = centred(explanation.scores)
+    cmap, norm = _scale(explanation)
     scored = [node for node in where.nodes if node in player]
-    colours = LINES(norm(explanation.scores[[player[node] for node in scored]].numpy()))
+    colours = cmap(norm(explanation.scores[[player[node] for node in scored]].numpy()))
     network.draw_nodes(ax, where, [node for node in where.nodes if node not in player], "white")
     network.draw_nodes(ax, where, scored, colours)
     names = {node: explanation.players.names[player[node]] if node in player else str(node) for node in where.nodes}
