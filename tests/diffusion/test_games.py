@@ -138,9 +138,9 @@ def test_the_null_branch_is_evaluated_once():
     model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
     step = model.step(digits_like()[0], t=50, label=3, guidance=3.0, draws=4)
     game = step.game("labels")
-    net.rows = net.null_rows = 0
+    net.tally.rows = net.tally.null_rows = 0
     game(torch.tensor([[True], [False], [True], [False]]))
-    assert (net.rows, net.null_rows) == (8, 4)
+    assert (net.tally.rows, net.tally.null_rows) == (8, 4)
 
 
 def test_runs_that_agree_so_far_are_one_row():
@@ -148,10 +148,10 @@ def test_runs_that_agree_so_far_are_one_row():
     model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
     target = model.trajectory(label=3, steps=4, guidance=2.0, payoff=lambda x: x.mean((1, 2, 3)))
     game = target.game("guidance")
-    net.rows = net.null_rows = 0
+    net.tally.rows = net.tally.null_rows = 0
     game(_all_masks(4))
-    assert net.rows - net.null_rows == 1 + 2 + 4 + 8
-    assert net.null_rows == 1 + 2 + 4 + 8  # only rows that are guided need the other branch: one of each pair
+    assert net.tally.rows - net.tally.null_rows == 1 + 2 + 4 + 8
+    assert net.tally.null_rows == 1 + 2 + 4 + 8  # only rows that are guided need the other branch: one of each pair
 
 
 def test_a_run_is_ddim_written_out(model):
@@ -272,9 +272,9 @@ def test_evidence_under_guidance_asks_the_null_branch_once():
     net = Counting(tiny_unet())
     model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
     step = model.step(digits_like()[0], t=50, label=3, guidance=3.0, payoff="evidence", draws=4)
-    net.rows = net.null_rows = 0
+    net.tally.rows = net.tally.null_rows = 0
     step.game("patches")(torch.ones(3, 16, dtype=torch.bool))
-    assert (net.rows, net.null_rows) == (24, 12)
+    assert (net.tally.rows, net.tally.null_rows) == (24, 12)
 
 
 def test_gradients_of_some_patches_are_those_of_these_patches(model):
