@@ -85,7 +85,8 @@ class Gradient(Explainer):
         question = target.differentiable(players)
         if players.kind != "edges":
             checks["removal"] = question.removal
-        question = question._replace(f=_counted(question.f), inputs=question.inputs.detach().clone())
+        counted = _Counted(question.f)
+        question = question._replace(f=counted, inputs=question.inputs.detach().clone())
         seed = int(torch.randint(2**31, (), generator=generator))
         torch.manual_seed(seed)  # captum draws from the global states, which are put back afterwards
         np.random.seed(seed)  # noqa: NPY002 - as above
@@ -104,7 +105,7 @@ class Gradient(Explainer):
             value=value,
             base=base if complete else None,
             checks=checks,
-            calls=question.f.calls + 1,  # type: ignore[attr-defined]
+            calls=counted.calls + 1,
         )
 
     def _completeness(self, total: float, full: float, base: float) -> float:
@@ -203,12 +204,12 @@ def _owned(credit: Tensor, owner: Tensor, players: int) -> tuple[Tensor, float]:
     return sums[1:], float(sums[0])
 
 
-def _counted(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+class _Counted:
     """``f`` with a count of its evaluations."""
 
-    def counted(inputs: Tensor) -> Tensor:
-        counted.calls += len(inputs)  # type: ignore[attr-defined]
-        return f(inputs)
+    def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
+        self.f, self.calls = f, 0
 
-    counted.calls = 0  # type: ignore[attr-defined]
-    return counted
+    def __call__(self, inputs: Tensor) -> Tensor:
+        self.calls += len(inputs)
+        return self.f(inputs)

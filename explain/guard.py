@@ -18,8 +18,8 @@ _CONTAINERS = (dict, OrderedDict, list)  # what modules change in place: paramet
 
 
 @contextmanager
-def untouched(module: nn.Module | None) -> Iterator[None]:
-    """Within: the module in eval mode. After: modes, flags, values, hooks, attributes and RNGs exactly as before.
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Within: the module in eval mode. After: modes, flags, gradients, buffers, hooks, attributes and RNGs as before.
 
     Every module's training flag is put back by itself, so a deliberately frozen BatchNorm stays frozen. Attributes that
     layers keep between calls (``cached=True`` graphs, stored attention) come back too.
@@ -27,29 +27,19 @@ def untouched(module: nn.Module | None) -> Iterator[None]:
     Warns:
         UserWarning: a dropout or normalisation layer was in training mode; the answer is that of eval mode.
     """
-    modules = list(module.modules()) if module is not None else []
-    if any(part.training and _changes_in_training(part) for part in modules):
+    if any(part.training and _changes_in_training(part) for part in module.modules()):
         warnings.warn("the model was in training mode: explained in eval mode, then put back", stacklevel=3)
-    modes = [part.training for part in modules]
-    attributes = [(dict(vars(part)), _attributes(part)) for part in modules]
-    parameters = [] if module is None else [(p, p.requires_grad, p.grad) for p in module.parameters()]
-    buffers = (
-        [] if module is None else [(b, b.detach().clone()) for b in module.buffers()]
-    )  # running statistics, counters
-    with random_states_kept():
-        try:
-            for part in modules:
-                part.training = False
+    parameters = [(p, p.requires_grad, p.grad) for p in module.parameters()]
+    buffers = [(b, b.detach().clone()) for b in module.buffers()]  # running statistics, counters
+    try:
+        with evaluating(module):
             yield
-        finally:
-            for part, mode, (originals, copies) in zip(modules, modes, attributes, strict=True):
-                _restore(part, originals, copies)
-                part.training = mode
-            for parameter, flag, gradient in parameters:
-                parameter.requires_grad_(flag)
-                parameter.grad = gradient
-            for buffer, value in buffers:
-                buffer.data.copy_(value)
+    finally:
+        for parameter, flag, gradient in parameters:
+            parameter.requires_grad_(flag)
+            parameter.grad = gradient
+        for buffer, value in buffers:
+            buffer.data.copy_(value)
 
 
 @contextmanager
@@ -82,7 +72,7 @@ def random_states_kept() -> Iterator[None]:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)  # noqa: NPY002 - as above
         torch.set_rng_state(torch_state)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
@@ -93,7 +83,7 @@ def other_random_states(seed: int) -> Iterator[None]:
     """Within: every global generator started from ``seed``, so that hidden randomness shows. After: as before."""
     with random_states_kept():
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002 - as above
         torch.manual_seed(seed)
         yield
 
