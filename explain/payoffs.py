@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Payoff: TypeAlias = Literal["logit", "probability", "log_probability", "loss"] | Callable[[Tensor], Tensor]
 NAMES = ("logit", "probability", "log_probability", "loss")
@@ -85,6 +85,21 @@ def whole_number(given: Any) -> int | None:
         return operator.index(given)
     except TypeError:
         return None
+
+
+def shuffled(module: nn.Module, generator: torch.Generator) -> None:
+    """Shuffle the entries of each parameter in place: the same values, and nothing that was learned.
+
+    Raises:
+        ValueError: there is nothing to shuffle.
+    """
+    parameters = [p for p in module.parameters() if p.numel() > 1]
+    if not parameters:
+        raise ValueError("the model has no parameters to randomise")
+    with torch.no_grad():
+        for p in parameters:
+            order = torch.randperm(p.numel(), generator=generator).to(p.device)
+            p.copy_(p.detach().reshape(-1)[order].reshape(p.shape))
 
 
 def _checked(payoff: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -267,6 +267,18 @@ class Target:
         """How the number hangs on the training examples."""
         self._cannot("objective")
 
+    def asking(self, payoff: Any) -> Target:
+        """The same question about another number, such as the probability of the same class."""
+        self._cannot("asking")
+
+    def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> Target:
+        """The same question of an input with a little noise, ``scale`` times the spread of each feature."""
+        self._cannot("perturbed")
+
+    def randomised(self, generator: torch.Generator) -> Target:
+        """The same question of a copy of the model whose parameters are shuffled: one that has learned nothing."""
+        self._cannot("randomised")
+
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values: written into every Explanation."""
         self._cannot("describe")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from explain.graph import variants
 from explain.graph.absence import BASELINES
 from explain.graph.computation import Focus, Place, cut, receptive_field, whole
 from explain.graph.differentiable import differentiable
@@ -236,6 +237,18 @@ class GraphTarget(Target):
     def objective(self, train: Any = None, remove: str = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""
         return objective(self, train, remove)
+
+    def asking(self, payoff: Payoff) -> GraphTarget:
+        """The same prediction, read as another number."""
+        return variants.asking(self, payoff)
+
+    def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> GraphTarget:
+        """The same question of features with normal noise."""
+        return variants.perturbed(self, generator, scale)
+
+    def randomised(self, generator: torch.Generator) -> GraphTarget:
+        """The same question of a copy of the network with shuffled parameters."""
+        return variants.randomised(self, generator)
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from explain.guard import untouched
-from explain.payoffs import Payoff
+from explain.payoffs import Payoff, shuffled
 from explain.supervised.baselines import Baseline
 from explain.supervised.border import Batching
 from explain.supervised.games import coalition_game, gradient_question
@@ -109,6 +110,29 @@ class ExampleTarget(Target):
     def objective(self, train: Any = None, remove: str = "labels") -> Objective:
         """How the number hangs on the training examples; see `training_objective`."""
         return training_objective(self, train, remove)
+
+    def asking(self, payoff: Payoff) -> ExampleTarget:
+        """The same prediction, read as another number."""
+        return self._like(payoff=payoff)
+
+    def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> ExampleTarget:
+        """The same question of ``x + scale * std * normal``; ``std`` is the background's, else that of ``x`` itself."""
+        background = self.model.background
+        spread = self.x.std(correction=0) if background is None else background.std(0, correction=0)
+        noise = torch.randn(self.x.shape, generator=generator, dtype=self.x.dtype).to(self.x.device)
+        return self._like(x=self.x + scale * spread * noise)
+
+    def randomised(self, generator: torch.Generator) -> ExampleTarget:
+        """The same question of a copy of the model with shuffled parameters."""
+        module = copy.deepcopy(self.module)
+        shuffled(module, generator)
+        return self._like(model=replace(self.model, module=module))
+
+    def _like(
+        self, *, model: SupervisedModel | None = None, x: Tensor | None = None, payoff: Payoff | None = None
+    ) -> ExampleTarget:
+        asked = self.x if x is None else x
+        return (model or self.model).example(asked, self.label, payoff=payoff or self.payoff, baseline=self.baseline)
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values."""

@@ -1,0 +1,74 @@
+"""The same question asked otherwise: another number, noisier features, a network that has learned nothing."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+
+from explain.graph.absence import feature_matrix
+from explain.payoffs import Payoff, shuffled
+from explain.types import Unsupported
+
+if TYPE_CHECKING:
+    from explain.graph.model import GraphModel
+    from explain.graph.structure import Structure
+    from explain.graph.targets import GraphTarget
+
+
+def asking(target: GraphTarget, payoff: Payoff) -> GraphTarget:
+    """The same prediction, read as another number."""
+    other = _like(target, payoff=payoff)
+    if "place" in target.__dict__:  # where coalitions are evaluated does not hang on what is read
+        other.__dict__["place"] = target.place
+    return other
+
+
+def perturbed(target: GraphTarget, generator: torch.Generator, scale: float) -> GraphTarget:
+    """The same question of features with noise: ``x + scale * std * normal``, ``std`` that of each column.
+
+    Raises:
+        Unsupported: no floating-point features.
+    """
+    graph, features = target.graph, {}
+    for kind, fields in graph.nodes.items():
+        if "x" in fields and fields["x"].is_floating_point():
+            x = fields["x"]
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+            spread = feature_matrix(graph, kind).std(0, correction=0).reshape(1, *x.shape[1:])
+            features[kind] = x + scale * spread * noise
+    if not features:
+        raise Unsupported("noise is added to floating-point features x, and this graph has none")
+    return _like(target, graph=graph.with_features(features))
+
+
+def randomised(target: GraphTarget, generator: torch.Generator) -> GraphTarget:
+    """The same question of a copy of the network whose parameters are each shuffled."""
+    memo: dict[int, object] = {}
+    model: GraphModel = copy.copy(target.model)
+    model.net = copy.deepcopy(target.model.net, memo)
+    model.module = copy.deepcopy(target.model.module, memo)  # the same copy that net holds
+    model.reach = None
+    shuffled(model.net, generator)
+    return _like(target, model=model)
+
+
+def _like(
+    target: GraphTarget,
+    *,
+    model: GraphModel | None = None,
+    graph: Structure | None = None,
+    payoff: Payoff | None = None,
+) -> GraphTarget:
+    return type(target)(
+        model or target.model,
+        graph or target.graph,
+        target.focus,
+        target.label,
+        payoff or target.payoff,
+        target.removal,
+        target.baseline,
+        target.batch_size,
+        target.index,
+    )
