@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +103,11 @@ class TrainingObjective:
         """``n``, the number of training examples; it stays when one is taken away."""
         return len(self.players)
 
+    @property
+    def local(self) -> bool:
+        """Players are the training examples: one that is taken away takes its own loss and nothing else."""
+        return True
+
     def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Tensor]:
         """Positions ``int64 [examples]`` that cover the training set once, in order, or shuffled by a generator."""
         order = torch.arange(self.size) if generator is None else torch.randperm(self.size, generator=generator)
@@ -144,3 +150,20 @@ class TrainingObjective:
         weights = torch.ones(self.size, device=self.labels.device) if self.weights is None else self.weights.clone()
         weights[player] = 0
         return replace(self, weights=weights)
+
+    def relabelled(self, labels: Tensor) -> Self:
+        """The same objective with other labels, of the same shape and dtype.
+
+        Raises:
+            ValueError: another shape or dtype.
+        """
+        if labels.shape != self.labels.shape or labels.dtype != self.labels.dtype:
+            raise ValueError(
+                f"labels must be {list(self.labels.shape)} of {self.labels.dtype} as they were, got "
+                f"{list(labels.shape)} of {labels.dtype}"
+            )
+        return replace(self, labels=labels.to(self.labels.device))
+
+    def at(self, params: Parameters) -> Self:
+        """The same objective at other parameters, of the same names."""
+        return replace(self, params=params)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, overload
+from typing import Any, NamedTuple, NoReturn, Protocol, Self, TypeAlias, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -189,7 +189,11 @@ class Objective(Protocol):
 
     @property
     def players(self) -> Players:
-        """Who may be taken away: the training examples, kind "train"."""
+        """Who may be taken away: the training examples, kind "train", or inputs that they share, such as edges."""
+
+    @property
+    def local(self) -> bool:
+        """Whether player ``i`` is training example ``i``, and taking it away drops its own loss and nothing else."""
 
     @property
     def weight_decay(self) -> float:
@@ -220,6 +224,69 @@ class Objective(Protocol):
 
     def edited(self, player: int) -> Objective:
         """The same objective after this player is taken away, ``n`` kept fixed."""
+
+
+class LossChange(NamedTuple):
+    """``of(params) -> [k]``: what some training examples add to ``L' - L`` for each of these players, int64 ``[k]``.
+
+    ``L = (1/n) sum_i loss_i`` is the mean training loss, ``L'`` the same once a player is taken away.
+    """
+
+    players: Tensor
+    of: Callable[[Parameters], Tensor]
+
+
+@runtime_checkable
+class Edits(Protocol):
+    """Many edits of an objective at once: the quick way to what ``Objective.edited`` gives one by one."""
+
+    def moving(self) -> Tensor:
+        """Players whose absence may change the number, bool ``[P]``."""
+
+    def examples(self) -> Tensor:
+        """The training example that each player is, -1 for none, int64 ``[P]``."""
+
+    def numbers(self, params: Parameters, players: Tensor) -> Tensor:
+        """The number once each of these players is taken away, ``[k]``."""
+
+    def loss_changes(self, players: Tensor) -> Iterator[LossChange]:
+        """All that changes in the training loss when one of these players is taken away, piece by piece."""
+
+
+@runtime_checkable
+class LabelledObjective(Objective, Protocol):
+    """An objective whose training labels may be changed."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes ``[n]``, or real targets ``[n, ...]``."""
+
+    def relabelled(self, labels: Tensor) -> Self:
+        """The same objective with other labels, of the same shape and dtype."""
+
+
+@runtime_checkable
+class EditableObjective(LabelledObjective, Protocol):
+    """An objective whose training examples are inputs of their own, which may be changed one by one."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """What was trained on, ``[n, *shape]``."""
+
+    def losses(self, params: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of any examples ``[rows, *shape]``, ``[rows]``; differentiable in the inputs."""
+
+    def answer(self, params: Parameters) -> Tensor:
+        """The model's outputs for what is being explained, ``[1, outputs]``."""
+
+    def input_players(self, example: int) -> Players:
+        """The inputs of one training example as players, in the order of its flattened input."""
+
+    def replaced(self, positions: Tensor, inputs: Tensor) -> Self:
+        """The same objective with other inputs ``[k, *shape]`` of the examples at these positions."""
+
+    def at(self, params: Parameters) -> Self:
+        """The same objective at other parameters."""
 
 
 class Target:
@@ -263,8 +330,8 @@ class Target:
         """Which pixels of an image ``[H, W]`` the number is read from, as positions in ``[H * W]``, int64."""
         self._cannot("pixels")
 
-    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
-        """How the number hangs on the training examples."""
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
+        """How the number hangs on the training examples, whose players are what ``remove`` says."""
         self._cannot("objective")
 
     def asking(self, payoff: Any) -> Target:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from explain.guard import evaluating, random_states_kept
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.supervised.border import checked_like, outputs_of
+from explain.supervised.players import features, pixels
 from explain.types import NonFinite, Parameters, Players
 
 if TYPE_CHECKING:
@@ -20,7 +23,64 @@ if TYPE_CHECKING:
 PICTURES = 2_000  # up to this many training images travel with an explanation
 
 
-def training_objective(target: ExampleTarget, train: Any = None, remove: str = "labels") -> TrainingObjective:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SupervisedObjective(TrainingObjective):
+    """The training loss of examples that are inputs of their own, so that these may be changed too.
+
+    Args:
+        inputs: ``[n, *shape]``.
+        forward: ``(params, inputs [rows, *shape]) -> outputs [rows, outputs]``, a pure function.
+        asked: the example whose number is explained, ``[*shape]``.
+        names: of the features of a table.
+    """
+
+    inputs: Tensor
+    forward: Callable[[Parameters, Tensor], Tensor]
+    asked: Tensor
+    names: tuple[str, ...] = ()
+
+    def losses(self, params: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of any examples ``[rows, *shape]``, ``[rows]``; differentiable in the inputs."""
+        return self.loss_of(self.forward(params, inputs), labels)
+
+    def answer(self, params: Parameters) -> Tensor:
+        """The model's outputs for the example that is explained, ``[1, outputs]``."""
+        return self.forward(params, self.asked[None])
+
+    def input_players(self, example: int) -> Players:
+        """Features of a table, pixels of an image (one a channel), in the order of the flattened input.
+
+        Raises:
+            IndexError: no such training example.
+        """
+        if not 0 <= example < self.size:
+            raise IndexError(f"a training example must be from 0 to {self.size - 1}, got {example}")
+        x = self.inputs[example]
+        return features(x, self.names) if x.dim() == 1 else pixels(x)
+
+    def replaced(self, positions: Tensor, inputs: Tensor) -> Self:
+        """The same objective with other inputs ``[k, *shape]`` of the examples at these positions.
+
+        Raises:
+            ValueError: inputs of another shape. NonFinite: NaN or infinity in them.
+        """
+        if inputs.shape != (len(positions), *self.inputs.shape[1:]):
+            shape = [len(positions), *self.inputs.shape[1:]]
+            raise ValueError(f"the inputs in their place must be {shape}, got {list(inputs.shape)}")
+        if not inputs.isfinite().all():
+            raise NonFinite("the inputs in their place hold NaN or infinity")
+        found = self.inputs.clone()
+        found[positions] = inputs.detach().to(found)
+        return replace(self, inputs=found, predict=_reading(self.forward, found))
+
+
+def _reading(forward: Callable[[Parameters, Tensor], Tensor], inputs: Tensor) -> Callable[[Parameters, Tensor], Tensor]:
+    return lambda params, positions: forward(params, inputs[positions])
+
+
+def training_objective(
+    target: ExampleTarget, train: Any = None, remove: str | Players = "labels"
+) -> SupervisedObjective:
     """The mean loss over the training examples, whose players are the examples themselves.
 
     Args:
@@ -43,12 +103,16 @@ def training_objective(target: ExampleTarget, train: Any = None, remove: str = "
         with evaluating(module):
             return outputs_of(lambda rows: functional_call(module, params, (rows,)), x)
 
-    return TrainingObjective(
+    return SupervisedObjective(
         params=trainable(module),
-        players=_players(inputs),
-        predict=lambda params, positions: outputs(params, inputs[positions]),
+        players=_players(inputs, labels),
+        predict=_reading(outputs, inputs),
         labels=labels,
         number=lambda params: target.number(outputs(params, target.x[None]))[0],
+        inputs=inputs,
+        forward=outputs,
+        asked=target.x,
+        names=model.feature_names,
         loss_of=model.loss or example_loss,
         weight_decay=model.weight_decay,
         batch_size=target.batching.rows,
@@ -124,10 +188,11 @@ def _check_classes(labels: Tensor, classes: int) -> None:
         )
 
 
-def _players(inputs: Tensor) -> Players:
-    pictures = inputs.dim() == 4 and len(inputs) <= PICTURES
-    index = torch.arange(len(inputs))
-    return Players("train", index, geometry={"images": inputs.cpu()} if pictures else {})
+def _players(inputs: Tensor, labels: Tensor) -> Players:
+    geometry = {"images": inputs.cpu()} if inputs.dim() == 4 and len(inputs) <= PICTURES else {}
+    if labels.dim() == 1 and not labels.is_floating_point():
+        geometry["classes"] = labels.cpu()
+    return Players("train", torch.arange(len(inputs)), geometry=geometry)
 
 
 def _kind(train: Any) -> str:

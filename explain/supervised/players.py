@@ -42,6 +42,22 @@ def patches(x: Tensor, size: int = 4) -> Players:
     return Players("patches", index, geometry={"labels": labels, "image": x.detach().cpu()})
 
 
+def pixels(x: Tensor) -> Players:
+    """One player a pixel of a channel of ``x [C, H, W]``; ``index [P, 3]``: channel, row, column.
+
+    Pictures show a pixel once, so only a single channel has ``geometry["labels"]``.
+
+    >>> pixels(torch.zeros(2, 1, 2)).names
+    ('pixel 0-0-0', 'pixel 0-0-1', 'pixel 1-0-0', 'pixel 1-0-1')
+    """
+    height, width = _image_size(x, "pixels")
+    index = torch.cartesian_prod(*(torch.arange(size) for size in x.shape))
+    geometry = {"image": x.detach().cpu()}
+    if len(x) == 1:
+        geometry["labels"] = torch.arange(height * width).view(height, width)
+    return Players("pixels", index, geometry=geometry)
+
+
 def superpixels(x: Tensor, segments: int = 50, compactness: float | None = None) -> Players:
     """SLIC superpixels (Achanta et al. 2012) of ``x [C, H, W]``, about ``segments`` of them.
 
