@@ -23,7 +23,7 @@ _GALLERY = 5_000  # more training images than this are not kept for pictures
 
 
 def objective(
-    model: DiffusionModel, image: Tensor, measured: Callable[[Parameters], Tensor], train: Any, remove: str = "labels"
+    model: DiffusionModel, image: Tensor, measured: Callable[[Parameters], Tensor], train: Any, remove: str | Players = "labels"
 ) -> TrainingObjective:
     """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 + weight_decay/2 |theta|^2``.
 

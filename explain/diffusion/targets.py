@@ -189,7 +189,7 @@ class StepTarget(_DenoiserTarget):
         """The pixels that the number is read from, as positions in ``[H * W]``."""
         return self.region.reshape(-1).nonzero().view(-1).cpu()
 
-    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training images, ``train=(images, labels)``."""
         return objective(self.model, self.image, self.measured, train, remove)
 
@@ -321,7 +321,7 @@ class TrajectoryTarget(_DenoiserTarget):
         """Every pixel, as positions in ``[H * W]``."""
         return torch.arange(int(self.shape[1]) * int(self.shape[2]))
 
-    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training images, back through the whole run (a differentiable scheduler)."""
         return objective(self.model, self.start[0], self.measured, train, remove)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Predict = Callable[[Parameters, Tensor], Tensor]
 
 
-def objective(target: GraphTarget, train: Any = None, remove: str = "labels") -> TrainingObjective:
+def objective(target: GraphTarget, train: Any = None, remove: str | Players = "labels") -> TrainingObjective:
     """``J(theta) = (1/n) sum_i loss_i(theta) + weight_decay/2 |theta|^2`` over labelled nodes, pairs or graphs.
 
     Args:

@@ -234,7 +234,7 @@ class GraphTarget(Target):
         place = whole(self.graph, self.focus)
         return place.flat_focus() if self.focus else place.nodes.cpu()
 
-    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""
         return objective(self, train, remove)
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from explain.explainer import Answer, Explainer
 from explain.influence.choice import CURVATURES, SOLVERS, Chosen, choose_curvature, choose_solver
+from explain.influence.removal import removal_parts
 from explain.influence.scores import directional, example_losses, measured_gradient, training_gradient
 from explain.influence.solution import Solution, Solver
-from explain.types import NonFinite, Objective, Target
+from explain.types import NonFinite, Objective, Players, Target
 
+REMOVE = ("labels", "nodes", "edges", "features")
 LOOSE = 1e-2  # a residual above this is warned about
 
 
@@ -29,7 +31,8 @@ class Influence(Explainer):
 
     Args:
         train: ``(inputs, labels)``, a Dataset or a DataLoader, where it is not the model's own training set.
-        remove: "labels": the example's loss is taken away.
+        remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features", or such
+            ``Players``: the training losses that change with them, and the number, are those of the edited graph.
         solver: "exact", "cg", "lissa", or one with settings, such as ``Lissa(repeats=16)``; "auto" is the direct solver
             up to 3,000 parameters, else conjugate gradients.
         curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite, else the
@@ -39,10 +42,11 @@ class Influence(Explainer):
         seed: of the eigenvalue search and of LiSSA's batches.
         progress: shows tqdm.
 
-    The answer has ``parts["learned"]``, ``["structural"]`` (zero: no example is an input of the others here) and
-    ``["self_loss"]``, each example's own loss, and ``checks`` with the true residual of the solution, both ends of the
-    spectrum, how second derivatives were taken, and the gradient of the trained loss. ``error`` is LiSSA's, of its
-    sampling and of the steps not taken; None for the others.
+    The answer has ``parts["structural"]``, what the edit alone does to the number (zero for labels), ``["learned"]``,
+    the rest, and beside them ``["self_loss"]``, each example's own loss, or, where no labels are removed,
+    ``["learned_unedited"]`` and ``["own"]`` of `removal_parts`; and ``checks`` with the true residual of the solution,
+    both ends of the spectrum, how second derivatives were taken, and the gradient of the trained loss. ``error`` is
+    LiSSA's, of its sampling and of the steps not taken; None for the others and where no labels are removed.
 
     Raises:
         ValueError: an unknown setting.
@@ -55,7 +59,7 @@ class Influence(Explainer):
     """
 
     train: Any = None
-    remove: str = "labels"
+    remove: str | Players = "labels"
     solver: str | Solver = "auto"
     curvature: str = "auto"
     damping: str | float = "auto"
@@ -63,8 +67,8 @@ class Influence(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.remove != "labels":
-            raise ValueError(f"remove must be 'labels', got {self.remove!r}")
+        if not isinstance(self.remove, Players) and self.remove not in REMOVE:
+            raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, got {self.remove!r}")
         if isinstance(self.solver, str) and self.solver not in ("auto", *SOLVERS):
             raise ValueError(f"solver must be auto, {', '.join(SOLVERS)} or one with settings, got {self.solver!r}")
         if not isinstance(self.solver, str) and not callable(getattr(self.solver, "solve", None)):
@@ -85,7 +89,8 @@ class Influence(Explainer):
         chosen = choose_curvature(objective, self.curvature, self.damping, generator)
         solver, why = choose_solver(self.solver, chosen.A.size)
         solution = solver.solve(chosen.A, gradient, chosen.spectrum, generator, self.progress)
-        scores = -directional(objective, solution.x) / objective.size
+        parts = self._parts(objective, chosen, solver, solution, losses, generator)
+        scores = parts["structural"] + parts["learned"]
         training = training_gradient(objective)
         checks = {
             "solver": solver.name,
@@ -101,11 +106,24 @@ class Influence(Explainer):
             players=objective.players,
             value=value,
             base=None,
-            error=_errors(objective, solution),
-            parts={"learned": scores, "structural": torch.zeros_like(scores), "self_loss": losses},
+            error=_errors(objective, solution) if objective.local else None,
+            parts=parts,
             checks=checks,
             calls=chosen.A.products,
         )
+
+    def _parts(
+        self, objective: Objective, chosen: Chosen, solver: Solver, s: Solution, losses: Tensor, g: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What scores are the sum of, and what is shown beside."""
+        if objective.local:
+            learned = -directional(objective, s.x) / objective.size
+            return {"learned": learned, "structural": torch.zeros_like(learned), "self_loss": losses}
+
+        def inverse(b: Tensor) -> Tensor:
+            return solver.solve(chosen.A, b, chosen.spectrum, g, self.progress).x
+
+        return removal_parts(objective, inverse, s.x, self.progress)._asdict()
 
 
 def _curvature_checks(chosen: Chosen) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class ExampleTarget(Target):
             )
         return torch.tensor(tuple(self.model.query_rows))
 
-    def objective(self, train: Any = None, remove: str = "labels") -> Objective:
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples; see `training_objective`."""
         return training_objective(self, train, remove)
 

@@ -1,0 +1,131 @@
+"""Taking away what training examples share: a node, an edge, a feature of the graph that all are read from.
+
+``J'`` and ``f'`` are the trained loss and the number after the edit, ``n`` kept fixed. To first order the parameters
+move by ``-A^-1 g`` with ``g = grad J' - grad J``, so that
+
+    score = f(theta) - f'(theta)            structural: the number is read from another graph
+          + grad f'(theta)^T A^-1 g         learned: the losses of the neighbours are others too
+
+as Chen et al. (2023) derive it for linear graph networks. With ``s = A^-1 grad f`` the learned part is ``s^T g`` for
+every player whose absence leaves ``f`` as it is: one product for all of them. Only the others need a solution of their
+own, ``grad f'^T A^-1 g = s^T g + (A^-1 (grad f' - grad f))^T g``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from explain.influence.linear import Flat, pullback, pushforward
+from explain.influence.scores import directional, measured_gradient
+from explain.types import Edits, LossChange, Objective, Parameters
+
+Inverse: TypeAlias = Callable[[Tensor], Tensor]  # A^-1 b of a block [p, k]
+BLOCK = 32  # players whose own systems are solved together
+
+
+class Parts(NamedTuple):
+    """Float64 ``[P]`` each.
+
+    ``learned_unedited``: ``s^T g``, the learned part of the number on the unedited graph. ``own``: that of the player's
+    own loss term only, where it is a training example (0 elsewhere).
+    """
+
+    structural: Tensor
+    learned: Tensor
+    learned_unedited: Tensor
+    own: Tensor
+
+
+def removal_parts(objective: Objective, inverse: Inverse, s: Tensor, progress: bool = False) -> Parts:
+    """The parts of the score of every player.
+
+    Args:
+        objective: the trained loss; through ``edited``, one by one, where it is no `Edits`.
+        inverse: ``A^-1 b`` of a block of columns ``[p, k]``.
+        s: ``A^-1 grad f``, float64 ``[p]``.
+        progress: shows tqdm.
+    """
+    edits: Edits = objective if isinstance(objective, Edits) else OneByOne(objective)
+    value, gradient = measured_gradient(objective)
+    unedited = _along(objective, edits, torch.arange(len(objective.players)), s, progress)
+    structural, crossed = torch.zeros_like(unedited), torch.zeros_like(unedited)
+    moving = edits.moving().cpu().nonzero().view(-1)
+    for players in tqdm(moving.split(BLOCK), desc="edited numbers", disable=not progress, leave=False):
+        values, gradients = _edited_numbers(objective, edits, players)
+        structural[players] = value - values
+        solutions = inverse((gradients - gradient).T).T
+        for player, x in zip(players.split(1), solutions, strict=True):
+            crossed[player] = _along(objective, edits, player, x)[player]
+    return Parts(structural, unedited + crossed, unedited, _own(objective, edits, s))
+
+
+def _along(objective: Objective, edits: Edits, players: Tensor, direction: Tensor, progress: bool = False) -> Tensor:
+    """``d^T g`` for these players, 0 for the others, float64 ``[P]``."""
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    d, total = direction.to(theta), torch.zeros(len(objective.players), dtype=torch.float64)
+    for change in tqdm(edits.loss_changes(players), desc="edited losses", disable=not progress, leave=False):
+        losses, pull = pullback(_at(flat, change.of), theta)
+        total.index_add_(0, change.players.cpu(), pushforward(pull, losses)(d).detach().double().cpu())
+    return total
+
+
+def _at(flat: Flat, f: Callable[[Parameters], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda theta: f(flat.params(theta))
+
+
+def _edited_numbers(objective: Objective, edits: Edits, players: Tensor) -> tuple[Tensor, Tensor]:
+    """``f'`` and ``grad f'`` of each of these players, float64 ``[k]`` and ``[k, p]``."""
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    values, gradients = [], []
+    for player in players.split(1):
+        value, pull = pullback(_at(flat, partial(edits.numbers, players=player)), theta)
+        values.append(value.detach().double().cpu())
+        gradients.append(pull(torch.ones_like(value)).detach().double())
+    return torch.cat(values), torch.stack(gradients)
+
+
+def _own(objective: Objective, edits: Edits, s: Tensor) -> Tensor:
+    """``-(1/n) s^T grad loss_i`` where the player is training example ``i``: all that tools for i.i.d. data see."""
+    example = edits.examples().cpu()
+    each = -directional(objective, s).cpu() / objective.size
+    return torch.where(example >= 0, each[example.clamp_min(0)], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class OneByOne:
+    """The `Edits` of any objective: every player by ``edited``, with the whole training set."""
+
+    objective: Objective
+
+    def moving(self) -> Tensor:
+        """Any player may."""
+        return torch.ones(len(self.objective.players), dtype=torch.bool)
+
+    def examples(self) -> Tensor:
+        """Not known, unless players are the examples."""
+        everyone = torch.arange(len(self.objective.players))
+        return everyone if self.objective.local else torch.full_like(everyone, -1)
+
+    def numbers(self, params: Parameters, players: Tensor) -> Tensor:
+        """The number of each edited objective, ``[k]``."""
+        return torch.stack([self.objective.edited(player).measurement(params) for player in players.tolist()])
+
+    def loss_changes(self, players: Tensor) -> Iterator[LossChange]:
+        """A piece for each player and batch."""
+        for player in players.split(1):
+            edited = self.objective.edited(int(player))
+            for batch in self.objective.batches():
+                yield LossChange(player, partial(self._change, edited=edited, batch=batch))
+
+    def _change(self, params: Parameters, edited: Objective, batch: Tensor) -> Tensor:
+        change = edited.train_loss(params, batch) - self.objective.train_loss(params, batch)
+        return change.sum()[None] / self.objective.size
