@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explain import plot, report
+    from explain import metrics, plot, report
     from explain.attention import Attention, capture
     from explain.comparison import Comparison, compare
     from explain.explainer import Explainer
@@ -36,6 +36,7 @@ __all__ = [
     "Unsupported",
     "capture",
     "compare",
+    "metrics",
     "plot",
     "report",
     "wrap",
@@ -58,7 +59,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """A public name, imported when first asked for: captum, matplotlib and torch_geometric take seconds each."""
-    if name in ("plot", "report"):
+    if name in ("metrics", "plot", "report"):
         return importlib.import_module(f"explain.{name}")
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:

@@ -280,18 +280,18 @@ def _agreement(
 ) -> Agreement:
     undefined = (float("nan"), float("nan"))
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Agreement(*labels, *undefined, _overlap(x, y, k), undefined, undefined)
+        return Agreement(*labels, *undefined, overlap(x, y, k), undefined, undefined)
     return Agreement(
         *labels,
         spearman=float(stats.spearmanr(x, y).statistic),
         kendall=float(stats.kendalltau(x, y).statistic),
-        overlap=_overlap(x, y, k),
+        overlap=overlap(x, y, k),
         spearman_interval=_interval(spearman_resampled(x, y, draws), confidence),
         kendall_interval=_interval(kendall_resampled(x, y, draws), confidence),
     )
 
 
-def _overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
+def overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
     """``|top_k(x) and top_k(y)| / k``."""
     top = [set(np.argsort(-np.abs(scores), kind="stable")[:k].tolist()) for scores in (x, y)]
     return len(top[0] & top[1]) / len(top[0]) if len(x) else float("nan")

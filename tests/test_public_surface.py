@@ -10,7 +10,7 @@ import pytest
 import explain
 
 PUBLIC = {
-    *("wrap", "compare", "capture", "plot", "report"),
+    *("wrap", "compare", "capture", "metrics", "plot", "report"),
     *("Shapley", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
     *("NonFinite", "Unsupported"),

@@ -1,0 +1,30 @@
+"""What an explanation is worth: one family of measures a file, each a function of explanations and targets."""
+
+from explain.metrics.curves import Curve, deletion, fidelity_curve, insertion
+from explain.metrics.fidelity import Fidelity, characterisation, fidelity, unfaithfulness
+from explain.metrics.ground_truth import auroc, distance, gea, ground_truth, truth_of
+from explain.metrics.infidelity import infidelity
+from explain.metrics.stability import Stability, randomisation, reproducibility, stability
+from explain.metrics.table import table
+
+__all__ = [
+    "Curve",
+    "Fidelity",
+    "Stability",
+    "auroc",
+    "characterisation",
+    "deletion",
+    "distance",
+    "fidelity",
+    "fidelity_curve",
+    "gea",
+    "ground_truth",
+    "infidelity",
+    "insertion",
+    "randomisation",
+    "reproducibility",
+    "stability",
+    "table",
+    "truth_of",
+    "unfaithfulness",
+]

@@ -1,0 +1,91 @@
+"""The number while players leave or come, the most important ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from explain.explanation import Explanation
+from explain.metrics.fidelity import ask, characterisation
+from explain.metrics.selection import count, order
+from explain.types import Target
+
+SIZES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``values [P + 1]``: the number after each player; ``area``: their mean height (the trapezoid rule on 0 to 1).
+
+    ``random``: the mean area of orders drawn at random, to read it against.
+    """
+
+    values: np.ndarray
+    area: float
+    random: float
+
+
+def deletion(why: Explanation, target: Target, *, absolute: bool = False, draws: int = 8, seed: int = 0) -> Curve:
+    """The number while the top players are taken away one by one: a low area is good (Petsiuk et al. 2018)."""
+    return _curve(why, target, absolute, draws, seed, insert=False)
+
+
+def insertion(why: Explanation, target: Target, *, absolute: bool = False, draws: int = 8, seed: int = 0) -> Curve:
+    """The number while the top players come one by one to an empty input: a high area is good (Petsiuk et al. 2018).
+
+    >>> import explain
+    >>> net = torch.nn.Linear(3, 1, bias=False)
+    >>> _ = torch.nn.init.constant_(net.weight, 1.0)
+    >>> target = explain.wrap(net, task="regression").example(torch.tensor([1.0, 3.0, 2.0]))
+    >>> insertion(explain.Shapley("features").explain(target), target).values
+    array([0., 3., 5., 6.])
+    """
+    return _curve(why, target, absolute, draws, seed, insert=True)
+
+
+def fidelity_curve(
+    why: Explanation,
+    target: Target,
+    sizes: Sequence[float] = SIZES,
+    payoff: Any = "probability",
+    absolute: bool = False,
+) -> pd.DataFrame:
+    """`fidelity` over sizes, one row each: size, kept, sparsity, plus, minus, characterisation."""
+    ranks = order(why, absolute).argsort()
+    kept = torch.tensor([count(len(ranks), size) for size in sizes])
+    top = ranks[None] < kept[:, None]
+    masks = torch.cat([torch.ones(1, len(ranks), dtype=torch.bool), ~top, top])
+    values = ask(target, payoff).game(why.players)(masks)
+    without, alone = values[1:].chunk(2)
+    plus, minus = (values[0] - without).tolist(), (values[0] - alone).tolist()
+    return pd.DataFrame(
+        {
+            "size": list(sizes),
+            "kept": kept.tolist(),
+            "sparsity": (1 - kept / max(len(ranks), 1)).tolist(),
+            "plus": plus,
+            "minus": minus,
+            "characterisation": [characterisation(p, m) for p, m in zip(plus, minus, strict=True)],
+        }
+    )
+
+
+def _curve(why: Explanation, target: Target, absolute: bool, draws: int, seed: int, insert: bool) -> Curve:
+    generator = torch.Generator().manual_seed(seed)
+    orders = [order(why, absolute), *(torch.randperm(len(why.players), generator=generator) for _ in range(draws))]
+    masks = torch.cat([_steps(each, insert) for each in orders])
+    values = target.game(why.players)(masks).reshape(len(orders), -1).numpy()
+    areas = (values[:, 1:] + values[:, :-1]).mean(1) / 2 if values.shape[1] > 1 else values[:, 0]
+    return Curve(values[0], float(areas[0]), float(areas[1:].mean()) if draws else float("nan"))
+
+
+def _steps(order: Tensor, insert: bool) -> Tensor:
+    """Masks ``[P + 1, P]`` of an order in which players come, or leave."""
+    arrived = order.argsort()[None] < torch.arange(len(order) + 1)[:, None]
+    return arrived if insert else ~arrived
