@@ -37,10 +37,11 @@ class _Size(NamedTuple):
 
 
 def draw_pairs(players: int, budget: int, generator: torch.Generator) -> Pairs:
-    """At most ``budget > P`` distinct pairs, sizes in proportion to the Shapley kernel.
+    """At most ``budget > P`` distinct pairs, drawn by their leverage in the regression (Musco, Witter 2025).
 
-    A size whose share of the budget covers it is taken complete. Size 1 always is, so that the regression on the pairs
-    has a unique answer.
+    The leverage of a coalition is ``1 / C(P, |S|)`` up to a constant, so that every size gets the same share of the
+    budget; the Shapley kernel would starve the middle sizes. A size whose share covers it is taken complete. Size 1
+    always is, so that the regression on the pairs has a unique answer.
     """
     plan = _plan(players, min(budget, 2 ** (players - 1) - 1))
     counts = _rounded(plan, generator)
@@ -56,19 +57,20 @@ def draw_pairs(players: int, budget: int, generator: torch.Generator) -> Pairs:
 
 
 def _plan(players: int, budget: int) -> list[_Size]:
-    """Share the budget among the sizes by their kernel, never more than a size has."""
+    """Share the budget among the sizes by their leverage, never more than a size has."""
     sizes = range(1, players // 2 + 1)
     halves = {size: 2 if 2 * size == players else 1 for size in sizes}  # half against half is one pair, not two
     totals = {size: math.comb(players, size) // halves[size] for size in sizes}
     kernel = {size: 1 / (size * (players - size) * halves[size]) for size in sizes}
+    leverage = {size: 1 / halves[size] for size in sizes}
     expected: dict[int, float] = {1: totals[1]}
     full = {1}
     while len(expected) < len(totals):
         rest = [size for size in sizes if size not in full]
-        share = (budget - sum(totals[size] for size in full)) / sum(kernel[size] for size in rest)
+        share = (budget - sum(totals[size] for size in full)) / sum(leverage[size] for size in rest)
         share *= 1 + 1e-12  # rounding must not leave a size one pair short of complete
-        covered = {size for size in rest if share * kernel[size] >= totals[size]}
-        expected |= {size: totals[size] if covered else share * kernel[size] for size in covered or rest}
+        covered = {size for size in rest if share * leverage[size] >= totals[size]}
+        expected |= {size: totals[size] if covered else share * leverage[size] for size in covered or rest}
         full |= covered
     return [_Size(size, totals[size], expected[size], kernel[size]) for size in sizes]
 
@@ -117,17 +119,45 @@ def _without_repeats(players: int, sizes: Tensor, generator: torch.Generator) ->
     """A random coalition of each of these sizes; one seen before is drawn again."""
     masks = _random(players, sizes, generator)
     while True:
-        _, first = np.unique(np.packbits(masks.numpy(), axis=1), axis=0, return_index=True)
-        repeated = torch.ones(len(masks), dtype=torch.bool)
-        repeated[torch.from_numpy(first)] = False
-        if not repeated.any():
+        repeated = _repeated(masks)
+        if not len(repeated):
             return masks
         masks[repeated] = _random(players, sizes[repeated], generator)
 
 
+def _repeated(masks: Masks) -> Tensor:
+    """Positions of the rows that stand further up already (or, once in 2^64, only share their number)."""
+    packed = np.packbits(masks.numpy(), axis=1)
+    words = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
+    words[:, : packed.shape[1]] = packed
+    numbers = _mixed(words.view(np.uint64))
+    ordered = np.sort(numbers)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return torch.zeros(0, dtype=torch.long)
+    first = np.unique(numbers, return_index=True)[1]
+    return torch.from_numpy(np.setdiff1d(np.arange(len(numbers)), first))
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """One number a row, ``uint64 [rows, words] -> [rows]``; the row itself where it is one word."""
+    numbers = words[:, 0].copy()
+    for column in range(1, words.shape[1]):
+        numbers ^= numbers >> np.uint64(29)
+        numbers *= np.uint64(0xBF58476D1CE4E5B9)  # odd, so that no bit is lost; it wraps around
+        numbers += words[:, column]
+    return numbers
+
+
 def _random(players: int, sizes: Tensor, generator: torch.Generator) -> Masks:
-    order = torch.rand(len(sizes), players, generator=generator).argsort(1)
-    masks = torch.zeros(len(sizes), players, dtype=torch.bool)
-    masks.scatter_(1, order, torch.arange(players) < sizes[:, None])
+    """Players with the lowest random keys; sorting keys is many times faster than sorting positions.
+
+    A row whose keys tie at the border has too many players and is drawn again, which favours nobody.
+    """
+    keys = torch.empty(len(sizes), players, dtype=torch.int32).random_(generator=generator)
+    ordered = torch.from_numpy(np.sort(keys.numpy(), axis=1))
+    masks = keys <= ordered.gather(1, sizes[:, None] - 1)
+    tied = (masks.sum(1) != sizes).nonzero().view(-1)
+    if len(tied):
+        masks[tied] = _random(players, sizes[tied], generator)
     mirrored = (2 * sizes == players) & ~masks[:, 0]
     return masks ^ mirrored[:, None]
