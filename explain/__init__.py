@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from explain.influence import Influence
     from explain.lime import Lime
     from explain.mask import FittedMask, Mask
+    from explain.occlusion import Occlusion
     from explain.shapley import Shapley
     from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
     from explain.wrapping import wrap
@@ -30,6 +31,7 @@ __all__ = [
     "Mask",
     "NonFinite",
     "Objective",
+    "Occlusion",
     "Players",
     "Shapley",
     "Target",
@@ -51,6 +53,7 @@ _HOMES = {
     "explain.influence": ("Influence",),
     "explain.lime": ("Lime",),
     "explain.mask": ("FittedMask", "Mask"),
+    "explain.occlusion": ("Occlusion",),
     "explain.shapley": ("Shapley",),
     "explain.types": ("Game", "NonFinite", "Objective", "Players", "Target", "Unsupported"),
     "explain.wrapping": ("wrap",),

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-EXPLAINERS = ("attention", "gradient", "influence", "lime", "mask", "shapley")
+EXPLAINERS = ("attention", "gradient", "influence", "lime", "mask", "occlusion", "shapley")
 FAMILIES = ("diffusion", "graph", "supervised")
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {

@@ -11,7 +11,7 @@ import explain
 
 PUBLIC = {
     *("wrap", "compare", "capture", "metrics", "plot", "report"),
-    *("Shapley", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence"),
+    *("Shapley", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
     *("NonFinite", "Unsupported"),
 }

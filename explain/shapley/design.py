@@ -18,8 +18,8 @@ _MOST_BYTES = 2**27  # of designs remembered, and an eighth of it for one of the
 class Design(NamedTuple):
     """Pairs of coalitions, and the weighted least squares of their differences on the signs of membership, solved.
 
-    ``masks``: bool ``[2 pairs, P]``, the coalitions and then their complements; ``signs``: float64 ``[pairs, P]``, 1 for
-    members and -1 for others; ``response``: float64 ``[pairs, P]``, d scores / d (difference of a pair);
+    ``masks``: bool ``[2 pairs, P]``, the coalitions and then their complements; ``signs``: float64 ``[pairs, P]``, 1
+    for members and -1 for others; ``response``: float64 ``[pairs, P]``, d scores / d (difference of a pair);
     ``leverage [pairs]``: how much of its own difference the fit follows; ``direction [P]``: d scores / d total.
     """
 
