@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from explain import metrics, plot, report
     from explain.attention import Attention, capture
     from explain.comparison import Comparison, compare
+    from explain.counterfactual import Counterfactual
     from explain.explainer import Explainer
     from explain.explanation import Explanation
     from explain.gradient import Gradient
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from explain.mask import FittedMask, Mask
     from explain.occlusion import Occlusion
     from explain.shapley import Shapley
+    from explain.subgraphx import SubgraphX
     from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
     from explain.wrapping import wrap
 
 __all__ = [
     "Attention",
     "Comparison",
+    "Counterfactual",
     "Explainer",
     "Explanation",
     "FittedMask",
@@ -34,6 +37,7 @@ __all__ = [
     "Occlusion",
     "Players",
     "Shapley",
+    "SubgraphX",
     "Target",
     "Unsupported",
     "capture",
@@ -47,6 +51,7 @@ __all__ = [
 _HOMES = {
     "explain.attention": ("Attention", "capture"),
     "explain.comparison": ("Comparison", "compare"),
+    "explain.counterfactual": ("Counterfactual",),
     "explain.explainer": ("Explainer",),
     "explain.explanation": ("Explanation",),
     "explain.gradient": ("Gradient",),
@@ -55,6 +60,7 @@ _HOMES = {
     "explain.mask": ("FittedMask", "Mask"),
     "explain.occlusion": ("Occlusion",),
     "explain.shapley": ("Shapley",),
+    "explain.subgraphx": ("SubgraphX",),
     "explain.types": ("Game", "NonFinite", "Objective", "Players", "Target", "Unsupported"),
     "explain.wrapping": ("wrap",),
 }

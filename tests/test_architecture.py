@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-EXPLAINERS = ("attention", "gradient", "influence", "lime", "mask", "occlusion", "shapley")
+EXPLAINERS = (
+    *("attention", "counterfactual", "gradient", "influence", "lime"),
+    *("mask", "occlusion", "shapley", "subgraphx"),
+)
 FAMILIES = ("diffusion", "graph", "supervised")
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {

@@ -1,0 +1,185 @@
+"""Counterfactuals: the fewest players whose absence changes the predicted class."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from explain.explainer import Answer, Explainer
+from explain.types import Game, Players, Target, Unsupported
+
+
+@dataclass(frozen=True)
+class Counterfactual(Explainer):
+    """``argmin |D|  such that  argmax f(N - D) != argmax f(N)``: of edges, as CF-GNNExplainer (Lucic et al. 2022).
+
+    Every set of one player is tried, then of two, as long as they fit the budget: a set found so is *provably* among
+    the smallest. Above that a beam search deletes one player more at a time from the sets with the least margin
+    between the explained class and the best other one, and what it finds is then thinned: no player of it can be put
+    back.
+
+    The scores are what each deletion took from the number, in the order in which the deletions hurt most; they sum to
+    the number's fall, and players that stay have zero.
+
+    Args:
+        players: a kind such as "edges", or `Players`; ``target.players("edges", undirected=True)`` deletes pairs.
+        limit: the most players deleted.
+        budget: the most coalitions evaluated for the sets of one size.
+        width: sets kept by the beam.
+        seed: written down only: nothing is drawn.
+        progress: show a progress bar.
+
+    ``checks``: ``flipped``; ``deleted`` (how many); ``smallest`` (no smaller set flips the class, as all were tried);
+    ``tried`` (the size up to which all sets were); ``margin_before``, ``margin_after`` (logits). ``parts["deleted"]``
+    says who.
+
+    Raises:
+        ValueError: a setting that is not a whole number of at least 1.
+        Unsupported: a target without classes.
+
+    Warns:
+        UserWarning: no set of up to ``limit`` players was found.
+
+    >>> import explain
+    >>> net = torch.nn.Linear(3, 1, bias=False)
+    >>> with torch.no_grad():
+    ...     _ = net.weight.copy_(torch.tensor([[2.0, 1.0, -1.5]]))
+    >>> why = Counterfactual("features").explain(explain.wrap(net, task="classification").example(torch.ones(3)))
+    >>> why.scores, why.checks["smallest"]
+    (tensor([2., 0., 0.], dtype=torch.float64), True)
+    """
+
+    players: str | Players = "edges"
+    limit: int = 10
+    budget: int = 20_000
+    width: int = 32
+    seed: int | torch.Generator | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "budget", "width"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+
+    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        game = target.game(self.players)
+        margins = _margins(target, game.players)
+        value, before = game.ends()[1], float(margins(_without(len(game.players), [()])))
+        found = self._search(margins, len(game.players))
+        if not found.flips:
+            warnings.warn(
+                f"no {min(self.limit, len(game.players))} or fewer {game.players.kind} were found whose absence "
+                "changes the class: raise limit or width, or the class does not hang on them",
+                stacklevel=4,
+            )
+        deleted = torch.zeros(len(game.players), dtype=torch.bool)
+        deleted[list(found.players)] = found.flips
+        scores = _falls(game, found.players) if found.flips else torch.zeros(len(deleted), dtype=torch.float64)
+        return Answer(
+            scores=scores,
+            players=game.players,
+            value=value,
+            base=None,
+            parts={"deleted": deleted},
+            checks={
+                **game.checks,
+                "flipped": found.flips,
+                "deleted": int(deleted.sum()),
+                "smallest": found.flips and found.tried >= len(found.players) - 1,
+                "tried": found.tried,
+                "margin_before": before,
+                "margin_after": found.margin,
+            },
+            calls=game.calls + margins.calls,
+        )
+
+    def _search(self, margins: Game, players: int) -> _Found:
+        """The first size at which a set flips the class; of those the one with the least margin."""
+        beam: list[tuple[int, ...]] = [()]
+        best = _Found((), math.inf, 0)
+        tried = 0
+        sizes = range(1, min(self.limit, players) + 1)
+        for size in tqdm(sizes, desc="deleted", disable=not self.progress, leave=False):
+            complete = tried == size - 1 and math.comb(players, size) <= self.budget
+            sets = list(itertools.combinations(range(players), size)) if complete else _grown(beam, players)
+            sets = sets[: self.budget]
+            values = margins(_without(players, sets))
+            tried = size if complete else tried
+            order = values.argsort()
+            best = _Found(sets[int(order[0])], float(values[order[0]]), tried)
+            if best.flips:
+                return best if complete else _thinned(margins, players, best)
+            beam = [sets[i] for i in order[: self.width].tolist()]
+        return best._replace(tried=tried)
+
+
+class _Found(NamedTuple):
+    """``players`` whose absence leaves this ``margin``, and the size up to which every set was ``tried``."""
+
+    players: tuple[int, ...]
+    margin: float
+    tried: int
+
+    @property
+    def flips(self) -> bool:
+        return self.margin < 0
+
+
+def _margins(target: Target, players: Players) -> Game:
+    """The explained class's logit less the best other one, as a game: negative where another class is predicted."""
+    label = getattr(target, "label", None)
+    if label is None:
+        raise Unsupported("a counterfactual changes the predicted class, and this target has no classes")
+
+    def margin(outputs: Tensor) -> Tensor:
+        if outputs.size(1) == 1:
+            return outputs[:, 0] if label == 1 else -outputs[:, 0]
+        rest = torch.cat([outputs[:, :label], outputs[:, label + 1 :]], 1)
+        return outputs[:, label] - rest.max(1).values
+
+    return target.asking(margin).game(players)
+
+
+def _without(players: int, sets: list[tuple[int, ...]]) -> Tensor:
+    """Masks with everyone but these, ``[sets, players]``; the sets are of one size."""
+    masks = torch.ones(len(sets), players, dtype=torch.bool)
+    return masks.scatter(1, torch.tensor(sets, dtype=torch.long).reshape(len(sets), -1), False)
+
+
+def _grown(beam: list[tuple[int, ...]], players: int) -> list[tuple[int, ...]]:
+    """Each set with one player more, every set once."""
+    grown = {tuple(sorted((*each, i))): None for each in beam for i in range(players) if i not in each}
+    return list(grown)
+
+
+def _thinned(margins: Game, players: int, found: _Found) -> _Found:
+    """The set without those that are not needed, the least needed first."""
+    while len(found.players) > 1:
+        fewer = [tuple(p for p in found.players if p != out) for out in found.players]
+        values = margins(_without(players, fewer))
+        least = int(values.argmin())
+        if not values[least] < 0:
+            break
+        found = _Found(fewer[least], float(values[least]), found.tried)
+    return found
+
+
+def _falls(game: Game, deleted: tuple[int, ...]) -> Tensor:
+    """What each deletion takes from the number, the one that takes most first."""
+    scores = torch.zeros(len(game.players), dtype=torch.float64)
+    gone: tuple[int, ...] = ()
+    value = float(game(_without(len(scores), [()])))
+    while left := [p for p in deleted if p not in gone]:
+        values = game(_without(len(scores), [(*gone, p) for p in left]))
+        next_ = int(values.argmin())
+        scores[left[next_]] = value - float(values[next_])
+        gone, value = (*gone, left[next_]), float(values[next_])
+    return scores
