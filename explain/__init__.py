@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from explain.explainer import Explainer
     from explain.explanation import Explanation
     from explain.gradient import Gradient
-    from explain.influence import Influence
+    from explain.influence import Influence, Perturbation, Relabelling, SelfInfluence
     from explain.lime import Lime
     from explain.mask import FittedMask, Mask
     from explain.occlusion import Occlusion
@@ -35,7 +35,10 @@ __all__ = [
     "NonFinite",
     "Objective",
     "Occlusion",
+    "Perturbation",
     "Players",
+    "Relabelling",
+    "SelfInfluence",
     "Shapley",
     "SubgraphX",
     "Target",
@@ -55,7 +58,7 @@ _HOMES = {
     "explain.explainer": ("Explainer",),
     "explain.explanation": ("Explanation",),
     "explain.gradient": ("Gradient",),
-    "explain.influence": ("Influence",),
+    "explain.influence": ("Influence", "Perturbation", "Relabelling", "SelfInfluence"),
     "explain.lime": ("Lime",),
     "explain.mask": ("FittedMask", "Mask"),
     "explain.occlusion": ("Occlusion",),

@@ -65,6 +65,7 @@ class TrainingObjective:
         batch_size: examples evaluated together, all when None; never changes a result beyond rounding.
         weights: ``[n]``, 1 each when None; an example that was taken away has 0.
         convex: whether ``loss_of`` is known to be convex in the outputs; families say no for a user's own loss.
+        module: what ``params`` are the parameters of, by the same names, for methods that watch its layers.
 
     Raises:
         ValueError: no training examples, or one of these does not have one row an example.
@@ -86,6 +87,7 @@ class TrainingObjective:
     batch_size: int | None = None
     weights: Tensor | None = None
     convex: bool = True
+    module: nn.Module | None = None
 
     def __post_init__(self) -> None:
         if not len(self.players):
@@ -147,8 +149,12 @@ class TrainingObjective:
         """
         if not 0 <= player < self.size:
             raise IndexError(f"player must be from 0 to {self.size - 1}, got {player}")
+        return self.without(torch.tensor([player]))
+
+    def without(self, examples: Tensor) -> Self:
+        """The same objective with the weights of these training examples, int64 ``[k]``, zero, ``n`` kept fixed."""
         weights = torch.ones(self.size, device=self.labels.device) if self.weights is None else self.weights.clone()
-        weights[player] = 0
+        weights[examples.to(weights.device)] = 0
         return replace(self, weights=weights)
 
     def relabelled(self, labels: Tensor) -> Self:

@@ -157,6 +157,19 @@ class Differentiable(NamedTuple):
     removal: str = "features"
 
 
+class Neighbourhood(NamedTuple):
+    """What the model says about the examples around the explained one, for surrogates that are fitted to them.
+
+    ``x [examples, features]``, ``outputs [examples, outputs]``, ``row`` of the explained one, and ``players``, kind
+    "features": the columns of ``x`` that may get credit.
+    """
+
+    x: Tensor
+    outputs: Tensor
+    row: int
+    players: Players
+
+
 class Call(NamedTuple):
     """One call of a copy of the user's module, for methods that train something on it.
 
@@ -243,8 +256,8 @@ class Edits(Protocol):
     def moving(self) -> Tensor:
         """Players whose absence may change the number, bool ``[P]``."""
 
-    def examples(self) -> Tensor:
-        """The training example that each player is, -1 for none, int64 ``[P]``."""
+    def dropped(self) -> Tensor:
+        """Player and training example, for each example whose loss leaves with a player, int64 ``[2, m]``."""
 
     def numbers(self, params: Parameters, players: Tensor) -> Tensor:
         """The number once each of these players is taken away, ``[k]``."""
@@ -255,7 +268,7 @@ class Edits(Protocol):
 
 @runtime_checkable
 class LabelledObjective(Objective, Protocol):
-    """An objective whose training labels may be changed."""
+    """An objective whose training examples may get other labels, or be left out together."""
 
     @property
     def labels(self) -> Tensor:
@@ -263,6 +276,12 @@ class LabelledObjective(Objective, Protocol):
 
     def relabelled(self, labels: Tensor) -> Self:
         """The same objective with other labels, of the same shape and dtype."""
+
+    def without(self, examples: Tensor) -> Self:
+        """The same objective without these training examples, int64 ``[k]``, ``n`` kept fixed."""
+
+    def at(self, params: Parameters) -> Self:
+        """The same objective at other parameters."""
 
 
 @runtime_checkable
@@ -284,9 +303,6 @@ class EditableObjective(LabelledObjective, Protocol):
 
     def replaced(self, positions: Tensor, inputs: Tensor) -> Self:
         """The same objective with other inputs ``[k, *shape]`` of the examples at these positions."""
-
-    def at(self, params: Parameters) -> Self:
-        """The same objective at other parameters."""
 
 
 class Target:
@@ -333,6 +349,10 @@ class Target:
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples, whose players are what ``remove`` says."""
         self._cannot("objective")
+
+    def neighbourhood(self) -> Neighbourhood:
+        """The examples around the explained one and what the model says about each."""
+        self._cannot("neighbourhood")
 
     def asking(self, payoff: Any) -> Target:
         """The same question about another number, such as the probability of the same class."""

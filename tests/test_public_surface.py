@@ -13,6 +13,7 @@ PUBLIC = {
     *("wrap", "compare", "capture", "metrics", "plot", "report"),
     *("Shapley", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
     *("SubgraphX", "Counterfactual"),
+    *("Perturbation", "Relabelling", "SelfInfluence"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
     *("NonFinite", "Unsupported"),
 }

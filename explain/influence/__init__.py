@@ -4,18 +4,45 @@ from explain.influence.cg import ConjugateGradient
 from explain.influence.curvature import GaussNewton, Hessian
 from explain.influence.exact import Exact
 from explain.influence.explainer import Influence
+from explain.influence.groups import GroupInfluence, group_influence, group_influences
+from explain.influence.helpful import harmful, helpful
 from explain.influence.lissa import Diverged, Lissa
+from explain.influence.minimum import refit
+from explain.influence.mislabels import MislabelSearch, accuracy_after_fixing, mislabels
+from explain.influence.perturbation import Perturbation, Relabelling
+from explain.influence.poisoning import Attack, Box, Poisoned, attackability, poison
 from explain.influence.scores import parameter_change
+from explain.influence.self_influence import SelfInfluence
 from explain.influence.spectrum import Indefinite
+from explain.influence.terms import Components, components
 
 __all__ = [
+    "Attack",
+    "Box",
+    "Components",
     "ConjugateGradient",
     "Diverged",
     "Exact",
     "GaussNewton",
+    "GroupInfluence",
     "Hessian",
     "Indefinite",
     "Influence",
     "Lissa",
+    "MislabelSearch",
+    "Perturbation",
+    "Poisoned",
+    "Relabelling",
+    "SelfInfluence",
+    "accuracy_after_fixing",
+    "attackability",
+    "components",
+    "group_influence",
+    "group_influences",
+    "harmful",
+    "helpful",
+    "mislabels",
     "parameter_change",
+    "poison",
+    "refit",
 ]

@@ -1,0 +1,42 @@
+"""The gradient of every single training loss, in pieces that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from explain.influence.linear import Columns, Flat, twice_differentiable
+from explain.types import Objective
+
+MEMORY = 2**27  # bytes of gradients at once
+
+
+def example_gradients(objective: Objective, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions ``[b]`` and ``grad loss_i``, float64 ``[b, p]``, in order; without the penalty.
+
+    Together by ``vmap`` or one by one, whichever is faster.
+
+    >>> from explain.objectives import TrainingObjective
+    >>> from explain.types import Players
+    >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
+    >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),
+    ...                               lambda p, at: x[at] @ p["w"], y, lambda p: p["w"].sum())
+    >>> torch.cat([rows for _, rows in example_gradients(objective)])  # -2 x y
+    tensor([[ 0.],
+            [-6.]], dtype=torch.float64)
+    """
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+
+    def gradient(position: Tensor) -> Tensor:
+        return grad(lambda at: objective.train_loss(flat.params(at), position[None])[0])(theta)
+
+    everyone = torch.arange(objective.size) if positions is None else positions
+    columns = Columns()
+    for batch in everyone.to(theta.device).split(max(1, MEMORY // (8 * flat.size))):
+        with twice_differentiable():
+            rows = columns(gradient, batch)
+        yield batch, rows.detach().double()

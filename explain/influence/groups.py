@@ -1,0 +1,120 @@
+"""What a whole group of training examples did: the sum of their scores, and one Newton step without them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from explain.influence.explainer import Influence
+from explain.influence.inverse import (
+    Inverse,
+    asked,
+    checked_engine,
+    finite_question,
+    inverse_of,
+    labelled,
+    positions_of,
+    same_inverse,
+)
+from explain.influence.linear import Flat
+from explain.influence.scores import directional, training_gradient
+from explain.types import LabelledObjective, Target
+
+FAR = 0.5  # a Newton step that leaves more of the gradient than this is warned about
+
+
+@dataclass(frozen=True, eq=False)
+class GroupInfluence:
+    """``f(theta) - f(theta_without_group)``: how much the number falls if all of them had been left out.
+
+    Args:
+        players: the examples, int64 ``[k]``.
+        additive: the sum of their scores, each as if it alone had been left out; far off for large groups.
+        newton: ``f(theta) - f(theta + change)``.
+        change: one Newton step on the objective without them, float64 ``[p]``.
+        value: the number as it is.
+        checks: curvature, solver and residual of the step; ``gradient_left``, what of the gradient the step leaves, 0
+            where it ends at the minimum.
+    """
+
+    players: Tensor
+    additive: float
+    newton: float
+    change: Tensor
+    value: float
+    checks: dict[str, Any]
+
+
+def group_influence(target: Target, players: Any, engine: Influence | None = None) -> GroupInfluence:
+    """The influence of one group of training examples; see `group_influences`.
+
+    >>> from torch import nn
+    >>> import explain
+    >>> mean = nn.Linear(1, 1, bias=False)  # the mean of 0, 1, 2 and 5
+    >>> _ = nn.init.constant_(mean.weight, 2.0)
+    >>> data = torch.ones(4, 1), torch.tensor([[0.0], [1.0], [2.0], [5.0]])
+    >>> target = explain.wrap(mean, task="regression", train=data).example(torch.ones(1))
+    >>> both = group_influence(target, [2, 3])  # without them the mean is 0.5
+    >>> round(both.additive, 6), round(both.newton, 6)
+    (0.75, 1.5)
+    """
+    return group_influences(target, [players], engine)[0]
+
+
+def group_influences(target: Target, groups: Sequence[Any], engine: Influence | None = None) -> list[GroupInfluence]:
+    """The influence of each of these groups ``S`` of training examples (Koh, Ang, Teo and Liang 2019).
+
+        additive = -(1/n) sum_S grad f^T A^-1 grad loss_i
+        change   = A_S^-1 (1/n) sum_S grad loss_i,   A_S the curvature without S, n kept fixed
+
+    Args:
+        target: whose number.
+        groups: each as positions or a bool mask ``[n]``.
+        engine: curvature, damping, solver, training set, seed and progress; an `Influence` of defaults when None.
+
+    Raises:
+        IndexError, ValueError, TypeError: a group that is no set of training examples.
+        Indefinite: the curvature, also without a group, is not positive definite.
+
+    Warns:
+        UserWarning: a step leaves more than half of the gradient, so that it is not near the new minimum.
+    """
+    engine = Influence() if engine is None else engine
+    checked_engine(engine)
+    with asked(target, engine) as (given, generator):
+        objective = labelled(given, "group influence")
+        chosen = [positions_of(group, objective.size) for group in groups]
+        value, gradient, _ = finite_question(objective)
+        inverse = inverse_of(objective, engine, generator)
+        scores = -directional(objective, inverse @ gradient).cpu() / objective.size
+        start = training_gradient(objective)
+        bar = tqdm(chosen, desc="groups", disable=not engine.progress, leave=False)
+        return [_without(objective, inverse, scores, start, value, players) for players in bar]
+
+
+def _without(
+    objective: LabelledObjective, inverse: Inverse, scores: Tensor, start: Tensor, value: float, players: Tensor
+) -> GroupInfluence:
+    reduced = objective.without(players)
+    step = same_inverse(inverse, reduced)
+    b = training_gradient(reduced) - start  # of the removal alone: training that was not finished is left so
+    change = -(step @ b)
+    flat = Flat(objective.params)
+    moved = flat.params(flat.vector(objective.params).double() + change)
+    with torch.no_grad():
+        newton = value - float(objective.measurement(moved))
+    left = float((training_gradient(reduced.at(moved)) - start).norm() / b.norm().clamp_min(1e-300))
+    if left > FAR:
+        warnings.warn(
+            f"one Newton step without {len(players)} of {objective.size} examples leaves {left:.0%} of the gradient: "
+            "it is not near the new minimum, so retrain to be sure",
+            stacklevel=4,
+        )
+    checks = {**step.checks(), "gradient_left": left, "removed": len(players)}
+    return GroupInfluence(players, float(scores[players].sum()), newton, change, value, checks)

@@ -1,0 +1,228 @@
+"""``A^-1`` of one objective as an operator, by the settings of an `Influence`: what every further question needs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explain.explainer import seeded
+from explain.guard import untouched
+from explain.influence.choice import Chosen, choose_curvature, choose_solver
+from explain.influence.curvature import Curvature
+from explain.influence.exact import Exact
+from explain.influence.explainer import Influence
+from explain.influence.scores import example_losses, measured_gradient
+from explain.influence.solution import Solver
+from explain.influence.spectrum import Indefinite, extreme_eigenvalues
+from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
+
+LOOSE = 1e-2  # a residual above this is warned about
+
+
+@dataclass(eq=False)
+class Inverse:
+    """``A^-1``: ``inverse @ b`` for ``b [p]`` or ``[p, k]``, float64, and how well it was done.
+
+    Args:
+        chosen: the curvature, its spectrum and why.
+        solver: how it is inverted.
+        why_solver: why so.
+        generator: of a solver that samples.
+        progress: shows tqdm.
+
+    >>> from explain.objectives import TrainingObjective
+    >>> from explain.types import Players
+    >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
+    >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),
+    ...                               lambda p, at: x[at] @ p["w"], y, lambda p: p["w"].sum(), weight_decay=0.5)
+    >>> inverse_of(objective, Influence(), torch.Generator()) @ torch.ones(1)  # 1 / (2 mean(x^2) + 0.5)
+    tensor([0.0952], dtype=torch.float64)
+    """
+
+    chosen: Chosen
+    solver: Solver
+    why_solver: str
+    generator: torch.Generator
+    progress: bool = False
+    residual: float = 0.0
+    _factor: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def A(self) -> Curvature:
+        """What is inverted."""
+        return self.chosen.A
+
+    def __matmul__(self, b: Tensor) -> Tensor:
+        """``A^-1 b``; the worst true residual so far is kept for ``checks``."""
+        if isinstance(self.solver, Exact):
+            columns = b.double().reshape(self.A.size, -1)
+            x = torch.cholesky_solve(columns, self.factor()).reshape(b.shape)
+            self._saw(float(((b - self.A @ x).norm(dim=0) / b.norm(dim=0).clamp_min(1e-300)).max()))
+            return x
+        found = self.solver.solve(self.A, b, self.chosen.spectrum, self.generator, self.progress)
+        self._saw(found.residual)
+        return found.x
+
+    def quadratic(self, rows: Tensor) -> Tensor:
+        """``g^T A^-1 g`` of each row of ``[k, p]``, float64 ``[k]``: ``|L^-1 g|^2`` where ``A = L L^T`` is at hand."""
+        if isinstance(self.solver, Exact):
+            half = torch.linalg.solve_triangular(self.factor(), rows.double().T, upper=False)
+            return half.square().sum(0)
+        return (rows.double() * (self @ rows.T).T).sum(1)
+
+    def factor(self) -> Tensor:
+        """The Cholesky factor of the whole matrix, made once.
+
+        Raises:
+            Indefinite: ``A`` is not positive definite.
+        """
+        if self._factor is None:
+            self._factor, failed = torch.linalg.cholesky_ex(self.A.dense(self.progress))
+            if failed:
+                raise Indefinite(self.A.name, self.chosen.spectrum)
+        return self._factor
+
+    def checks(self) -> dict[str, Any]:
+        """What was inverted and how well, as plain JSON values."""
+        return {
+            "solver": self.solver.name,
+            "why_solver": self.why_solver,
+            "curvature": self.A.name,
+            "why_curvature": self.chosen.why,
+            "damping": self.A.damping,
+            "parameters": self.A.size,
+            "examples": self.A.objective.size,
+            "residual": self.residual,
+        }
+
+    def _saw(self, residual: float) -> None:
+        if not math.isfinite(residual):
+            raise NonFinite("the inverse holds NaN or infinity: check the training data, or add damping")
+        if residual > LOOSE >= self.residual:
+            warnings.warn(
+                f"the inverse is loose: |A x - b| / |b| is {residual:.2g} by {self.solver.name}. Allow more steps, add "
+                "damping, or use solver='cg' or 'exact'",
+                stacklevel=4,
+            )
+        self.residual = max(self.residual, residual)
+
+
+def inverse_of(objective: Objective, engine: Influence, generator: torch.Generator) -> Inverse:
+    """``A^-1`` of this objective with the engine's curvature, damping and solver.
+
+    Raises:
+        Indefinite: the curvature asked for is not positive definite.
+    """
+    chosen = choose_curvature(objective, engine.curvature, engine.damping, generator)
+    solver, why = choose_solver(engine.solver, chosen.A.size)
+    return Inverse(chosen, solver, why, generator, engine.progress)
+
+
+def same_inverse(inverse: Inverse, objective: Objective) -> Inverse:
+    """``A^-1`` of another objective with the same kind of curvature, damping and solver.
+
+    Raises:
+        Indefinite: that curvature is not positive definite.
+    """
+    A = type(inverse.A)(objective, inverse.A.damping)
+    spectrum = extreme_eigenvalues(A, inverse.generator)
+    if not spectrum.positive:
+        raise Indefinite(A.name, spectrum)
+    chosen = Chosen(A, spectrum, "as of the whole training set", None)
+    return Inverse(chosen, inverse.solver, inverse.why_solver, inverse.generator, inverse.progress)
+
+
+@contextmanager
+def asked(target: Target, engine: Influence) -> Iterator[tuple[Objective, torch.Generator]]:
+    """Within: the target's objective in labels, and a generator from the engine's seed. After: the model as before.
+
+    Raises:
+        TypeError: not a target.
+    """
+    if not isinstance(target, Target):
+        raise TypeError(f"a target is needed, such as explain.wrap(model, data).node(3), got {type(target).__name__}")
+    with untouched(target.module):
+        yield target.objective(engine.train, "labels"), seeded(engine.seed)[1]
+
+
+def labelled(objective: Objective, question: str) -> LabelledObjective:
+    """The objective, if its examples may be relabelled and left out together.
+
+    Raises:
+        Unsupported: they may not.
+    """
+    if not isinstance(objective, LabelledObjective):
+        raise Unsupported(
+            f"{question} needs an objective with labels, relabelled(labels), without(examples) and at(params), which "
+            f"{type(objective).__name__} does not offer"
+        )
+    return objective
+
+
+def editable(objective: Objective, question: str) -> EditableObjective:
+    """The objective, if the inputs of its examples may be changed.
+
+    Raises:
+        Unsupported: they may not.
+    """
+    if not isinstance(objective, EditableObjective):
+        raise Unsupported(
+            f"{question} needs training examples that are inputs of their own, as those of explain.wrap(model, "
+            f"task='classification') are; {type(objective).__name__} has none"
+        )
+    return objective
+
+
+def checked_engine(engine: Any) -> None:
+    """Raises TypeError unless it is an `Influence`."""
+    if not isinstance(engine, Influence):
+        raise TypeError(f"engine must be an Influence with the settings to use, got {type(engine).__name__}")
+
+
+def finite_question(objective: Objective) -> tuple[float, Tensor, Tensor]:
+    """The number, its gradient ``[p]`` and every training loss ``[n]``.
+
+    Raises:
+        NonFinite: one of them is NaN or infinite.
+    """
+    value, gradient = measured_gradient(objective)
+    losses = example_losses(objective)
+    for what, found in (("number's gradient", gradient), ("training losses", losses)):
+        if not found.isfinite().all():
+            raise NonFinite(f"the {what} hold NaN or infinity: check the inputs and the training data")
+    return value, gradient, losses
+
+
+def positions_of(examples: Any, size: int) -> Tensor:
+    """Training examples as int64 positions, given as one number, numbers, or a bool mask ``[n]``.
+
+    >>> positions_of([2, 0], 3), positions_of(torch.tensor([True, False, True]), 3)
+    (tensor([2, 0]), tensor([0, 2]))
+
+    Raises:
+        TypeError: no whole numbers. ValueError: none, or one twice. IndexError: no such example.
+    """
+    found = torch.as_tensor(examples).cpu()
+    if found.dtype == torch.bool:
+        if found.shape != (size,):
+            raise ValueError(f"a mask of training examples must be [{size}], got {list(found.shape)}")
+        found = found.nonzero().view(-1)
+    found = found.reshape(-1)
+    if not len(found):
+        raise ValueError("no training example was named")
+    if found.is_floating_point() or found.is_complex():
+        raise TypeError(f"training examples are named by whole numbers, got {found.dtype}")
+    if int(found.min()) < 0 or int(found.max()) >= size:
+        raise IndexError(
+            f"training examples must be from 0 to {size - 1}, got {int(found.min())} to {int(found.max())}"
+        )
+    if len(found.unique()) < len(found):
+        raise ValueError("a training example is named twice: each counts once")
+    return found.long()

@@ -1,0 +1,68 @@
+"""The minimum of a convex training loss, from where it stands: what removing or changing an example really does."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from explain.influence.linear import Flat, pullback
+from explain.influence.spectrum import Unsettled
+from explain.types import Objective, Parameters
+
+
+def refit(objective: Objective, tolerance: float | None = None, max_iterations: int = 2000) -> Parameters:
+    """``argmin_theta J(theta)`` by L-BFGS (Liu and Nocedal 1989), started from ``objective.params``.
+
+    Args:
+        objective: of a convex loss, such as that of a last layer, or of a network near a minimum.
+        tolerance: stops once ``|grad J| <= tolerance``; the model's own precision when None.
+        max_iterations: the most steps.
+
+    Raises:
+        Unsettled: the gradient did not vanish.
+
+    >>> from explain.objectives import TrainingObjective
+    >>> from explain.types import Players
+    >>> data = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    >>> start = {"mean": torch.zeros(1, dtype=torch.float64)}
+    >>> objective = TrainingObjective(start, Players("train", torch.arange(2)),
+    ...                               lambda p, at: p["mean"].expand(len(at), 1), data, lambda p: p["mean"].sum())
+    >>> refit(objective)["mean"]
+    tensor([2.], dtype=torch.float64)
+    """
+    flat = Flat(objective.params)
+    theta = flat.vector(objective.params)
+    limit = tolerance or torch.finfo(theta.dtype).eps ** 0.6
+
+    def loss(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = _loss_and_gradient(objective, flat, torch.from_numpy(vector).to(theta))
+        return value, gradient.cpu().numpy()
+
+    options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "gtol": limit / 10, "ftol": 0, "maxcor": 20}
+    found = minimize(loss, theta.double().cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
+    left = float(np.linalg.norm(found.jac))
+    if not left <= limit * max(1.0, abs(found.fun)):
+        raise Unsettled(
+            f"training again did not reach a minimum: the gradient is {left:.2g} after {found.nit} steps, above "
+            f"{limit:.2g}. Use more max_iterations, a higher tolerance, double precision or a convex loss"
+        )
+    return flat.params(torch.from_numpy(found.x).to(theta.device))
+
+
+def _loss_and_gradient(objective: Objective, flat: Flat, theta: Tensor) -> tuple[float, Tensor]:
+    """``J`` and ``grad J``, penalty included, summed in float64."""
+    value = objective.weight_decay / 2 * float(theta.double() @ theta.double())
+    gradient = objective.weight_decay * theta.double()
+    for batch in objective.batches():
+        losses, pull = pullback(partial(_losses, objective, flat, batch), theta)
+        value += float(losses.detach().double().sum()) / objective.size
+        gradient += pull(torch.ones_like(losses)).detach().double() / objective.size
+    return value, gradient
+
+
+def _losses(objective: Objective, flat: Flat, batch: Tensor, theta: Tensor) -> Tensor:
+    return objective.train_loss(flat.params(theta), batch)

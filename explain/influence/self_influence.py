@@ -1,0 +1,75 @@
+"""How much each training example is behind its own loss: memorised, atypical and mislabelled ones most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from tqdm.auto import tqdm
+
+from explain.explainer import Answer, Explainer
+from explain.influence.explainer import Influence
+from explain.influence.gradients import example_gradients
+from explain.influence.inverse import checked_engine, inverse_of
+from explain.influence.scores import example_losses
+from explain.types import NonFinite, Target
+
+
+@dataclass(frozen=True)
+class SelfInfluence(Explainer):
+    """``score_i = loss_i(theta_without_i) - loss_i(theta) ~= (1/n) grad loss_i^T A^-1 grad loss_i`` (Koh, Liang 2017).
+
+    How much the example's own loss would rise if it had been left out: 0 or more, in units of the loss. What the
+    target's number is does not matter, only its training examples. ``value`` is the mean training loss.
+
+    Args:
+        engine: curvature, damping, solver, training set, seed and progress; see `Influence`.
+
+    The answer has ``parts["self_loss"]``, each example's loss, the plain baseline that finds mislabelled examples about
+    as well, and ``checks`` with the worst true residual.
+
+    Raises:
+        TypeError: the engine is no `Influence`. NonFinite: NaN or infinity in the training losses.
+        Indefinite: the curvature asked for is not positive definite.
+
+    >>> from torch import nn
+    >>> import explain
+    >>> mean = nn.Linear(1, 1, bias=False)  # the mean of 0, 0, 3; without the 3 it is 0: (3 - 0)^2 - (3 - 1)^2 = 5
+    >>> _ = nn.init.ones_(mean.weight)
+    >>> data = torch.ones(3, 1), torch.tensor([[0.0], [0.0], [3.0]])
+    >>> target = explain.wrap(mean, task="regression", train=data).example(torch.ones(1))
+    >>> SelfInfluence(Influence(seed=0)).explain(target).scores  # first order: 2 (3 - 1)^2 / 3
+    tensor([0.6667, 0.6667, 2.6667], dtype=torch.float64)
+    """
+
+    engine: Influence = field(default_factory=Influence)
+
+    def __post_init__(self) -> None:
+        checked_engine(self.engine)
+
+    @property
+    def seed(self) -> int | torch.Generator | None:
+        """The engine's."""
+        return self.engine.seed
+
+    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        objective = target.objective(self.engine.train, "labels")
+        losses = example_losses(objective)
+        if not losses.isfinite().all():
+            raise NonFinite("the training losses hold NaN or infinity: check the training data")
+        inverse = inverse_of(objective, self.engine, generator)
+        scores = torch.zeros_like(losses)
+        with tqdm(total=objective.size, desc="examples", disable=not self.engine.progress, leave=False) as bar:
+            for positions, rows in example_gradients(objective):
+                for at, part in zip(positions.split(256), rows.split(256), strict=True):
+                    scores[at] = inverse.quadratic(part).to(scores) / objective.size
+                    bar.update(len(at))
+        return Answer(
+            scores=scores,
+            players=objective.players,
+            value=float(losses.mean()),
+            base=None,
+            parts={"self_loss": losses},
+            checks={**inverse.checks(), "number": "each example's own loss"},
+            calls=inverse.A.products,
+        )
