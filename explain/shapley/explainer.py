@@ -13,12 +13,14 @@ from explain.shapley.estimate import Estimate, Estimator
 from explain.shapley.exact import MOST_PLAYERS, exact_values
 from explain.shapley.kernel import kernel_values
 from explain.shapley.permutation import permutation_values
+from explain.shapley.stratified import stratified_values
 from explain.types import Players, Target
 
 ESTIMATORS: dict[str, Estimator] = {
     "exact": exact_values,
     "kernel": kernel_values,
     "permutation": permutation_values,
+    "stratified": stratified_values,
 }
 
 

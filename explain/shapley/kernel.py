@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -25,10 +27,37 @@ def kernel_values(game: Game, samples: int, generator: torch.Generator, progress
     Raises:
         ValueError: fewer than ``6 P`` samples (or ``2^P``, if that is less): too few for honest standard errors.
     """
+    fit = regression(game, samples, generator, progress, "kernel")
+    error = standard_errors(fit.drawn, fit.residuals) if fit.sampled else None
+    return Estimate(fit.scores, error, fit.base, fit.value, fit.checks)
+
+
+class Fit(NamedTuple):
+    """``scores [P]``, and ``residuals [pairs]``: what of the differences an additive game does not explain."""
+
+    drawn: Design
+    scores: Scores
+    residuals: Tensor
+    base: float
+    value: float
+    checks: dict[str, Any]
+
+    @property
+    def sampled(self) -> bool:
+        """Whether chance had a part: not every coalition was evaluated."""
+        return bool(self.drawn.pairs.unseen.any())
+
+
+def regression(game: Game, samples: int, generator: torch.Generator, progress: bool, estimator: str) -> Fit:
+    """The regression of `kernel_values`, for the estimator of this name.
+
+    Raises:
+        ValueError: too few samples.
+    """
     players = len(game.players)
     least = min(2**players, 6 * players)
     if samples < least:
-        raise ValueError(f"kernel needs samples={least} or more for {players} players, got {samples}")
+        raise ValueError(f"{estimator} needs samples={least} or more for {players} players, got {samples}")
     base, value = game.ends()
     drawn = design(players, (samples - 2) // 2, generator)
     small, large = game(drawn.masks.clone(), progress).chunk(2)  # a copy: what is remembered stays as it is
@@ -39,8 +68,7 @@ def kernel_values(game: Game, samples: int, generator: torch.Generator, progress
         "r2": _r2(drawn.pairs, small - base, large - base, fitted, value - base),
         "complete_sizes": _complete_sizes(drawn.pairs, players),
     }
-    error = standard_errors(drawn, differences - fitted) if drawn.pairs.unseen.any() else None
-    return Estimate(scores, error, base, value, checks)
+    return Fit(drawn, scores, differences - fitted, base, value, checks)
 
 
 def standard_errors(drawn: Design, residuals: Tensor) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -10,7 +11,7 @@ from explain.shapley.estimate import Estimate
 from explain.types import Game, Masks, Scores
 
 _LEAST_PAIRS = 4  # below, their spread says too little about the error
-_PRIOR = 4.0  # degrees of freedom by which a player's variance is drawn to the mean variance
+_PRIOR = 8.0  # degrees of freedom by which a player's variance is drawn to the mean variance
 _ROWS = 2**16  # coalitions whose masks exist at one time
 
 
@@ -47,12 +48,13 @@ def _standard_errors(means: Scores) -> Scores:
     """Standard error of the mean over the pairs, ``[pairs, P] -> [P]``.
 
     A player who matters in few orders may have mattered in none of those drawn; that would read as no error at all. So
-    each variance is drawn a little to the mean over players (an empirical-Bayes variance, Smyth 2004).
+    each variance is drawn a little to the mean over players (an empirical-Bayes variance, Smyth 2004). What few pairs
+    leave unsure about it is Student's t: errors are widened so that 1.96 of them hold 95 %.
     """
     pairs = len(means)
-    variance = means.var(0)
-    pooled = ((pairs - 1) * variance + _PRIOR * variance.mean()) / (pairs - 1 + _PRIOR)
-    return (pooled / pairs).sqrt()
+    variance, freedom = means.var(0), pairs - 1 + _PRIOR
+    pooled = ((pairs - 1) * variance + _PRIOR * variance.mean()) / freedom
+    return (pooled / pairs).sqrt() * (stdtrit(freedom, 0.975) / 1.96)
 
 
 def _random_ranks(orders: int, players: int, generator: torch.Generator) -> Tensor:

@@ -86,7 +86,7 @@ def test_global_random_states_are_left_alone(estimator):
     assert before.equal(torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("estimator", "least"), [("kernel", 120), ("permutation", 154)])
+@pytest.mark.parametrize(("estimator", "least"), [("kernel", 120), ("permutation", 154), ("stratified", 120)])
 def test_a_budget_too_small_says_what_would_do(estimator, least):
     target = GameTarget(total, 20)
     with pytest.raises(ValueError, match=f"samples={least} or more for 20 players, got {least - 1}"):
@@ -145,7 +145,7 @@ def test_progress_changes_nothing(capsys):
     ("settings_", "error", "words"),
     [
         ({"players": 3}, TypeError, "kind such as"),
-        ({"estimator": "exakt"}, ValueError, "auto, exact, kernel, permutation"),
+        ({"estimator": "exakt"}, ValueError, "auto, exact, kernel, permutation, stratified"),
         ({"samples": 0}, ValueError, "at least 1"),
         ({"samples": 1e3}, TypeError, "int or None, got float"),
         ({"samples": True}, TypeError, "got bool"),
