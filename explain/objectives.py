@@ -66,6 +66,7 @@ class TrainingObjective:
         weights: ``[n]``, 1 each when None; an example that was taken away has 0.
         convex: whether ``loss_of`` is known to be convex in the outputs; families say no for a user's own loss.
         module: what ``params`` are the parameters of, by the same names, for methods that watch its layers.
+        data: what else ``predict`` reads, so that a change of it can be noticed.
 
     Raises:
         ValueError: no training examples, or one of these does not have one row an example.
@@ -88,6 +89,7 @@ class TrainingObjective:
     weights: Tensor | None = None
     convex: bool = True
     module: nn.Module | None = None
+    data: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.players):
@@ -104,6 +106,12 @@ class TrainingObjective:
     def size(self) -> int:
         """``n``, the number of training examples; it stays when one is taken away."""
         return len(self.players)
+
+    def content(self) -> Iterator[Tensor]:
+        """All that the training examples are, in pieces that fit in memory: equal content is the same training set."""
+        yield from (self.labels, self.players.index, *self.data)
+        if self.weights is not None:
+            yield self.weights
 
     @property
     def local(self) -> bool:

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 EXPLAINERS = (
-    *("attention", "counterfactual", "gradient", "influence", "lime"),
-    *("mask", "occlusion", "shapley", "subgraphx"),
+    *("attention", "counterfactual", "gradient", "graph_lime", "influence", "lime"),
+    *("mask", "occlusion", "shapley", "subgraphx", "surrogate"),
 )
 FAMILIES = ("diffusion", "graph", "supervised")
 ANSWER = {"explanation", "types"}
@@ -24,10 +24,12 @@ MAY_IMPORT = {
     "explanation": {"types"},
     "explainer": {"explanation", "guard", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
+    "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
     **{unit: {"guard", "objectives", "payoffs", "types"} for unit in FAMILIES},
     "wrapping": set(FAMILIES),
     # what can be done with an answer
     "storage": ANSWER,
+    "parallel": ANSWER | {"explainer", "storage"},
     "conversion": ANSWER,
     "summary": ANSWER,
     "comparison": ANSWER,

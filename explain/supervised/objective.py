@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
-from explain.guard import evaluating, random_states_kept
+from explain.guard import evaluating
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.supervised.border import checked_like, outputs_of
+from explain.supervised.examples import READ, Examples, Rows, examples_of
 from explain.supervised.players import features, pixels
 from explain.types import NonFinite, Parameters, Players
 
@@ -28,13 +29,13 @@ class SupervisedObjective(TrainingObjective):
     """The training loss of examples that are inputs of their own, so that these may be changed too.
 
     Args:
-        inputs: ``[n, *shape]``.
+        inputs: ``[n, *shape]``, or read from a data set as they are asked for.
         forward: ``(params, inputs [rows, *shape]) -> outputs [rows, outputs]``, a pure function.
         asked: the example whose number is explained, ``[*shape]``.
         names: of the features of a table.
     """
 
-    inputs: Tensor
+    inputs: Tensor | Rows
     forward: Callable[[Parameters, Tensor], Tensor]
     asked: Tensor
     names: tuple[str, ...] = ()
@@ -70,11 +71,19 @@ class SupervisedObjective(TrainingObjective):
         if not inputs.isfinite().all():
             raise NonFinite("the inputs in their place hold NaN or infinity")
         found = self.inputs.clone()
-        found[positions] = inputs.detach().to(found)
+        found[positions] = inputs.detach().to(found.device, found.dtype)
         return replace(self, inputs=found, predict=_reading(self.forward, found))
 
+    def content(self) -> Iterator[Tensor]:
+        """All that a training example is, in pieces that fit in memory."""
+        for batch in self.batches(READ // max(1, self.inputs[0].nbytes) + 1):
+            yield self.inputs[batch]
+        yield from super().content()
 
-def _reading(forward: Callable[[Parameters, Tensor], Tensor], inputs: Tensor) -> Callable[[Parameters, Tensor], Tensor]:
+
+def _reading(
+    forward: Callable[[Parameters, Tensor], Tensor], inputs: Tensor | Rows
+) -> Callable[[Parameters, Tensor], Tensor]:
     return lambda params, positions: forward(params, inputs[positions])
 
 
@@ -85,19 +94,27 @@ def training_objective(
 
     Args:
         target: the number in question.
-        train: ``(inputs [n, *shape], labels [n])``, a Dataset or a DataLoader; the model's own when None.
+        train: ``(inputs [n, *shape], labels [n])``, a Dataset or a DataLoader; the model's own when None. Of a
+            map-style data set above 256 MiB only the labels are kept; its inputs are read a batch at a time.
         remove: "labels": an example's loss is taken away.
 
     Raises:
-        ValueError: no training examples, another ``remove``, or examples that do not fit the model or their labels.
+        ValueError: no training examples, another ``remove``, examples that do not fit the model or their labels, or a
+            data set that gives others each time it is asked.
         TypeError: labels that are no classes or no numbers, inputs of another dtype than the model.
         NonFinite: NaN or infinity in them.
     """
     if remove != "labels":
         raise ValueError(f"remove must be 'labels' for a supervised model, got {remove!r}")
     model, module = target.model, target.module
-    inputs, labels = training_tensors(train if train is not None else model.train)
-    inputs, labels = _checked(inputs.detach(), labels.detach(), target)
+    found = training_set(train if train is not None else model.train, target.x.device)
+    batch_size = target.batching.rows
+    inputs: Tensor | Rows
+    if isinstance(found, Examples):
+        inputs, labels = Rows(found, 0, like=target.x), _checked_labels(found, target)
+        batch_size = max(1, min(batch_size, READ // max(1, found.row_bytes)))
+    else:
+        inputs, labels = _checked(found[0].detach(), found[1].detach(), target)
 
     def outputs(params: Parameters, x: Tensor) -> Tensor:
         with evaluating(module):
@@ -115,15 +132,18 @@ def training_objective(
         names=model.feature_names,
         loss_of=model.loss or example_loss,
         weight_decay=model.weight_decay,
-        batch_size=target.batching.rows,
+        batch_size=batch_size,
         convex=model.loss is None,
+        module=module,
     )
 
 
-def training_tensors(train: Any) -> tuple[Tensor, Tensor]:
+def training_set(train: Any, device: torch.device | None = None) -> tuple[Tensor, Tensor] | Examples:
     """``(inputs [n, ...], labels [n, ...])`` out of such a pair, a Dataset or a DataLoader, in the data set's order.
 
-    >>> training_tensors(torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([0, 1])))[1]
+    Data sets are brought to the device, as training brings them; tensors must be there.
+
+    >>> training_set(torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([0, 1])))[1]
     tensor([0, 1])
     """
     if train is None:
@@ -134,15 +154,8 @@ def training_tensors(train: Any) -> tuple[Tensor, Tensor]:
         )
     if isinstance(train, (tuple, list)):
         return train[0], train[1]
-    batches = DataLoader(train, batch_size=256)
-    if isinstance(train, DataLoader):
-        whole = isinstance(train.dataset, IterableDataset)
-        batches = train if whole else DataLoader(train.dataset, batch_size=256, collate_fn=train.collate_fn)
-    with random_states_kept():  # a DataLoader draws a seed even where it does not shuffle
-        pairs = [(batch[0], batch[1]) for batch in batches]
-    if not pairs:
-        raise ValueError("the training set is empty")
-    return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+    found = examples_of(train)
+    return found if isinstance(found, Examples) else (found[0].to(device), found[1].to(device))
 
 
 def holds_examples(train: Any) -> bool:
@@ -176,6 +189,11 @@ def _checked(inputs: Tensor, labels: Tensor, target: ExampleTarget) -> tuple[Ten
     return inputs, labels.to(inputs.device)
 
 
+def _checked_labels(examples: Examples, target: ExampleTarget) -> Tensor:
+    """The labels of a data set that is read by position, after every batch of it was checked."""
+    return torch.cat([_checked(x.to(target.x.device), y, target)[1] for x, y in examples.batches()])
+
+
 def _check_classes(labels: Tensor, classes: int) -> None:
     if labels.is_floating_point() or labels.dim() != 1:
         raise TypeError(
@@ -188,8 +206,10 @@ def _check_classes(labels: Tensor, classes: int) -> None:
         )
 
 
-def _players(inputs: Tensor, labels: Tensor) -> Players:
-    geometry = {"images": inputs.cpu()} if inputs.dim() == 4 and len(inputs) <= PICTURES else {}
+def _players(inputs: Tensor | Rows, labels: Tensor) -> Players:
+    geometry = {}
+    if isinstance(inputs, Tensor) and inputs.dim() == 4 and len(inputs) <= PICTURES:
+        geometry["images"] = inputs.cpu()
     if labels.dim() == 1 and not labels.is_floating_point():
         geometry["classes"] = labels.cpu()
     return Players("train", torch.arange(len(inputs)), geometry=geometry)

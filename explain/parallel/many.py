@@ -1,0 +1,69 @@
+"""One explainer over many targets, an explanation a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from explain.explainer import Explainer
+from explain.explanation import Explanation
+from explain.parallel.digest import fingerprint, shown
+from explain.parallel.store import Store
+from explain.parallel.tasks import run
+from explain.storage import load, save
+from explain.types import Target
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+def explain_many(
+    explainer: Explainer,
+    targets: Sequence[Target],
+    folder: str | os.PathLike[str] | None = None,
+    client: Client | None = None,
+    progress: bool = False,
+) -> list[Explanation]:
+    """``[explainer.explain(target) for target in targets]``, resumed from a folder, on a cluster where one is given.
+
+    The folder's files are those of ``Explanation.save``, in the order of the targets. They are used again only for the
+    same explainer, models and questions, and where each target still says the number it said.
+
+    Args:
+        explainer: any of them; give it a seed, else each explanation draws its own.
+        targets: what is asked; with a client pickled together, once, so that they share their model.
+        folder: where finished explanations are kept.
+        client: a ``distributed.Client``; in this process when None.
+        progress: shows tqdm with the time left.
+
+    Raises:
+        Stale: the folder is of other targets, another model or explainer.
+        ClusterLost, OSError, TypeError: see `run`.
+
+    >>> from torch import nn, ones
+    >>> from explain import Shapley, wrap
+    >>> model = wrap(nn.Linear(2, 1), task="regression")
+    >>> found = explain_many(Shapley("features"), [model.example(ones(2)), model.example(2 * ones(2))])
+    >>> [len(why.scores) for why in found]
+    [2, 2]
+    """
+    targets = list(targets)
+    for given in targets:
+        if not isinstance(given, Target):
+            raise TypeError(f"targets must be such as explain.wrap(model, data).node(3), got {type(given).__name__}")
+    store = None
+    if folder is not None:
+        modules = list({id(target.module): target.module for target in targets}.values())
+        key = {
+            "model": fingerprint(modules),
+            "method": type(explainer).__qualname__,
+            "settings": shown(vars(explainer)),
+            "targets": fingerprint([target.describe() for target in targets]),
+        }
+        store = Store(folder, key, {"the targets' numbers": [t.value() for t in targets]}, save=save, load=load)
+
+    def explain(number: int) -> Explanation:
+        return explainer.explain(targets[number])
+
+    return run(explain, range(len(targets)), store=store, client=client, progress=progress, description="explanations")

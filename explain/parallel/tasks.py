@@ -1,0 +1,166 @@
+"""One function over many tasks: here, or on a Dask client, which may lose workers but no work."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm.auto import tqdm
+
+from explain.parallel.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+T = TypeVar("T")
+R = TypeVar("R")
+PATIENCE = 300.0  # seconds that a cluster may be without any worker
+LOOK = 5.0  # seconds between two looks at it while nothing finishes
+AHEAD = 3  # tasks a thread that wait on the cluster: none stands idle, and no results pile up here
+
+
+class ClusterLost(RuntimeError):
+    """The cluster is gone, or a task takes its workers with it; finished tasks are kept where there is a store."""
+
+
+def run(
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    *,
+    store: Store[R] | None = None,
+    client: Client | None = None,
+    progress: bool = False,
+    description: str = "shards",
+) -> list[R]:
+    """``[function(task) for task in tasks]``, without those that the store already has.
+
+    Each result is written as soon as it is there, by this process: workers need no common disk. An interrupt or an
+    exception ends the run and cancels what the cluster has not begun; the same call goes on from there. Of a worker
+    that dies, its tasks are given to the others.
+
+    Args:
+        function: pure; with a client it is pickled once (closures too), and its results are sent back.
+        tasks: what it is called with; with a client small.
+        store: where finished results are kept; ``tasks`` must follow from its key.
+        client: a ``distributed.Client``, best with one thread a worker (torch brings its own); in this process if None.
+        progress: shows tqdm with the time left.
+        description: of the bar.
+
+    Raises:
+        ClusterLost: the cluster closed, stood without a worker for five minutes, or lost several to one task.
+        OSError: the disk is full.
+        TypeError: ``client`` is no Dask client.
+
+    >>> run(lambda task: task**2, [1, 2, 3])
+    [1, 4, 9]
+    """
+    found = [None if store is None else store.read(number) for number in range(len(tasks))]
+    results: dict[int, R] = {number: result for number, result in enumerate(found) if result is not None}
+    missing = [number for number in range(len(tasks)) if number not in results]
+    if client is None:
+        answers: Generator[tuple[int, R], None, None] = ((number, function(tasks[number])) for number in missing)
+    else:
+        answers = _on_cluster(client, function, tasks, missing)
+    bar = tqdm(total=len(tasks), initial=len(results), desc=description, disable=not progress, leave=False)
+    with closing(answers), bar:
+        for number, result in answers:
+            if store is not None:
+                store.write(number, result)
+            results[number] = result
+            bar.update()
+    return [results[number] for number in range(len(tasks))]
+
+
+def _on_cluster(
+    client: Client, function: Callable[[T], R], tasks: Sequence[T], missing: Sequence[int]
+) -> Generator[tuple[int, R], None, None]:
+    """Numbers and results in the order in which they finish."""
+    if not missing:
+        return
+    if not callable(getattr(client, "submit", None)) or not hasattr(client, "nthreads"):
+        raise TypeError(f"client must be a distributed.Client or None, got {type(client).__name__}")
+    from distributed.protocol.pickle import dumps
+
+    ahead = iter(missing)
+    waiting: dict[Future[R], int] = {}
+    watch = _Watch(client, len(missing))
+    with watch:
+        with warnings.catch_warnings():  # of models of some size; sent once, and a scattered one could be lost:
+            warnings.filterwarnings("ignore", "Sending large graph")
+            # a task's result is made again when the workers that hold it have died
+            shared = client.submit(pickle.loads, dumps(function), pure=False)
+        try:
+            while True:
+                for number in ahead:
+                    waiting[client.submit(_call, shared, tasks[number], pure=False)] = number
+                    if len(waiting) >= AHEAD * watch.threads:
+                        break
+                if not waiting:
+                    return
+                for future in watch.finished(list(waiting)):
+                    number = waiting.pop(future)
+                    result = future.result()
+                    watch.done += 1
+                    yield number, result
+        finally:
+            if client.status == "running":
+                client.cancel([*waiting, shared])
+
+
+def _call(function: Callable[[T], R], task: T) -> R:
+    return function(task)
+
+
+class _Watch:
+    """Turns what a dying cluster does to its client into one clear error."""
+
+    def __init__(self, client: Client, total: int) -> None:
+        self.client, self.total, self.done = client, total, 0
+        self.threads = 1
+        self.seen = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._look()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from distributed import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            raise ClusterLost(
+                f"a task took {error.allowed_failures + 1} workers with it, probably for want of memory: use smaller "
+                f"shards or a smaller batch. {self._kept()}"
+            ) from error
+        if isinstance(error, Exception) and (self.client.status != "running" or isinstance(error, CancelledError)):
+            raise self._gone() from error
+
+    def finished(self, futures: list[Future[R]]) -> list[Future[R]]:
+        """Those that have finished, at least one."""
+        from distributed import wait
+
+        while True:
+            with suppress(TimeoutError):
+                return list(wait(futures, timeout=LOOK, return_when="FIRST_COMPLETED").done)
+            self._look()
+
+    def _look(self) -> None:
+        if self.client.status != "running":
+            raise self._gone()
+        threads = sum(self.client.nthreads().values())
+        if threads:
+            self.threads, self.seen = threads, time.monotonic()
+        elif time.monotonic() - self.seen > PATIENCE:
+            raise ClusterLost(f"the Dask cluster has had no worker for {PATIENCE:.0f} s. {self._kept()}")
+
+    def _gone(self) -> ClusterLost:
+        return ClusterLost(f"the Dask cluster is gone (its client is {self.client.status}). {self._kept()}")
+
+    def _kept(self) -> str:
+        return (
+            f"{self.done} of {self.total} tasks were finished and are kept where they are written to a folder: call "
+            "again with a living client, or with client=None to go on in this process"
+        )
