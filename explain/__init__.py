@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from explain.explainer import Explainer
     from explain.explanation import Explanation
     from explain.gradient import Gradient
+    from explain.graph_lime import GraphLime
     from explain.influence import Influence, Perturbation, Relabelling, SelfInfluence
     from explain.lime import Lime
     from explain.mask import FittedMask, Mask
     from explain.occlusion import Occlusion
     from explain.shapley import Shapley
     from explain.subgraphx import SubgraphX
+    from explain.surrogate import FittedSurrogate, GlobalSurrogate
     from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
     from explain.wrapping import wrap
 
@@ -27,8 +29,11 @@ __all__ = [
     "Explainer",
     "Explanation",
     "FittedMask",
+    "FittedSurrogate",
     "Game",
+    "GlobalSurrogate",
     "Gradient",
+    "GraphLime",
     "Influence",
     "Lime",
     "Mask",
@@ -58,12 +63,14 @@ _HOMES = {
     "explain.explainer": ("Explainer",),
     "explain.explanation": ("Explanation",),
     "explain.gradient": ("Gradient",),
+    "explain.graph_lime": ("GraphLime",),
     "explain.influence": ("Influence", "Perturbation", "Relabelling", "SelfInfluence"),
     "explain.lime": ("Lime",),
     "explain.mask": ("FittedMask", "Mask"),
     "explain.occlusion": ("Occlusion",),
     "explain.shapley": ("Shapley",),
     "explain.subgraphx": ("SubgraphX",),
+    "explain.surrogate": ("FittedSurrogate", "GlobalSurrogate"),
     "explain.types": ("Game", "NonFinite", "Objective", "Players", "Target", "Unsupported"),
     "explain.wrapping": ("wrap",),
 }

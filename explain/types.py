@@ -338,6 +338,17 @@ class Target:
         """One plain forward pass of the user's module, as `Attention` watches it."""
         self._cannot("run")
 
+    def predicted(self) -> int:
+        """The class that the model predicts: the largest output, or the sign of a single logit.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        if getattr(self, "label", None) is None:
+            raise Unsupported(f"this asks for the predicted class, and this {type(self).__name__} has no classes")
+        outputs = self.run()[0]
+        return int(outputs.argmax()) if outputs.numel() > 1 else int(outputs.item() > 0)
+
     def rows(self) -> Tensor:
         """Which query rows of an attention map the number is read from, int64."""
         self._cannot("rows")

@@ -12,7 +12,7 @@ import explain
 PUBLIC = {
     *("wrap", "compare", "capture", "metrics", "plot", "report"),
     *("Shapley", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
-    *("SubgraphX", "Counterfactual"),
+    *("SubgraphX", "Counterfactual", "GraphLime", "GlobalSurrogate", "FittedSurrogate"),
     *("Perturbation", "Relabelling", "SelfInfluence"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
     *("NonFinite", "Unsupported"),

@@ -14,14 +14,24 @@ from explain.graph.absence import BASELINES
 from explain.graph.computation import Focus, Place, cut, receptive_field, whole
 from explain.graph.differentiable import differentiable
 from explain.graph.games import REMOVALS, Coalitions
-from explain.graph.messages import scaled_messages
+from explain.graph.messages import by_type, scaled_messages
 from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
 from explain.graph.players import node_name, players_of
 from explain.graph.structure import Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
 from explain.payoffs import Payoff, checked_label, payoff_function
-from explain.types import Call, Differentiable, Game, NonFinite, Objective, Parameters, Players, Target
+from explain.types import (
+    Call,
+    Differentiable,
+    Game,
+    Neighbourhood,
+    NonFinite,
+    Objective,
+    Parameters,
+    Players,
+    Target,
+)
 
 if TYPE_CHECKING:
     from explain.graph.model import GraphModel
@@ -50,9 +60,11 @@ class GraphTarget(Target):
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self.payoff = payoff
+        self._games: dict[str | int, Coalitions] = {}
         with torch.no_grad():
-            outputs = self._checked_outputs()
-        self.label = checked_label(label, outputs)
+            self.state = model.programs.current(model)
+            self.answer = self._checked_outputs()
+        self.label = checked_label(label, self.answer)
         self.number = payoff_function(payoff, self.label)
 
     def _checked_outputs(self) -> Tensor:
@@ -114,7 +126,7 @@ class GraphTarget(Target):
                 rows = self.model.outputs(made, self._pairs(place, count), kind, params)
             else:
                 parameter = next(self.module.parameters(), torch.zeros(()))
-                flat = _by_type(place.graph, amounts.to(parameter.dtype))
+                flat = by_type(place.graph, amounts.to(parameter.dtype))
                 with scaled_messages(self.module, made.structure, flat):
                     rows = self.model.outputs(made, self._pairs(place, count), kind, params)
         if len(self.focus) == 1:
@@ -206,15 +218,23 @@ class GraphTarget(Target):
     # --- questions ---
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "nodes", "edges" (``undirected=True``: a pair is one) or "features" (``all=True``: every column)."""
-        return players_of(self.place, self.graph, kind, options, self.baseline)
+        """Players: "nodes", "edges" (``undirected=True``: a pair is one) or "features".
+
+        Those that can matter to the number; with ``all=True`` all of the graph's.
+        """
+        beyond = options.get("all", False) and kind != "features"
+        place = whole(self.graph, self.focus) if beyond else self.place
+        return players_of(place, self.graph, kind, options, self.baseline)
 
     def _resolved(self, players: str | Players) -> Players:
         return self.players(players) if isinstance(players, str) else players
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of nodes, edges or features."""
-        return Coalitions(self, self._resolved(players)).game()
+        key = players if isinstance(players, str) else id(players)
+        if key not in self._games:  # holds the players, so that their id stays theirs
+            self._games[key] = Coalitions(self, self._resolved(players))
+        return self._games[key].game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """Edges by the amount of their messages; nodes and features by their features."""
@@ -237,6 +257,10 @@ class GraphTarget(Target):
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""
         return objective(self, train, remove)
+
+    def neighbourhood(self) -> Neighbourhood:
+        """The nodes of the computation graph, of the explained node's type, and the model's answer for each."""
+        return variants.neighbourhood(self)
 
     def asking(self, payoff: Payoff) -> GraphTarget:
         """The same prediction, read as another number."""
@@ -264,12 +288,6 @@ class GraphTarget(Target):
             "removal": self.removal,
             "baseline": self.baseline,
         }
-
-
-def _by_type(graph: Structure, amounts: Tensor) -> Tensor:
-    """Amounts ``[copies, E]`` in the order in which copies number their edges: type by type, then copy by copy."""
-    starts = [(graph.edge_starts[kind], edges.size(1)) for kind, edges in graph.edges.items()]
-    return torch.cat([amounts[:, start : start + size].reshape(-1) for start, size in starts])
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The same question asked otherwise: another number, noisier features, a network that has learned nothing."""
+"""The same question asked otherwise: another number, other nodes, noisy features, a network that knows nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,36 @@ from typing import TYPE_CHECKING
 import torch
 
 from explain.graph.absence import feature_matrix
+from explain.graph.structure import copies
+from explain.guard import evaluating
 from explain.payoffs import Payoff, shuffled
-from explain.types import Unsupported
+from explain.types import Neighbourhood, Players, Unsupported
 
 if TYPE_CHECKING:
     from explain.graph.model import GraphModel
     from explain.graph.structure import Structure
     from explain.graph.targets import GraphTarget
+
+
+def neighbourhood(target: GraphTarget) -> Neighbourhood:
+    """The nodes around the explained one, their features and the model's answers on the whole graph.
+
+    Raises:
+        Unsupported: not one node is explained, or it has no features.
+    """
+    if len(target.focus) != 1:
+        raise Unsupported("a neighbourhood is that of one explained node: use Lime or Shapley for pairs and graphs")
+    kind, node = target.focus[0]
+    graph, start = target.graph, target.graph.node_starts[kind]
+    around = target.place.nodes[target.place.nodes >= 0] - start
+    around = around[(around >= 0) & (around < graph.counts[kind])].sort().values
+    x = feature_matrix(graph, kind)[around]
+    if not x.size(1):
+        raise Unsupported("the nodes have no features x to give credit to")
+    with torch.no_grad(), evaluating(target.module):
+        outputs = target.model.outputs(copies(graph, 1), None, kind)[around]
+    players = Players("features", (x != x[0]).any(0).nonzero().view(-1).cpu())
+    return Neighbourhood(x, outputs, int((around == node).nonzero()), players)
 
 
 def asking(target: GraphTarget, payoff: Payoff) -> GraphTarget:

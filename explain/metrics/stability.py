@@ -80,19 +80,14 @@ def randomisation(explainer: Explainer, target: Target, *, repeats: int = 3, k: 
 
 
 def _same_class(target: Target, generator: torch.Generator, repeats: int, scale: float) -> list[Target]:
-    predicted = _class(target)
+    predicted = target.predicted()
     drawn = (target.perturbed(generator, scale) for _ in range(repeats * TRIES))
-    found = list(itertools.islice((noisy for noisy in drawn if _class(noisy) == predicted), repeats))
+    found = list(itertools.islice((noisy for noisy in drawn if noisy.predicted() == predicted), repeats))
     if not found:
         raise ValueError(
             f"none of {repeats * TRIES} noisy inputs keeps the predicted class: scale={scale} is too much here"
         )
     return found
-
-
-def _class(target: Target) -> int:
-    outputs = target.run()[0]
-    return int(outputs.argmax()) if outputs.numel() > 1 else int(outputs.item() > 0)
 
 
 def _pinned(explainer: Explainer, players: Players) -> Explainer:

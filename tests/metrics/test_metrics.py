@@ -254,12 +254,12 @@ class NoClassStays(explain.Target):
         lambda self: self.target.describe(),
     )
 
-    def run(self):
-        return self.target.run()
+    def predicted(self):
+        return self.target.predicted()
 
     def perturbed(self, generator, scale=0.05):
         class Other:
-            run = staticmethod(lambda: self.target.run().neg())
+            predicted = staticmethod(lambda: -1)
 
         return Other()
 

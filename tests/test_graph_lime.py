@@ -1,0 +1,115 @@
+import graph_cases
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Lasso
+from torch import nn
+from torch_geometric.data import Data
+
+import explain
+from explain import GraphLime
+from explain.graph_lime import hsic_lasso
+
+
+class Pointwise(nn.Module):
+    """Predicts from two features of a node alone; the rest are noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[3.0, -3.0], [2.0, -2.0]]))
+
+    def forward(self, x, edge_index):
+        return (x[:, :2] @ self.weight).tanh() * 3 + 0 * edge_index.sum()
+
+
+def everybody(features=8, nodes=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(nodes, features, generator=generator)
+    path = torch.stack([torch.arange(nodes - 1), torch.arange(1, nodes)])
+    return Data(x=x, edge_index=torch.cat([path, path.flip(0)], 1))
+
+
+def kernels(x, y):
+    """The paper's centred and normalised kernels, one entry at a time."""
+    n, d = x.shape
+    centre = np.eye(n) - 1 / n
+    made = []
+    for k in range(d):
+        column = x[:, k] / x[:, k].std()
+        made.append(np.array([[np.exp(-((a - b) ** 2) / 2) for b in column] for a in column]))
+    width = np.sqrt(y.var(0).sum())
+    made.append(np.array([[np.exp(-((a - b) ** 2).sum() / (2 * width**2)) for b in y] for a in y]))
+    centred = [centre @ kernel @ centre for kernel in made]
+    return [kernel / np.linalg.norm(kernel) for kernel in centred]
+
+
+@pytest.mark.parametrize("penalty", [0.01, 0.1, 0.3])
+def test_the_coefficients_are_those_of_the_lasso_on_all_pairs(penalty):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(15, 4, generator=generator).double()
+    y = torch.stack([x[:, 0].tanh(), x[:, 1] * x[:, 2]], 1)
+    *features, likeness = kernels(x.numpy(), y.numpy())
+    columns = np.stack([kernel.ravel() for kernel in features], 1)
+    slow = Lasso(alpha=penalty / len(columns), positive=True, fit_intercept=False, tol=1e-12, max_iter=100_000)
+    slow.fit(columns, likeness.ravel())
+    beta, explained, kkt = hsic_lasso(x, y, penalty)
+    assert beta.numpy() == pytest.approx(slow.coef_, abs=1e-7)
+    assert explained == pytest.approx(1 - np.linalg.norm(columns @ slow.coef_ - likeness.ravel()) ** 2, abs=1e-7)
+    assert kkt < 1e-10
+
+
+def test_the_features_that_the_model_reads_get_the_credit():
+    wide = explain.wrap(WholeGraph(), everybody()).node(20)
+    why = GraphLime(penalty=0.05, seed=0).explain(wide)
+    assert why.checks["nodes"] == 40
+    assert why.players.index[why.scores.topk(2).indices].sort().values.tolist() == [0, 1]
+    assert why.checks["selected"] <= 4
+
+
+class WholeGraph(Pointwise):
+    """The same, with every node in its receptive field."""
+
+    def forward(self, x, edge_index):
+        return super().forward(x, edge_index) + 1e-6 * x.mean()
+
+
+def test_a_large_penalty_selects_nobody():
+    why = GraphLime(penalty=1.0, seed=0).explain(explain.wrap(WholeGraph(), everybody()).node(20))
+    assert not why.scores.any()
+    assert why.checks["selected"] == 0
+
+
+def test_it_works_on_a_trained_architecture_and_keeps_the_explained_node():
+    data = graph_cases.random_graph()
+    target = explain.wrap(graph_cases.network("gcn"), data).node(3)
+    around = target.neighbourhood()
+    assert torch.equal(around.x[around.row], data.x[3])
+    full = target.module(data.x, data.edge_index)
+    assert torch.allclose(around.outputs[around.row], full[3], atol=1e-6)
+    why = GraphLime(penalty=0.0, nodes=10, seed=0).explain(target)
+    assert why.checks["nodes"] == 10
+    assert (why.scores >= 0).all()
+    assert "sign" in why.checks["scores"]
+
+
+def test_nodes_that_do_not_differ_give_a_warning_and_zeros():
+    data = everybody()
+    data.x = torch.ones_like(data.x)
+    with pytest.warns(UserWarning, match="do not differ"):
+        why = GraphLime(seed=0).explain(explain.wrap(WholeGraph(), data).node(2))
+    assert len(why.scores) == 0
+
+
+def test_pairs_and_graphs_are_refused():
+    data = graph_cases.random_graph()
+    target = explain.wrap(
+        graph_cases.network("gcn"), data, task="edge", decoder=lambda z, pairs: (z[pairs[0]] * z[pairs[1]]).sum(1)
+    ).edge(1, 2)
+    with pytest.raises(explain.Unsupported, match="one explained node"):
+        GraphLime().explain(target)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("penalty", -1.0), ("penalty", float("nan")), ("nodes", 1)])
+def test_settings_are_checked(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        GraphLime(**{setting: value})
