@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ from explain.shapley.estimate import Estimate, Estimator
 from explain.shapley.exact import MOST_PLAYERS, exact_values
 from explain.shapley.kernel import kernel_values
 from explain.shapley.permutation import permutation_values
+from explain.shapley.rounds import until_precise
 from explain.shapley.stratified import stratified_values
-from explain.types import Players, Target
+from explain.types import Game, Players, Target
 
 ESTIMATORS: dict[str, Estimator] = {
     "exact": exact_values,
@@ -34,25 +36,30 @@ class Shapley(Explainer):
 
     Args:
         players: a kind such as "edges", or `Players`.
-        estimator: "exact" (to 22 players), "kernel" (paired KernelSHAP), "permutation" (antithetic), or "auto": exact
-            when ``2^P <= samples``, or when ``samples`` is None and ``P <= 16``; otherwise kernel. One player or none
-            needs no estimator and is always exact.
-        samples: budget of model evaluations, at least ``6 P`` for "kernel", ``8 P`` for "permutation"; None: 2048, or
-            ``8 P`` if that is more.
-        seed: an int, a `torch.Generator`, or None for a fresh seed.
+        estimator: "exact" (to 22 players), "kernel" (paired KernelSHAP), "stratified" (by size and membership, on what
+            the kernel regression leaves), "permutation" (antithetic), or "auto": exact when ``2^P <= samples``, or when
+            ``samples`` is None and ``P <= 16``; otherwise kernel. One player or none is always exact.
+        samples: budget of model evaluations, at least ``6 P`` for "kernel" and "stratified", ``8 P`` for "permutation";
+            None: 2048, or ``8 P`` if that is more; "auto": rounds until the tolerance is met.
+        seed: an int, a `torch.Generator`, or None for a fresh seed. The same seed, samples and number of players mean
+            the same coalitions, which "kernel" and "stratified" remember: many targets in a row are faster with one.
         progress: show a progress bar.
+        tolerance: of ``samples="auto"``: the 95 % interval, relative to the scores (root sum of squares of each).
+        limit: of ``samples="auto"``: the most samples.
 
     The answer's ``error`` is one standard error of each score over the draw, None where the scores are exact. Its
     ``checks`` hold ``estimator``, ``coalitions`` (evaluated), ``efficiency_gap`` (``|sum phi - (v(all) - v(empty))|``
     relative to the larger of ``|v(all)|``, ``|v(empty)|``; rounding only, by construction of each estimator) and
     ``largest_error``; from kernel ``r2``, how additive the game is, and ``complete_sizes``, the coalition sizes
-    enumerated; from permutation ``permutations``; and all that the game measured about itself.
+    enumerated; from permutation ``permutations``; with ``samples="auto"`` also ``rounds``, ``interval`` and ``stopped``
+    (see `until_precise`); and all that the game measured about itself.
 
     Raises:
         ValueError: an unknown estimator, too small a budget, or too many players for "exact".
 
     Warns:
-        UserWarning: the standard errors are over half as large as the scores (root sum of squares of each).
+        UserWarning: the standard errors are over half as large as the scores (root sum of squares of each), or
+            ``samples="auto"`` reached its limit.
 
     >>> from explain.types import Game
     >>> class Pair(Target):
@@ -67,27 +74,35 @@ class Shapley(Explainer):
 
     players: str | Players
     estimator: str = "auto"
-    samples: int | None = None
+    samples: int | str | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
+    tolerance: float = 0.05
+    limit: int = 2**16
 
     def __post_init__(self) -> None:
         if not isinstance(self.players, (str, Players)):
             raise TypeError(f'players must be a kind such as "edges", or Players, got {type(self.players).__name__}')
         if self.estimator not in ("auto", *ESTIMATORS):
             raise ValueError(f"estimator must be one of auto, {', '.join(ESTIMATORS)}, got {self.estimator!r}")
-        if self.samples is not None and (isinstance(self.samples, bool) or not isinstance(self.samples, int)):
-            raise TypeError(f"samples must be an int or None, got {type(self.samples).__name__}")
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if isinstance(self.samples, str) and self.samples != "auto":
+            raise ValueError(f'samples must be an int, "auto" or None, got {self.samples!r}')
+        for name, number in (("samples", self.samples), ("limit", self.limit)):
+            if number is None or number == "auto":
+                continue
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise TypeError(f"{name} must be an int{' or None' * (name == 'samples')}, got {type(number).__name__}")
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
+        if not 0 < self.tolerance < math.inf:
+            raise ValueError(f"tolerance must be a positive number, got {self.tolerance}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         game = target.game(self.players)
         players = len(game.players)
         name = self._choice(players)
-        samples = max(2048, 8 * players) if self.samples is None else self.samples
         before = game.calls
-        estimate = ESTIMATORS[name](game, samples, generator, self.progress)
+        estimate = self._estimate(name, game, generator)
         own = {"estimator": name, "coalitions": game.calls - before, **_proof(estimate), **estimate.checks}
         return Answer(
             scores=estimate.scores,
@@ -99,12 +114,22 @@ class Shapley(Explainer):
             calls=game.calls,
         )
 
+    def _estimate(self, name: str, game: Game, generator: torch.Generator) -> Estimate:
+        estimator = ESTIMATORS[name]
+        if self.samples == "auto" and name != "exact":
+            return until_precise(estimator, game, self.tolerance, self.limit, generator, self.progress)
+        samples = self.samples if isinstance(self.samples, int) else max(2048, 8 * len(game.players))
+        return estimator(game, samples, generator, self.progress)
+
     def _choice(self, players: int) -> str:
         if players <= 1:
             return "exact"
         if self.estimator != "auto":
             return self.estimator
-        fits = players <= 16 if self.samples is None else players <= MOST_PLAYERS and 2**players <= self.samples
+        if self.samples == "auto":
+            return "exact" if players <= 9 else "kernel"  # no more than the first round would take
+        most = 2**16 if self.samples is None else int(self.samples)
+        fits = players <= MOST_PLAYERS and 2**players <= most
         return "exact" if fits else "kernel"
 
 

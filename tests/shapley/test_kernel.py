@@ -1,45 +1,14 @@
-from functools import cache
-
 import pytest
 import torch
 from cases import GameTarget, random_table, smooth_function, table_function
 from reference.shapley import kernel_regression
+from shapley_cases import GAMES, sparse, sparse_terms, tabled, truth
 
 from explain.shapley import Shapley
-from explain.shapley.exact import coalitions, shapley_values
+from explain.shapley.exact import shapley_values
 from explain.shapley.explainer import ESTIMATORS
 
 SAMPLED = ("kernel", "permutation", "stratified")
-
-
-def truth(function, players):
-    return shapley_values(function(coalitions(players, 0, 2**players)))
-
-
-def majority(players, seed):
-    weights = torch.rand(players, generator=torch.Generator().manual_seed(seed))
-    return lambda masks: ((masks * weights).sum(1) > weights.sum() / 2).double()
-
-
-def sparse_terms(players, seed):
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.randint(1, 6, (3 * players,), generator=generator).tolist()
-    return [
-        (torch.randperm(players, generator=generator)[:size], torch.randn(1, generator=generator)) for size in sizes
-    ]
-
-
-def sparse(players, seed):
-    """A sum of products of one to five players, as graph games are."""
-    terms = sparse_terms(players, seed)
-    return lambda masks: sum(weight.double() * masks[:, members].all(1) for members, weight in terms)
-
-
-def structureless(players, seed):
-    return table_function(random_table(players, seed))
-
-
-GAMES = {"smooth": smooth_function, "majority": majority, "sparse": sparse, "structureless": structureless}
 
 
 @pytest.mark.parametrize("players", [2, 3, 4, 7, 10])
@@ -95,11 +64,6 @@ def test_standard_errors_are_honest(estimator, players, samples):
     shares = {name: float(torch.stack(inside).mean()) for name, inside in covered.items()}
     assert 0.92 <= sum(shares.values()) / 4 <= 0.98
     assert min(shares.values()) > 0.88
-
-
-@cache
-def tabled(name, players, seed):
-    return GAMES[name](players, seed)(coalitions(players, 0, 2**players))
 
 
 @pytest.mark.parametrize(
