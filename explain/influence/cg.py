@@ -1,21 +1,31 @@
-"""Conjugate gradients."""
+"""Conjugate gradients, all right-hand sides in one Krylov space."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, relative, residual
+from explain.influence.solution import Solution, norms, relative
 from explain.influence.spectrum import Indefinite, Spectrum
+
+Preconditioner: TypeAlias = Callable[[Tensor], Tensor]  # M^-1 of a block [p, k], symmetric and positive definite
+DEFLATED = 1e-12  # directions whose squared residual is below this share of the largest are dropped
+RESTARTS = 4  # from the true residual, where the recurrence has drifted away from it
 
 
 @dataclass(frozen=True)
 class ConjugateGradient:
-    """Conjugate gradients (Hestenes and Stiefel 1952), all columns of ``b`` in one product a step.
+    """Block conjugate gradients (O'Leary 1980): every column of ``b`` searches the directions of all of them.
+
+    The block is kept orthonormal, and directions that no column needs any more are dropped (Dubrulle 2001), so
+    dependent or repeated columns are no trouble. With ``k`` columns it ends after about ``p / k`` products with the
+    block, and long before where a few directions carry most of the curvature.
 
     Args:
         tolerance: stops once ``|A x - b| <= tolerance |b|`` for every column; no finer than the model's own precision.
@@ -42,23 +52,104 @@ class ConjugateGradient:
         Raises:
             Indefinite: a direction of negative curvature was met.
         """
-        b = b.double()
-        tolerance = max(self.tolerance, torch.finfo(A.theta.dtype).eps)
-        x, r, d = torch.zeros_like(b), b.clone(), b.clone()
-        rr, steps = (r * r).sum(0), 0
-        for _ in tqdm(range(self.max_iterations), desc="cg", disable=not progress, leave=False):
-            active = rr > tolerance**2 * (b * b).sum(0)
-            if not active.any():
+        return block_cg(A, b, spectrum, self.tolerance, self.max_iterations, progress=progress)
+
+
+def block_cg(
+    A: Curvature,
+    b: Tensor,
+    spectrum: Spectrum,
+    tolerance: float,
+    max_iterations: int,
+    preconditioner: Preconditioner | None = None,
+    progress: bool = False,
+    desc: str = "cg",
+) -> Solution:
+    """``A^-1 b`` by block conjugate gradients, preconditioned by ``M^-1``; restarted from the true residual.
+
+    Raises:
+        Indefinite: a direction of negative curvature was met.
+    """
+    tolerance = max(tolerance, torch.finfo(A.theta.dtype).eps)
+    columns = b.double().reshape(A.size, -1)
+    sizes = norms(columns)
+    b1 = columns / torch.where(sizes > 0, sizes, 1.0)
+    x, left = torch.zeros_like(b1), b1
+    steps, reached = 0, relative(left, b1)
+    with tqdm(total=max_iterations, desc=desc, disable=not progress, leave=False) as bar:
+        for _ in range(RESTARTS):
+            if reached <= tolerance or steps >= max_iterations:
                 break
-            Ad = A @ d
-            curvature = (d * Ad).sum(0)
-            if (curvature[active] <= 0).any() if b.dim() > 1 else curvature <= 0:
-                found = float((curvature / (d * d).sum(0)).where(active, torch.inf).min())
-                raise Indefinite(A.name, spectrum._replace(smallest=min(found, spectrum.smallest)))
-            step = (rr / curvature).where(active, 0.0)
-            x, r = x + step * d, r - step * Ad
-            before, rr = rr, (r * r).sum(0)
-            d = torch.where(active, r + rr / before * d, d)
-            steps += 1
-        true = residual(A, x, b)
-        return Solution(x, true, steps, checks={"converged": relative(r, b) <= tolerance})
+            added, taken = _descent(A, left, spectrum, tolerance, max_iterations - steps, preconditioner, bar)
+            steps += taken
+            true = b1 - A @ (x + added)
+            gained, now = reached, relative(true, b1)
+            if not now < gained:
+                break
+            x, left, reached = x + added, true, now
+            if now > gained / 2:  # the model's own precision allows no more
+                break
+    return Solution((x * sizes).reshape(b.shape), reached, steps, checks={"converged": reached <= tolerance})
+
+
+class _Block(NamedTuple):
+    """``R = Q C`` with ``Q^T M^-1 Q = I``, and ``Z = M^-1 Q``: ``Q``, ``Z`` ``[p, r]``, ``C [r, k]``."""
+
+    Q: Tensor
+    Z: Tensor
+    C: Tensor
+
+
+def _orthonormal(R: Tensor, M: Preconditioner | None) -> _Block:
+    """``R = Q C``; directions that are hardly there are left out."""
+    Z = R if M is None else M(R)
+    values, vectors = torch.linalg.eigh(_symmetric(R.T @ Z))
+    kept = values > DEFLATED * values[-1:].clamp_min(0)
+    scale, vectors = values[kept].sqrt(), vectors[:, kept]
+    Q = R @ vectors / scale
+    return _Block(Q, Q if M is None else Z @ vectors / scale, scale[:, None] * vectors.T)
+
+
+def _descent(
+    A: Curvature,
+    b: Tensor,
+    spectrum: Spectrum,
+    tolerance: float,
+    most: int,
+    M: Preconditioner | None,
+    bar: tqdm,
+) -> tuple[Tensor, int]:
+    """Block conjugate gradients from zero, in Dubrulle's orthonormal form::
+
+        T = P^T A P;  x <- x + P T^-1 C;  Q' S = Q - A P T^-1;  P <- M^-1 Q' + P S^T;  C <- S C
+
+    Stops once every column of ``|Q C|`` is within the tolerance.
+    """
+    x = torch.zeros_like(b)
+    block = _orthonormal(b, M)
+    P, C = block.Z, block.C
+    for step in range(1, most + 1):
+        AP = A @ P
+        factor, failed = torch.linalg.cholesky_ex(_symmetric(P.T @ AP))
+        if failed:
+            raise Indefinite(A.name, _met(P, AP, spectrum))
+        x = x + P @ torch.cholesky_solve(C, factor)
+        R = block.Q - torch.cholesky_solve(AP.T, factor).T
+        block = _orthonormal(R, M)
+        C, P = block.C @ C, block.Z + P @ block.C.T
+        bar.update()
+        if not len(C) or float(norms(block.Q @ C).max()) <= tolerance:
+            break
+    return x, step
+
+
+def _met(P: Tensor, AP: Tensor, spectrum: Spectrum) -> Spectrum:
+    """The spectrum, with the lowest curvature found within these directions."""
+    R = torch.linalg.qr(P, mode="r")[1]
+    inverse = torch.linalg.pinv(R)
+    lowest = float(torch.linalg.eigvalsh(_symmetric(inverse.T @ (P.T @ AP) @ inverse))[0])
+    return spectrum._replace(smallest=min(lowest, spectrum.smallest))
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.T) / 2

@@ -1,7 +1,7 @@
 """Curvature of the trained loss as an operator, ``A @ v``: the Hessian, and the Gauss-Newton matrix.
 
-Nothing is stored but a linearisation. Where the training set is one batch (``objective.batch_size`` None) that is built
-once, and a product costs about one gradient; else it is built anew for each batch, and memory stays that of a batch.
+Nothing is stored but linearisations. That of a batch is kept where all of them fit into a memory budget, and a product
+costs about one gradient; else they are built anew for each product, and memory stays that of a batch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,19 @@ from torch import Tensor
 from torch.func import grad, vmap
 from tqdm.auto import tqdm
 
-from explain.influence.linear import Columns, Flat, LinearMap, pullback, pushforward, twice_differentiable
+from explain.influence.linear import (
+    Bytes,
+    Columns,
+    Flat,
+    LinearMap,
+    affine,
+    pullback,
+    pushforward,
+    twice_differentiable,
+)
 from explain.types import NonFinite, Objective
+
+MEMORY = 2**30  # bytes of linearisations that are kept between products
 
 
 @dataclass
@@ -25,7 +36,8 @@ class _Kept:
     """What copies of one operator share."""
 
     matrix: Tensor | None = None
-    linear: LinearMap | None = None
+    affine: bool | None = None
+    linear: list[LinearMap] = field(default_factory=list)
     columns: Columns = field(default_factory=Columns)
     samples: Columns = field(default_factory=Columns)
     products: int = 0
@@ -64,7 +76,7 @@ class Curvature:
             return self._kept.matrix @ v + self.damping * v
         rows = v.reshape(self.size, -1).T
         self._kept.products += len(rows)
-        result = self._data(rows).T.reshape(v.shape) + (self.objective.weight_decay + self.damping) * v
+        result = self._data(rows).T.reshape(v.shape) + self.ridge * v
         if not result.isfinite().all():
             raise NonFinite("the second derivative of the training loss is NaN or infinite: check the training data")
         return result
@@ -73,6 +85,21 @@ class Curvature:
     def floor(self) -> float | None:
         """What no eigenvalue is below, where that is known without measuring."""
         return None
+
+    @property
+    def gauss_newton(self) -> bool:
+        """Whether ``A`` is ``(1/m) sum_i J_i^T H_out,i J_i`` plus the diagonal."""
+        return False
+
+    @property
+    def ridge(self) -> float:
+        """What is added to the diagonal, ``weight_decay + damping``."""
+        return self.objective.weight_decay + self.damping
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether the whole matrix was made already."""
+        return self._kept.matrix is not None
 
     @property
     def products(self) -> int:
@@ -108,7 +135,7 @@ class Curvature:
         self._kept.products += len(block) * block.size(2)
         with twice_differentiable():
             data = self._kept.samples(product, batches, block.to(self.theta.dtype))
-        return data.detach().double() / batches.size(1) + (self.objective.weight_decay + self.damping) * block
+        return data.detach().double() / batches.size(1) + self.ridge * block
 
     def _data(self, rows: Tensor) -> Tensor:
         """``(1/m) sum_i C_i v`` for each row ``v``, summed in float64."""
@@ -120,12 +147,19 @@ class Curvature:
         return total / count
 
     def _linear_maps(self) -> Iterator[LinearMap]:
-        batches = [self.batch] if self.batch is not None else list(self.objective.batches())
-        if len(batches) > 1:
-            yield from (self.linear_map(batch) for batch in batches)
+        """One a batch, kept where all of them fit into the memory budget."""
+        if self._kept.linear:
+            yield from self._kept.linear
             return
-        self._kept.linear = self._kept.linear or self.linear_map(batches[0])
-        yield self._kept.linear
+        made: list[LinearMap] = []
+        keep, used = True, Bytes()
+        for batch in [self.batch] if self.batch is not None else self.objective.batches():
+            with used:
+                apply = self.linear_map(batch)
+            keep = keep and (not made or used.total <= MEMORY)
+            made = [*made, apply] if keep else []
+            yield apply
+        self._kept.linear = made if keep else []
 
     def linear_map(self, batch: Tensor) -> LinearMap:
         """``v -> sum_i C_i v`` over this batch, ``[p] -> [p]``."""
@@ -148,6 +182,19 @@ class Hessian(Curvature):
 
     name = "hessian"
 
+    @property
+    def gauss_newton(self) -> bool:
+        """Whether the outputs are linear in the parameters; measured once, on the first batch."""
+        if self._kept.affine is None:
+            batch = self.batch if self.batch is not None else next(iter(self.objective.batches()))
+            self._kept.affine = affine(lambda theta: self.objective.outputs(self.flat.params(theta), batch), self.theta)
+        return self._kept.affine
+
+    @property
+    def floor(self) -> float | None:
+        """``weight_decay + damping`` for a loss that is convex in outputs that are linear in the parameters."""
+        return self.ridge if self.objective.convex and self.ridge > 0 and self.gauss_newton else None
+
     def linear_map(self, batch: Tensor) -> LinearMap:
         """``v -> sum_i H_i v``."""
 
@@ -168,9 +215,14 @@ class GaussNewton(Curvature):
     name = "ggn"
 
     @property
+    def gauss_newton(self) -> bool:
+        """It is, by definition."""
+        return True
+
+    @property
     def floor(self) -> float | None:
         """``weight_decay + damping`` for a loss that is convex in the outputs."""
-        return self.objective.weight_decay + self.damping if self.objective.convex else None
+        return self.ridge if self.objective.convex else None
 
     def linear_map(self, batch: Tensor) -> LinearMap:
         """``v -> sum_i J_i^T H_out,i J_i v``."""

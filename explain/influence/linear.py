@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from explain.types import Parameters, Unsupported
 
@@ -67,6 +69,25 @@ def pullback(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, LinearM
     return value, lambda u: pull(u, retain_graph=True)[0]
 
 
+def affine(f: Callable[[Tensor], Tensor], at: Tensor) -> bool:
+    """Whether ``f`` is a linear map plus a constant: whether its own tangent at ``at`` predicts it elsewhere.
+
+    >>> affine(lambda x: 3 * x + 1, torch.ones(4)), affine(lambda x: x * x, torch.ones(4))
+    (True, False)
+    """
+    generator = torch.Generator().manual_seed(0)
+    step = torch.randn(at.shape, generator=generator, dtype=torch.float64).to(at)
+    step *= at.norm().clamp_min(1.0) / step.norm()
+    with torch.no_grad():
+        one, two, three = f(at), f(at + step), f(at - 2 * step)
+        change = (two - one).double()
+        bent = (three - one).double() + 2 * change  # zero where f is a straight line
+    if not (change.isfinite().all() and bent.isfinite().all()):
+        return False
+    size = max(float(change.norm()), torch.finfo(at.dtype).eps * float(one.double().norm()))
+    return float(bent.norm()) <= 10 * math.sqrt(torch.finfo(at.dtype).eps) * size
+
+
 def pushforward(pull: LinearMap, outputs: Tensor) -> LinearMap:
     """``v -> J v`` out of ``u -> J^T u``: the derivative of a linear map is the map, transposed.
 
@@ -75,6 +96,21 @@ def pushforward(pull: LinearMap, outputs: Tensor) -> LinearMap:
     with twice_differentiable():
         push = vjp(pull, torch.zeros_like(outputs))[1]
     return lambda v: push(v, retain_graph=True)[0]
+
+
+class Bytes(TorchDispatchMode):
+    """Within: counts the bytes of every tensor that is made, an upper bound of what a linearisation keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operation itself; views cost nothing."""
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and not func.is_view:
+            self.total += made.nbytes
+        return made
 
 
 class Columns:

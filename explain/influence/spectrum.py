@@ -1,7 +1,8 @@
-"""The extreme eigenvalues of a curvature, measured."""
+"""The extreme eigenvalues of a curvature, measured when they are asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,22 +15,100 @@ DENSE = 1500  # parameters up to which they are those of the whole matrix
 TOLERANCES = (1e-5, 1e-3, 1e-2)  # of the largest eigenvalue; the next where Lanczos does not settle
 
 
-class Spectrum(NamedTuple):
-    """``smallest`` and ``largest`` eigenvalue of ``A``, ``tolerance`` relative to the largest, ``how`` measured."""
+class Ends(NamedTuple):
+    """Both ends as they were measured, ``tolerance`` relative to the largest, ``how``."""
 
     smallest: float
     largest: float
     tolerance: float
     how: str
 
-    def shifted(self, damping: float) -> Spectrum:
-        """That of ``A + damping I``."""
-        return self._replace(smallest=self.smallest + damping, largest=self.largest + damping)
+
+class Spectrum:
+    """``smallest`` and ``largest`` eigenvalue of ``A``, ``tolerance`` relative to the largest, ``how`` measured.
+
+    Measured once, when first read: a solver that needs neither end does not pay for them. A lower bound that is known
+    without measuring stands in for the smallest.
+
+    >>> spectrum = Spectrum(1.0, 4.0)
+    >>> spectrum.shifted(0.5).largest, spectrum.positive
+    (4.5, True)
+    """
+
+    def __init__(
+        self,
+        smallest: float,
+        largest: float,
+        tolerance: float = 0.0,
+        how: str = "given",
+    ) -> None:
+        self._measure: Callable[[], Ends] | None = None
+        self._found: list[Ends] = [Ends(smallest, largest, tolerance, how)]  # shared by all that are shifted
+        self._floor: float | None = None
+        self._shift = 0.0
+
+    @classmethod
+    def lazily(cls, measure: Callable[[], Ends], floor: float | None) -> Spectrum:
+        """That which ``measure`` finds, called at most once."""
+        made = cls(0.0, 0.0)
+        made._found, made._measure, made._floor = [], measure, floor
+        return made
+
+    @property
+    def smallest(self) -> float:
+        """The smallest eigenvalue, or a lower bound that is known without measuring."""
+        known = self._floor if self._floor is not None else self._ends().smallest
+        return known + self._shift
+
+    @property
+    def largest(self) -> float:
+        """The largest eigenvalue."""
+        return self._ends().largest + self._shift
+
+    @property
+    def tolerance(self) -> float:
+        """How exactly, relative to the largest."""
+        return self._ends().tolerance
+
+    @property
+    def how(self) -> str:
+        """How it was measured."""
+        if self._floor is None:
+            return self._ends().how
+        return f"{self._found[0].how if self._found else 'not measured'}; the smallest is a lower bound"
+
+    @property
+    def measured(self) -> bool:
+        """Whether the largest is known already."""
+        return bool(self._found)
 
     @property
     def positive(self) -> bool:
         """Whether the smallest eigenvalue is above zero by more than rounding."""
+        if self._floor is not None:
+            return self.smallest > 0
         return self.smallest > 1e-12 * abs(self.largest)
+
+    def shifted(self, damping: float) -> Spectrum:
+        """That of ``A + damping I``."""
+        other = self._copy()
+        other._shift += damping
+        return other
+
+    def _replace(self, smallest: float) -> Spectrum:
+        """With another smallest eigenvalue: one that a solver met."""
+        return Spectrum(smallest, self.largest, self.tolerance, self.how)
+
+    def _copy(self) -> Spectrum:
+        other = Spectrum(0.0, 0.0)
+        other._found, other._measure, other._floor, other._shift = self._found, self._measure, self._floor, self._shift
+        return other
+
+    def _ends(self) -> Ends:
+        if not self._found:
+            assert self._measure is not None
+            self._found.append(self._measure())
+        return self._found[0]
 
 
 class Indefinite(ValueError):
@@ -58,16 +137,20 @@ def extreme_eigenvalues(A: Curvature, generator: torch.Generator) -> Spectrum:
     The smallest is found as the largest of ``largest I - A``, which Lanczos finds in far fewer products. Where ``A``
     has a known floor that is taken instead: measuring would cost more than most solutions.
     """
-    if A.size <= DENSE:
+    return Spectrum.lazily(lambda: _measured(A, generator), A.floor)
+
+
+def _measured(A: Curvature, generator: torch.Generator) -> Ends:
+    if A.has_matrix or (A.size <= DENSE and A.floor is None):
         values = torch.linalg.eigvalsh(A.dense())
-        return Spectrum(float(values[0]), float(values[-1]), 0.0, "dense")
+        return Ends(float(values[0]), float(values[-1]), 0.0, "dense")
     if A.floor is not None:
         largest, tolerance = largest_eigenvalue(A, generator, tolerance=TOLERANCES[-1])
-        return Spectrum(A.floor, largest, tolerance, "lanczos; the smallest is a lower bound")
+        return Ends(A.floor, largest, tolerance, "lanczos")
     largest, tolerance = largest_eigenvalue(A, generator)
     top = max(abs(largest), 1e-300)
     gap, other = largest_eigenvalue(A, generator, flip=top)
-    return Spectrum(top - gap, largest, max(tolerance, other), "lanczos")
+    return Ends(top - gap, largest, max(tolerance, other), "lanczos")
 
 
 def largest_eigenvalue(
@@ -79,16 +162,28 @@ def largest_eigenvalue(
         Unsettled: Lanczos found none within any tolerance.
     """
 
-    def product(v: np.ndarray) -> np.ndarray:
-        vector = torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64).reshape(-1))
-        result = (A @ vector).cpu()
-        return (result if flip is None else flip * vector - result).numpy()
+    def product(v: torch.Tensor) -> torch.Tensor:
+        return A @ v if flip is None else flip * v - A @ v
 
     if A.size < 3:  # ARPACK wants fewer eigenvalues than there are
         values = torch.linalg.eigvalsh(A.dense())
         return (float(values[-1]) if flip is None else flip - float(values[0])), 0.0
-    operator = LinearOperator((A.size, A.size), matvec=product, dtype=np.float64)
-    start = torch.randn(A.size, generator=generator, dtype=torch.float64).numpy()
+    return largest_of(product, A.size, generator, tolerance)
+
+
+def largest_of(
+    product: Callable[[torch.Tensor], torch.Tensor],
+    size: int,
+    generator: torch.Generator,
+    tolerance: float | None = None,
+) -> tuple[float, float]:
+    """The largest eigenvalue of any symmetric ``product`` on ``[size]``, and the relative tolerance it was found to."""
+
+    def apply(v: np.ndarray) -> np.ndarray:
+        return product(torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64).reshape(-1))).cpu().numpy()
+
+    operator = LinearOperator((size, size), matvec=apply, dtype=np.float64)
+    start = torch.randn(size, generator=generator, dtype=torch.float64).numpy()
     for limit in TOLERANCES if tolerance is None else (tolerance, *TOLERANCES[-1:]):
         try:
             found = eigsh(
@@ -97,14 +192,14 @@ def largest_eigenvalue(
                 which="LA",
                 v0=start,
                 tol=limit,
-                ncv=min(A.size, 8 if limit >= TOLERANCES[-1] else 24),
+                ncv=min(size, 8 if limit >= TOLERANCES[-1] else 24),
                 maxiter=40,
                 return_eigenvectors=False,
             )
         except ArpackNoConvergence:
             continue
         return float(found[0]), limit
-    raise Unsettled(f"the largest eigenvalue of {A.size} parameters did not settle: give damping= and scale=")
+    raise Unsettled(f"the largest eigenvalue of {size} parameters did not settle: give damping= and scale=")
 
 
 class Unsettled(RuntimeError):

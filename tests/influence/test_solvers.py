@@ -161,6 +161,6 @@ def test_cg_settings(bad):
 def test_a_spectrum_moves_with_its_damping():
     spectrum = Spectrum(-1.0, 4.0, 0.0, "dense")
     assert not spectrum.positive
-    assert spectrum.shifted(1.5)[:2] == (0.5, 5.5)
+    assert (spectrum.shifted(1.5).smallest, spectrum.shifted(1.5).largest) == (0.5, 5.5)
     assert spectrum.shifted(1.5).positive
     assert sufficient_damping(spectrum.shifted(1.5)) == 0
