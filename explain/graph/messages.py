@@ -92,3 +92,9 @@ def _matched(propagated: Tensor, stored: Tensor, amounts: Tensor, bipartite: boo
         by_node = by_node.index_put((stored[0, kept],), amounts[kept])
         factors = factors.masked_scatter(moved, by_node[propagated[0, moved]])
     return factors
+
+
+def by_type(graph: Structure, amounts: Tensor) -> Tensor:
+    """Amounts ``[copies, E]`` in the order in which copies number their edges: type by type, then copy by copy."""
+    starts = [(graph.edge_starts[kind], edges.size(1)) for kind, edges in graph.edges.items()]
+    return torch.cat([amounts[:, start : start + size].reshape(-1) for start, size in starts])

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
-from explain.graph.computation import whole
+from explain.graph.computation import Focus, whole
 from explain.graph.inputs import structure_of
+from explain.graph.players import KINDS
+from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Copies, Structure, copies
 from explain.guard import evaluating
 from explain.objectives import TrainingObjective, example_loss, trainable
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
 Predict = Callable[[Parameters, Tensor], Tensor]
 
 
-def objective(target: GraphTarget, train: Any = None, remove: str | Players = "labels") -> TrainingObjective:
+REMOVABLE = ("labels", *KINDS)
+
+
+def objective(
+    target: GraphTarget, train: Any = None, remove: str | Players = "labels"
+) -> TrainingObjective | GraphRemoval:
     """``J(theta) = (1/n) sum_i loss_i(theta) + weight_decay/2 |theta|^2`` over labelled nodes, pairs or graphs.
 
     Args:
@@ -32,14 +39,16 @@ def objective(target: GraphTarget, train: Any = None, remove: str | Players = "l
         train: nodes: a bool mask ``[nodes]`` or int64 positions, ``data.train_mask`` when None; pairs:
             ``(edge_label_index [2, pairs], edge_label [pairs])``, those of the data when None; graphs: a list or
             dataset, the wrapped one when None.
-        remove: "labels": an example leaves the loss, the graph stays as it is.
+        remove: "labels": an example leaves the loss, the graph stays as it is. "nodes", "edges", "features", all of
+            the graph's, or such players: the graph is another one, see `GraphRemoval`.
 
     Raises:
         ValueError: another ``remove``, no training examples, or nodes or labels that graph or model do not have.
         TypeError: training nodes that are neither a mask nor positions.
     """
-    if remove != "labels":
-        raise ValueError(f'remove must be "labels" for a graph model, got {remove!r}')
+    if not isinstance(remove, Players) and remove not in REMOVABLE:
+        known = ", ".join(f'"{kind}"' for kind in REMOVABLE)
+        raise ValueError(f"remove must be {known} or such Players, got {remove!r}")
     model = target.model
     build = {"node": _nodes, "edge": _pairs, "graph": _graphs}[model.task]
     predict, labels, players = build(target, train)
@@ -47,7 +56,7 @@ def objective(target: GraphTarget, train: Any = None, remove: str | Players = "l
     def number(params: Parameters) -> Tensor:
         return target.number(target.outputs(whole(target.graph, target.focus), 1, params=params).double())[0]
 
-    return TrainingObjective(
+    made = TrainingObjective(
         trainable(model.net),
         players,
         predict,
@@ -56,7 +65,35 @@ def objective(target: GraphTarget, train: Any = None, remove: str | Players = "l
         model.loss or example_loss,
         model.weight_decay,
         convex=model.loss is None,
+        module=model.net,
     )
+    if not isinstance(remove, Players) and remove == "labels":
+        return made
+    foci, positions = _read(target, train, made.players)
+    taken = remove if isinstance(remove, Players) else target.players(remove, all=True)
+    return GraphRemoval(made, target, taken, foci, positions)
+
+
+def _read(target: GraphTarget, train: Any, players: Players) -> tuple[list[Focus], Tensor]:
+    """The nodes of each training example that is read from the target's graph, and its position."""
+    everyone = torch.arange(len(players))
+    if target.model.task == "node":
+        return [((target.focus[0][0], node),) for node in players.index.tolist()], everyone
+    if target.model.task == "edge":
+        (first, _), (second, _) = target.focus
+        return [((first, u), (second, v)) for u, v in players.geometry["ends"].T.tolist()], everyone
+    if train is None:
+        return [()], torch.tensor([target.index if not target.model.single else 0])
+    graphs = [train] if isinstance(train, Data) else list(train)
+    alike = [i for i, graph in enumerate(graphs) if _same(structure_of(graph, target.model.inputs), target.graph)]
+    return [()] * bool(alike), torch.tensor(alike[:1], dtype=torch.long)
+
+
+def _same(one: Structure, other: Structure) -> bool:
+    if one.counts != other.counts or not torch.equal(one.flat_edges, other.flat_edges):
+        return False
+    pairs = [(fields.get("x"), other.nodes[kind].get("x")) for kind, fields in one.nodes.items()]
+    return all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in pairs)
 
 
 def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:

@@ -21,7 +21,7 @@ def players_of(place: Place, graph: Structure, kind: str, options: dict[str, Any
     Raises:
         ValueError: an unknown kind or option.
     """
-    allowed = {"nodes": set(), "edges": {"undirected"}, "features": {"all"}}
+    allowed = {"nodes": {"all"}, "edges": {"undirected", "all"}, "features": {"all"}}
     if kind not in allowed:
         raise ValueError(f"graph players are {', '.join(KINDS)}; got {kind!r}")
     if unknown := set(options) - allowed[kind]:

@@ -94,10 +94,10 @@ def _edited_numbers(objective: Objective, edits: Edits, players: Tensor) -> tupl
 
 
 def _own(objective: Objective, edits: Edits, s: Tensor) -> Tensor:
-    """``-(1/n) s^T grad loss_i`` where the player is training example ``i``: all that tools for i.i.d. data see."""
-    example = edits.examples().cpu()
+    """``-(1/n) s^T grad loss_i`` of the examples that leave with a player: all that tools for i.i.d. data see."""
+    player, example = edits.dropped().cpu()
     each = -directional(objective, s).cpu() / objective.size
-    return torch.where(example >= 0, each[example.clamp_min(0)], 0.0)
+    return torch.zeros(len(objective.players), dtype=torch.float64).index_add(0, player, each[example])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +110,9 @@ class OneByOne:
         """Any player may."""
         return torch.ones(len(self.objective.players), dtype=torch.bool)
 
-    def examples(self) -> Tensor:
+    def dropped(self) -> Tensor:
         """Not known, unless players are the examples."""
-        everyone = torch.arange(len(self.objective.players))
-        return everyone if self.objective.local else torch.full_like(everyone, -1)
+        return torch.arange(len(self.objective.players) if self.objective.local else 0).expand(2, -1)
 
     def numbers(self, params: Parameters, players: Tensor) -> Tensor:
         """The number of each edited objective, ``[k]``."""

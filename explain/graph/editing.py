@@ -1,0 +1,113 @@
+"""The graph without a node, an edge or a feature: what changes in many copies of it side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from explain.graph.absence import absent_features, feature_matrix
+from explain.graph.computation import Place, whole
+from explain.graph.players import KINDS, owners
+from explain.graph.structure import Fields
+from explain.types import Players, Unsupported
+
+if TYPE_CHECKING:
+    from explain.graph.targets import GraphTarget
+
+
+@dataclass(frozen=True, eq=False)
+class Editing:
+    """What the absence of each player does to a place.
+
+    An edge: it is taken out ("delete"), or its message is multiplied by zero ("message"). A node: so are all edges at
+    it, unless removal is "features", and its features become the baseline's; from a graph that is pooled its row goes
+    too. A feature: its column becomes the baseline's, in every node.
+
+    Raises:
+        Unsupported: players of another kind, or edges with removal "features".
+        ValueError: marginal draws as a baseline: a model is trained on one graph.
+    """
+
+    target: GraphTarget
+    players: Players
+
+    def __post_init__(self) -> None:
+        if self.players.kind not in KINDS:
+            raise Unsupported(f"what can be removed from a graph: labels, {', '.join(KINDS)}; got {self.players.kind}")
+        if self.players.kind == "edges" and self.target.removal == "features":
+            raise Unsupported('removal="features" keeps every edge: remove nodes or features, or ask with "delete"')
+        if self.target.baseline == "marginal" and self._replaces:
+            raise ValueError('baseline="marginal" is an average over graphs, training needs one: use "zeros" or "mean"')
+
+    @property
+    def _drops(self) -> bool:
+        return self.players.kind == "nodes" and self.target.removal == "delete" and not self.target.focus
+
+    @property
+    def _replaces(self) -> bool:
+        return self.players.kind != "edges" and not self._drops
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """The player of each edge, node or feature column of the whole graph, ``P`` for none."""
+        return owners(self.players, whole(self.target.graph, self.target.focus), self.target.graph)
+
+    def touching(self, place: Place) -> Tensor:
+        """Players whose absence changes anything at all in this place, int64, sorted."""
+        if self.players.kind == "features":
+            return torch.arange(len(self.players))
+        found = self._owned(place)
+        seen = torch.cat([found, *self._ends(place)]) if self.players.kind == "nodes" else found
+        seen = seen.unique()
+        return seen[seen < len(self.players)].cpu()
+
+    def edits(self, place: Place, players: Tensor) -> dict[str, Any]:
+        """What changes in the copies of a place, one without each of these players, -1 for nobody."""
+        players = players.to(self.owner.device)[:, None]
+        kept = self._owned(place) != players
+        if self.players.kind == "features":
+            return {"features": self._features(place, kept)}
+        if self.players.kind == "edges":
+            return {"edge_keep": kept} if self.target.removal == "delete" else {"amounts": kept}
+        if self._drops:
+            return {"node_keep": kept}
+        edits: dict[str, Any] = {"features": self._features(place, kept)}
+        if self.target.removal != "features":
+            source, end = self._ends(place)
+            edits["edge_keep" if self.target.removal == "delete" else "amounts"] = (source != players) & (
+                end != players
+            )
+        return edits
+
+    def _owned(self, place: Place) -> Tensor:
+        """The player of each edge, node or column of a place; stand-ins have none."""
+        if self.players.kind == "features":
+            return self.owner
+        if self.players.kind == "edges":
+            return self.owner[place.edges]
+        return torch.where(place.nodes >= 0, self.owner[place.nodes.clamp_min(0)], len(self.players))
+
+    def _ends(self, place: Place) -> tuple[Tensor, Tensor]:
+        """The players at both ends of each edge, also where a stand-in is drawn for one."""
+        source, end = self.owner[self.target.graph.flat_edges[:, place.edges]]
+        return source, end
+
+    def _features(self, place: Place, kept: Tensor) -> Fields:
+        """Features of each copy: ``kept`` says which nodes, or which columns, keep theirs."""
+        made, column = {}, 0
+        absent = absent_features(self.target.graph, place, self.target.baseline)
+        for kind, start in place.graph.node_starts.items():
+            x = feature_matrix(place.graph, kind)
+            if self.players.kind == "nodes":
+                here = kept[:, start : start + len(x), None]
+            else:
+                here = kept[:, None, column : column + x.size(1)]
+                column += x.size(1)
+            if "x" in place.graph.nodes[kind]:
+                chosen = torch.where(here, x, absent[kind][0])
+                made[kind] = chosen.reshape(len(kept), *place.graph.nodes[kind]["x"].shape)
+        return made

@@ -1,0 +1,222 @@
+"""The training loss of a graph network once a node, an edge or a feature is gone: for one player, and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from explain.graph.computation import Focus
+from explain.graph.editing import Editing
+from explain.graph.sites import Site, Sites, sites, whole_sites
+from explain.objectives import TrainingObjective
+from explain.types import LossChange, Parameters, Players
+
+if TYPE_CHECKING:
+    from explain.graph.targets import GraphTarget
+
+_BUDGET = 2**22  # numbers held at once by the copies of one forward pass
+_CALL = 2**18  # what a forward pass costs beside its numbers, in numbers
+
+
+@dataclass(frozen=True, eq=False)
+class GraphRemoval:
+    """``J(theta; G)`` of a graph network, whose players are nodes, edges or features of ``G``.
+
+    Without a player the loss is that of the edited graph ``G'``, ``J(theta; G') = (1/n) sum_i loss_i(theta; G') +
+    weight_decay/2 |theta|^2`` with ``n`` kept fixed; a node that is gone takes the losses of its own label and of
+    training pairs with it along.
+
+    Args:
+        base: the objective on ``G``, whose players are the training examples.
+        target: the number.
+        players: nodes, edges or features, of the whole graph.
+        foci: the nodes of each training example; for graph tasks one empty focus, of the explained graph, if it was
+            trained on.
+        positions: of these examples in the training set, int64 ``[len(foci)]``.
+    """
+
+    base: TrainingObjective
+    target: GraphTarget
+    players: Players
+    foci: list[Focus]
+    positions: Tensor
+
+    def __post_init__(self) -> None:
+        _ = self.editing.owner  # players that do not fit are refused now
+
+    # --- the objective on the unedited graph ---
+
+    @property
+    def params(self) -> Parameters:
+        """``theta``, by name."""
+        return self.base.params
+
+    @property
+    def local(self) -> bool:
+        """The graph is an input of every example."""
+        return False
+
+    @property
+    def weight_decay(self) -> float:
+        """As in ``torch.optim.SGD``."""
+        return self.base.weight_decay
+
+    @property
+    def convex(self) -> bool:
+        """Whether the loss is known to be convex in the outputs."""
+        return self.base.convex
+
+    @property
+    def size(self) -> int:
+        """``n``, the number of training examples."""
+        return self.base.size
+
+    def batches(self, batch_size: int | None = None, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Positions of the training examples."""
+        return self.base.batches(batch_size, generator)
+
+    def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
+        """``[examples, outputs]``."""
+        return self.base.outputs(params, batch)
+
+    def loss(self, outputs: Tensor, batch: Tensor) -> Tensor:
+        """``[examples]``."""
+        return self.base.loss(outputs, batch)
+
+    def train_loss(self, params: Parameters, batch: Tensor) -> Tensor:
+        """``[examples]``."""
+        return self.base.train_loss(params, batch)
+
+    def measurement(self, params: Parameters) -> Tensor:
+        """The number, a scalar."""
+        return self.base.measurement(params)
+
+    # --- the same on edited graphs ---
+
+    @cached_property
+    def editing(self) -> Editing:
+        """What the absence of each player does."""
+        return Editing(self.target, self.players)
+
+    @cached_property
+    def _touching(self) -> dict[Site, Tensor]:
+        return {}
+
+    @cached_property
+    def sites(self) -> Sites:
+        """Where edits are evaluated."""
+        return sites(self.target, self.foci)
+
+    def dropped(self) -> Tensor:
+        """Player and training example, for each example that leaves with a player, int64 ``[2, m]``."""
+        if self.players.kind != "nodes" or not self.foci or not self.foci[0]:
+            return torch.zeros(2, 0, dtype=torch.long)
+        starts = self.target.graph.node_starts
+        flat = torch.tensor([[starts[kind] + number for kind, number in focus] for focus in self.foci])
+        owner = self.editing.owner.cpu()[flat]
+        example, place = (owner < len(self.players)).nonzero().T
+        return torch.stack([owner[example, place], self.positions.cpu()[example]]).unique(dim=1)
+
+    def edited(self, player: int) -> TrainingObjective:
+        """The objective on the graph without this player, evaluated on the whole of it.
+
+        Raises:
+            IndexError: no such player.
+        """
+        if not 0 <= player < len(self.players):
+            raise IndexError(f"player must be from 0 to {len(self.players) - 1}, got {player}")
+        full, one = whole_sites(self.target, self.foci), torch.tensor([player])
+
+        def predict(params: Parameters, batch: Tensor) -> Tensor:
+            if not self.foci:
+                return self.base.outputs(params, batch)
+            found = self._copies(full.together, params, one)[0]
+            if self.foci[0]:
+                return found[batch]
+            trained = torch.isin(batch, self.positions.to(batch.device))  # an edited graph among others
+            return torch.where(trained[:, None], found, self.base.outputs(params, batch))
+
+        owner, example = self.dropped()
+        return replace(
+            self.base.without(example[owner == player]),
+            predict=predict,
+            number=lambda params: self._numbers(full.number, params, one)[0],
+        )
+
+    def moving(self) -> Tensor:
+        """Players within reach of the number, bool ``[P]``."""
+        found = torch.zeros(len(self.players), dtype=torch.bool)
+        return found.index_fill(0, self.editing.touching(self.sites.number.place), True)
+
+    def numbers(self, params: Parameters, players: Tensor) -> Tensor:
+        """The number without each of these players, ``[k]``."""
+        return self._numbers(self.sites.number, params, players)
+
+    def loss_changes(self, players: Tensor) -> Iterator[LossChange]:
+        """Of every example within reach of an edit: each in its own part of the graph, or all in one, by cost."""
+        plans = []
+        for chosen in (self.sites.apart, [self.sites.together][: len(self.sites.apart)]):
+            reached = [(site, seen[torch.isin(seen, players)]) for site in chosen if len(seen := self._seen(site))]
+            plans.append([(site, found.split(self._count(site))) for site, found in reached])
+        for site, chunks in min(plans, key=lambda plan: sum(self._cost(site, chunks) for site, chunks in plan)):
+            yield from (LossChange(chunk, partial(self._change, site=site, players=chunk)) for chunk in chunks)
+
+    # --- how ---
+
+    def _change(self, params: Parameters, site: Site, players: Tensor) -> Tensor:
+        """What the examples of a site add to ``L' - L`` for each of these players, ``[k]``."""
+        outputs = self._copies(site, params, players, unedited=True)
+        count, batch = len(players) + 1, self.positions[site.examples].to(outputs.device)
+        losses = self.base.loss(outputs.flatten(0, 1), batch.repeat(count)).view(count, -1)
+        kept = self._kept(site, players).to(losses)
+        return (losses[:-1] * kept - losses[-1:]).sum(1) / self.size
+
+    def _kept(self, site: Site, players: Tensor) -> Tensor:
+        """Whether each example of the site is still there without each of these players, bool ``[k, m]``."""
+        owner, example = self.dropped()
+        row = torch.full((len(self.players),), -1).index_put((players,), torch.arange(len(players)))[owner]
+        column = torch.full((self.size,), -1)
+        column[self.positions[site.examples].cpu()] = torch.arange(len(site.examples))
+        column = column[example]
+        here = (row >= 0) & (column >= 0)
+        kept = torch.ones(len(players), len(site.examples), dtype=torch.bool)
+        kept[row[here], column[here]] = False
+        return kept
+
+    def _numbers(self, site: Site, params: Parameters, players: Tensor) -> Tensor:
+        return self.target.number(self._copies(site, params, players)[:, 0].double())
+
+    def _copies(self, site: Site, params: Parameters, players: Tensor, unedited: bool = False) -> Tensor:
+        """Outputs without each of these players, and of the unedited graph, ``[k, m, outputs]`` or ``[k + 1, ...]``."""
+        everyone = torch.cat([players, players.new_full((1,), -1)])  # pooling counts graphs by the last one it sees
+        groups = [everyone] if self.target.place.together else list(everyone.split(1))
+        found = torch.cat(
+            [site.outputs(self.target.model, params, len(g), self.editing.edits(site.place, g)) for g in groups]
+        )
+        return found if unedited else found[:-1]
+
+    def _seen(self, site: Site) -> Tensor:
+        if site not in self._touching:
+            self._touching[site] = self.editing.touching(site.place)
+        return self._touching[site]
+
+    def _count(self, site: Site) -> int:
+        """Copies of a site that are evaluated together."""
+        if self.target.batch_size is not None:
+            return self.target.batch_size
+        if self.target.model.inputs.dense:  # a block-diagonal matrix grows with the square of the copies
+            return max(1, int(_BUDGET**0.5) // site.place.graph.num_nodes)
+        return max(1, _BUDGET // _numbers_of(site))
+
+    def _cost(self, site: Site, chunks: tuple[Tensor, ...]) -> int:
+        return sum(_CALL + (len(chunk) + 1) * _numbers_of(site) for chunk in chunks)
+
+
+def _numbers_of(site: Site) -> int:
+    graph = site.place.graph
+    return sum(x.numel() for f in graph.nodes.values() for x in f.values()) + 32 * (graph.num_nodes + graph.num_edges)
