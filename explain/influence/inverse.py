@@ -126,16 +126,10 @@ def inverse_of(objective: Objective, engine: Influence, generator: torch.Generat
 
 
 def same_inverse(inverse: Inverse, objective: Objective) -> Inverse:
-    """``A^-1`` of another objective with the same kind of curvature, damping and solver.
-
-    Raises:
-        Indefinite: that curvature is not positive definite.
-    """
+    """``A^-1`` of another objective with the same kind of curvature, damping and solver."""
     A = type(inverse.A)(objective, inverse.A.damping)
     spectrum = extreme_eigenvalues(A, inverse.generator)
-    if not spectrum.positive:
-        raise Indefinite(A.name, spectrum)
-    chosen = Chosen(A, spectrum, "as of the whole training set", None)
+    chosen = inverse.chosen._replace(A=A, spectrum=spectrum, why=f"as before: {inverse.chosen.why}", hessian=None)
     return Inverse(chosen, inverse.solver, inverse.why_solver, inverse.generator, inverse.progress)
 
 

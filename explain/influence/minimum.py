@@ -9,9 +9,11 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from explain.influence.cg import ConjugateGradient
+from explain.influence.curvature import Hessian
 from explain.influence.linear import Flat, pullback
-from explain.influence.spectrum import Unsettled
-from explain.types import Objective, Parameters
+from explain.influence.spectrum import Indefinite, Unsettled, extreme_eigenvalues
+from explain.types import LabelledObjective, Objective, Parameters
 
 
 def refit(objective: Objective, tolerance: float | None = None, max_iterations: int = 2000) -> Parameters:
@@ -44,13 +46,36 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
 
     options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "gtol": limit / 10, "ftol": 0, "maxcor": 20}
     found = minimize(loss, theta.double().cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
-    left = float(np.linalg.norm(found.jac))
+    x, gradient = _finished(objective, flat, torch.from_numpy(found.x).to(theta), torch.from_numpy(found.jac), limit)
+    left = float(gradient.norm())
     if not left <= limit * max(1.0, abs(found.fun)):
         raise Unsettled(
             f"training again did not reach a minimum: the gradient is {left:.2g} after {found.nit} steps, above "
             f"{limit:.2g}. Use more max_iterations, a higher tolerance, double precision or a convex loss"
         )
-    return flat.params(torch.from_numpy(found.x).to(theta.device))
+    return flat.params(x)
+
+
+def _finished(
+    objective: Objective, flat: Flat, theta: Tensor, gradient: Tensor, limit: float, most: int = 5
+) -> tuple[Tensor, Tensor]:
+    """A few Newton steps, which L-BFGS leaves over: its line search compares losses, not gradients."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(most):
+        if gradient.norm() <= limit:
+            break
+        A = Hessian(objective.at(flat.params(theta)) if isinstance(objective, LabelledObjective) else objective)
+        try:
+            spectrum = extreme_eigenvalues(A, generator)
+            solution = ConjugateGradient().solve(A, gradient.to(theta.device), spectrum, generator)
+        except Indefinite:
+            break
+        moved = theta - solution.x.to(theta)
+        new = _loss_and_gradient(objective, flat, moved)[1]
+        if not new.norm() < gradient.norm():
+            break
+        theta, gradient = moved, new
+    return theta, gradient
 
 
 def _loss_and_gradient(objective: Objective, flat: Flat, theta: Tensor) -> tuple[float, Tensor]:
