@@ -18,7 +18,7 @@ class Solution:
 
     Args:
         x: float64, the shape of ``b``.
-        residual: the true ``|A x - b| / |b|``, the worst of the columns, measured with the whole operator.
+        residual: the true ``|A x - b| / |b|``, the worst of the columns, measured with products of the whole operator.
         iterations: steps taken.
         samples: ``[repeats, *b.shape]`` independent estimates whose mean ``x`` is, for a solver that samples.
         remaining: about what more steps would add to ``x``, for a solver that can tell.
@@ -57,8 +57,14 @@ def residual(A: Curvature, x: Tensor, b: Tensor) -> float:
 
 def relative(r: Tensor, b: Tensor) -> float:
     """``|r| / |b|``, the worst of the columns."""
-    size = b.double().norm(dim=0)
-    return float((r.double().norm(dim=0) / size.clamp_min(torch.finfo(torch.float64).tiny)).where(size > 0, 0.0).max())
+    return float(residuals(r, b).max())
+
+
+def residuals(r: Tensor, b: Tensor) -> Tensor:
+    """``|r| / |b|`` of each column, ``[p, k] -> [k]``, or ``[p] -> [1]``."""
+    size = norms(b.double().reshape(len(b), -1))
+    found = norms(r.double().reshape(len(r), -1)) / size.clamp_min(torch.finfo(torch.float64).tiny)
+    return found.where(size > 0, 0.0)
 
 
 def norms(columns: Tensor) -> Tensor:
