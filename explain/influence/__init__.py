@@ -13,6 +13,7 @@ from explain.influence.perturbation import Perturbation, Relabelling
 from explain.influence.poisoning import Attack, Box, Poisoned, attackability, poison
 from explain.influence.scores import parameter_change
 from explain.influence.self_influence import SelfInfluence
+from explain.influence.shards import Shards
 from explain.influence.spectrum import Indefinite
 from explain.influence.terms import Components, components
 
@@ -34,6 +35,7 @@ __all__ = [
     "Poisoned",
     "Relabelling",
     "SelfInfluence",
+    "Shards",
     "accuracy_after_fixing",
     "attackability",
     "components",

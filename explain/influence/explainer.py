@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from explain.explainer import Answer, Explainer
 from explain.influence.choice import CURVATURES, SOLVERS, Chosen, choose_curvature, choose_solver
 from explain.influence.removal import removal_parts
 from explain.influence.scores import directional, example_losses, measured_gradient, training_gradient
+from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
 from explain.types import NonFinite, Objective, Players, Target
 
@@ -39,6 +42,8 @@ class Influence(Explainer):
             Gauss-Newton matrix, with a warning.
         damping: added to the diagonal; "auto" adds none to a positive definite Hessian, else as little as leaves the
             smallest eigenvalue at a thousandth of the largest.
+        shards: a folder in which the solution and the scores, shard by shard, are kept as they are found: for large
+            training sets, on a cluster where it names one, resumed after any end. For labels only.
         seed: of the eigenvalue search and of LiSSA's batches.
         progress: shows tqdm.
 
@@ -53,6 +58,8 @@ class Influence(Explainer):
         Indefinite: the curvature asked for is not positive definite; the message has the damping that would do.
         Diverged: LiSSA's scale is too small.
         Unsupported: the target has no training objective, or the model no second derivative.
+        Stale: the folder of the shards is that of another question.
+        ClusterLost: the cluster of the shards is gone; what was finished is kept.
 
     Warns:
         UserWarning: the Hessian was not used, the solution is loose, or the model is far from a minimum.
@@ -63,6 +70,7 @@ class Influence(Explainer):
     solver: str | Solver = "auto"
     curvature: str = "auto"
     damping: str | float = "auto"
+    shards: Shards | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
 
@@ -78,6 +86,12 @@ class Influence(Explainer):
         given = isinstance(self.damping, (int, float)) and not isinstance(self.damping, bool)
         if self.damping != "auto" and not (given and 0 <= self.damping < math.inf):  # type: ignore[operator]
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
+        if self.shards is not None and not isinstance(self.shards, Shards):
+            raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
+        if self.shards is not None and self.remove != "labels":
+            raise ValueError(
+                "shards are of training examples: with remove='nodes', 'edges' or 'features' leave them out"
+            )
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         objective = target.objective(self.train, self.remove)
@@ -86,11 +100,35 @@ class Influence(Explainer):
         for what, found in (("number's gradient", gradient), ("training losses", losses)):
             if not found.isfinite().all():
                 raise NonFinite(f"the {what} hold NaN or infinity: check the inputs and the training data")
+        solve = partial(self._solved, objective, gradient, generator)
+        if self.shards is None:
+            solved, along = solve(), partial(directional, objective)
+        else:
+            settings = {name: getattr(self, name) for name in ("solver", "curvature", "damping", "seed")}
+            question = self.shards.question(objective, target.module, settings, value, gradient)
+            solved, along = question.solved(solve), partial(question.directional, progress=self.progress)
+        parts = self._parts(objective, solved, along, losses)
+        scores = parts["structural"] + parts["learned"]
+        _warn(solved.checks, scores)
+        return Answer(
+            scores=scores,
+            players=objective.players,
+            value=value,
+            base=None,
+            error=_errors(along, solved.solution, objective.size) if objective.local else None,
+            parts=parts,
+            checks=solved.checks,
+            calls=solved.products if solved.A is None else solved.A.products,
+        )
+
+    def _solved(self, objective: Objective, gradient: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator)
         solver, why = choose_solver(self.solver, chosen.A.size)
-        solution = solver.solve(chosen.A, gradient, chosen.spectrum, generator, self.progress)
-        parts = self._parts(objective, chosen, solver, solution, losses, generator)
-        scores = parts["structural"] + parts["learned"]
+
+        def inverse(b: Tensor) -> Solution:
+            return solver.solve(chosen.A, b, chosen.spectrum, generator, self.progress)
+
+        solution = inverse(gradient)
         training = training_gradient(objective)
         checks = {
             "solver": solver.name,
@@ -100,30 +138,17 @@ class Influence(Explainer):
             "gradient_norm": float(training.norm()),
             "still_to_move": -float(solution.x @ training),
         }
-        _warn(checks, scores)
-        return Answer(
-            scores=scores,
-            players=objective.players,
-            value=value,
-            base=None,
-            error=_errors(objective, solution) if objective.local else None,
-            parts=parts,
-            checks=checks,
-            calls=chosen.A.products,
-        )
+        return Solved(solution, checks, chosen.A.products, chosen.A, inverse)
 
     def _parts(
-        self, objective: Objective, chosen: Chosen, solver: Solver, s: Solution, losses: Tensor, g: torch.Generator
+        self, objective: Objective, solved: Solved, along: Callable[[Tensor], Tensor], losses: Tensor
     ) -> dict[str, Tensor]:
         """What scores are the sum of, and what is shown beside."""
-        if objective.local:
-            learned = -directional(objective, s.x) / objective.size
+        x, inverse = solved.solution.x, solved.inverse
+        if objective.local or inverse is None:
+            learned = -along(x) / objective.size
             return {"learned": learned, "structural": torch.zeros_like(learned), "self_loss": losses}
-
-        def inverse(b: Tensor) -> Tensor:
-            return solver.solve(chosen.A, b, chosen.spectrum, g, self.progress).x
-
-        return removal_parts(objective, inverse, s.x, self.progress)._asdict()
+        return removal_parts(objective, lambda b: inverse(b).x, x, self.progress)._asdict()
 
 
 def _curvature_checks(chosen: Chosen) -> dict[str, Any]:
@@ -155,13 +180,13 @@ def _solution_checks(chosen: Chosen, solution: Solution, b: Tensor) -> dict[str,
     }
 
 
-def _errors(objective: Objective, solution: Solution) -> Tensor | None:
+def _errors(along: Callable[[Tensor], Tensor], solution: Solution, size: int) -> Tensor | None:
     """The spread of the mean over repeats, together with what more steps would have added."""
     if solution.remaining is None:
         return None
-    variance = (directional(objective, solution.remaining) / objective.size).square()
+    variance = (along(solution.remaining) / size).square()
     if solution.samples is not None:
-        each = directional(objective, solution.samples.T) / objective.size
+        each = along(solution.samples.T) / size
         variance = variance + each.var(1) / each.size(1)
     return variance.sqrt()
 

@@ -36,6 +36,7 @@ class Store(Generic[R]):
         folder: made where it is missing. It holds ``manifest.json`` and one safetensors file a result.
         key: what the results depend on, JSON values by name: ``{"model": fingerprint(model), "settings": {...}}``.
         near: numbers measured when a run starts, by name, that must come out the same up to rounding.
+        name: before the numbers of the files; stores of one key may share a folder under different names.
         save: ``(result, path)``, writes one result and replaces the file atomically.
         load: ``path -> result``; raises ValueError, KeyError or OSError where the file is not whole.
 
@@ -59,12 +60,14 @@ class Store(Generic[R]):
         key: Mapping[str, Any],
         near: Mapping[str, Sequence[float]] | None = None,
         *,
+        name: str = "",
         save: Callable[[R, Path], None] | None = None,
         load: Callable[[Path], R] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.key = json.loads(json.dumps(dict(key)))
         self.near = {name: [float(number) for number in numbers] for name, numbers in (near or {}).items()}
+        self.name = f"{name}-" if name else ""
         self._run = fingerprint(_sorted(self.key))[:12]
         self._save = save or cast(Callable[[R, Path], None], save_tensors)
         self._load = load or cast(Callable[[Path], R], load_tensors)
@@ -74,7 +77,7 @@ class Store(Generic[R]):
 
     def path(self, number: int) -> Path:
         """Where this result is kept; the name holds the run, so that files of another are never read as ours."""
-        return self.folder / f"{number:06d}-{self._run}.safetensors"
+        return self.folder / f"{self.name}{number:06d}-{self._run}.safetensors"
 
     def read(self, number: int) -> R | None:
         """The result, or None where it was not finished, was cut short, or was altered."""
@@ -102,14 +105,14 @@ class Store(Generic[R]):
 
     def __len__(self) -> int:
         """How many files of this run there are."""
-        return sum(1 for _ in self.folder.glob(f"*-{self._run}.safetensors"))
+        return sum(1 for _ in self.folder.glob(f"{self.name}[0-9]*-{self._run}.safetensors"))
 
     def _open(self) -> None:
         manifest = self.folder / "manifest.json"
         try:
             written = json.loads(manifest.read_text())
         except FileNotFoundError:
-            if any(self.folder.glob("[0-9]*-*.safetensors")):
+            if any(self.folder.glob("*-*.safetensors")):
                 raise Stale(
                     f"{self.folder} holds shards but no manifest.json, so nobody can tell what they are shards of: "
                     "use another folder, or delete them"
@@ -139,25 +142,32 @@ class Store(Generic[R]):
                 part.unlink(missing_ok=True)
 
 
-def save_tensors(tensors: Tensors, path: Path) -> None:
-    """Write named tensors with a checksum, whole or not at all."""
+def save_tensors(tensors: Tensors, path: Path, record: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors and a JSON record with a checksum, whole or not at all."""
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "version": str(VERSION), "sha256": fingerprint(_sorted(whole))}
+    text = json.dumps(dict(record or {}))
+    header = {"format": FORMAT, "version": str(VERSION), "record": text, "sha256": fingerprint(text, _sorted(whole))}
     write_atomically(path, safetensors.torch.save(whole, metadata=header))
 
 
 def load_tensors(path: Path) -> Tensors:
-    """Read what `save_tensors` wrote.
+    """Read the tensors that `save_tensors` wrote.
 
     Raises:
         ValueError: not such a file, or altered. SafetensorError, KeyError: cut short. OSError: not there.
     """
+    return load_record(path)[0]
+
+
+def load_record(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read the tensors and the record that `save_tensors` wrote; see `load_tensors` for the errors."""
     data = path.read_bytes()
     tensors = safetensors.torch.load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    if header.get("format") != FORMAT or header.get("sha256") != fingerprint(_sorted(tensors)):
+    text = header["record"]
+    if header.get("format") != FORMAT or header.get("sha256") != fingerprint(text, _sorted(tensors)):
         raise ValueError(f"{path} was altered after it was written")
-    return tensors
+    return tensors, json.loads(text)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
