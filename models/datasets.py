@@ -50,7 +50,7 @@ def cora(root: str | os.PathLike[str] | None = None) -> Data:
     Raises:
         FileNotFoundError: no such folder, or files of Cora are missing in it.
     """
-    raw = _raw_folder(root, "Planetoid/Cora", _CORA, _PLANETOID)
+    raw = raw_folder(root, "Planetoid/Cora", _CORA, _PLANETOID)
     with tempfile.TemporaryDirectory() as beside:  # the loader writes what it processed next to the raw files
         shutil.copytree(raw, Path(beside, "Cora", "raw"))
         return Planetoid(beside, "Cora", transform=NormalizeFeatures())[0]
@@ -97,7 +97,7 @@ def mnist(root: str | os.PathLike[str] | None = None) -> tuple[Images, Images]:
         ValueError: files that are not MNIST's.
     """
     names = [f"t10k-{what}-ubyte.gz" for what in ("images-idx3", "labels-idx1")]
-    raw = _raw_folder(root, "MNIST", names, _LECUN)
+    raw = raw_folder(root, "MNIST", names, _LECUN)
     found, labels = (_idx(raw / name) for name in names)
     if found.shape != (10_000, 28, 28) or labels.shape != (10_000,):
         raise ValueError(f"{raw} must hold 10000 digits of 28 x 28, got {found.shape} and {labels.shape}")
@@ -123,14 +123,20 @@ def _idx(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is not a whole idx file ({error}): fetch it again") from error
 
 
-def _raw_folder(root: str | os.PathLike[str] | None, name: str, files: Sequence[str], source: str) -> Path:
-    """``root/name/raw``, once all its files are there."""
+def raw_folder(
+    root: str | os.PathLike[str] | None, name: str, files: Sequence[str], source: str, inside: str = "raw"
+) -> Path:
+    """``root/name/inside``, once all its files are there.
+
+    Raises:
+        FileNotFoundError: no such folder, or one of the files is missing in it.
+    """
     what = name.split("/")[-1]
-    remedy = f"set EXPLAIN_DATA to a folder that holds {name}/raw with {source}"
+    remedy = f"set EXPLAIN_DATA to a folder that holds {Path(name, inside)} with {source}"
     root = root or os.environ.get("EXPLAIN_DATA")
     if not root:
         raise FileNotFoundError(f"{what} is not part of this project: {remedy}")
-    raw = Path(root, name, "raw")
+    raw = Path(root, name, inside)
     missing = [file for file in files if not (raw / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{raw} lacks {', '.join(missing)}: {remedy}")
