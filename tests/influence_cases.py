@@ -6,11 +6,13 @@ from functools import cache
 
 import torch
 from reference import influence as reference
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from explain.influence import refit
 from explain.objectives import TrainingObjective, trainable
+from explain.supervised import SupervisedModel
 from explain.types import Players, Target
 
 
@@ -83,3 +85,43 @@ def half_trained(steps: int = 3) -> TrainingObjective:
         nn.functional.cross_entropy(net(x), y).backward()
         optimiser.step()
     return module_objective(net, x, y, asked=others[:1], output=2, weight_decay=1e-3)
+
+
+def settled(module: nn.Module, x: Tensor, y: Tensor, *, task: str = "classification", **options):
+    """The wrapped module at the minimum of its training loss, ``train=(x, y)``."""
+    model = SupervisedModel(module, task=task, train=(x, y), **options)
+    objective = model.example(x[0], payoff=lambda outputs: outputs[:, 0]).objective()
+    with torch.no_grad():
+        for name, p in refit(objective).items():
+            module.get_parameter(name).copy_(p)
+    return model
+
+
+@cache
+def tumours(count: int = 300) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Breast cancer, standardised: inputs ``[count, 30]`` and classes to learn from, and the rest."""
+    data, target = load_breast_cancer(return_X_y=True)
+    x, y = torch.tensor(data), torch.tensor(target)
+    x = (x - x.mean(0)) / x.std(0)
+    return x[:count], y[:count], x[count:], y[count:]
+
+
+@cache
+def tumour_model(outputs: int = 1, weight_decay: float = 0.01):
+    """L2 logistic regression on breast cancer at its minimum."""
+    x, y, _, _ = tumours()
+    torch.manual_seed(0)
+    return settled(nn.Linear(30, outputs, bias=False).double(), x, y, weight_decay=weight_decay)
+
+
+@cache
+def ridge(count: int = 40, features: int = 5, weight_decay: float = 0.1):
+    """A least squares line with a penalty, at its minimum: inputs, targets, another input, and the wrapped model."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, features, generator=generator, dtype=torch.float64)
+    y = x @ torch.arange(1.0, features + 1).double()[:, None] + torch.randn(count, 1, generator=generator).double()
+    asked = torch.randn(features, generator=generator, dtype=torch.float64)
+    net = nn.Linear(features, 1, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(reference.ridge(x, y, weight_decay).T)
+    return x, y, asked, SupervisedModel(net, task="regression", train=(x, y), weight_decay=weight_decay)

@@ -152,7 +152,7 @@ class Relabelling(Explainer):
         inverse = inverse_of(objective, self.engine, generator)
         s = inverse @ gradient
         scores = (directional(objective, s) - directional(objective.relabelled(others), s)) / objective.size
-        checks = {**inverse.checks(), "relabelled": int((others != objective.labels).flatten(1).any(1).sum())}
+        checks = {**inverse.checks(), "relabelled": int((others != objective.labels).reshape(len(others), -1).any(1).sum())}
         still_to_move(objective, s, scores, checks)
         return Answer(
             scores=scores,

@@ -84,3 +84,22 @@ def leave_one_out(objective, player: int) -> tuple[float, Tensor]:
     theta = theta.clone()
     without = trained(objective.edited(player))
     return float(objective.measurement(params(theta)) - objective.measurement(params(without))), without - theta
+
+
+def ridge(x: Tensor, y: Tensor, weight_decay: float, weights: Tensor | None = None, count: int | None = None) -> Tensor:
+    """``argmin (1/n) sum_i w_i (x_i theta - y_i)^2 + weight_decay/2 |theta|^2`` by the normal equations, ``[p, 1]``."""
+    w = torch.ones(len(x), 1, dtype=x.dtype) if weights is None else weights[:, None]
+    n = count or len(x)
+    return torch.linalg.solve(
+        2 * x.T @ (w * x) / n + weight_decay * torch.eye(x.size(1), dtype=x.dtype), 2 * x.T @ (w * y) / n
+    )
+
+
+def without_group(objective, group) -> float:
+    """Retrained without these examples: ``f(theta) - f(theta_without)``."""
+    params, theta = flat_function(objective)
+    reduced = objective
+    for player in group:
+        reduced = reduced.edited(int(player))
+    without = trained(reduced)
+    return float(objective.measurement(params(theta)) - objective.measurement(params(without)))
