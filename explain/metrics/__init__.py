@@ -4,12 +4,14 @@ from explain.metrics.curves import Curve, deletion, fidelity_curve, insertion
 from explain.metrics.fidelity import Fidelity, characterisation, fidelity, unfaithfulness
 from explain.metrics.ground_truth import auroc, distance, gea, ground_truth, truth_of
 from explain.metrics.infidelity import infidelity
+from explain.metrics.lds import Lds, lds
 from explain.metrics.stability import Stability, randomisation, reproducibility, stability
 from explain.metrics.table import table
 
 __all__ = [
     "Curve",
     "Fidelity",
+    "Lds",
     "Stability",
     "auroc",
     "characterisation",
@@ -21,6 +23,7 @@ __all__ = [
     "ground_truth",
     "infidelity",
     "insertion",
+    "lds",
     "randomisation",
     "reproducibility",
     "stability",
