@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from explain.lime import Lime
     from explain.mask import FittedMask, Mask
     from explain.occlusion import Occlusion
-    from explain.shapley import Shapley
+    from explain.shapley import Banzhaf, Interactions, Shapley
     from explain.subgraphx import SubgraphX
     from explain.surrogate import FittedSurrogate, GlobalSurrogate
     from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attention",
+    "Banzhaf",
     "Comparison",
     "Counterfactual",
     "Explainer",
@@ -35,6 +36,7 @@ __all__ = [
     "Gradient",
     "GraphLime",
     "Influence",
+    "Interactions",
     "Lime",
     "Mask",
     "NonFinite",
@@ -68,7 +70,7 @@ _HOMES = {
     "explain.lime": ("Lime",),
     "explain.mask": ("FittedMask", "Mask"),
     "explain.occlusion": ("Occlusion",),
-    "explain.shapley": ("Shapley",),
+    "explain.shapley": ("Banzhaf", "Interactions", "Shapley"),
     "explain.subgraphx": ("SubgraphX",),
     "explain.surrogate": ("FittedSurrogate", "GlobalSurrogate"),
     "explain.types": ("Game", "NonFinite", "Objective", "Players", "Target", "Unsupported"),

@@ -11,7 +11,7 @@ import explain
 
 PUBLIC = {
     *("wrap", "compare", "capture", "metrics", "plot", "report"),
-    *("Shapley", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
+    *("Shapley", "Banzhaf", "Interactions", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
     *("SubgraphX", "Counterfactual", "GraphLime", "GlobalSurrogate", "FittedSurrogate"),
     *("Perturbation", "Relabelling", "SelfInfluence"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),

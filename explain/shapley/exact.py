@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.shapley.estimate import Estimate
@@ -20,13 +21,7 @@ def exact_values(game: Game, samples: int, generator: torch.Generator, progress:
     Raises:
         ValueError: more than 22 players.
     """
-    players = len(game.players)
-    if players > MOST_PLAYERS:
-        raise ValueError(
-            f"exact Shapley values of {players} players need 2^{players} coalitions, and {MOST_PLAYERS} players are "
-            'the most: take estimator="kernel" or "permutation", or fewer players'
-        )
-    table = _table(game, progress)
+    table = table_of(game, progress)
     return Estimate(shapley_values(table), None, float(table[0]), float(table[-1]), {})
 
 
@@ -64,8 +59,18 @@ def coalitions(players: int, start: int, stop: int) -> Masks:
     return (positions[:, None] >> torch.arange(players, dtype=torch.int32) & 1).bool()
 
 
-def _table(game: Game, progress: bool) -> Values:
+def table_of(game: Game, progress: bool, others: str = '"kernel" or "stratified"') -> Values:
+    """The number for every coalition, ``[2^P]``; ``others``: the estimators that take more players.
+
+    Raises:
+        ValueError: more than 22 players.
+    """
     players = len(game.players)
+    if players > MOST_PLAYERS:
+        raise ValueError(
+            f"exact values of {players} players need 2^{players} coalitions, and {MOST_PLAYERS} players are the most: "
+            f"take estimator={others}, or fewer players"
+        )
     table = torch.empty(2**players, dtype=torch.float64)
     step = min(game.batch_size, _CHUNK)
     with tqdm(total=len(table), desc="coalitions", disable=not progress, leave=False) as bar:
@@ -76,10 +81,18 @@ def _table(game: Game, progress: bool) -> Values:
     return table
 
 
-def _marginal_weights(players: int) -> torch.Tensor:
+def _marginal_weights(players: int) -> Tensor:
     """``s! (P - s - 1)! / P!`` for every coalition of ``P - 1`` players, ``[2^(P-1)]``."""
-    sizes = torch.zeros(1, dtype=torch.int64)
-    for _ in range(players - 1):
+    return by_size([1 / (players * math.comb(players - 1, size)) for size in range(players)])
+
+
+def by_size(weights: list[float]) -> Tensor:
+    """Weights of the sizes ``0 .. players`` for every coalition, float64 ``[2^players]``.
+
+    >>> by_size([1.0, 2.0, 3.0]).tolist()
+    [1.0, 2.0, 2.0, 3.0]
+    """
+    sizes = torch.zeros(1, dtype=torch.uint8)
+    for _ in range(len(weights) - 1):
         sizes = torch.cat([sizes, sizes + 1])
-    by_size = [1 / (players * math.comb(players - 1, size)) for size in range(players)]
-    return torch.tensor(by_size, dtype=torch.float64)[sizes]
+    return torch.tensor(weights, dtype=torch.float64)[sizes.int()]

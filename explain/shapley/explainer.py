@@ -11,10 +11,11 @@ import torch
 
 from explain.explainer import Answer, Explainer
 from explain.shapley.estimate import Estimate, Estimator
-from explain.shapley.exact import MOST_PLAYERS, exact_values
+from explain.shapley.exact import exact_values
 from explain.shapley.kernel import kernel_values
 from explain.shapley.permutation import permutation_values
-from explain.shapley.rounds import until_precise
+from explain.shapley.rounds import FIRST_ROUND, until_precise
+from explain.shapley.settings import check_count, check_settings, chosen
 from explain.shapley.stratified import stratified_values
 from explain.types import Game, Players, Target
 
@@ -81,19 +82,11 @@ class Shapley(Explainer):
     limit: int = 2**16
 
     def __post_init__(self) -> None:
-        if not isinstance(self.players, (str, Players)):
-            raise TypeError(f'players must be a kind such as "edges", or Players, got {type(self.players).__name__}')
-        if self.estimator not in ("auto", *ESTIMATORS):
-            raise ValueError(f"estimator must be one of auto, {', '.join(ESTIMATORS)}, got {self.estimator!r}")
         if isinstance(self.samples, str) and self.samples != "auto":
             raise ValueError(f'samples must be an int, "auto" or None, got {self.samples!r}')
-        for name, number in (("samples", self.samples), ("limit", self.limit)):
-            if number is None or number == "auto":
-                continue
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise TypeError(f"{name} must be an int{' or None' * (name == 'samples')}, got {type(number).__name__}")
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+        samples = None if isinstance(self.samples, str) else self.samples
+        check_settings(self.players, self.estimator, ESTIMATORS, samples)
+        check_count("limit", self.limit)
         if not 0 < self.tolerance < math.inf:
             raise ValueError(f"tolerance must be a positive number, got {self.tolerance}")
 
@@ -122,15 +115,8 @@ class Shapley(Explainer):
         return estimator(game, samples, generator, self.progress)
 
     def _choice(self, players: int) -> str:
-        if players <= 1:
-            return "exact"
-        if self.estimator != "auto":
-            return self.estimator
-        if self.samples == "auto":
-            return "exact" if players <= 9 else "kernel"  # no more than the first round would take
-        most = 2**16 if self.samples is None else int(self.samples)
-        fits = players <= MOST_PLAYERS and 2**players <= most
-        return "exact" if fits else "kernel"
+        samples = FIRST_ROUND if isinstance(self.samples, str) else self.samples
+        return chosen(self.estimator, players, samples, "kernel")
 
 
 def _proof(estimate: Estimate) -> dict[str, Any]:

@@ -33,11 +33,14 @@ def kernel_values(game: Game, samples: int, generator: torch.Generator, progress
 
 
 class Fit(NamedTuple):
-    """``scores [P]``, and ``residuals [pairs]``: what of the differences an additive game does not explain."""
+    """``scores [P]``; of each pair of coalitions ``residuals [pairs]``, what of its difference an additive game leaves,
+    and ``sums [pairs]``, both values together.
+    """
 
     drawn: Design
     scores: Scores
     residuals: Tensor
+    sums: Tensor
     base: float
     value: float
     checks: dict[str, Any]
@@ -68,7 +71,7 @@ def regression(game: Game, samples: int, generator: torch.Generator, progress: b
         "r2": _r2(drawn.pairs, small - base, large - base, fitted, value - base),
         "complete_sizes": _complete_sizes(drawn.pairs, players),
     }
-    return Fit(drawn, scores, differences - fitted, base, value, checks)
+    return Fit(drawn, scores, differences - fitted, small + large, base, value, checks)
 
 
 def standard_errors(drawn: Design, residuals: Tensor) -> Scores:

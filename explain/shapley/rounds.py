@@ -11,7 +11,7 @@ import torch
 from explain.shapley.estimate import Estimate, Estimator
 from explain.types import Game
 
-_FIRST = 512  # samples of the first round, or 8 a player where that is more
+FIRST_ROUND = 512  # samples of the first round, or 8 a player where that is more
 _ROUNDING = 1e-9  # an error below this share of the number is no reason to go on
 
 
@@ -37,7 +37,7 @@ def until_precise(
         UserWarning: the limit was reached first.
     """
     rounds: list[tuple[int, Estimate]] = []
-    budget, spent = min(max(_FIRST, 8 * len(game.players)), limit), 0
+    budget, spent = min(max(FIRST_ROUND, 8 * len(game.players)), limit), 0
     while True:
         found = estimator(game, budget, generator, progress)
         spent += budget

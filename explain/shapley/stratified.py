@@ -7,7 +7,7 @@ from torch import Tensor
 
 from explain.shapley.design import Design
 from explain.shapley.estimate import Estimate
-from explain.shapley.kernel import regression
+from explain.shapley.kernel import Fit, regression
 from explain.types import Game, Scores
 
 
@@ -26,7 +26,11 @@ def stratified_values(game: Game, samples: int, generator: torch.Generator, prog
     Raises:
         ValueError: fewer than ``6 P`` samples (or ``2^P``, if that is less): too few for honest standard errors.
     """
-    fit = regression(game, samples, generator, progress, "stratified")
+    return adjusted(regression(game, samples, generator, progress, "stratified"))
+
+
+def adjusted(fit: Fit) -> Estimate:
+    """The stratified estimate on the coalitions of a regression."""
     if not fit.sampled:
         return Estimate(fit.scores, None, fit.base, fit.value, fit.checks)
     means, counts = _strata(fit.drawn, fit.residuals)

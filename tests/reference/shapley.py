@@ -78,6 +78,34 @@ def kernel_regression(table: Tensor) -> Tensor:
     return torch.linalg.solve(system, right)[:players]
 
 
+def banzhaf_by_sets(value: Value, players: int) -> Tensor:
+    """The plain mean of what each player adds to each coalition without it."""
+    scores = torch.zeros(players, dtype=torch.float64)
+    for player in range(players):
+        others = [other for other in range(players) if other != player]
+        for coalition in _subsets(others):
+            scores[player] += (value(coalition | {player}) - value(coalition)) / 2 ** len(others)
+    return scores
+
+
+def interactions_by_sets(value: Value, players: int, index: str) -> Tensor:
+    """The weighted mean of the second difference of each pair over each coalition without it."""
+    found = torch.zeros(players, players, dtype=torch.float64)
+    for i, j in itertools.permutations(range(players), 2):
+        others = [other for other in range(players) if other not in (i, j)]
+        for s in _subsets(others):
+            weight = 1 / 2 ** len(others)
+            if index == "shapley":
+                weight = math.factorial(len(s)) * math.factorial(len(others) - len(s)) / math.factorial(players - 1)
+            found[i, j] += weight * (value(s | {i, j}) - value(s | {i}) - value(s | {j}) + value(s))
+    return found
+
+
+def _subsets(members: list[int]) -> list[frozenset[int]]:
+    sizes = range(len(members) + 1)
+    return [frozenset(chosen) for size in sizes for chosen in itertools.combinations(members, size)]
+
+
 def _threshold(masks: Tensor, weights: list[float], quota: float) -> Tensor:
     return ((masks * torch.tensor(weights)).sum(1) >= quota).double()
 

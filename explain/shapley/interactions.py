@@ -1,0 +1,160 @@
+"""Pairwise interactions as an explainer."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from explain.explainer import Answer, Explainer
+from explain.shapley.banzhaf import banzhaf_values, least_squares
+from explain.shapley.estimate import Estimate
+from explain.shapley.exact import shapley_values, table_of
+from explain.shapley.kernel import regression
+from explain.shapley.pairwise import Pairwise, interactions_of, sampled_banzhaf, sampled_shapley
+from explain.shapley.settings import check_settings, chosen
+from explain.shapley.stratified import adjusted
+from explain.types import Game, Players, Target
+
+INDICES = ("shapley", "banzhaf")
+ESTIMATORS = ("exact", "stratified")
+
+
+@dataclass(frozen=True)
+class Interactions(Explainer):
+    r"""What two players add together beyond what each adds alone, on average over the others.
+
+    ``I_ij = sum over S without i, j of  w(|S|) (v(S + i + j) - v(S + i) - v(S + j) + v(S))``, with
+    ``w(s) = s! (P - s - 2)! / (P - 1)!`` for the Shapley interaction index (Grabisch, Roubens 1999) and
+    ``w = 2^-(P-2)`` for the Banzhaf interaction index. Positive: they need each other. Negative: one stands in for the
+    other. In the number's own units.
+
+    The ``scores`` are the Shapley (or Banzhaf) values. ``parts["interactions"]``, float64 ``[P, P]``, symmetric, holds
+    ``I_ij`` beside the diagonal and on it the main effects ``phi_i - 1/2 sum over j of I_ij`` (order 2 of the n-Shapley
+    values of Bordt, von Luxburg 2023), so that half of each interaction belongs to each of the two. With samples,
+    ``parts["interactions_error"]``, ``[P, P]``, is one standard error of each ``I_ij``, zeros on the diagonal.
+
+    Args:
+        players: a kind such as "nodes", or `Players`.
+        index: "shapley" or "banzhaf".
+        estimator: "exact" (to 22 players); "stratified", means by size and membership of what a regression leaves, each
+            coalition used for every pair of players (Kolpaczki et al. 2024); for "banzhaf" that regression itself; or
+            "auto": exact when ``2^P <= samples``, or when ``samples`` is None and ``P <= 16``; otherwise stratified.
+        samples: budget of model evaluations, at least ``6 P + 2``; the quadratic regression, and with it most of the
+            precision, needs ``2 P^2``. None: that, or 2048 if it is more.
+        seed: an int, a `torch.Generator`, or None for a fresh seed.
+        progress: show a progress bar.
+
+    Its ``checks``: ``estimator``; ``coalitions``; ``efficiency_gap``, between ``v(all) - v(empty)`` and the sum of all
+    main effects and interactions, relative to the larger of ``|v(all)|`` and ``|v(empty)|`` (rounding for "shapley");
+    ``largest_error``, of the interactions; and all that the game measured about itself.
+
+    Raises:
+        ValueError: an unknown index or estimator, too small a budget, or too many players for "exact".
+
+    Warns:
+        UserWarning: the standard errors are over half as large as the interactions (root sum of squares of each).
+
+    >>> from explain.types import Game
+    >>> class Pair(Target):
+    ...     module = torch.nn.Identity()
+    ...     def game(self, players):
+    ...         return Game(Players(players, torch.arange(3)), lambda masks: 6.0 * masks[:, :2].all(1) + masks[:, 2])
+    ...     def describe(self):
+    ...         return {"asked": "are 0 and 1 both there? and 2?"}
+    >>> why = Interactions("nodes").explain(Pair())
+    >>> why.scores, why.parts["interactions"]
+    (tensor([3., 3., 1.], dtype=torch.float64), tensor([[0., 6., 0.],
+        [6., 0., 0.],
+        [0., 0., 1.]], dtype=torch.float64))
+    """
+
+    players: str | Players
+    index: str = "shapley"
+    estimator: str = "auto"
+    samples: int | None = None
+    seed: int | torch.Generator | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self.players, self.estimator, ESTIMATORS, self.samples)
+        if self.index not in INDICES:
+            raise ValueError(f"index must be one of {', '.join(INDICES)}, got {self.index!r}")
+
+    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        game = target.game(self.players)
+        before, players = game.calls, len(game.players)
+        name = chosen(self.estimator, players, self.samples, "stratified")
+        found = self._exact(game) if name == "exact" else self._sampled(game, generator)
+        values, pairwise = found
+        matrix = pairwise.interactions.clone()
+        matrix.diagonal().copy_(values.scores - pairwise.interactions.sum(1) / 2)
+        own = {"estimator": name, "coalitions": game.calls - before, **values.checks, **_doubts(values, pairwise)}
+        parts = {"interactions": matrix}
+        if pairwise.error is not None:
+            parts["interactions_error"] = pairwise.error
+        return Answer(
+            scores=values.scores,
+            players=game.players,
+            value=values.value,
+            base=values.base,
+            error=values.error,
+            parts=parts,
+            checks={**game.checks, **own},
+            calls=game.calls,
+        )
+
+    def _exact(self, game: Game) -> Found:
+        table = table_of(game, self.progress, '"stratified"')
+        scores = shapley_values(table) if self.index == "shapley" else banzhaf_values(table)
+        values = Estimate(scores, None, float(table[0]), float(table[-1]), {})
+        return Found(values, Pairwise(interactions_of(table, self.index), None))
+
+    def _sampled(self, game: Game, generator: torch.Generator) -> Found:
+        players = len(game.players)
+        samples = max(2048, 2 * players**2) if self.samples is None else self.samples
+        if self.index == "shapley":
+            return _shapley(game, samples, generator, self.progress)
+        return _banzhaf(game, samples, generator, self.progress)
+
+
+class Found(NamedTuple):
+    """Values of the players, and what pairs of them add."""
+
+    values: Estimate
+    pairwise: Pairwise
+
+
+def _shapley(game: Game, samples: int, generator: torch.Generator, progress: bool) -> Found:
+    fit = regression(game, samples, generator, progress, "stratified")
+    pairs = fit.drawn.pairs
+    found = sampled_shapley(pairs.masks, fit.sums, pairs.weights, pairs.unseen, fit.base + fit.value)
+    return Found(adjusted(fit), found)
+
+
+def _banzhaf(game: Game, samples: int, generator: torch.Generator, progress: bool) -> Found:
+    players = len(game.players)
+    least = 6 * players + 2
+    if samples < least:
+        raise ValueError(f"stratified needs samples={least} or more for {players} players, got {samples}")
+    base, value = game.ends()
+    masks = torch.rand((samples - 2) // 2, players, generator=generator) < 0.5
+    small, large = game(torch.cat([masks, ~masks]), progress).chunk(2)
+    scores, error = least_squares(2 * masks.double() - 1, small - large)
+    return Found(Estimate(scores, error, base, value, {}), sampled_banzhaf(masks, small + large))
+
+
+def _doubts(values: Estimate, pairwise: Pairwise) -> dict[str, float | None]:
+    """How far all effects are from adding up, and the largest standard error; a warning where it drowns them."""
+    scale = max(abs(values.value), abs(values.base))
+    gap = abs(float(values.scores.sum()) - (values.value - values.base))
+    error: Tensor | None = pairwise.error
+    if error is not None and error.norm() > max(float(pairwise.interactions.norm()) / 2, 1e-6 * scale):
+        warnings.warn("the standard errors are over half as large as the interactions: raise samples", stacklevel=4)
+    return {
+        "efficiency_gap": gap / scale if scale else gap,
+        "largest_error": None if error is None or not error.numel() else float(error.max()),
+    }
