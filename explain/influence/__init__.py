@@ -1,11 +1,14 @@
 """Influence functions: which training examples are behind a number (Koh and Liang 2017)."""
 
+from explain.influence.arnoldi import Arnoldi
 from explain.influence.cg import ConjugateGradient
 from explain.influence.curvature import GaussNewton, Hessian
+from explain.influence.dot import GradientDot
 from explain.influence.exact import Exact
 from explain.influence.explainer import Influence
 from explain.influence.groups import GroupInfluence, group_influence, group_influences
 from explain.influence.helpful import harmful, helpful
+from explain.influence.kfac import Ekfac, Kfac
 from explain.influence.lissa import Diverged, Lissa
 from explain.influence.minimum import refit
 from explain.influence.mislabels import MislabelSearch, accuracy_after_fixing, mislabels
@@ -18,17 +21,21 @@ from explain.influence.spectrum import Indefinite
 from explain.influence.terms import Components, components
 
 __all__ = [
+    "Arnoldi",
     "Attack",
     "Box",
     "Components",
     "ConjugateGradient",
     "Diverged",
+    "Ekfac",
     "Exact",
     "GaussNewton",
+    "GradientDot",
     "GroupInfluence",
     "Hessian",
     "Indefinite",
     "Influence",
+    "Kfac",
     "Lissa",
     "MislabelSearch",
     "Perturbation",
