@@ -48,6 +48,9 @@ class Explainer:
         started = time.perf_counter()
         with untouched(target.module):
             answer = self._answer(target, generator)
+        return self._explanation(answer, target, seed, time.perf_counter() - started)
+
+    def _explanation(self, answer: Answer, target: Target, seed: int, seconds: float) -> Explanation:
         return Explanation(
             **answer,
             method=type(self).__name__,
@@ -55,7 +58,7 @@ class Explainer:
             target=target.describe(),
             seed=seed,
             versions=versions(),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
         )
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:

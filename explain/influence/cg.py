@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, norms, relative
+from explain.influence.solution import Solution, norms, relative, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
 Preconditioner: TypeAlias = Callable[[Tensor], Tensor]  # M^-1 of a block [p, k], symmetric and positive definite
@@ -88,7 +88,8 @@ def block_cg(
             x, left, reached = x + added, true, now
             if now > before / 2:  # the model's own precision allows no more
                 break
-    return Solution((x * sizes).reshape(b.shape), reached, steps, checks={"converged": reached <= tolerance})
+    checks = {"converged": reached <= tolerance}
+    return Solution((x * sizes).reshape(b.shape), reached, steps, residuals=residuals(left, b1), checks=checks)
 
 
 class _Block(NamedTuple):
@@ -120,8 +121,8 @@ def _descent(
 ) -> tuple[Tensor, Tensor, int]:
     """``x``, ``b - A x`` and the number of steps, from zero, in Dubrulle's orthonormal form.
 
-    ``T = P^T A P;  x <- x + P T^-1 C;  Q' S = Q - A P T^-1;  P <- M^-1 Q' + P S^T;  C <- S C``. What is left of ``b`` is
-    summed from the products themselves, not from the recurrence, which drifts away from it.
+    ``T = P^T A P;  x <- x + P T^-1 C;  Q' S = Q - A P T^-1;  P <- M^-1 Q' + P S^T;  C <- S C``. What is left of ``b``
+    is summed from the products themselves, not from the recurrence, which drifts away from it.
     """
     x, left = torch.zeros_like(b), b
     block = _orthonormal(b, M)

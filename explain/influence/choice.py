@@ -7,17 +7,29 @@ from typing import NamedTuple
 
 import torch
 
+from explain.influence.arnoldi import Arnoldi
 from explain.influence.cg import ConjugateGradient
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
+from explain.influence.dot import GradientDot
 from explain.influence.exact import Exact
+from explain.influence.kfac import Ekfac, Kfac
 from explain.influence.lissa import Lissa
 from explain.influence.solution import Solver
 from explain.influence.spectrum import Indefinite, Spectrum, extreme_eigenvalues, sufficient_damping
 from explain.types import Objective
 
 CURVATURES: dict[str, type[Curvature]] = {kind.name: kind for kind in (Hessian, GaussNewton)}
-SOLVERS: dict[str, type[Solver]] = {"exact": Exact, "cg": ConjugateGradient, "lissa": Lissa}
+SOLVERS: dict[str, type[Solver]] = {
+    "exact": Exact,
+    "cg": ConjugateGradient,
+    "lissa": Lissa,
+    "arnoldi": Arnoldi,
+    "kfac": Kfac,
+    "ekfac": Ekfac,
+    "dot": GradientDot,
+}
 DIRECT = 3000  # parameters up to which "auto" factorises the whole matrix
+SHARING = 16  # right-hand sides from which on a Krylov space of all of them needs a few products each
 
 
 class Chosen(NamedTuple):
@@ -65,12 +77,17 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
     return chosen
 
 
-def choose_solver(solver: str | Solver, size: int) -> tuple[Solver, str]:
-    """The solver asked for, or for "auto" the direct one up to 3,000 parameters and conjugate gradients above."""
+def choose_solver(solver: str | Solver, size: int, columns: int = 1) -> tuple[Solver, str]:
+    """The solver asked for, or for "auto" one that suits ``size`` parameters and so many right-hand sides.
+
+    The whole matrix takes as many products as there are parameters, block conjugate gradients a few for each column.
+    """
     if not isinstance(solver, str):
         return solver, "asked for"
     if solver != "auto":
         return SOLVERS[solver](), "asked for"
+    if SHARING <= columns < size / 10:
+        return ConjugateGradient(), f"{columns} right-hand sides share one Krylov space of {size} parameters"
     if size <= DIRECT:
         return Exact(), f"{size} parameters are few enough for the whole matrix"
     return ConjugateGradient(), f"{size} parameters are too many for the whole matrix (over {DIRECT})"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, residual
+from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
 
@@ -31,4 +31,5 @@ class Exact:
             raise Indefinite(A.name, spectrum)
         columns = b.double().reshape(A.size, -1)
         x = torch.cholesky_solve(columns, factor).reshape(b.shape)
-        return Solution(x, residual(A, x, b), iterations=0)
+        each = residuals(b - A @ x, b)
+        return Solution(x, float(each.max()), iterations=0, residuals=each)

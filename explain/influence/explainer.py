@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,16 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.explainer import Answer, Explainer
-from explain.influence.choice import CURVATURES, SOLVERS, Chosen, choose_curvature, choose_solver
+from explain.explainer import Answer, Explainer, seeded
+from explain.explanation import Explanation
+from explain.guard import untouched
+from explain.influence.checks import column_checks, curvature_checks, errors, warn
+from explain.influence.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
 from explain.influence.removal import removal_parts
-from explain.influence.scores import directional, example_losses, measured_gradient, training_gradient
+from explain.influence.scores import (
+    directional,
+    example_losses,
+    gradient_norms,
+    measured_gradient,
+    training_gradient,
+)
 from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
 from explain.types import NonFinite, Objective, Players, Target
 
 REMOVE = ("labels", "nodes", "edges", "features")
-LOOSE = 1e-2  # a residual above this is warned about
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class Influence(Explainer):
         train: ``(inputs, labels)``, a Dataset or a DataLoader, where it is not the model's own training set.
         remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features", or such
             ``Players``: the training losses that change with them, and the number, are those of the edited graph.
-        solver: "exact", "cg", "lissa", or one with settings, such as ``Lissa(repeats=16)``; "auto" is the direct solver
-            up to 3,000 parameters, else conjugate gradients.
+        solver: its name, or one with settings, such as ``Lissa(repeats=16)``; "auto" goes by the number of parameters,
+            of numbers asked about, and what is known of the curvature, and says why.
         curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite, else the
             Gauss-Newton matrix, with a warning.
         damping: added to the diagonal; "auto" adds none to a positive definite Hessian, else as little as leaves the
@@ -93,116 +101,108 @@ class Influence(Explainer):
                 "shards are of training examples: with remove='nodes', 'edges' or 'features' leave them out"
             )
 
+    def explain_all(self, targets: Sequence[Target]) -> list[Explanation]:
+        """The answers of `explain` for many numbers of one trained model, their linear systems solved together.
+
+        Raises:
+            ValueError: no targets, or of another model or training set than the first.
+        """
+        asked = list(targets)
+        for target in asked:
+            if not isinstance(target, Target):
+                raise TypeError(f"explain_all needs targets, got {type(target).__name__}")
+        if not asked or any(target.module is not asked[0].module for target in asked):
+            raise ValueError("explain_all needs at least one target, all of the same model: ask each model by itself")
+        seed, generator = seeded(self.seed)
+        started = time.perf_counter()
+        with untouched(asked[0].module):
+            answers = self._answers(asked, generator)
+        seconds = (time.perf_counter() - started) / len(asked)
+        return [self._explanation(*pair, seed, seconds) for pair in zip(answers, asked, strict=True)]
+
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        objective = target.objective(self.train, self.remove)
-        value, gradient = measured_gradient(objective)
-        losses = example_losses(objective)
-        for what, found in (("number's gradient", gradient), ("training losses", losses)):
+        return self._answers([target], generator)[0]
+
+    def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
+        objectives = [target.objective(self.train, self.remove) for target in targets]
+        objective = _of_one_training(objectives)
+        values, gradients = zip(*(measured_gradient(each) for each in objectives), strict=True)
+        b, losses = torch.stack(gradients, 1), example_losses(objective)
+        for what, found in (("number's gradient", b), ("training losses", losses)):
             if not found.isfinite().all():
                 raise NonFinite(f"the {what} hold NaN or infinity: check the inputs and the training data")
-        solve = partial(self._solved, objective, gradient, generator)
+        solve = partial(self._solved, objective, b, generator)
         if self.shards is None:
             solved, along = solve(), partial(directional, objective)
         else:
             settings = {name: getattr(self, name) for name in ("solver", "curvature", "damping", "seed")}
-            question = self.shards.question(objective, target.module, settings, value, gradient)
+            question = self.shards.question(objective, targets[0].module, settings, math.fsum(values), b)
             solved, along = question.solved(solve), partial(question.directional, progress=self.progress)
-        parts = self._parts(objective, solved, along, losses)
-        scores = parts["structural"] + parts["learned"]
-        _warn(solved.checks, scores)
-        return Answer(
-            scores=scores,
-            players=objective.players,
-            value=value,
-            base=None,
-            error=_errors(along, solved.solution, objective.size) if objective.local else None,
-            parts=parts,
-            checks=solved.checks,
-            calls=solved.products if solved.A is None else solved.A.products,
-        )
+        parts = self._parts(objectives, solved, along, losses)
+        spread = errors(along, solved.solution, objective.size) if objective.local else None
+        shared = {name: value for name, value in solved.checks.items() if name != "each"}
+        answers = [
+            Answer(
+                scores=part["structural"] + part["learned"],
+                players=own.players,
+                value=value,
+                base=None,
+                error=None if spread is None else spread[:, k],
+                parts=part,
+                checks={**shared, **solved.checks["each"][k]},
+                calls=solved.products if solved.A is None else solved.A.products,
+            )
+            for k, (own, part, value) in enumerate(zip(objectives, parts, values, strict=True))
+        ]
+        warn(answers)
+        return answers
 
-    def _solved(self, objective: Objective, gradient: Tensor, generator: torch.Generator) -> Solved:
+    def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator)
-        solver, why = choose_solver(self.solver, chosen.A.size)
+        solver, why = choose_solver(self.solver, chosen.A.size, b.size(1))
 
         def inverse(b: Tensor) -> Solution:
             return solver.solve(chosen.A, b, chosen.spectrum, generator, self.progress)
 
-        solution = inverse(gradient)
+        solution = inverse(b)
         training = training_gradient(objective)
+        norms = gradient_norms(objective) if objective.local and self.shards is None else None
         checks = {
             "solver": solver.name,
             "why_solver": why,
-            **_curvature_checks(chosen),
-            **_solution_checks(chosen, solution, gradient),
+            **curvature_checks(chosen),
             "gradient_norm": float(training.norm()),
-            "still_to_move": -float(solution.x @ training),
+            "each": [column_checks(chosen, solution.column(k), b[:, k], training, norms) for k in range(b.size(1))],
         }
         return Solved(solution, checks, chosen.A.products, chosen.A, inverse)
 
     def _parts(
-        self, objective: Objective, solved: Solved, along: Callable[[Tensor], Tensor], losses: Tensor
-    ) -> dict[str, Tensor]:
-        """What scores are the sum of, and what is shown beside."""
+        self, objectives: Sequence[Objective], solved: Solved, along: Callable[[Tensor], Tensor], losses: Tensor
+    ) -> list[dict[str, Tensor]]:
+        """What the scores of each number are the sum of, and what is shown beside."""
         x, inverse = solved.solution.x, solved.inverse
-        if objective.local or inverse is None:
-            learned = -along(x) / objective.size
-            return {"learned": learned, "structural": torch.zeros_like(learned), "self_loss": losses}
-        return removal_parts(objective, lambda b: inverse(b).x, x, self.progress)._asdict()
+        if objectives[0].local or inverse is None:
+            each = (-along(x) / objectives[0].size).unbind(1)
+            return [{"learned": one, "structural": torch.zeros_like(one), "self_loss": losses} for one in each]
+        return [
+            removal_parts(objective, lambda b: inverse(b).x, x[:, k], self.progress)._asdict()
+            for k, objective in enumerate(objectives)
+        ]
 
 
-def _curvature_checks(chosen: Chosen) -> dict[str, Any]:
-    """``hessian_lambda_min`` is that of the undamped Hessian where it was measured, ``lambda_*`` those of ``A``."""
-    A, spectrum = chosen.A, chosen.spectrum
-    return {
-        "curvature": A.name,
-        "why_curvature": chosen.why,
-        "derivatives": A.derivatives,
-        "damping": A.damping,
-        "parameters": A.size,
-        "examples": A.objective.size,
-        "lambda_min": spectrum.smallest,
-        "lambda_max": spectrum.largest,
-        "eigenvalues": spectrum.how,
-        "hessian_lambda_min": chosen.hessian.smallest if chosen.hessian else None,
-    }
+def _of_one_training(objectives: Sequence[Objective]) -> Objective:
+    """The first, if all have its training set and players.
 
-
-def _solution_checks(chosen: Chosen, solution: Solution, b: Tensor) -> dict[str, Any]:
-    """``error_bound``: ``|x - A^-1 b| / |x|`` is at most ``|A x - b| / (lambda_min |x|)``."""
-    size = float(solution.x.norm())
-    bound = solution.residual * float(b.norm()) / (chosen.spectrum.smallest * size) if size else 0.0
-    return {
-        "residual": solution.residual,
-        "error_bound": bound,
-        "iterations": solution.iterations,
-        **solution.checks,
-    }
-
-
-def _errors(along: Callable[[Tensor], Tensor], solution: Solution, size: int) -> Tensor | None:
-    """The spread of the mean over repeats, together with what more steps would have added."""
-    if solution.remaining is None:
-        return None
-    variance = (along(solution.remaining) / size).square()
-    if solution.samples is not None:
-        each = along(solution.samples.T) / size
-        variance = variance + each.var(1) / each.size(1)
-    return variance.sqrt()
-
-
-def _warn(checks: dict[str, Any], scores: Tensor) -> None:
-    if checks["residual"] > LOOSE:
-        warnings.warn(
-            f"the inverse is loose: |A x - b| / |b| is {checks['residual']:.2g} after {checks['iterations']} steps of "
-            f"{checks['solver']}. Allow more steps, add damping, or use solver='cg' or 'exact'",
-            stacklevel=4,
-        )
-    left, most = abs(checks["still_to_move"]), float(scores.abs().max())
-    if left > most:
-        warnings.warn(
-            "the model is not at a minimum of its training loss: finishing the training would move the number by about "
-            f"{left:.2g}, more than any example does ({most:.2g}). Train until the gradient vanishes, or read the "
-            "scores as those of the training so far",
-            stacklevel=4,
-        )
+    Raises:
+        ValueError: one has another.
+    """
+    first = objectives[0]
+    for other in objectives[1:]:
+        players, own = other.players, first.players
+        same = other.size == first.size and other.weight_decay == first.weight_decay and len(players) == len(own)
+        if not (same and players.kind == own.kind and torch.equal(players.index, own.index)):
+            raise ValueError(
+                f"explain_all needs targets of one training set: the first has {len(own)} {own.kind} of "
+                f"{first.size} examples, another {len(players)} {players.kind} of {other.size}. Ask it by itself"
+            )
+    return first

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.recursion import Recursion
-from explain.influence.solution import Solution
+from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum, largest_eigenvalue
 
 WHOLE = 2048  # examples up to which every step sees all of them: a cached product costs less than new batches
@@ -97,7 +97,9 @@ class Lissa:
             "largest_eigenvalue_of_batches": largest,
             "converged": run.residual <= self.tolerance,
         }
-        return Solution(run.x, run.residual, run.steps, run.samples if repeats > 1 else None, run.remaining, checks)
+        samples = run.samples if repeats > 1 else None
+        each = residuals(run.left, run.b)
+        return Solution(run.x, run.residual, run.steps, samples, run.remaining, each, checks)
 
 
 def _batch_largest(A: Curvature, size: int, spectrum: Spectrum, generator: torch.Generator, batches: int = 4) -> float:

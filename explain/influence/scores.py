@@ -9,17 +9,29 @@ from torch import Tensor
 
 from explain.influence.curvature import Curvature
 from explain.influence.exact import Exact
-from explain.influence.linear import Columns, Flat, pullback, pushforward
+from explain.influence.gradients import example_gradients
+from explain.influence.linear import Bytes, Columns, Flat, pullback, pushforward
 from explain.influence.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
 from explain.types import Objective, Parameters
+
+FEW = 4  # directions up to which no gradient of a single example is worth making
+SHARED = 256  # examples that share their computation, as the nodes of a graph do, up to which each is gone through
 
 
 def directional(objective: Objective, directions: Tensor) -> Tensor:
     """``grad loss_i . d`` of every training example along each direction, ``[p]`` or ``[p, k] -> [n]`` or ``[n, k]``.
 
-    One pass over the training set, without a gradient of any single example.
+    Along few directions in one pass over the training set, without a gradient of any single example; along many by the
+    gradients of single examples, where these do not share their computation.
     """
+    if directions.dim() > 1 and directions.size(1) > FEW and separate(objective):
+        found = [rows @ directions.double() for _, rows in example_gradients(objective)]
+        return torch.cat(found)
+    return _tangents(objective, directions)
+
+
+def _tangents(objective: Objective, directions: Tensor) -> Tensor:
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     rows = directions.reshape(flat.size, -1).T.to(theta)
@@ -28,6 +40,28 @@ def directional(objective: Objective, directions: Tensor) -> Tensor:
         losses, pull = pullback(_losses(objective, flat, batch), theta)
         found.append(columns(pushforward(pull, losses), rows).double())
     return torch.cat(found, 1).detach().T.reshape(objective.size, *directions.shape[1:])
+
+
+def gradient_norms(objective: Objective) -> Tensor | None:
+    """``|grad loss_i|`` of every training example, float64 ``[n]``.
+
+    None where more than 256 share one computation, as the nodes of a graph do: it would be done again for each.
+    """
+    if objective.size > SHARED and not separate(objective):
+        return None
+    return torch.cat([rows.norm(dim=1) for _, rows in example_gradients(objective)])
+
+
+def separate(objective: Objective) -> bool:
+    """Whether the loss of one example costs a fraction of those of eight, in the memory that they take."""
+    batch = next(iter(objective.batches()))[:8]
+    one, all_of_them = Bytes(), Bytes()
+    with torch.no_grad():
+        with one:
+            objective.train_loss(objective.params, batch[:1])
+        with all_of_them:
+            objective.train_loss(objective.params, batch)
+    return len(batch) == 1 or all_of_them.total > one.total * len(batch) / 2
 
 
 def example_losses(objective: Objective) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,7 @@ class Solution:
         iterations: steps taken.
         samples: ``[repeats, *b.shape]`` independent estimates whose mean ``x`` is, for a solver that samples.
         remaining: about what more steps would add to ``x``, for a solver that can tell.
+        residuals: the residual of each column, ``[k]``, for a solver that tells them apart.
         checks: what else the solver says about its work, as plain JSON values.
     """
 
@@ -30,7 +31,19 @@ class Solution:
     iterations: int
     samples: Tensor | None = None
     remaining: Tensor | None = None
+    residuals: Tensor | None = None
     checks: dict[str, Any] = field(default_factory=dict)
+
+    def column(self, k: int) -> Solution:
+        """The solution of column ``k`` of ``b [p, k]``."""
+        return replace(
+            self,
+            x=self.x[:, k],
+            residual=self.residual if self.residuals is None else float(self.residuals[k]),
+            residuals=None,
+            samples=None if self.samples is None else self.samples[..., k],
+            remaining=None if self.remaining is None else self.remaining[:, k],
+        )
 
 
 class Solver(Protocol):

@@ -1,0 +1,87 @@
+"""What an answer says about itself: its curvature, its solution, how far off the scores may be."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from explain.explainer import Answer
+from explain.influence.choice import Chosen
+from explain.influence.solution import Solution
+
+LOOSE = 1e-2  # a residual above this is warned about
+
+
+def curvature_checks(chosen: Chosen) -> dict[str, Any]:
+    """``hessian_lambda_min`` is that of the undamped Hessian where it was measured, ``lambda_*`` those of ``A``.
+
+    ``lambda_max`` is None where nothing needed it.
+    """
+    A, spectrum = chosen.A, chosen.spectrum
+    return {
+        "curvature": A.name,
+        "why_curvature": chosen.why,
+        "derivatives": A.derivatives,
+        "damping": A.damping,
+        "parameters": A.size,
+        "examples": A.objective.size,
+        "lambda_min": spectrum.smallest,
+        "lambda_max": spectrum.largest if spectrum.measured else None,
+        "eigenvalues": spectrum.how,
+        "hessian_lambda_min": chosen.hessian.smallest if chosen.hessian else None,
+    }
+
+
+def column_checks(chosen: Chosen, s: Solution, b: Tensor, training: Tensor, norms: Tensor | None) -> dict[str, Any]:
+    """Of the solution ``s`` of ``A x = b [p]``.
+
+    ``error_bound``: ``|x - A^-1 b| / |x|`` is at most ``|A x - b| / (lambda_min |x|)``. ``score_bound``: so no score of
+    a training example is off by more than ``max_i |grad loss_i| |A x - b| / (n lambda_min)``, in the number's units;
+    None where the gradients of single examples were not made. ``still_to_move``: what the number would change by if
+    the training were finished.
+    """
+    size = float(s.x.norm())
+    off = s.residual * float(b.norm()) / chosen.spectrum.smallest
+    return {
+        "residual": s.residual,
+        "error_bound": off / size if size else 0.0,
+        "score_bound": None if norms is None else off * float(norms.max()) / len(norms),
+        "iterations": s.iterations,
+        **s.checks,
+        "still_to_move": -float(s.x @ training),
+    }
+
+
+def errors(along: Callable[[Tensor], Tensor], solution: Solution, size: int) -> Tensor | None:
+    """The spread of the mean over repeats, together with what more steps would have added, ``[n, k]``."""
+    if solution.remaining is None:
+        return None
+    variance = (along(solution.remaining) / size).square()
+    if solution.samples is not None:
+        repeats, rows, columns = solution.samples.shape
+        each = along(solution.samples.transpose(0, 1).reshape(rows, -1)) / size
+        variance = variance + each.view(-1, repeats, columns).var(1) / repeats
+    return variance.sqrt()
+
+
+def warn(answers: Sequence[Answer]) -> None:
+    """Warns of a loose inverse, and of a model that is far from a minimum: once, by the worst of the answers."""
+    checks = max((answer["checks"] for answer in answers), key=lambda found: found["residual"])
+    if checks["residual"] > LOOSE:
+        warnings.warn(
+            f"the inverse is loose: |A x - b| / |b| is {checks['residual']:.2g} after {checks['iterations']} steps of "
+            f"{checks['solver']}. Allow more steps, add damping, or use solver='cg' or 'exact'",
+            stacklevel=5,
+        )
+    moves = [(abs(a["checks"]["still_to_move"]), float(a["scores"].abs().max())) for a in answers]
+    left, most = max(moves, key=lambda pair: pair[0] - pair[1])
+    if left > most:
+        warnings.warn(
+            "the model is not at a minimum of its training loss: finishing the training would move the number by about "
+            f"{left:.2g}, more than any example does ({most:.2g}). Train until the gradient vanishes, or read the "
+            "scores as those of the training so far",
+            stacklevel=5,
+        )

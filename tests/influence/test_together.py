@@ -1,0 +1,84 @@
+"""Many numbers of one model in one solution: the same answers as one by one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from influence_cases import ObjectiveTarget, digits, half_trained, logistic, module_objective
+from torch import nn
+
+import explain
+from explain.influence import Influence, Lissa
+from explain.influence.scores import directional, separate
+
+SHARED = nn.Identity()
+
+
+def targets(count=6):
+    """The logits of class 2 for so many digits, of one model."""
+    _, _, others, _ = digits()
+    objective = logistic()
+
+    def number(k):
+        return lambda p: others[k] @ p["w"][2] + p["b"][2]
+
+    return [ObjectiveTarget(replace(objective, number=number(k)), SHARED) for k in range(count)]
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg", "lissa", Lissa(batch_size=32, tolerance=1e-2)])
+def test_together_as_one_by_one(solver):
+    engine = Influence(solver=solver, seed=0)
+    for found, target in zip(engine.explain_all(targets()), targets(), strict=True):
+        alone = engine.explain(target)
+        error = (found.scores - alone.scores).norm() / alone.scores.norm()
+        assert error < (0.05 if isinstance(solver, Lissa) else 1e-3)
+        assert found.value == alone.value
+        assert (found.error is None) == (alone.error is None)
+        assert found.checks["residual"] <= 1e-2
+        assert found.players.names == alone.players.names
+
+
+def test_many_share_one_krylov_space():
+    _, _, others, labels = digits()
+    module = nn.Linear(16, 4).double()
+    x, y, _, _ = digits()
+    target = explain.wrap(module, task="classification", train=(x, y), weight_decay=0.1)
+    asked = [target.example(a, label=int(b)) for a, b in zip(others[:16], labels[:16], strict=True)]
+    with pytest.warns(UserWarning, match="not at a minimum"):
+        few = Influence(seed=0).explain_all(asked[:2])
+    assert few[0].checks["solver"] == "exact"
+    with pytest.warns(UserWarning, match="not at a minimum"):
+        one = Influence(seed=0).explain(asked[1])
+    assert few[1].scores.allclose(one.scores)
+
+
+def test_bounds_hold_for_each():
+    exact = Influence(solver="exact", seed=0).explain_all(targets())
+    rough = Influence(solver=explain.influence.ConjugateGradient(tolerance=1e-2), seed=0).explain_all(targets())
+    for true, found in zip(exact, rough, strict=True):
+        off = float((found.scores - true.scores).abs().max())
+        assert 0 < off <= found.checks["score_bound"]
+    assert len({found.checks["residual"] for found in rough}) == len(rough)
+
+
+def test_only_of_one_model_and_training_set():
+    mine = targets(2)
+    with pytest.raises(ValueError, match="at least one target"):
+        Influence().explain_all([])
+    with pytest.raises(ValueError, match="all of the same model"):
+        Influence().explain_all([mine[0], ObjectiveTarget(logistic())])
+    with pytest.raises(ValueError, match="one training set"):
+        Influence().explain_all([mine[0], ObjectiveTarget(half_trained(), SHARED)])
+    with pytest.raises(TypeError, match="targets"):
+        Influence().explain_all([3])
+
+
+def test_examples_that_share_their_computation_are_noticed():
+    x, y, others, _ = digits(30)
+    net = nn.Linear(16, 4).double()
+    assert separate(module_objective(net, x, y, asked=others[:1]))
+    together = replace(module_objective(net, x, y, asked=others[:1]))
+    whole = replace(together, predict=lambda p, at: (x @ p["weight"].T + p["bias"])[at])
+    assert not separate(whole)
+    directions = torch.randn(68, 7, dtype=torch.float64)
+    assert directional(together, directions).allclose(directional(whole, directions))
