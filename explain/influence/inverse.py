@@ -129,7 +129,7 @@ def same_inverse(inverse: Inverse, objective: Objective) -> Inverse:
     """``A^-1`` of another objective with the same kind of curvature, damping and solver."""
     A = type(inverse.A)(objective, inverse.A.damping)
     spectrum = extreme_eigenvalues(A, inverse.generator)
-    chosen = inverse.chosen._replace(A=A, spectrum=spectrum, why=f"as before: {inverse.chosen.why}", hessian=None)
+    chosen = inverse.chosen._replace(A=A, spectrum=spectrum, hessian=None)
     return Inverse(chosen, inverse.solver, inverse.why_solver, inverse.generator, inverse.progress)
 
 

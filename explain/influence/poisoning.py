@@ -134,7 +134,8 @@ def poison(
 
         x <- clip(x + step sign(d sum_t f_t / d x)),   theta <- argmin J with x in place of the original
 
-    Stops once every prediction has flipped. Targets of the payoff "loss" are attacked; others raise that number.
+    Stops once every prediction has flipped or no pixel has room left. With targets of the payoff "loss" the model is
+    led to answer wrongly; of others that number is raised.
 
     Args:
         targets: one, or several of one model that are attacked together.
@@ -166,8 +167,7 @@ def poison(
             stack.enter_context(untouched(attack.features))
         run = _Run(several, examples, attack, images)
         for _ in tqdm(range(attack.iterations), desc="poison", disable=not attack.engine.progress, leave=False):
-            run.iterate()
-            if run.all_flipped():
+            if run.all_flipped() or not run.iterate():
                 break
         return run.result()
 
@@ -224,19 +224,23 @@ class _Run:
         self.history: list[tuple[Tensor, ...]] = []
         self._record()
 
-    def iterate(self) -> None:
-        """One step of every image, and the training again."""
+    def iterate(self) -> bool:
+        """One step of every image, and the training again; False, and nothing done, where no pixel has room left."""
         attack = self.attack
         objective = self.start.replaced(self.examples, self.seen).at(self.params)
         make = inverse_of(objective, attack.engine, self.generator) if self.inverse is None else None
         self.inverse = make or same_inverse(self.inverse, objective)  # type: ignore[arg-type]  # one of them is there
         s = self.inverse @ _gradient([o.at(self.params) for o in self.objectives])
         rises = input_gradients(objective, s, self.examples, self.x, attack.features)
-        self.x = attack.box.clip(self.x + attack.step * attack.box.grey * rises.sign(), self.original)
+        moved = attack.box.clip(self.x + attack.step * attack.box.grey * rises.sign(), self.original)
+        if torch.equal(moved, self.x):
+            return False
+        self.x = moved
         self.seen = _features(attack, self.x)
         self.params = attack.retrain(self.start.replaced(self.examples, self.seen).at(self.params))
         self.residual = max(self.residual, self.inverse.residual)
         self._record()
+        return True
 
     def all_flipped(self) -> bool:
         """Whether every prediction is another than at first."""
