@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import graph_cases
 import pytest
 import torch
 from hypothesis import given, settings
@@ -310,7 +311,7 @@ def test_a_plain_torch_network_has_features_but_no_edges():
 
 def test_settings_are_checked_when_built():
     for settings_, message in (
-        ({"method": "graph_mask"}, "method must be one of gnn_explainer, pg_explainer"),
+        ({"method": "subgraphx"}, "method must be one of gnn_explainer, pg_explainer"),
         ({"players": "relations"}, "players must be edges or nodes or features"),
         ({"players": "nodes", "method": "pg_explainer"}, "players must be edges for pg_explainer"),
         ({"epochs": 0}, "epochs must be a whole number"),
@@ -367,3 +368,22 @@ def test_a_filled_cache_does_not_answer_for_the_masks(karate):
 def test_layers_written_without_the_names_that_annotations_need(karate):
     net = TAGConv(34, 4, K=2).eval()  # its file knows no Optional
     assert (Mask("edges", epochs=3, repeats=1, seed=0).explain(GraphModel(net, karate.data).node(11)).scores > 0).all()
+
+
+def test_graph_mask_reads_its_gates_on_the_right_edges_and_tells_that_it_moves_the_prediction(karate):
+    target = karate.node(3)
+    with pytest.warns(UserWarning, match="another prediction"):
+        why = Mask("edges", method="graph_mask", epochs=20, repeats=2, seed=0).explain(target)
+    assert why.scores.min() >= 0
+    assert why.scores.max() <= 1
+    assert why.checks["moved"] > 0.05
+    assert why.checks["removal"] == "message"
+    with pytest.warns(UserWarning, match="another prediction"):
+        again = Mask("edges", method="graph_mask", epochs=20, repeats=2, seed=0).explain(target)
+    assert torch.equal(why.scores, again.scores)
+
+
+def test_layers_that_graph_mask_cannot_gate_are_refused():
+    target = GraphModel(graph_cases.network("gin"), graph_cases.random_graph()).node(3)
+    with pytest.raises(Unsupported, match="cannot gate"):
+        Mask("edges", method="graph_mask", epochs=2, seed=0).explain(target)

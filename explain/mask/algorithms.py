@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.explain import Explainer as PyGExplainer
-from torch_geometric.explain import GNNExplainer, PGExplainer
+from torch_geometric.explain import GNNExplainer, GraphMaskExplainer, PGExplainer
 from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
 from explain.mask.messages import aligned_masks
 from explain.types import Call, Players
 
 NODE_MASKS = {"edges": None, "nodes": "object", "features": "common_attributes"}
-COEFFICIENTS = {"gnn_explainer": dict(GNNExplainer.default_coeffs), "pg_explainer": dict(PGExplainer.coeffs)}
+COEFFICIENTS = {
+    "gnn_explainer": dict(GNNExplainer.default_coeffs),
+    "pg_explainer": dict(PGExplainer.coeffs),
+    "graph_mask": dict(GraphMaskExplainer.coeffs),
+}
 
 
 class GNN(GNNExplainer):

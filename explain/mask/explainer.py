@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,10 @@ from tqdm.auto import tqdm
 from explain.explainer import Answer, Explainer, seeded
 from explain.guard import random_states_kept
 from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, masked
+from explain.mask.graph_mask import GraphMask, gated
 from explain.types import Call, Players, Target, Unsupported
+
+_MOVED = 0.05  # of a probability, by what should have left it alone
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Mask(Explainer):
     """A mask ``m`` in [0, 1] over the players, learned so that the masked model still says the explained class.
 
     ``min_m  -log p(label | masked input) + size * sum(m) + entropy(m)`` (GNNExplainer, Ying et al. 2019); PGExplainer
-    (Luo et al. 2020) learns one network that gives the edge masks of many targets: call `fit` first. Both are
+    (Luo et al. 2020) learns one network that gives the edge masks of many targets: call `fit` first. GraphMask
+    (Schlichtkrull et al. 2021) learns gates on the messages of each layer, here for one target. All are
     torch_geometric's, run on copies. Edge masks multiply messages, node and feature masks multiply features, so this
     answers what a *message* (a feature) is worth to the class, not what deleting the edge would do. Scores are mask
     values: without a sign, and not in the number's units.
@@ -34,7 +38,8 @@ class Mask(Explainer):
     Args:
         players: "edges", "nodes", "features" (one mask for all nodes), or `Players` of one of these kinds. A player of
             several atoms has the mean of their masks.
-        method: "gnn_explainer" or "pg_explainer" (edges only, node and graph tasks).
+        method: "gnn_explainer", "pg_explainer" (edges only, node and graph tasks) or "graph_mask" (edges only; layers
+            with ``in_channels`` and ``out_channels``).
         epochs: steps of the optimiser. lr: its learning rate.
         repeats: independent runs; scores are their mean, errors their standard error (None for one run). A learned mask
             hangs on its random start, and ``checks["run_to_run"]`` says how much.
@@ -46,21 +51,22 @@ class Mask(Explainer):
     Checks: ``fidelity_top_k`` (the number with only the ``top_k`` best players, in the target's own game, whose removal
     is ``fidelity_removal``) and ``fidelity_rest`` (with all but these), ``final_loss`` (mean over runs), ``run_to_run``
     (mean Spearman correlation between runs), ``unmasked`` (edges that the model made itself and no mask reached),
-    ``removal``.
+    ``removal``; of GraphMask ``moved``, by how much its normalised messages alone move the class's probability.
 
     Raises:
         ValueError: unknown settings; "pg_explainer" asked before `fit`.
         Unsupported: a model without torch_geometric message passing (edges), or a task that PGExplainer does not have.
 
     Warns:
-        UserWarning: the model sends messages over edges that no mask reaches.
+        UserWarning: the model sends messages over edges that no mask reaches, or GraphMask explains another prediction
+            than the model's.
 
     >>> Mask("edges", epochs=50, seed=0).method
     'gnn_explainer'
     """
 
     players: str | Players = "edges"
-    method: Literal["gnn_explainer", "pg_explainer"] = "gnn_explainer"
+    method: Literal["gnn_explainer", "pg_explainer", "graph_mask"] = "gnn_explainer"
     epochs: int = 200
     lr: float = 0.01
     repeats: int = 3
@@ -128,17 +134,26 @@ class Mask(Explainer):
         if not len(players):
             return _empty(target, players)
         call = self._call(target)
-        runs, losses, unmasked = [], [], 0
-        steps = self.repeats * self.epochs
-        with tqdm(total=steps, desc="GNNExplainer", disable=not self.progress, leave=False) as bar:
+        layers = sum(isinstance(part, MessagePassing) for part in call.module.modules())
+        steps = self.repeats * self.epochs * (layers if self.method == "graph_mask" else 1)
+        runs = []
+        with tqdm(total=steps, desc=self.method, disable=not self.progress, leave=False) as bar:
             for _ in range(self.repeats):
                 torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-                algorithm = GNN(self.epochs, self.lr, self.coefficients, bar)
-                mask, unmasked = masked(call, algorithm, players)
-                runs.append(mask)
-                losses.append(algorithm.loss)
-        found = {"final_loss": float(np.mean(losses)), "unmasked": unmasked}
-        return _agreed(target, players, torch.stack(runs), found, self.top_k, calls=steps)
+                runs.append(self._once(call, players, layers, bar))
+        found = {"final_loss": float(np.mean([run.loss for run in runs])), "unmasked": runs[-1].unmasked}
+        if self.method == "graph_mask":
+            found["moved"] = max(run.moved for run in runs)
+            _warn_if_moved(found["moved"])
+        return _agreed(target, players, torch.stack([run.mask for run in runs]), found, self.top_k, calls=steps)
+
+    def _once(self, call: Call, players: Players, layers: int, bar: Any) -> _Run:
+        if self.method == "graph_mask":
+            gates = GraphMask(self.epochs, self.lr, self.coefficients, layers, bar)
+            return _Run(gated(call, gates, players), gates.loss, 0, gates.moved)
+        algorithm = GNN(self.epochs, self.lr, self.coefficients, bar)
+        mask, unmasked = masked(call, algorithm, players)
+        return _Run(mask, algorithm.loss, unmasked, 0.0)
 
     def _players(self, target: Target) -> Players:
         return target.players(self.players) if isinstance(self.players, str) else self.players
@@ -150,6 +165,15 @@ class Mask(Explainer):
         if self.method == "pg_explainer" and call.task not in ("node", "graph"):
             raise Unsupported(f"PGExplainer explains node and graph tasks, got {call.task!r}: use gnn_explainer")
         return call
+
+
+class _Run(NamedTuple):
+    """The mask of one run, its last loss, edges that no mask reached, and how far the method moved the prediction."""
+
+    mask: Tensor
+    loss: float
+    unmasked: int
+    moved: float
 
 
 @dataclass(frozen=True)
@@ -217,6 +241,15 @@ def _fidelity(target: Target, players: Players, scores: Tensor, top_k: int) -> d
     only, rest = game(torch.cat([best, ~best])).tolist()
     removal = game.checks.get("removal", target.describe().get("removal"))
     return {"fidelity_top_k": only, "fidelity_rest": rest, "fidelity_removal": removal}
+
+
+def _warn_if_moved(moved: float) -> None:
+    if moved > _MOVED:
+        warnings.warn(
+            f"torch_geometric's GraphMask normalises messages, which alone moves the explained probability by "
+            f"{moved:.2g}: its mask is about another prediction than the model's. Use gnn_explainer, Shapley or Lime",
+            stacklevel=5,
+        )
 
 
 def _run_to_run(runs: Tensor) -> float | None:
