@@ -53,9 +53,9 @@ class Arnoldi:
         if not (values > 1e-12 * values.abs().max()).all():
             raise Indefinite(A.name, Spectrum(float(values.min()), float(values.max()), 0.0, self.name))
         b = b.double()
-        x = ((vectors.T @ b).T / values).T
-        x = vectors @ x
-        outside = b - vectors @ (vectors.T @ b)
+        inside = vectors.T @ b.reshape(A.size, -1)
+        x = (vectors @ (inside / values[:, None])).reshape(b.shape)
+        outside = b - (vectors @ inside).reshape(b.shape)
         checks = {
             "rank": len(values),
             "smallest_kept": float(values.min()),

@@ -42,6 +42,7 @@ def gauss_newton(objective) -> Tensor:
         outputs = objective.outputs(params(theta), at)[0]
         jacobian = torch.autograd.functional.jacobian(lambda t, at=at: objective.outputs(params(t), at)[0], theta)
         curve = torch.autograd.functional.hessian(lambda o, at=at: objective.loss(o[None], at).sum(), outputs)
+        jacobian, curve = jacobian.reshape(outputs.numel(), -1), curve.reshape(outputs.numel(), -1)
         total = total + jacobian.T @ curve @ jacobian / objective.size
     return total
 
@@ -103,3 +104,46 @@ def without_group(objective, group) -> float:
         reduced = reduced.edited(int(player))
     without = trained(reduced)
     return float(objective.measurement(params(theta)) - objective.measurement(params(without)))
+
+
+def kronecker(objective, inputs, bias: str) -> tuple[Tensor, Tensor]:
+    """Martens and Grosse 2015 for a linear layer, one example at a time: ``A_l [in + 1, in + 1]``, ``G_l [out, out]``.
+
+    ``inputs(i)`` is what the layer sees of example ``i``; a change of its output is a change of its bias.
+    """
+    params, theta = flat_function(objective)
+    named = params(theta)
+    a_l, g_l = 0.0, 0.0
+    for i in range(objective.size):
+        at = torch.tensor([i])
+        a = torch.cat([inputs(i), torch.ones(1, dtype=theta.dtype)])
+        jacobian = torch.autograd.functional.jacobian(
+            lambda b, at=at: objective.outputs({**named, bias: b}, at)[0], named[bias]
+        )
+        a_l = a_l + torch.outer(a, a) / objective.size
+        g_l = g_l + jacobian.T @ _output_hessian(objective, at) @ jacobian / objective.size
+    return a_l, g_l
+
+
+def corrected_eigenvalues(objective, a_l: Tensor, g_l: Tensor, weight: str, bias: str) -> Tensor:
+    """George et al. 2018: ``(1/n) sum_i sum_k ((U_G^T D_ik U_A)_jl)^2``, ``D_ik`` that of root ``k`` of ``H_out,i``."""
+    params, theta = flat_function(objective)
+    named = params(theta)
+    u_a, u_g = torch.linalg.eigh(a_l)[1], torch.linalg.eigh(g_l)[1]
+    total = 0.0
+    for i in range(objective.size):
+        at = torch.tensor([i])
+        by_weight, by_bias = torch.autograd.functional.jacobian(
+            lambda w, b, at=at: objective.outputs({**named, weight: w, bias: b}, at)[0], (named[weight], named[bias])
+        )
+        values, vectors = torch.linalg.eigh(_output_hessian(objective, at))
+        for value, z in zip(values, vectors.T, strict=True):
+            gradient = torch.cat([torch.einsum("k,kol->ol", z, by_weight), (z @ by_bias)[:, None]], 1)
+            total = total + value * (u_g.T @ gradient @ u_a).square() / objective.size
+    return total
+
+
+def _output_hessian(objective, at: Tensor) -> Tensor:
+    params, theta = flat_function(objective)
+    outputs = objective.outputs(params(theta), at)[0]
+    return torch.autograd.functional.hessian(lambda o: objective.loss(o[None], at).sum(), outputs)
