@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from explain.types import Parameters, Players
+from explain.types import Parameters, Players, Unsupported
 
 
 def trainable(module: nn.Module) -> Parameters:
@@ -67,6 +67,7 @@ class TrainingObjective:
         convex: whether ``loss_of`` is known to be convex in the outputs; families say no for a user's own loss.
         module: what ``params`` are the parameters of, by the same names, for methods that watch its layers.
         data: what else ``predict`` reads, so that a change of it can be noticed.
+        labelled: whether others may stand in for ``labels``; not where these only say which example it is.
 
     Raises:
         ValueError: no training examples, or one of these does not have one row an example.
@@ -90,6 +91,7 @@ class TrainingObjective:
     convex: bool = True
     module: nn.Module | None = None
     data: tuple[Tensor, ...] = ()
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.players):
@@ -169,8 +171,10 @@ class TrainingObjective:
         """The same objective with other labels, of the same shape and dtype.
 
         Raises:
-            ValueError: another shape or dtype.
+            ValueError: another shape or dtype. Unsupported: the examples have none.
         """
+        if not self.labelled:
+            raise Unsupported("these training examples have no labels that the model learns to predict")
         if labels.shape != self.labels.shape or labels.dtype != self.labels.dtype:
             raise ValueError(
                 f"labels must be {list(self.labels.shape)} of {self.labels.dtype} as they were, got "

@@ -85,6 +85,8 @@ def objective(
         model.weight_decay,
         batch_size,
         convex=model.loss is None,
+        module=model.denoiser,
+        labelled=False,
     )
 
 

@@ -175,9 +175,13 @@ def editable(objective: Objective, question: str) -> EditableObjective:
 
 
 def checked_engine(engine: Any) -> None:
-    """Raises TypeError unless it is an `Influence`."""
+    """Raises TypeError unless it is an `Influence`, and ValueError where it is set to what only itself can do."""
     if not isinstance(engine, Influence):
         raise TypeError(f"engine must be an Influence with the settings to use, got {type(engine).__name__}")
+    if engine.remove != "labels":
+        raise ValueError("these questions are about training examples: leave the engine's remove at 'labels'")
+    if engine.shards is not None:
+        raise ValueError("shards are for Influence(...).explain: leave them out of an engine")
 
 
 def finite_question(objective: Objective) -> tuple[float, Tensor, Tensor]:

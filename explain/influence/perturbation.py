@@ -167,7 +167,7 @@ class Relabelling(Explainer):
 
 def other_labels(objective: LabelledObjective, label: int | float | Tensor | None) -> Tensor:
     """Every example's other label, like ``objective.labels``; see `Relabelling` for the errors."""
-    labels = objective.labels
+    labels = objective.relabelled(objective.labels).labels
     if labels.is_floating_point():
         if label is None:
             raise ValueError("which real target should the examples have instead? give label=")
@@ -254,7 +254,7 @@ def still_to_move(objective: Any, s: Tensor, scores: Tensor, checks: dict[str, A
 
 def _one_by_one(objective: EditableObjective, s: Tensor, at: Tensor, to: Tensor) -> Tensor:
     """The change of the number for each input at its other value alone, in the shape of the input."""
-    x = objective.inputs[at[0]]
+    x = objective.inputs[int(at[0])]
     moving = (to != x).reshape(-1).nonzero().view(-1)
     found = torch.zeros(x.numel(), dtype=torch.float64, device=x.device)
     for some in moving.split(1024):

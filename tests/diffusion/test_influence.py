@@ -9,7 +9,8 @@ from scipy.stats import pearsonr
 
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
-from explain.influence import ConjugateGradient, Hessian, Influence, Lissa
+from explain.influence import ConjugateGradient, Hessian, Influence, Lissa, Perturbation, Relabelling, SelfInfluence
+from explain.types import Unsupported
 from models import tiny_denoiser
 from models.datasets import Images, digits
 
@@ -153,3 +154,15 @@ def test_the_answer_says_how_attention_was_differentiated(curvature):
     asked = Influence(train, solver=ConjugateGradient(max_iterations=2), curvature=curvature, damping=1e3, seed=0)
     why = asked.explain(model.step(digits_like()[0], t=20, label=3))
     assert why.checks["derivatives"] == "reverse over reverse, plain attention"
+
+
+def test_further_questions_about_training_images(data, over_steps):
+    few = data.images[:6], data.labels[:6]
+    engine = Influence(train=few, solver="cg", curvature="ggn", damping=0.1, seed=0)
+    found = SelfInfluence(engine).explain(over_steps)
+    assert found.parts["self_loss"].shape == found.scores.shape == (6,)
+    assert (found.scores > 0).all()
+    with pytest.raises(Unsupported, match="no labels that the model learns to predict"):
+        Relabelling(1, engine=engine).explain(over_steps)
+    with pytest.raises(Unsupported, match="inputs of their own"):
+        Perturbation(0, engine=engine).explain(over_steps)
