@@ -13,7 +13,7 @@ PUBLIC = {
     *("wrap", "compare", "capture", "metrics", "plot", "report"),
     *("Shapley", "Banzhaf", "Interactions", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
     *("SubgraphX", "Counterfactual", "GraphLime", "GlobalSurrogate", "FittedSurrogate"),
-    *("Perturbation", "Relabelling", "SelfInfluence"),
+    *("Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
     *("NonFinite", "Unsupported"),
 }

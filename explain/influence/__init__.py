@@ -19,6 +19,8 @@ from explain.influence.self_influence import SelfInfluence
 from explain.influence.shards import Shards
 from explain.influence.spectrum import Indefinite
 from explain.influence.terms import Components, components
+from explain.influence.tracin import TracIn
+from explain.influence.trak import Trak
 
 __all__ = [
     "Arnoldi",
@@ -43,6 +45,8 @@ __all__ = [
     "Relabelling",
     "SelfInfluence",
     "Shards",
+    "TracIn",
+    "Trak",
     "accuracy_after_fixing",
     "attackability",
     "components",

@@ -1,0 +1,167 @@
+"""TRAK in paper form, its projection, and D-TRAK."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusion_cases import digits_like, tiny_net
+from influence_cases import ObjectiveTarget, digits, half_trained, logistic, module_objective
+from reference import influence as reference
+from torch import nn
+
+from explain import Trak
+from explain.diffusion.model import DiffusionModel
+from explain.influence.projection import Projection
+from explain.types import NonFinite
+
+
+def asked(objective, **settings):
+    return Trak(**{"seed": 0, **settings}).explain(ObjectiveTarget(objective))
+
+
+def gradient_of_the_number(objective):
+    params, theta = reference.flat_function(objective)
+    t = theta.clone().requires_grad_()
+    return torch.autograd.grad(objective.measurement(params(t)), t)[0]
+
+
+def test_without_a_projection_it_is_influence_with_the_empirical_fisher_matrix():
+    objective = half_trained()
+    gradients = reference.loss_gradients(objective)
+    fisher = gradients.T @ gradients / objective.size
+    damped = fisher + 0.3 * torch.eye(len(fisher), dtype=torch.float64)
+    found = asked(objective, dimensions=None, damping=0.3)
+    torch.testing.assert_close(found.scores, reference.influence(objective, damped))
+    assert found.checks == {"dimensions": 130, "damping": [0.3], "distortion": [0.0]}
+    assert found.value == pytest.approx(float(objective.measurement(objective.params)))
+
+
+def test_the_paper_form_for_classifiers():
+    """Park et al. 2023, equation 17: margins, and what is left to learn of each example, with a stored projection."""
+    objective = logistic()
+    params, theta = reference.flat_function(objective)
+    n, k = objective.size, 40
+    rows, left = [], []
+    for i in range(n):
+        t = theta.clone().requires_grad_()
+        p = (-objective.train_loss(params(t), torch.tensor([i]))[0]).exp()
+        rows.append(torch.autograd.grad((p / (1 - p)).log(), t)[0])
+        left.append(1 - p.detach())
+    seed = int(torch.randint(2**48, (1,), generator=torch.Generator().manual_seed(0)))
+    P = Projection(len(theta), k, seed).down(torch.eye(len(theta), dtype=torch.float64))
+    phi = torch.stack(rows) @ P
+    expected = (P.T @ gradient_of_the_number(objective)) @ torch.linalg.solve(phi.T @ phi, phi.T) * torch.stack(left)
+    found = asked(objective, dimensions=k, features="margin", damping=0)
+    torch.testing.assert_close(found.scores, expected)
+    assert found.checks["dimensions"] == k
+
+
+def test_margins_agree_in_sign_with_losses():
+    objective = logistic()
+    loss, margin = (asked(objective, features=features).scores for features in ("loss", "margin"))
+    assert torch.corrcoef(torch.stack([loss, margin]))[0, 1] > 0.4
+    exact = reference.influence(objective, reference.hessian(objective))
+    assert torch.corrcoef(torch.stack([margin, exact]))[0, 1] > 0.8
+
+
+def test_a_projection_is_never_stored_and_always_the_same(monkeypatch):
+    x = torch.randn(2, 999, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    whole = Projection(999, 64, 5)
+    matrix = whole.down(torch.eye(999, dtype=torch.float64))
+    assert set((matrix * 8).flatten().tolist()) == {-1.0, 1.0}
+    torch.testing.assert_close(whole.down(x), x @ matrix)
+    y = torch.randn(64, 3, dtype=torch.float64)
+    torch.testing.assert_close(whole.up(y), matrix @ y)
+    assert not torch.equal(Projection(999, 64, 6).down(x), whole.down(x))
+    made = []
+    monkeypatch.setattr("explain.influence.projection.MEMORY", 8 * 64 * 100)
+    randint = torch.randint
+    monkeypatch.setattr(torch, "randint", lambda *given, **named: made.append(given[2]) or randint(*given, **named))
+    Projection(999, 64, 5).down(x)
+    assert len(made) == 10
+    assert max(height for height, _ in made) == 100
+
+
+def test_projections_keep_dot_products_on_average():
+    a, b = torch.randn(2, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = torch.stack([Projection(300, 50, seed).down(torch.stack([a, b])) for seed in range(400)])
+    products = (found[:, 0] * found[:, 1]).sum(1)
+    assert float(products.mean()) == pytest.approx(float(a @ b), abs=4 * float(products.std()) / 20)
+
+
+@pytest.mark.parametrize("features", ["loss", "margin", "norm"])
+def test_a_result_does_not_depend_on_the_batch_size(features, monkeypatch):
+    objective = half_trained()
+    whole = asked(objective, dimensions=30, features=features)
+    monkeypatch.setattr("explain.influence.gradients.MEMORY", 8 * 130 * 7)
+    batched = asked(replace(objective, batch_size=7), dimensions=30, features=features)
+    torch.testing.assert_close(batched.scores, whole.scores)
+
+
+def test_several_checkpoints_are_averaged():
+    objective = half_trained()
+    states = [{name: p * scale for name, p in objective.params.items()} for scale in (0.5, 1.0)]
+    both = asked(objective, dimensions=None, checkpoints=states, damping=0.1).scores
+    each = [asked(objective, dimensions=None, checkpoints=[state], damping=0.1).scores for state in states]
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+
+
+def test_many_targets_at_once():
+    x, y, others, _ = digits()
+    torch.manual_seed(0)
+    net = nn.Linear(16, 4).double()
+    targets = [ObjectiveTarget(module_objective(net, x, y, asked=one[None]), net) for one in others[:6]]
+    trak = Trak(dimensions=20, seed=0)
+    for found, target in zip(trak.explain_all(targets), targets, strict=True):
+        torch.testing.assert_close(found.scores, trak.explain(target).scores)
+
+
+def test_dtrak_is_the_norm_on_both_sides():
+    """Zheng et al. 2024: ``phi(z) (Phi^T Phi + lambda I)^-1 Phi^T`` with the gradients of ``|e_hat|^2``."""
+    model = DiffusionModel(tiny_net().double(), betas=torch.linspace(1e-3, 0.1, 100), null=10, shape=(1, 8, 8), draws=3)
+    train = digits_like(12, seed=2).double(), torch.arange(12) % 10
+    step = model.step(digits_like()[0].double(), t=20, label=3, payoff="norm")
+    found = Trak(dimensions=None, features="norm", damping=0.2, train=train).explain(step)
+    objective = step.objective(train)
+    params, theta = reference.flat_function(objective)
+    rows = []
+    for i in range(12):
+        t = theta.clone().requires_grad_()
+        norm = objective.outputs(params(t), torch.tensor([i])).square().mean()
+        rows.append(torch.autograd.grad(norm, t)[0])
+    phi = torch.stack(rows)
+    kernel = phi.T @ phi / 12 + 0.2 * torch.eye(len(theta), dtype=torch.float64)
+    expected = -phi @ torch.linalg.solve(kernel, gradient_of_the_number(objective)) / 12
+    torch.testing.assert_close(found.scores, expected)
+    own = Trak(
+        dimensions=None, features=lambda outputs: outputs.square().flatten(1).mean(1), damping=0.2, train=train
+    ).explain(step)
+    torch.testing.assert_close(own.scores, expected)
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"),
+    [
+        ("dimensions must be at least 1", {"dimensions": 0}),
+        ("features must be one of loss, margin, norm or a function", {"features": "logit"}),
+        ("damping must be auto", {"damping": -1.0}),
+        ("damping must be auto", {"damping": "some"}),
+        ("no checkpoints", {"checkpoints": []}),
+    ],
+)
+def test_settings(message, settings):
+    with pytest.raises(ValueError, match=message):
+        Trak(**settings)
+
+
+def test_what_it_cannot_do():
+    with pytest.raises(ValueError, match="30 gradients in 130 dimensions is singular"):
+        asked(half_trained(), dimensions=None, damping=0.0)
+    with pytest.raises(ValueError, match=r"features must give one number an example, \[\d+\], got"):
+        asked(half_trained(), features=lambda outputs: outputs)
+    x, y, others, _ = digits()
+    sure = nn.Linear(16, 4).double()
+    with torch.no_grad():
+        sure.weight *= 1e5
+    with pytest.raises(NonFinite, match="use features='loss'"):
+        asked(module_objective(sure, x, y, asked=others[:1]), features="margin")
