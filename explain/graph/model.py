@@ -12,6 +12,7 @@ from torch_geometric.data import Data, HeteroData
 
 from explain.graph.caches import uncached
 from explain.graph.computation import Direction
+from explain.graph.fast.admission import Programs
 from explain.graph.inputs import Inputs, check_values, infer_inputs, output_rows, structure_of
 from explain.graph.structure import Copies, Structure
 from explain.graph.targets import GraphTarget
@@ -76,6 +77,7 @@ class GraphModel:
             self.inputs = replace(self.inputs, sources={**self.inputs.sources, "edge_label_index": "edge_label_index"})
         self.single = single
         self.reach: tuple[int, Direction] | None = None  # the receptive field found last, tried first for the next node
+        self.programs = Programs()
         self._structure = self.structure(0) if single else None
 
     def node(

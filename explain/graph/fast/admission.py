@@ -1,0 +1,135 @@
+"""Whether a fast path may answer for a model: it must agree with the model itself, once for each state of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from explain.graph.absence import feature_matrix
+from explain.graph.fast.plan import Plan, planned
+from explain.graph.fast.program import Program, Refused
+from explain.graph.fast.scene import Scene
+from explain.graph.fast.state import fingerprint, glance
+from explain.graph.fast.trace import program_of
+from explain.graph.structure import EDGE, NODE
+from explain.guard import evaluating
+from explain.types import Masks
+
+if TYPE_CHECKING:
+    from explain.graph.games import Coalitions
+    from explain.graph.model import GraphModel
+
+KINDS = ("edges", "nodes", "features")
+_KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # chance of each player in the trial coalitions
+
+
+class Programs:
+    """The program of a model in its present state, and which questions it was admitted to."""
+
+    def __init__(self) -> None:
+        self.state: Hashable = None
+        self.program: Program | str = "not looked at"
+        self.agreement: dict[Hashable, float] = {}
+
+    def current(self, model: GraphModel) -> Hashable:
+        """The state of the model; a new one is traced anew."""
+        state = fingerprint(model.net)
+        if state != self.state:
+            self.state, self.agreement = state, {}
+            try:
+                with evaluating(model.net):
+                    self.program = program_of(model.net, model.inputs)
+            except Refused as refusal:
+                self.program = str(refusal)
+        return state
+
+    def moved(self, model: GraphModel) -> bool:
+        """Whether a glance tells that the state is another one."""
+        return not isinstance(self.state, tuple) or glance(model.net) != self.state[0]
+
+
+@dataclass(frozen=True, eq=False)
+class FastPath:
+    """Plans, one for each draw of absent features, and what was found when they were admitted."""
+
+    plans: tuple[Plan, ...]
+    note: str
+
+    def outputs(self, masks: Masks, draw: int = 0) -> Tensor:
+        """The explained row in each coalition, ``[coalitions, outputs]``."""
+        plan = self.plans[draw]
+        present = masks.new_ones(masks.size(1) + 1, len(masks), dtype=plan.scene.x.dtype)
+        present[:-1] = masks.t()
+        return plan.outputs(present)
+
+
+def admitted(game: Coalitions, programs: Programs) -> FastPath:
+    """The fast path of a game, if the model agrees with it.
+
+    A model state is admitted to a kind of question by random coalitions, on its first target; on others by the answer
+    that the model gave for them.
+
+    Raises:
+        Refused: there is none; the message says why.
+    """
+    if isinstance(programs.program, str):
+        raise Refused(programs.program)
+    scenes = scenes_of(game)
+    plans = tuple(planned(programs.program, scene) for scene in scenes)
+    path = FastPath(plans, "")
+    question = (game.atoms, game.removal, game.target.baseline)
+    known = programs.agreement.get(question)
+    tolerance = 1e-9 if scenes[0].x.dtype == torch.float64 else 1e-5
+    if known is None or game.target.state != programs.state:
+        found = _disagreement(game, path)
+        if found <= tolerance:
+            programs.agreement[question] = found
+    else:
+        everyone = torch.ones(1, len(game.players), dtype=torch.bool, device=game.owner.device)
+        found = relative(path.outputs(everyone)[0], game.target.answer)
+    if not found <= tolerance:
+        raise Refused(f"a stack of {programs.program.name} differs from the model by {found:.0e}")
+    return FastPath(plans, f"{programs.program.name}, agreement {programs.agreement[question]:.0e}")
+
+
+def _disagreement(game: Coalitions, path: FastPath) -> float:
+    """Largest relative difference between the fast path and the model, on random coalitions."""
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.tensor(_KEPT[:-1] if game.drops else _KEPT)[:, None]  # pooling over no node is undefined
+    masks = torch.rand(len(chance), len(game.players), generator=generator) < chance
+    masks = masks.to(game.owner.device)
+    with torch.no_grad():
+        return relative(path.outputs(masks), game.outputs(masks, 0))
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest number expected."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def scenes_of(game: Coalitions) -> list[Scene]:
+    """The game's place and players as plain tensors, one scene for each draw of absent features.
+
+    Raises:
+        Refused: a heterogeneous graph, one without floating-point features, or other players.
+    """
+    graph = game.place.graph
+    if list(graph.counts) != [NODE] or list(graph.edges) != [EDGE]:
+        raise Refused("a heterogeneous graph has no fast path")
+    x = graph.nodes[NODE].get("x")
+    if x is None or not x.is_floating_point() or x.dim() != 2:
+        raise Refused("the fast path needs floating-point features [nodes, features]")
+    if game.atoms not in KINDS:
+        raise Refused(f"{game.atoms} have no fast path")
+    fields = graph.edge_fields[EDGE].items()
+    weights = {k: v.view(-1) for k, v in fields if v.is_floating_point() and v.numel() == graph.num_edges}
+    source, target = graph.edges[EDGE]
+    focus = game.place.flat_focus().to(source.device)
+    absent = [torch.zeros_like(x)] if game.atoms == "edges" or game.drops else list(game.absent[NODE])
+    players, kind = len(game.players), game.atoms
+    x = feature_matrix(graph, NODE)
+    return [Scene(x, gone, source, target, weights, game.owner, kind, game.removal, focus, players) for gone in absent]
