@@ -86,6 +86,9 @@ class Game:
         batch_size: coalitions in one call of ``evaluate``; never changes a value beyond rounding.
         checks: what was measured about this game while it was built (the error of the cut, batched or one by one, ...).
 
+    ``neighbourhoods``, where a family sets it, yields for 0, 1, 2, ... hops the players (int64) near each place of a
+    graph: the number may be a sum of parts that hang on one such group each. Estimators that build on it check it.
+
     Raises:
         ValueError: the masks do not have one column a player.
         NonFinite: the model answered with NaN or infinity.
@@ -94,6 +97,8 @@ class Game:
     >>> game(torch.tensor([[True, True], [False, True]]))
     tensor([2., 1.], dtype=torch.float64)
     """
+
+    neighbourhoods: Callable[[], Iterator[list[Tensor]]] | None = None
 
     def __init__(
         self,

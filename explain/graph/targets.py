@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from explain.graph.absence import BASELINES
 from explain.graph.computation import Focus, Place, cut, receptive_field, whole
 from explain.graph.differentiable import differentiable
 from explain.graph.games import REMOVALS, Coalitions
+from explain.graph.locality import neighbourhoods
 from explain.graph.messages import by_type, scaled_messages
 from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
@@ -234,7 +235,11 @@ class GraphTarget(Target):
         key = players if isinstance(players, str) else id(players)
         if key not in self._games:  # holds the players, so that their id stays theirs
             self._games[key] = Coalitions(self, self._resolved(players))
-        return self._games[key].game()
+        coalitions = self._games[key]
+        game = coalitions.game()
+        if coalitions.players.kind == "nodes" and not self.focus:  # a pooled prediction may be a sum of local parts
+            game.neighbourhoods = partial(neighbourhoods, self.place.graph, coalitions.owner, len(coalitions.players))
+        return game
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """Edges by the amount of their messages; nodes and features by their features."""

@@ -13,6 +13,7 @@ from explain.explainer import Answer, Explainer
 from explain.shapley.estimate import Estimate, Estimator
 from explain.shapley.exact import exact_values
 from explain.shapley.kernel import kernel_values
+from explain.shapley.local import local_values
 from explain.shapley.permutation import permutation_values
 from explain.shapley.rounds import FIRST_ROUND, until_precise
 from explain.shapley.settings import check_count, check_settings, chosen
@@ -22,6 +23,7 @@ from explain.types import Game, Players, Target
 ESTIMATORS: dict[str, Estimator] = {
     "exact": exact_values,
     "kernel": kernel_values,
+    "local": local_values,
     "permutation": permutation_values,
     "stratified": stratified_values,
 }
@@ -38,7 +40,8 @@ class Shapley(Explainer):
     Args:
         players: a kind such as "edges", or `Players`.
         estimator: "exact" (to 22 players), "kernel" (paired KernelSHAP), "stratified" (by size and membership, on what
-            the kernel regression leaves), "permutation" (antithetic), or "auto": exact when ``2^P <= samples``, or when
+            the kernel regression leaves), "permutation" (antithetic), "local" (exact for the logit of a whole graph by
+            nodes where the readout is linear, see `local_values`), or "auto": exact when ``2^P <= samples``, or when
             ``samples`` is None and ``P <= 16``; otherwise kernel. One player or none is always exact.
         samples: budget of model evaluations, at least ``6 P`` for "kernel" and "stratified", ``8 P`` for "permutation";
             None: 2048, or ``8 P`` if that is more; "auto": rounds until the tolerance is met.

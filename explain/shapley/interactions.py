@@ -14,13 +14,14 @@ from explain.shapley.banzhaf import banzhaf_values, least_squares
 from explain.shapley.estimate import Estimate
 from explain.shapley.exact import shapley_values, table_of
 from explain.shapley.kernel import regression
+from explain.shapley.local import local_game
 from explain.shapley.pairwise import Pairwise, interactions_of, sampled_banzhaf, sampled_shapley
 from explain.shapley.settings import check_settings, chosen
 from explain.shapley.stratified import adjusted
 from explain.types import Game, Players, Target
 
 INDICES = ("shapley", "banzhaf")
-ESTIMATORS = ("exact", "stratified")
+ESTIMATORS = ("exact", "local", "stratified")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Interactions(Explainer):
         players: a kind such as "nodes", or `Players`.
         index: "shapley" or "banzhaf".
         estimator: "exact" (to 22 players); "stratified", means by size and membership of what a regression leaves, each
-            coalition used for every pair of players (Kolpaczki et al. 2024); for "banzhaf" that regression itself; or
+            coalition used for every pair of players (Kolpaczki et al. 2024); for "banzhaf" that regression itself;
+            "local", exact for the logit of a whole graph by nodes where the readout is linear (see `local_values`); or
             "auto": exact when ``2^P <= samples``, or when ``samples`` is None and ``P <= 16``; otherwise stratified.
         samples: budget of model evaluations, at least ``6 P + 2``; the quadratic regression, and with it most of the
             precision, needs ``2 P^2``. None: that, or 2048 if it is more.
@@ -88,8 +90,8 @@ class Interactions(Explainer):
         game = target.game(self.players)
         before, players = game.calls, len(game.players)
         name = chosen(self.estimator, players, self.samples, "stratified")
-        found = self._exact(game) if name == "exact" else self._sampled(game, generator)
-        values, pairwise = found
+        find = {"exact": self._exact, "local": self._local, "stratified": self._sampled}[name]
+        values, pairwise = find(game, generator)
         matrix = pairwise.interactions.clone()
         matrix.diagonal().copy_(values.scores - pairwise.interactions.sum(1) / 2)
         own = {"estimator": name, "coalitions": game.calls - before, **values.checks, **_doubts(values, pairwise)}
@@ -107,11 +109,16 @@ class Interactions(Explainer):
             calls=game.calls,
         )
 
-    def _exact(self, game: Game) -> Found:
+    def _exact(self, game: Game, generator: torch.Generator) -> Found:
         table = table_of(game, self.progress, '"stratified"')
         scores = shapley_values(table) if self.index == "shapley" else banzhaf_values(table)
         values = Estimate(scores, None, float(table[0]), float(table[-1]), {})
         return Found(values, Pairwise(interactions_of(table, self.index), None))
+
+    def _local(self, game: Game, generator: torch.Generator) -> Found:
+        found = local_game(game, generator, self.progress)
+        values = found.estimate(found.effects(self.index))
+        return Found(values, Pairwise(found.interactions(self.index), None))
 
     def _sampled(self, game: Game, generator: torch.Generator) -> Found:
         players = len(game.players)
