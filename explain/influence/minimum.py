@@ -15,9 +15,13 @@ from explain.influence.linear import Flat, pullback
 from explain.influence.spectrum import Indefinite, Unsettled, extreme_eigenvalues
 from explain.types import LabelledObjective, Objective, Parameters
 
+CLOSE = 1e-3  # a gradient below this, relative to the loss, is that of a start close to the minimum
+
 
 def refit(objective: Objective, tolerance: float | None = None, max_iterations: int = 2000) -> Parameters:
-    """``argmin_theta J(theta)`` by L-BFGS (Liu and Nocedal 1989), started from ``objective.params``.
+    """``argmin_theta J(theta)`` by L-BFGS (Liu and Nocedal 1989) and Newton steps, started from ``objective.params``.
+
+    Where it starts close to the minimum, as after a small change of the training set, Newton steps alone will do.
 
     Args:
         objective: of a convex loss, such as that of a last layer, or of a network near a minimum.
@@ -39,6 +43,11 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     limit = tolerance or torch.finfo(theta.dtype).eps ** 0.6
+    value, gradient = _loss_and_gradient(objective, flat, theta)
+    if gradient.norm() < CLOSE * max(1.0, abs(value)):
+        theta, gradient = _finished(objective, flat, theta, gradient, limit)
+        if gradient.norm() <= limit:
+            return flat.params(theta)
 
     def loss(vector: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = _loss_and_gradient(objective, flat, torch.from_numpy(vector).to(theta))
@@ -46,7 +55,8 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
 
     options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "gtol": limit / 10, "ftol": 0, "maxcor": 20}
     found = minimize(loss, theta.double().cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
-    x, gradient = _finished(objective, flat, torch.from_numpy(found.x).to(theta), torch.from_numpy(found.jac), limit)
+    jacobian = torch.from_numpy(found.jac).to(gradient)
+    x, gradient = _finished(objective, flat, torch.from_numpy(found.x).to(theta), jacobian, limit)
     left = float(gradient.norm())
     if not left <= limit * max(1.0, abs(found.fun)):
         raise Unsettled(
@@ -59,15 +69,15 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
 def _finished(
     objective: Objective, flat: Flat, theta: Tensor, gradient: Tensor, limit: float, most: int = 5
 ) -> tuple[Tensor, Tensor]:
-    """A few Newton steps, which L-BFGS leaves over: its line search compares losses, not gradients."""
+    """A few Newton steps, as long as the gradient falls; a line search that compares losses stops before."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(most):
-        if gradient.norm() <= limit:
+        if gradient.norm() <= limit or not isinstance(objective, LabelledObjective):
             break
-        A = Hessian(objective.at(flat.params(theta)) if isinstance(objective, LabelledObjective) else objective)
+        A = Hessian(objective.at(flat.params(theta)))
         try:
             spectrum = extreme_eigenvalues(A, generator)
-            solution = ConjugateGradient().solve(A, gradient.to(theta.device), spectrum, generator)
+            solution = ConjugateGradient(tolerance=1e-3).solve(A, gradient.to(theta.device), spectrum, generator)
         except Indefinite:
             break
         moved = theta - solution.x.to(theta)
