@@ -51,6 +51,8 @@ def context(explanation: Explanation) -> tuple[Tensor, list[int]]:
             f"{players.kind} have no graph to show; nodes, edges and training nodes have one: use to_pandas()"
         )
     edge_index = players.geometry["edge_index"].cpu()
+    if "owner" in players.geometry:  # players that own several edges
+        return edge_index, players.geometry["owner"].tolist()
     waiting = _waiting(explanation)
     owner = [waiting[pair].pop(0) if waiting[pair] else -1 for pair in _pairs(edge_index)]
     drawn = set(owner)
@@ -70,6 +72,8 @@ def undirected(explanation: Explanation) -> bool:
 def node_players(explanation: Explanation) -> Tensor | None:
     """The node id of each player, ``[P]``, where players are nodes."""
     players = explanation.players
+    if players.kind == "node_features":  # several players in a node
+        return None
     found = players.geometry.get("node", players.index if players.kind == "nodes" else None)
     return None if found is None or found.dim() != 1 else found.cpu()
 

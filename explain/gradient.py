@@ -18,6 +18,7 @@ from explain.types import Differentiable, Players, Target
 Method: TypeAlias = Literal["saliency", "input_x_gradient", "integrated_gradients", "smooth_grad", "gradient_shap"]
 _BUDGET = 2**24  # numbers in one batch of path points or noisy inputs: bounds memory, never changes a score
 _INCOMPLETE = 0.05
+_MESSAGES = ("edges", "relations", "motifs")  # players whose atoms are amounts of messages
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class Gradient(Explainer):
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         players = target.players(self.players) if isinstance(self.players, str) else self.players
         value = target.value()
-        checks: dict[str, Any] = {"removal": "message" if players.kind == "edges" else "features"}
+        checks: dict[str, Any] = {"removal": "message" if players.kind in _MESSAGES else "features"}
         if not len(players):
             return Answer(scores=torch.zeros(0), players=players, value=value, base=None, checks=checks, calls=1)
         question = target.differentiable(players)
-        if players.kind != "edges":
+        if players.kind not in _MESSAGES:
             checks["removal"] = question.removal
         counted = _Counted(question.f)
         question = question._replace(f=counted, inputs=question.inputs.detach().clone())

@@ -1,4 +1,4 @@
-"""What an absent node's features are: zeros, the mean over the nodes, or draws from the other nodes."""
+"""What absent features of a node, or an edge, are: zeros, the mean over all of them, or draws from the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.computation import Place
-from explain.graph.structure import Fields, Structure
+from explain.graph.structure import EdgeType, Fields, Structure
 
 BASELINES = ("zeros", "mean", "marginal")
 _DRAWS = 16  # feature draws that a "marginal" value averages over
@@ -28,6 +28,31 @@ def absent_features(graph: Structure, place: Place, baseline: str) -> Fields:
         else:
             found[kind] = torch.zeros_like(here)[None]
     return found
+
+
+def absent_edge_features(graph: Structure, place: Place, baseline: str) -> dict[EdgeType, Tensor]:
+    """What absent edge features are, by edge type, ``[draws, edges of the place, columns]``."""
+    found = {}
+    for kind in graph.edges:
+        attributes, here = edge_matrix(graph, kind), edge_matrix(place.graph, kind)
+        if baseline == "mean" and len(attributes):
+            found[kind] = attributes.mean(0, keepdim=True).expand_as(here)[None]
+        elif baseline == "marginal" and len(attributes):
+            generator = torch.Generator().manual_seed(0)
+            rows = torch.randint(len(attributes), (_DRAWS, len(here)), generator=generator).to(attributes.device)
+            found[kind] = attributes[rows]
+        else:
+            found[kind] = torch.zeros_like(here)[None].expand(_DRAWS if baseline == "marginal" else 1, -1, -1)
+    return found
+
+
+def edge_matrix(graph: Structure, kind: EdgeType) -> Tensor:
+    """Features of an edge type as ``[edges, columns]``: ``edge_attr``, else ``edge_weight``, else no columns."""
+    fields = graph.edge_fields[kind]
+    name = graph.edge_field(kind)
+    if name is None:
+        return torch.zeros(graph.edges[kind].size(1), 0, device=graph.flat_edges.device)
+    return fields[name] if fields[name].dim() == 2 else fields[name].reshape(len(fields[name]), -1)
 
 
 def feature_matrix(graph: Structure, kind: str) -> Tensor:

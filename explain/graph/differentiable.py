@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.absence import absent_features, feature_matrix
-from explain.graph.players import owners
+from explain.graph.players import ATOMS, owners
 from explain.types import Differentiable, Players, Unsupported
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ def differentiable(target: GraphTarget, players: Players) -> Differentiable:
     """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live."""
     place, owner = target.place, owners(players, target.place, target.graph)
     owner = torch.where(owner == len(players), -1, owner)
-    if players.kind == "edges":
+    atoms = ATOMS.get(players.kind, players.kind)
+    if atoms == "edge_features":
+        raise Unsupported("gradients are of messages, nodes and features x, not of edge_attr: use Shapley or Lime")
+    if atoms == "edges":
         parameter = next(target.module.parameters(), torch.zeros(()))
         ones = torch.ones(1, place.graph.num_edges, dtype=parameter.dtype, device=owner.device)
         return Differentiable(ones, torch.zeros_like(ones), _apart(target, "amounts"), owner)
@@ -30,7 +33,8 @@ def differentiable(target: GraphTarget, players: Players) -> Differentiable:
     if not x.is_floating_point():
         raise Unsupported(f"gradients need floating-point features, x is {x.dtype}: use edges, or Shapley")
     base = absent_features(target.graph, place, target.baseline)[kind].mean(0)
-    grid = owner[:, None].expand_as(x) if players.kind == "nodes" else owner[None].expand_as(x)
+    shape = {"nodes": (len(x), 1), "features": (1, x.size(1)), "node_features": x.shape}[atoms]
+    grid = owner.reshape(shape).expand_as(x)
     base = torch.where(grid >= 0, base, x)  # what no player owns does not move
     return Differentiable(x[None], base[None], _apart(target, "features"), grid)
 

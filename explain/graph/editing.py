@@ -11,12 +11,15 @@ from torch import Tensor
 
 from explain.graph.absence import absent_features, feature_matrix
 from explain.graph.computation import Place, whole
-from explain.graph.players import KINDS, owners
+from explain.graph.players import owners
 from explain.graph.structure import Fields
 from explain.types import Players, Unsupported
 
 if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
+
+
+REMOVABLE = ("nodes", "edges", "features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,10 @@ class Editing:
     players: Players
 
     def __post_init__(self) -> None:
-        if self.players.kind not in KINDS:
-            raise Unsupported(f"what can be removed from a graph: labels, {', '.join(KINDS)}; got {self.players.kind}")
+        if self.players.kind not in REMOVABLE:
+            raise Unsupported(
+                f"what can be removed from a graph: labels, {', '.join(REMOVABLE)}; got {self.players.kind}"
+            )
         if self.players.kind == "edges" and self.target.removal == "features":
             raise Unsupported('removal="features" keeps every edge: remove nodes or features, or ask with "delete"')
         if self.target.baseline == "marginal" and self._replaces:

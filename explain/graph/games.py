@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from explain.graph.absence import absent_features, feature_matrix
+from explain.graph import edits
+from explain.graph.absence import absent_edge_features, absent_features
 from explain.graph.computation import Place
-from explain.graph.players import KINDS, owners
-from explain.graph.structure import Fields
+from explain.graph.fast.admission import FastPath, admitted
+from explain.graph.fast.program import Refused
+from explain.graph.players import ATOMS, KINDS, owners
 from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 
 if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
 
 REMOVALS = ("delete", "message", "features")
+_FAST = 2**14  # coalitions that a fast path is given at once; it parts them further
 _BUDGET = 2**23  # numbers held at once by the copies of one forward pass
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Coalitions:
     """The number for masks ``bool [coalitions, P]`` over nodes, edges or features of one target."""
 
     target: GraphTarget
     players: Players
+    _found: tuple[Hashable, FastPath | str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         kind, removal = self.players.kind, self.target.removal
         if kind not in KINDS:
             raise Unsupported(f"a graph target plays with {', '.join(KINDS)}; got {kind!r}")
-        if kind == "edges" and removal == "features":
+        if self.atoms == "edges" and removal == "features":
             raise Unsupported(
                 'removal="features" keeps every edge: ask it of nodes or features, or use "delete" or "message"'
             )
 
     def game(self) -> Game:
         """The game, in batches that fit the memory budget."""
-        size = self.target.batch_size or self._affordable()
-        _ = self.owner  # players that do not fit are refused now, not in the first call
-        checks = {"removal": self.removal, **self.target.place.checks}
+        fast = self.fast()
+        size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
+        note = fast.note if isinstance(fast, FastPath) else f"no: {fast}"
+        checks = {"removal": self.removal, **self.target.place.checks, "fast_path": note}
         return Game(self.players, self, batch_size=size, checks=checks)
+
+    def fast(self) -> FastPath | str:
+        """The fast path for the model's present state, or why there is none."""
+        programs = self.target.model.programs
+        state = programs.current(self.target.model)
+        if self._found is None or self._found[0] != state:
+            try:
+                found: FastPath | str = admitted(self, programs)
+            except Refused as refusal:
+                found = str(refusal)
+            self._found = (state, found)
+        return self._found[1]
 
     @property
     def removal(self) -> str:
-        """What absence means for these players: feature players are always replaced."""
-        return "features" if self.players.kind == "features" else self.target.removal
+        """What absence means for these players: features are always replaced."""
+        return "features" if self.atoms.endswith("features") else self.target.removal
+
+    @property
+    def atoms(self) -> str:
+        """What players own: "edges", "nodes", or features of some sort."""
+        return ATOMS.get(self.players.kind, self.players.kind)
 
     @property
     def place(self) -> Place:
@@ -61,71 +84,72 @@ class Coalitions:
         return owners(self.players, self.place, self.target.graph)
 
     @cached_property
-    def absent(self) -> Fields:
-        """Absent features by node type, ``[draws, nodes, features]``."""
-        return absent_features(self.target.graph, self.place, self.target.baseline)
+    def absent(self) -> dict[Any, Tensor]:
+        """Absent features by node type ``[draws, nodes, features]``, or by edge type ``[draws, edges, columns]``."""
+        what = absent_edge_features if self.atoms == "edge_features" else absent_features
+        return what(self.target.graph, self.place, self.target.baseline)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
-        groups = [masks] if self.place.together else list(masks.split(1))
+        masks = masks.to(self.owner.device)
+        path = self.fast() if self._found is None or self._moved() else self._found[1]
         with torch.no_grad():
-            return torch.cat([self._values(group.to(self.owner.device)) for group in groups])
-
-    def _values(self, masks: Masks) -> Values:
-        draws = next(iter(self.absent.values())).size(0) if self._replaces else 1
-        dropped = self._drops and self.place.together
-        if dropped:  # a last, complete copy: pooling counts graphs by the highest number it sees
-            masks = torch.cat([masks, torch.ones_like(masks[:1])])
-        total = sum(self.target.numbers(self.place, len(masks), **self._edits(masks, draw)) for draw in range(draws))
-        values = torch.as_tensor(total) / draws
-        values = values[:-1] if dropped else values
-        if self._drops and not values[~masks[: len(values)].any(1)].isfinite().all():
+            total = sum(self.target.number(self._answers(masks, draw, path).double()) for draw in range(self._draws))
+        values = torch.as_tensor(total) / self._draws
+        if self.drops and not values[~masks.any(1)].isfinite().all():
             raise NonFinite(
                 "the model answers NaN or infinity for a graph without nodes (a mean over none?): ask with "
                 'removal="message" or "features", which keep every node'
             )
         return values
 
+    def _moved(self) -> bool:
+        """Whether the model changed since the fast path was looked for, as far as a glance tells."""
+        return self.target.model.programs.moved(self.target.model)
+
+    def _answers(self, masks: Masks, draw: int, path: FastPath | str) -> Tensor:
+        return self.outputs(masks, draw) if isinstance(path, str) else path.outputs(masks, draw)
+
+    def outputs(self, masks: Masks, draw: int = 0) -> Tensor:
+        """What the model itself answers in each coalition, ``[coalitions, outputs]``."""
+        groups = [masks] if self.place.together else list(masks.split(1))
+        return torch.cat([self._outputs(group, draw) for group in groups])
+
+    def _outputs(self, masks: Masks, draw: int) -> Tensor:
+        dropped = self.drops and self.place.together
+        if dropped:  # a last, complete copy: pooling counts graphs by the highest number it sees
+            masks = torch.cat([masks, torch.ones_like(masks[:1])])
+        found = self.target.outputs(self.place, len(masks), **self._edits(masks, draw))
+        return found[:-1] if dropped else found
+
+    @property
+    def _draws(self) -> int:
+        return next(iter(self.absent.values())).size(0) if self._replaces else 1
+
     @property
     def _replaces(self) -> bool:
         """Whether absence puts other features in place."""
-        return self.players.kind != "edges" and not self._drops
+        return self.atoms != "edges" and not self.drops
 
     @property
-    def _drops(self) -> bool:
+    def drops(self) -> bool:
         """Whether an absent node leaves the graph with its row: it must not be pooled."""
         return self.players.kind == "nodes" and self.removal == "delete" and not self.place.focus
 
     def _edits(self, masks: Masks, draw: int) -> dict[str, Any]:
         """What the coalitions change in their copies of the graph."""
         present = torch.cat([masks, masks.new_ones(len(masks), 1)], 1)[:, self.owner]
-        if self.players.kind == "features":
-            return {"features": self._features(present, draw)}
-        if self.players.kind == "edges":
-            return {"edge_keep": present} if self.removal == "delete" else {"amounts": present}
-        if self._drops:
+        if self.atoms == "edges":
+            return edits.edge_edits(self.removal, present)
+        if self.drops:
             return {"node_keep": present}
-        edits: dict[str, Any] = {"features": self._features(present, draw)}
-        source, target = self.place.graph.flat_edges
-        if self.removal != "features":
-            edits["edge_keep" if self.removal == "delete" else "amounts"] = present[:, source] & present[:, target]
-        return edits
-
-    def _features(self, present: Tensor, draw: int) -> Fields:
-        """Features of each copy: ``present`` says which nodes, or which columns, keep theirs."""
-        graph, made, column = self.place.graph, {}, 0
-        for kind in graph.counts:
-            x = feature_matrix(graph, kind)
-            if self.players.kind == "nodes":
-                start = graph.node_starts[kind]
-                here = present[:, start : start + len(x), None]
-            else:
-                here = present[:, None, column : column + x.size(1)]
-                column += x.size(1)
-            if "x" in graph.nodes[kind]:
-                chosen = torch.where(here, x, self.absent[kind][draw])
-                made[kind] = chosen.reshape(len(present), *graph.nodes[kind]["x"].shape)
-        return made
+        absent = {kind: draws[draw] for kind, draws in self.absent.items()}
+        if self.atoms == "nodes":
+            return edits.node_edits(self.removal, self.place, present, absent)
+        if self.atoms == "edge_features":
+            return edits.edge_column_edits(self.place, present, absent)
+        replaced = edits.column_edits if self.atoms == "features" else edits.entry_edits
+        return replaced(self.place, present, absent)
 
     def _affordable(self) -> int:
         graph = self.place.graph

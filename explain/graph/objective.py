@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
+from explain.graph import editing
 from explain.graph.computation import Focus, whole
 from explain.graph.inputs import structure_of
-from explain.graph.players import KINDS
 from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Copies, Structure, copies
 from explain.guard import evaluating
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Predict = Callable[[Parameters, Tensor], Tensor]
 
 
-REMOVABLE = ("labels", *KINDS)
+REMOVABLE = ("labels", *editing.REMOVABLE)
 
 
 def objective(

@@ -14,6 +14,7 @@ EdgeType: TypeAlias = tuple[str, str, str]
 
 NODE = ""  # the only node type and edge type of a homogeneous graph
 EDGE = (NODE, "", NODE)
+EDGE_FIELDS = ("edge_attr", "edge_weight")  # what features of an edge are called; the first that is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,11 @@ class Structure:
         ]
         return torch.cat(parts, 1) if parts else torch.zeros(2, 0, dtype=torch.long)
 
+    def edge_field(self, kind: EdgeType) -> str | None:
+        """The name of the floating-point field that an edge type's features are, if it has one."""
+        fields = self.edge_fields[kind]
+        return next((name for name in EDGE_FIELDS if name in fields and fields[name].is_floating_point()), None)
+
     def with_features(self, features: Fields) -> Structure:
         """The same graph with other ``x``, given by node type."""
         return replace(self, nodes={kind: {**fields, **_named(features, kind)} for kind, fields in self.nodes.items()})
@@ -81,6 +87,7 @@ def copies(
     edge_keep: Tensor | None = None,
     node_keep: Tensor | None = None,
     features: Fields | None = None,
+    edge_features: dict[EdgeType, Tensor] | None = None,
 ) -> Copies:
     """``count`` copies side by side, each with its own missing edges, missing nodes and features.
 
@@ -90,6 +97,7 @@ def copies(
         edge_keep: bool ``[count, E]`` by flat edge number; False takes the edge out.
         node_keep: bool ``[count, N]`` by flat node number; False takes the row out, with its edges.
         features: by node type, ``[count, nodes, features]`` in place of ``x``.
+        edge_features: by edge type, ``[count, edges, columns]`` in place of ``edge_attr`` or ``edge_weight``.
     """
     if node_keep is not None:
         ends = node_keep[:, graph.flat_edges[0]] & node_keep[:, graph.flat_edges[1]]
@@ -114,6 +122,9 @@ def copies(
         keep = None if edge_keep is None else edge_keep[:, start : start + size].reshape(-1)
         edges[edge] = _offset(index, count, graph.counts[edge[0]], graph.counts[edge[2]])
         edge_fields[edge] = {name: _repeat(field, count) for name, field in graph.edge_fields[edge].items()}
+        name = graph.edge_field(edge)
+        if edge_features is not None and edge in edge_features and name is not None:
+            edge_fields[edge][name] = edge_features[edge].reshape(edge_fields[edge][name].shape)
         if keep is not None:
             edges[edge] = edges[edge][:, keep]
             edge_fields[edge] = {name: field[keep] for name, field in edge_fields[edge].items()}

@@ -19,7 +19,7 @@ from explain.graph.messages import by_type, scaled_messages
 from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
 from explain.graph.players import node_name, players_of
-from explain.graph.structure import Fields, Structure, copies
+from explain.graph.structure import EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
 from explain.payoffs import Payoff, checked_label, payoff_function
 from explain.types import (
@@ -116,11 +116,13 @@ class GraphTarget(Target):
         edge_keep: Tensor | None = None,
         node_keep: Tensor | None = None,
         features: Fields | None = None,
+        edge_features: dict[EdgeType, Tensor] | None = None,
         amounts: Tensor | None = None,
         params: Parameters | None = None,
     ) -> Tensor:
         """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
-        made = copies(place.graph, count, edge_keep=edge_keep, node_keep=node_keep, features=features)
+        edits = {"edge_keep": edge_keep, "node_keep": node_keep, "features": features, "edge_features": edge_features}
+        made = copies(place.graph, count, **edits)  # type: ignore[arg-type]
         kind = self.focus[0][0] if self.focus else None
         with evaluating(self.module):
             if amounts is None:
@@ -219,9 +221,11 @@ class GraphTarget(Target):
     # --- questions ---
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "nodes", "edges" (``undirected=True``: a pair is one) or "features".
+        """Players that can matter to the number; with ``all=True`` all of the graph's nodes, edges or features.
 
-        Those that can matter to the number; with ``all=True`` all of the graph's.
+        "nodes"; "edges" (``undirected=True``: a pair is one); "features", columns of ``x``; "node_features", its
+        entries; "edge_features", columns of ``edge_attr``; "relations"; "motifs", blocks of the graph, or the node sets
+        in ``motifs=``.
         """
         beyond = options.get("all", False) and kind != "features"
         place = whole(self.graph, self.focus) if beyond else self.place

@@ -39,7 +39,7 @@ def picture(explanation: Explanation, ax: Axes | None = None) -> Axes:
         return strip(explanation, ax)
     if players.kind == "train" and "ends" not in players.geometry:
         return influence(explanation, ax) if "edge_index" in players.geometry else influence_list(explanation, ax)
-    if players.kind in ("nodes", "edges", "train") and "edge_index" in players.geometry:
+    if players.kind in ("nodes", "edges", "motifs", "relations", "train") and "edge_index" in players.geometry:
         return graph(explanation, ax)
     if players.kind in ("steps", "guidance"):
         return steps(explanation, ax=ax)

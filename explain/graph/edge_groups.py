@@ -1,0 +1,95 @@
+"""Players that own several edges: the relations of a graph, and its motifs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from explain.graph.computation import Place
+from explain.graph.structure import Fields, Structure
+from explain.types import Players
+
+
+def relation_players(place: Place, graph: Structure, geometry: Fields) -> Players:
+    """Relations of a heterogeneous graph by edge type, of a homogeneous one by its field ``edge_type``.
+
+    A relation owns its edges that can reach the explained nodes; one without any does not play.
+
+    Raises:
+        ValueError: edges without types.
+    """
+    flat = place.edges[place.reachable].sort().values.cpu()
+    names = ["-".join(kind) for kind in graph.edges]
+    if len(graph.edges) > 1:
+        firsts = torch.tensor(list(graph.edge_starts.values()))
+        relation = torch.searchsorted(firsts, flat, right=True) - 1
+    else:
+        fields = next(iter(graph.edge_fields.values()))
+        if "edge_type" not in fields:
+            raise ValueError(
+                "relations need typed edges: a HeteroData, or edge_type [edges] in the data, which the model reads"
+            )
+        relation = fields["edge_type"].reshape(-1).cpu()[flat].long()
+        names = [f"relation {i}" for i in range(int(relation.max()) + 1 if len(relation) else 0)]
+    index = relation.unique()
+    groups = tuple(flat[relation == each] for each in index.tolist())
+    return Players("relations", index, tuple(names[i] for i in index.tolist()), groups, _drawn(place, groups, geometry))
+
+
+def motif_players(
+    place: Place, graph: Structure, geometry: Fields, motifs: Iterable[Iterable[int]] | None = None
+) -> Players:
+    """Groups of edges that stand or fall together.
+
+    With ``motifs``, node sets (flat numbers): each owns the edges among its nodes, all other edges stay. Without: the
+    blocks of the graph (its biconnected components): ring systems whole, and every bridge by itself, so that each edge
+    belongs to exactly one.
+
+    Raises:
+        ValueError: motifs that share an edge, or one without an edge that can reach the explained nodes.
+    """
+    flat = place.edges[place.reachable].sort().values.cpu()
+    ends = graph.flat_edges.cpu()[:, flat]
+    if motifs is None:
+        sets = _blocks(ends)
+    else:
+        sets = [frozenset(int(node) for node in motif) for motif in motifs]
+    groups = [flat[_among(ends, nodes)] for nodes in sets]
+    if motifs is None:  # a loop lies in every block at its node; it is a block of its own
+        loops = ends[0] == ends[1]
+        groups = [group[~torch.isin(group, flat[loops])] for group in groups]
+        groups += [flat[i : i + 1] for i in loops.nonzero().view(-1).tolist()]
+        sets += [frozenset({int(node)}) for node in ends[0][loops].tolist()]
+    for nodes, group in zip(sets, groups, strict=True):
+        if not len(group):
+            raise ValueError(f"motif {sorted(nodes)} has no edge that can reach the explained node")
+    if len(groups) and len(torch.cat(groups)) != len(torch.cat(groups).unique()):
+        raise ValueError("two motifs share an edge: each edge belongs to one player; join them")
+    order = sorted(range(len(groups)), key=lambda i: int(groups[i][0]))
+    names = tuple("–".join(map(str, sorted(sets[i]))) for i in order)
+    groups = [groups[i] for i in order]
+    return Players("motifs", torch.arange(len(order)), names, tuple(groups), _drawn(place, groups, geometry))
+
+
+def _drawn(place: Place, groups: Sequence[Tensor], geometry: Fields) -> Fields:
+    """The geometry with ``owner [C]``: the player of each drawn edge, -1 for none."""
+    drawn = place.edges[place.reachable].cpu()
+    owner = torch.full_like(drawn, -1)
+    for player, group in enumerate(groups):
+        owner[torch.isin(drawn, group)] = player
+    return {**geometry, "owner": owner}
+
+
+def _blocks(ends: Tensor) -> list[frozenset[int]]:
+    """The node sets of the biconnected components."""
+    undirected = nx.Graph()
+    undirected.add_edges_from((u, v) for u, v in ends.t().tolist() if u != v)
+    return [frozenset(nodes) for nodes in nx.biconnected_components(undirected)]
+
+
+def _among(ends: Tensor, nodes: frozenset[int]) -> Tensor:
+    members = torch.tensor(sorted(nodes), dtype=torch.long)
+    return torch.isin(ends[0], members) & torch.isin(ends[1], members)
