@@ -35,24 +35,31 @@ def curvature_checks(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def column_checks(chosen: Chosen, s: Solution, b: Tensor, training: Tensor, norms: Tensor | None) -> dict[str, Any]:
+def column_checks(chosen: Chosen, s: Solution, b: Tensor, training: Tensor) -> dict[str, Any]:
     """Of the solution ``s`` of ``A x = b [p]``.
 
-    ``error_bound``: ``|x - A^-1 b| / |x|`` is at most ``|A x - b| / (lambda_min |x|)``. ``score_bound``: so no score of
-    a training example is off by more than ``max_i |grad loss_i| |A x - b| / (n lambda_min)``, in the number's units;
-    None where the gradients of single examples were not made. ``still_to_move``: what the number would change by if
-    the training were finished.
+    ``distance_bound``: ``|x - A^-1 b|`` is at most ``|A x - b| / lambda_min``; ``error_bound`` is that over ``|x|``.
+    ``still_to_move``: what the number would change by if the training were finished.
     """
     size = float(s.x.norm())
     off = s.residual * float(b.norm()) / chosen.spectrum.smallest
     return {
         "residual": s.residual,
+        "distance_bound": off,
         "error_bound": off / size if size else 0.0,
-        "score_bound": None if norms is None else off * float(norms.max()) / len(norms),
         "iterations": s.iterations,
         **s.checks,
         "still_to_move": -float(s.x @ training),
     }
+
+
+def score_bounds(each: Sequence[dict[str, Any]], norms: Tensor | None) -> list[float | None]:
+    """``max_i |grad loss_i| |x - A^-1 b| / n`` of each answer: no score is further off, in the number's own units.
+
+    None where the gradients of single examples were not made.
+    """
+    largest = None if norms is None else float(norms.max()) / len(norms)
+    return [None if largest is None else largest * found["distance_bound"] for found in each]
 
 
 def errors(along: Callable[[Tensor], Tensor], solution: Solution, size: int) -> Tensor | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,20 +15,23 @@ from torch import Tensor
 from explain.explainer import Answer, Explainer, seeded
 from explain.explanation import Explanation
 from explain.guard import untouched
-from explain.influence.checks import column_checks, curvature_checks, errors, warn
+from explain.influence.checks import column_checks, curvature_checks, errors, score_bounds, warn
 from explain.influence.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
+from explain.influence.newton import newton_parts
 from explain.influence.removal import removal_parts
 from explain.influence.scores import (
+    along_and_norms,
     directional,
     example_losses,
-    gradient_norms,
     measured_gradient,
     training_gradient,
 )
 from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
+from explain.influence.spectrum import extreme_eigenvalues
 from explain.types import NonFinite, Objective, Players, Target
 
+Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
 REMOVE = ("labels", "nodes", "edges", "features")
 
 
@@ -50,6 +53,8 @@ class Influence(Explainer):
             Gauss-Newton matrix, with a warning.
         damping: added to the diagonal; "auto" adds none to a positive definite Hessian, else as little as leaves the
             smallest eigenvalue at a thousandth of the largest.
+        newton: one Newton step on the edited objective for each player, with its own curvature: more exact, and as many
+            solutions as there are players. ``parts["first_order"]`` then holds the learned part without it.
         shards: a folder in which the solution and the scores, shard by shard, are kept as they are found: for large
             training sets, on a cluster where it names one, resumed after any end. For labels only.
         seed: of the eigenvalue search and of LiSSA's batches.
@@ -78,6 +83,7 @@ class Influence(Explainer):
     solver: str | Solver = "auto"
     curvature: str = "auto"
     damping: str | float = "auto"
+    newton: bool = False
     shards: Shards | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
@@ -94,6 +100,8 @@ class Influence(Explainer):
         given = isinstance(self.damping, (int, float)) and not isinstance(self.damping, bool)
         if self.damping != "auto" and not (given and 0 <= self.damping < math.inf):  # type: ignore[operator]
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
+        if not isinstance(self.newton, bool) or (self.newton and self.shards is not None):
+            raise ValueError(f"newton must be True or False, and False with shards, got {self.newton!r}")
         if self.shards is not None and not isinstance(self.shards, Shards):
             raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
         if self.shards is not None and self.remove != "labels":
@@ -134,12 +142,17 @@ class Influence(Explainer):
         solve = partial(self._solved, objective, b, generator)
         if self.shards is None:
             solved, along = solve(), partial(directional, objective)
+            known = along_and_norms(objective, solved.solution.x) if objective.local else None
         else:
             settings = {name: getattr(self, name) for name in ("solver", "curvature", "damping", "seed")}
-            question = self.shards.question(objective, targets[0].module, settings, math.fsum(values), b)
+            question = self.shards.question(objective, targets[0].module, settings, values, b)
             solved, along = question.solved(solve), partial(question.directional, progress=self.progress)
-        parts = self._parts(objectives, solved, along, losses)
+            known = (along(solved.solution.x), None)
+        parts = self._parts(objectives, solved, known, losses)
+        if self.newton:
+            parts = self._stepped(objectives, solved, parts, generator)
         spread = errors(along, solved.solution, objective.size) if objective.local else None
+        bounds = score_bounds(solved.checks["each"], known[1] if known else None)
         shared = {name: value for name, value in solved.checks.items() if name != "each"}
         answers = [
             Answer(
@@ -149,7 +162,7 @@ class Influence(Explainer):
                 base=None,
                 error=None if spread is None else spread[:, k],
                 parts=part,
-                checks={**shared, **solved.checks["each"][k]},
+                checks={**shared, **solved.checks["each"][k], "score_bound": bounds[k]},
                 calls=solved.products if solved.A is None else solved.A.products,
             )
             for k, (own, part, value) in enumerate(zip(objectives, parts, values, strict=True))
@@ -166,32 +179,51 @@ class Influence(Explainer):
 
         solution = inverse(b)
         training = training_gradient(objective)
-        norms = gradient_norms(objective) if objective.local and self.shards is None else None
         checks = {
             "solver": solver.name,
             "why_solver": why,
             **curvature_checks(chosen),
             "gradient_norm": float(training.norm()),
-            "each": [column_checks(chosen, solution.column(k), b[:, k], training, norms) for k in range(b.size(1))],
+            "each": [column_checks(chosen, solution.column(k), b[:, k], training) for k in range(b.size(1))],
         }
         return Solved(solution, checks, chosen.A.products, chosen.A, inverse)
 
     def _parts(
-        self, objectives: Sequence[Objective], solved: Solved, along: Callable[[Tensor], Tensor], losses: Tensor
+        self, objectives: Sequence[Objective], solved: Solved, known: Known | None, losses: Tensor
     ) -> list[dict[str, Tensor]]:
         """What the scores of each number are the sum of, and what is shown beside."""
         x, inverse = solved.solution.x, solved.inverse
-        if objectives[0].local or inverse is None:
-            each = (-along(x) / objectives[0].size).unbind(1)
+        if known is not None:
+            each = (-known[0] / objectives[0].size).unbind(1)
             return [{"learned": one, "structural": torch.zeros_like(one), "self_loss": losses} for one in each]
+        assert inverse is not None  # what is kept on disk is of labels only
         return [
             removal_parts(objective, lambda b: inverse(b).x, x[:, k], self.progress)._asdict()
             for k, objective in enumerate(objectives)
         ]
 
+    def _stepped(
+        self, objectives: Sequence[Objective], solved: Solved, parts: list[dict[str, Tensor]], g: torch.Generator
+    ) -> list[dict[str, Tensor]]:
+        """The parts after a Newton step for each player; what is said of it goes into the checks."""
+        assert solved.A is not None
+        solver = choose_solver(self.solver, solved.A.size, 1)[0]
+        made = []
+        for objective, part, checks in zip(objectives, parts, solved.checks["each"], strict=True):
+            found, told = newton_parts(
+                objective,
+                solved.A,
+                part,
+                lambda A, b: solver.solve(A, b, extreme_eigenvalues(A, g), g).x,
+                self.progress,
+            )
+            checks.update(told)
+            made.append(found)
+        return made
+
 
 def _of_one_training(objectives: Sequence[Objective]) -> Objective:
-    """The first, if all have its training set and players.
+    """The first, if all have its training set; nodes that may be removed are others for every explained node.
 
     Raises:
         ValueError: one has another.
@@ -199,8 +231,12 @@ def _of_one_training(objectives: Sequence[Objective]) -> Objective:
     first = objectives[0]
     for other in objectives[1:]:
         players, own = other.players, first.players
-        same = other.size == first.size and other.weight_decay == first.weight_decay and len(players) == len(own)
-        if not (same and players.kind == own.kind and torch.equal(players.index, own.index)):
+        same = other.size == first.size and other.weight_decay == first.weight_decay
+        if same and not first.local and not other.local:
+            continue
+        if not (
+            same and len(players) == len(own) and players.kind == own.kind and torch.equal(players.index, own.index)
+        ):
             raise ValueError(
                 f"explain_all needs targets of one training set: the first has {len(own)} {own.kind} of "
                 f"{first.size} examples, another {len(players)} {players.kind} of {other.size}. Ask it by itself"

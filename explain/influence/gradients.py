@@ -17,7 +17,7 @@ MEMORY = 2**27  # bytes of gradients at once
 def example_gradients(objective: Objective, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions ``[b]`` and ``grad loss_i``, float64 ``[b, p]``, in order; without the penalty.
 
-    Together by ``vmap`` or one by one, whichever is faster.
+    Together by ``vmap`` where the model's operations allow it, else one by one.
 
     >>> from explain.objectives import TrainingObjective
     >>> from explain.types import Players
@@ -35,7 +35,7 @@ def example_gradients(objective: Objective, positions: Tensor | None = None) -> 
         return grad(lambda at: objective.train_loss(flat.params(at), position[None])[0])(theta)
 
     everyone = torch.arange(objective.size) if positions is None else positions
-    columns = Columns()
+    columns = Columns(measured=False, chunk=None)  # vmap beats a loop for single examples wherever it was tried
     for batch in everyone.to(theta.device).split(max(1, MEMORY // (8 * flat.size))):
         with twice_differentiable():
             rows = columns(gradient, batch)

@@ -117,11 +117,12 @@ class Columns:
     """Applies a function to each row of its blocks: at once by ``vmap`` or one by one, whichever is faster.
 
     Measured at the first block, in processor time: ``vmap`` wins severalfold for small graphs and tables and loses for
-    convolutions.
+    convolutions. Not ``measured``, it is used wherever it can be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measured: bool = True, chunk: int | None = CHUNK) -> None:
         self.together: bool | None = None
+        self.measured, self.chunk = measured, chunk
 
     def __call__(self, apply: Callable[..., Tensor], *blocks: Tensor) -> Tensor:
         """``[k, ...], ... -> [k, q]``."""
@@ -129,17 +130,24 @@ class Columns:
         if rows == 1:
             return apply(*(block[0] for block in blocks))[None]
         if self.together is None:
-            self.together = _faster_together(apply, *(block[:8] for block in blocks))
+            decide = _faster_together if self.measured else _can_together
+            self.together = decide(apply, *(block[:8] for block in blocks))
         if self.together:
-            return vmap(apply, chunk_size=CHUNK)(*blocks)
+            return vmap(apply, chunk_size=self.chunk)(*blocks)
         return torch.stack([apply(*row) for row in zip(*blocks, strict=True)])
+
+
+def _can_together(apply: Callable[..., Tensor], *blocks: Tensor) -> bool:
+    try:
+        vmap(apply)(*blocks)
+    except RuntimeError:  # an operation without a batching rule, or a branch on a value
+        return False
+    return True
 
 
 def _faster_together(apply: Callable[..., Tensor], *blocks: Tensor) -> bool:
     rows = list(zip(*blocks, strict=True))
-    try:
-        vmap(apply)(*blocks)  # not timed: the first call of an operation sets it up
-    except RuntimeError:  # an operation without a batching rule, or a branch on a value
+    if not _can_together(apply, *blocks):  # not timed: the first call of an operation sets it up
         return False
     apply(*rows[0])
     together: list[float] = []
@@ -147,6 +155,8 @@ def _faster_together(apply: Callable[..., Tensor], *blocks: Tensor) -> bool:
     while len(singly) < 3 and sum(together) + sum(singly) < 0.2:  # the least of three: other work disturbs a clock
         together.append(_seconds(lambda: vmap(apply)(*blocks)))
         singly.append(_seconds(lambda: apply(*rows[0])))
+        if not 0.5 < len(rows) * min(singly) / max(min(together), 1e-9) < 2:  # a clear case
+            break
     return min(together) < len(rows) * min(singly)
 
 

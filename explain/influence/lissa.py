@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from explain.influence.cg import Preconditioner
 from explain.influence.curvature import Curvature
+from explain.influence.nystrom import LowRank, nystrom
 from explain.influence.recursion import Recursion
 from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum, largest_eigenvalue
@@ -18,6 +20,8 @@ WHOLE = 2048  # examples up to which every step sees all of them: a cached produ
 BATCH = 128
 MARGIN = 1.1  # of the scale over the largest eigenvalue measured
 DEEPEST = 10_000
+RANK = 64  # of the preconditioner that is made by itself
+EASY = 10.0  # a condition up to which none is
 
 
 class Diverged(RuntimeError):
@@ -26,23 +30,26 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Lissa:
-    """``h <- v + h - A_batch h / scale``, started from ``v``; ``x = h / scale``, mean over the repeats (Agarwal 2017).
+    """``x <- x + M^-1 (v - A_batch x) / scale``, mean over the repeats (Agarwal, Bullins and Hazan 2017).
 
-    Settles where the eigenvalues of ``A / scale`` are in (0, 1], after about ``scale / lambda_min`` steps, with
-    momentum (Polyak 1964) after about the square root of that. After each such cycle the true residual ``b - A x`` of
-    the whole training set is measured and becomes the next ``v``, so the noise of the batches shrinks with it and a
-    wrong answer is seen. Damping is part of ``A``.
+    With ``M = I`` and ``x = h / scale`` this is the published ``h <- v + h - A_batch h / scale``. It settles where the
+    eigenvalues of ``M^-1 A / scale`` are in (0, 1], after about ``scale / lambda_min`` steps, with momentum (Polyak
+    1964) after about the square root of that; ``M``, a Nyström approximation of ``A`` (`nystrom`), makes that ratio
+    small. After each such cycle the true residual ``b - A x`` of the whole training set is measured and becomes the
+    next ``v``, so the noise of the batches shrinks with it and a wrong answer is seen. Damping is part of ``A``.
 
     Args:
         depth: the most steps of a repeat, over all cycles; when None ``(scale / lambda_min) ln(1 / tolerance)`` and
             at most 10,000. It stops sooner at the tolerance, or where two cycles in a row gain nothing.
-        scale: measured when None: a tenth above the largest eigenvalue of ``A`` and of sampled batches, and doubled
-            where the batches still make it grow.
+        scale: measured when None: a tenth above the largest eigenvalue of ``M^-1 A`` and of sampled batches, and
+            doubled where the batches still make it grow.
         repeats: independent recursions, whose mean and spread are taken.
         batch_size: examples a step, drawn with replacement; when None all up to 2,048 (one recursion, nothing
             sampled), else 128.
         tolerance: stops once ``|A x - b| <= tolerance |b|``.
         momentum: whether it may be used; given up where the batches are too noisy for it.
+        rank: of ``M``, as many products; 0 for the published recursion, 64 when None where the condition of ``A`` asks
+            for it and no scale is given.
 
     Raises:
         ValueError: a setting that is not positive.
@@ -54,6 +61,7 @@ class Lissa:
     batch_size: int | None = None
     tolerance: float = 1e-4
     momentum: bool = True
+    rank: int | None = None
 
     name = "lissa"
 
@@ -62,6 +70,8 @@ class Lissa:
         for name, value in {**given, "batch_size": self.batch_size, "tolerance": self.tolerance}.items():
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"Lissa's {name} must be above 0 and finite, got {value}")
+        if self.rank is not None and self.rank < 0:
+            raise ValueError(f"Lissa's rank must be 0 or more, got {self.rank}")
 
     def solve(
         self, A: Curvature, b: Tensor, spectrum: Spectrum, generator: torch.Generator, progress: bool = False
@@ -76,37 +86,75 @@ class Lissa:
             raise Indefinite(A.name, spectrum)
         total = A.objective.size
         size = min(self.batch_size or (total if total <= WHOLE else BATCH), total)
-        largest = spectrum.largest if size == total else _batch_largest(A, size, spectrum, generator)
-        scale = self.scale or MARGIN * largest
-        if scale <= spectrum.largest / 2:  # then 1 - largest / scale is below -1
-            raise _diverged(scale, largest, spectrum)
-        depth = self.depth or min(DEEPEST, math.ceil(scale / spectrum.smallest * math.log(1 / self.tolerance)))
         repeats = 1 if size == total else self.repeats
-        run = Recursion(A, b, spectrum.smallest, scale, size, repeats, self.momentum, self.scale is None, generator)
+        M = self._preconditioner(A, spectrum, generator)
+        smallest, largest = _ends(A, M, spectrum, generator)
+        sampled = largest if size == total else _batch_largest(A, M, size, largest, generator)
+        scale = self.scale or MARGIN * sampled
+        if scale <= largest / 2:  # then 1 - largest / scale is below -1
+            raise _diverged(scale, sampled, spectrum)
+        depth = self.depth or min(DEEPEST, max(50, math.ceil(scale / smallest * math.log(1 / self.tolerance))))
+        run = Recursion(A, b, smallest, scale, size, repeats, self.momentum, self.scale is None, generator, M)
         with tqdm(total=depth, desc="lissa", disable=not progress, leave=False) as bar:
             while run.steps < depth and run.residual > self.tolerance and not run.finished:
                 bar.update(run.cycle(depth - run.steps))
         if run.residual >= 1 and b.any():
-            raise _diverged(run.scale, largest, spectrum)
+            raise _diverged(run.scale, sampled, spectrum)
         checks = {
             "scale": run.scale,
             "depth": depth,
             "repeats": repeats,
             "batch_size": size,
             "momentum": run.momentum,
-            "largest_eigenvalue_of_batches": largest,
+            "rank": 0 if M is None else len(M.values),
+            "condition": run.scale / smallest,
+            "largest_eigenvalue_of_batches": sampled,
             "converged": run.residual <= self.tolerance,
         }
         samples = run.samples if repeats > 1 else None
         each = residuals(run.left, run.b)
         return Solution(run.x, run.residual, run.steps, samples, run.remaining, each, checks)
 
+    def _preconditioner(self, A: Curvature, spectrum: Spectrum, generator: torch.Generator) -> LowRank | None:
+        rank = self.rank
+        if rank is None:
+            asks = self.scale is None and A.size > 2 * RANK and spectrum.largest > EASY * spectrum.smallest
+            rank = RANK if asks else 0
+        return nystrom(A, rank, spectrum, generator) if rank else None
 
-def _batch_largest(A: Curvature, size: int, spectrum: Spectrum, generator: torch.Generator, batches: int = 4) -> float:
+
+def _ends(A: Curvature, M: LowRank | None, spectrum: Spectrum, generator: torch.Generator) -> tuple[float, float]:
+    """The smallest eigenvalue of ``M^-1 A``, or a lower bound, and the largest.
+
+    ``M`` is at most ``A + shift I``, so ``M^-1 A`` is at least ``lambda_min / (lambda_min + shift)``.
+    """
+    if M is None:
+        return spectrum.smallest, spectrum.largest
+    return spectrum.smallest / (spectrum.smallest + M.shift), _largest(A, M, generator)
+
+
+def _largest(A: Curvature, M: Preconditioner | None, generator: torch.Generator, steps: int = 12) -> float:
+    """The largest eigenvalue of ``M^-1 A``, whose eigenvectors are orthogonal in ``A``: by power iterations there."""
+    if M is None:
+        return largest_eigenvalue(A, generator, tolerance=1e-2)[0]
+    v = torch.randn(A.size, generator=generator, dtype=torch.float64).to(A.theta.device)
+    found = 0.0
+    for _ in range(steps):
+        Av = A @ v
+        MAv = M(Av)
+        before, found = found, float(Av @ MAv / (Av @ v))  # the Rayleigh quotient in the product of A
+        if found < 1.02 * before:
+            break
+        v = MAv / MAv.norm()
+    return found
+
+
+def _batch_largest(
+    A: Curvature, M: Preconditioner | None, size: int, largest: float, generator: torch.Generator, batches: int = 4
+) -> float:
     """The largest eigenvalue of a few sampled batches, at least that of the whole."""
     draws = torch.randint(A.objective.size, (batches, size), generator=generator).to(A.theta.device)
-    found = [largest_eigenvalue(A.on(batch), generator, tolerance=1e-2)[0] for batch in draws]
-    return max(spectrum.largest, *found)
+    return max(largest, *(_largest(A.on(batch), M, generator) for batch in draws))
 
 
 def _diverged(scale: float, largest: float, spectrum: Spectrum) -> Diverged:

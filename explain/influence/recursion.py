@@ -7,19 +7,21 @@ import math
 import torch
 from torch import Tensor
 
+from explain.influence.cg import Preconditioner
 from explain.influence.curvature import Curvature
 from explain.influence.solution import relative
 
-SHORTEST, LONGEST = 10, 500  # steps of a cycle
+SHORTEST, LONGEST = 4, 500  # steps of a cycle
 DOUBLINGS = 10
 STALLED = 0.99  # a cycle that leaves more of the residual than this has gained nothing
 
 
 class Recursion:
-    """``A^-1 b`` so far, ``x``, with its true ``residual``; each `cycle` adds one recursion on what is left.
+    """``A^-1 b`` so far, ``x``, with its true residual ``left``; each `cycle` adds one recursion on what is left.
 
     ``samples [repeats, *b.shape]`` are the repeats of the last cycle, ``remaining`` is about what further cycles would
-    add, ``finished`` whether they would add nothing.
+    add, ``finished`` whether they would add nothing. ``smallest`` is the smallest eigenvalue of ``M^-1 A``, ``scale``
+    the assumed largest.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class Recursion:
         momentum: bool,
         adapts: bool,
         generator: torch.Generator,
+        preconditioner: Preconditioner | None = None,
     ) -> None:
         self.A, self.b, self.smallest, self.generator = A, b.double(), smallest, generator
         self.scale, self.momentum, self.batch_size, self.repeats = scale, momentum, batch_size, repeats
+        self.preconditioner = preconditioner
         self.x, self.left = torch.zeros_like(self.b), self.b
         self.samples, self.remaining = self.x.expand(repeats, *b.shape), self.x
         self.residual = relative(self.left, self.b)
@@ -71,23 +75,31 @@ class Recursion:
             self.finished = True
 
     def _recursion(self, steps: int) -> Tensor:
-        """``h <- v + h - A_batch h / scale``, with momentum ``+ beta (h - h_before)``; ``h / scale`` of each repeat."""
+        """``x <- x + M^-1 (v - A_batch x) / scale``, with momentum ``+ beta (x - x_before)``, of each repeat."""
         v = self.left
         beta = (1 - math.sqrt(min(1.0, self.smallest / self.scale))) ** 2 if self.momentum else 0.0
-        bound = 100 * self.scale / self.smallest * float(v.norm()) * math.sqrt(self.repeats)  # of any that settles
-        h = v.expand(self.repeats, *v.shape)
-        before = h
+        first = self._step(v).expand(self.repeats, *v.shape)
+        bound = 100 * self.scale / self.smallest * float(first.norm())  # of any that settles
+        x, before = first, first
         for _ in range(steps - 1):
-            h, before = v + h - self._product(h) / self.scale + beta * (h - before), h
-            if not h.norm() <= bound:
-                return torch.full_like(h, torch.inf)
-        return h / self.scale
+            x, before = x + self._step(v - self._product(x)) + beta * (x - before), x
+            if not x.norm() <= bound:
+                return torch.full_like(x, torch.inf)
+        return x
 
-    def _product(self, h: Tensor) -> Tensor:
-        """``A_batch h`` with its own batch for each repeat."""
+    def _step(self, r: Tensor) -> Tensor:
+        """``M^-1 r / scale`` of each repeat."""
+        if self.preconditioner is None:
+            return r / self.scale
+        if r.dim() == self.b.dim():
+            return self.preconditioner(r) / self.scale
+        return torch.stack([self.preconditioner(one) for one in r]) / self.scale
+
+    def _product(self, x: Tensor) -> Tensor:
+        """``A_batch x`` with its own batch for each repeat."""
         total = self.A.objective.size
         if self.batch_size == total:
-            return (self.A @ h[0])[None]
+            return (self.A @ x[0])[None]
         batches = torch.randint(total, (self.repeats, self.batch_size), generator=self.generator)
-        columns = h.reshape(self.repeats, self.A.size, -1)
-        return self.A.sampled(batches.to(h.device), columns).reshape(h.shape)
+        columns = x.reshape(self.repeats, self.A.size, -1)
+        return self.A.sampled(batches.to(x.device), columns).reshape(x.shape)

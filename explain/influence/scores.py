@@ -26,9 +26,27 @@ def directional(objective: Objective, directions: Tensor) -> Tensor:
     gradients of single examples, where these do not share their computation.
     """
     if directions.dim() > 1 and directions.size(1) > FEW and separate(objective):
-        found = [rows @ directions.double() for _, rows in example_gradients(objective)]
-        return torch.cat(found)
+        return along_and_norms(objective, directions)[0]
     return _tangents(objective, directions)
+
+
+def along_and_norms(objective: Objective, directions: Tensor) -> tuple[Tensor, Tensor | None]:
+    """`directional`, and ``|grad loss_i|`` of every training example, float64 ``[n]``.
+
+    No norms where more than 256 examples share one computation, as the nodes of a graph do: it would be done again for
+    each.
+    """
+    apart = separate(objective)
+    if not apart and objective.size > SHARED:
+        return _tangents(objective, directions), None
+    many = directions.dim() > 1 and directions.size(1) > FEW
+    found, norms = [], []
+    for _, rows in example_gradients(objective):
+        norms.append(rows.square().sum(1).sqrt())
+        if apart and many:
+            found.append(rows @ directions.double())
+    along = torch.cat(found) if found else _tangents(objective, directions)
+    return along, torch.cat(norms)
 
 
 def _tangents(objective: Objective, directions: Tensor) -> Tensor:
@@ -40,16 +58,6 @@ def _tangents(objective: Objective, directions: Tensor) -> Tensor:
         losses, pull = pullback(_losses(objective, flat, batch), theta)
         found.append(columns(pushforward(pull, losses), rows).double())
     return torch.cat(found, 1).detach().T.reshape(objective.size, *directions.shape[1:])
-
-
-def gradient_norms(objective: Objective) -> Tensor | None:
-    """``|grad loss_i|`` of every training example, float64 ``[n]``.
-
-    None where more than 256 share one computation, as the nodes of a graph do: it would be done again for each.
-    """
-    if objective.size > SHARED and not separate(objective):
-        return None
-    return torch.cat([rows.norm(dim=1) for _, rows in example_gradients(objective)])
 
 
 def separate(objective: Objective) -> bool:

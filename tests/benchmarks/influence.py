@@ -1,0 +1,202 @@
+"""How long influence scores take to a given accuracy, beside other libraries, in one process.
+
+``python tests/benchmarks/influence.py [logistic] [cnn] [gcn]`` prints, for each problem, the processor seconds and the
+peak memory that every method takes to 10, 2 and 0.5 % relative error of the whole score matrix ``[n, q]`` against the
+exact solution. Of a method with settings the fastest of those tried counts. Peers come with the extra ``bench``;
+those that are not installed are left out. Scores of peers may differ by a factor: the one that fits best is taken out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from influence_peers import peers
+from influence_problems import PROBLEMS, Problem
+from torch import Tensor
+
+from explain.influence import ConjugateGradient, Influence, Lissa
+from explain.influence.choice import CURVATURES
+from explain.influence.scores import training_gradient
+from explain.influence.solution import Solver
+
+ACCURACIES = (0.1, 0.02, 0.005)
+TRIED = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # tolerances of ours
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method with one setting: what it took and how far off it was."""
+
+    method: str
+    setting: str
+    seconds: float
+    megabytes: float
+    error: float
+
+
+def ours(problem: Problem, solver: str | Solver) -> Tensor:
+    """Scores ``[n, q]`` of all questions, from the targets as a user has them."""
+    engine = Influence(problem.train, solver=solver, curvature=problem.curvature, damping=problem.damping, seed=0)
+    return torch.stack([found.scores for found in engine.explain_all(problem.targets)], 1)
+
+
+def methods(problem: Problem) -> dict[str, Callable[[Problem], Tensor]]:
+    """Ours, by method and setting."""
+    found: dict[str, Callable[[Problem], Tensor]] = {"explain auto": partial(ours, solver="auto")}
+    if problem.name.startswith("logistic"):
+        found["explain exact"] = partial(ours, solver="exact")
+    for tolerance in TRIED:
+        found[f"explain block CG {tolerance:g}"] = partial(ours, solver=ConjugateGradient(tolerance))
+        found[f"explain LiSSA {tolerance:g}"] = partial(ours, solver=Lissa(tolerance=tolerance))
+    return found
+
+
+def measured(name: str, run: Callable[[Problem], Tensor], problem: Problem, exact: Tensor) -> Run | None:
+    """What one setting takes, the better of two if it is quick; None where it fails or is not installed."""
+    method, setting = _split(name)
+    seconds, peak, scores = [], 0.0, exact
+    for _ in range(2):
+        gc.collect()
+        before, started = _reset_peak(), time.process_time()
+        try:
+            scores = run(problem)
+        except ImportError:
+            return None
+        except Exception as error:  # a benchmark reports what a peer cannot do and goes on
+            print(f"  {name}: {type(error).__name__}: {str(error)[:100]}")
+            return None
+        seconds.append(time.process_time() - started)
+        peak = max(peak, _peak() - before)
+        if seconds[0] > 5:
+            break
+    return Run(method, setting, min(seconds), peak, _error(scores.double(), exact))
+
+
+def table(problem: Problem, runs: list[Run]) -> str:
+    """Processor seconds and peak megabytes to each accuracy, one line a method, the quickest to 2 % first."""
+    lines = [
+        f"\n{problem.name}: {problem.curvature}, ridge {problem.ridge:g}, {len(problem.labels)} training examples, "
+    ]
+    lines[0] += f"{len(problem.targets)} questions. Processor seconds (peak MB) [setting] to a relative error of"
+    lines.append(f"{'method':<24}" + "".join(f"{f'{100 * a:g} %':>26}" for a in ACCURACIES) + f"{'best error':>14}")
+    order = sorted({r.method for r in runs}, key=lambda m: _seconds(_best(runs, m, 0.02)))
+    for method in order:
+        cells = [_cell(_best(runs, method, accuracy)) for accuracy in ACCURACIES]
+        closest = min((r for r in runs if r.method == method), key=lambda r: r.error)
+        lines.append(
+            f"{method:<24}" + "".join(f"{c:>26}" for c in cells) + f"{closest.error:>9.2g} ({closest.seconds:.1f} s)"
+        )
+    return "\n".join(lines)
+
+
+def products(problem: Problem) -> str:
+    """What one Hessian-vector product costs, in gradients of the training loss."""
+    objective = problem.targets[0].objective(problem.train)
+    gradient = _least(lambda: training_gradient(objective))
+    found = []
+    for name, kind in CURVATURES.items():
+        A = kind(objective)
+        one, block = torch.ones(A.size), torch.randn(A.size, 32, generator=torch.Generator().manual_seed(0))
+        single, together = _least(lambda A=A, v=one: A @ v), _least(lambda A=A, v=block: A @ v) / 32
+        found.append(f"{name} {single / gradient:.2f} alone, {together / gradient:.2f} in a block of 32")
+    return f"one product in gradients ({1e3 * gradient:.1f} ms): " + "; ".join(found)
+
+
+def benchmark(name: str, with_peers: bool = True) -> tuple[Problem, list[Run]]:
+    """Every method on one problem."""
+    problem = PROBLEMS[name]()
+    exact = ours(problem, "exact" if name == "logistic" else ConjugateGradient(1e-6)).double()
+    runs = methods(problem) | (peers(problem) if with_peers else {})
+    found = []
+    for method, run in runs.items():
+        one = measured(method, run, problem, exact)
+        if one is not None:
+            print(f"  {method}: {one.seconds:.2f} s, {one.megabytes:.0f} MB, error {one.error:.3g}", flush=True)
+            found.append(one)
+    return problem, found
+
+
+def _error(scores: Tensor, exact: Tensor) -> float:
+    if not scores.isfinite().all():
+        return float("inf")
+    factor = (scores * exact).sum() / scores.square().sum()
+    return float((factor * scores - exact).norm() / exact.norm())
+
+
+def _best(runs: list[Run], method: str, accuracy: float) -> Run | None:
+    enough = [r for r in runs if r.method == method and r.error <= accuracy]
+    return min(enough, key=lambda r: r.seconds, default=None)
+
+
+def _seconds(run: Run | None) -> float:
+    return float("inf") if run is None else run.seconds
+
+
+def _cell(run: Run | None) -> str:
+    return "not reached" if run is None else f"{run.seconds:.2f} ({run.megabytes:.0f}) [{run.setting}]"
+
+
+def _split(name: str) -> tuple[str, str]:
+    words = name.split()
+    digits = next((k for k, word in enumerate(words) if word[0].isdigit()), len(words))
+    return " ".join(words[:digits]), " ".join(words[digits:])
+
+
+def _least(call: Callable[[], object], times: int = 5) -> float:
+    call()
+    found = []
+    for _ in range(times):
+        started = time.process_time()
+        call()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+def _reset_peak() -> float:
+    """Starts the peak of resident memory anew, where the system lets it; what is resident now, in megabytes."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return 0.0
+    return _status("VmRSS")
+
+
+def _peak() -> float:
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0.0
+    return next(float(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith(field))
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("problems", nargs="*", default=list(PROBLEMS), help=f"of {', '.join(PROBLEMS)}")
+    parser.add_argument("--alone", action="store_true", help="without peers")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    os.environ["TQDM_DISABLE"] = "1"
+    logging.disable(logging.WARNING)
+    for name in arguments.problems:
+        problem, runs = benchmark(name, not arguments.alone)
+        print(table(problem, runs))
+        print(products(problem))
+
+
+if __name__ == "__main__":
+    main()
