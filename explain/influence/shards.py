@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,9 +53,9 @@ class Shards:
             raise ValueError(f"size must be an int of at least 1, got {self.size!r}")
 
     def question(
-        self, objective: Objective, module: nn.Module, settings: Mapping[str, Any], value: float, gradient: Tensor
+        self, objective: Objective, module: nn.Module, settings: Mapping[str, Any], values: Sequence[float], b: Tensor
     ) -> Question:
-        """The folder's store for this model, training set, settings and number.
+        """What the folder holds for this model, training set, settings and numbers, with their gradients ``b [p, k]``.
 
         Raises:
             Stale: the folder is that of another question.
@@ -64,18 +65,22 @@ class Shards:
             "training set": training_set(objective),
             "settings": shown({**settings, "size": self.size}),
         }
-        near = {"the number's value": [value], "the number's gradient": _sketch(gradient)}
+        near = {"the number's value": values, "the number's gradient": _sketch(b)}
         return Question(objective, self, key, near)
 
 
 class Solved(NamedTuple):
-    """A solution, what is said about it and the products that it took; with the means to go on where it is fresh."""
+    """A solution, what is said about it and the products that it took; with the means to go on where it is fresh.
+
+    ``doubts`` are the warnings that were given on the way.
+    """
 
     solution: Solution
     checks: dict[str, Any]
     products: int
     A: Curvature | None = None
     inverse: Callable[[Tensor], Solution] | None = None
+    doubts: tuple[str, ...] = ()
 
 
 class Question:
@@ -88,8 +93,11 @@ class Question:
         self.solutions = Store(shards.folder, key, near, name="solution", save=_save, load=_load)
 
     def solved(self, solve: Callable[[], Solved]) -> Solved:
-        """The solution on disk, or the one that ``solve`` finds, which is put there."""
-        return run(lambda _: solve(), [0], store=self.solutions)[0]
+        """The solution on disk, or the one that ``solve`` finds, which is put there; its warnings are said again."""
+        found = run(lambda _: _heard(solve), [0], store=self.solutions)[0]
+        for doubt in found.doubts:
+            warnings.warn(doubt, stacklevel=5)
+        return found
 
     def directional(self, directions: Tensor, progress: bool = False) -> Tensor:
         """As `scores.directional`, ``[p]`` or ``[p, k] -> [n]`` or ``[n, k]``, shard by shard."""
@@ -198,22 +206,32 @@ def _measured(objective: Objective) -> Iterator[Tensor]:
             yield from (outputs, objective.loss(outputs, batch))
 
 
-def _sketch(gradient: Tensor) -> list[float]:
+def _sketch(gradients: Tensor) -> list[float]:
     """A few numbers that no two gradients share: their norms and four fixed projections of each."""
     generator = torch.Generator().manual_seed(0)
-    columns = gradient.detach().cpu().double().reshape(len(gradient), -1)
+    columns = gradients.detach().cpu().double().reshape(len(gradients), -1)
     directions = torch.randn(len(columns), 4, generator=generator, dtype=torch.float64)
     return [*columns.norm(dim=0).tolist(), *(directions.T @ columns).reshape(-1).tolist()]
+
+
+def _heard(solve: Callable[[], Solved]) -> Solved:
+    """What ``solve`` finds, with what it warned of."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = solve()
+    return found._replace(doubts=tuple(str(one.message) for one in said if issubclass(one.category, UserWarning)))
 
 
 def _save(solved: Solved, path: Path) -> None:
     fields = {f.name: getattr(solved.solution, f.name) for f in dataclasses.fields(solved.solution)}
     tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
     rest = {name: value for name, value in fields.items() if name not in tensors}
-    save_tensors(tensors, path, {"solution": rest, "checks": solved.checks, "products": solved.products})
+    save_tensors(
+        tensors, path, {"solution": rest, "checks": solved.checks, "products": solved.products, "doubts": solved.doubts}
+    )
 
 
 def _load(path: Path) -> Solved:
     tensors, record = load_record(path)
     fields: dict[str, Any] = {**tensors, **record["solution"]}
-    return Solved(Solution(**fields), record["checks"], record["products"])
+    return Solved(Solution(**fields), record["checks"], record["products"], doubts=tuple(record["doubts"]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 PATIENCE = 300.0  # seconds that a cluster may be without any worker
+ANSWER = 60.0  # seconds in which its scheduler answers
 LOOK = 5.0  # seconds between two looks at it while nothing finishes
 AHEAD = 3  # tasks a thread that wait on the cluster: none stands idle, and no results pile up here
 
@@ -104,12 +105,12 @@ def _on_cluster(
                     return
                 for future in watch.finished(list(waiting)):
                     number = waiting.pop(future)
-                    result = future.result()
+                    result = watch.result(future)
                     watch.done += 1
                     yield number, result
         finally:
-            if client.status == "running":
-                client.cancel([*waiting, shared])
+            for future in (*waiting, shared):  # asks nothing of the scheduler, which may be gone
+                future.release()
 
 
 def _call(function: Callable[[T], R], task: T) -> R:
@@ -147,10 +148,24 @@ class _Watch:
                 return list(wait(futures, timeout=LOOK, return_when="FIRST_COMPLETED").done)
             self._look()
 
+    def result(self, future: Future[R]) -> R:
+        """What it gave, fetched from its worker, which may be gone meanwhile: then it is made again."""
+        while True:
+            try:
+                return future.result(timeout=LOOK)
+            except TimeoutError:
+                if future.status == "error":  # the task's own
+                    raise
+            self._look()
+
     def _look(self) -> None:
-        if self.client.status != "running":
+        scheduler = self.client.scheduler
+        if self.client.status != "running" or scheduler is None:
             raise self._gone()
-        threads = sum(self.client.nthreads().values())
+        try:
+            threads = sum(self.client.sync(scheduler.ncores, callback_timeout=ANSWER).values())
+        except (OSError, TimeoutError) as error:
+            raise self._gone() from error
         if threads:
             self.threads, self.seen = threads, time.monotonic()
         elif time.monotonic() - self.seen > PATIENCE:
