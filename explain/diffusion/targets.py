@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -196,6 +197,20 @@ class StepTarget(_DenoiserTarget):
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""
         return self.numbers(self.noised[None], params=params)[0]
+
+    def each_step(self) -> list[StepTarget]:
+        """The same question of every single step, with its part of the draws: their numbers' mean is this number.
+
+        ``Influence(train).explain_all(target.each_step())`` says where in the trajectory an image matters.
+        """
+        found = []
+        for i, step in enumerate(self.steps):
+            one, own = copy.copy(self), slice(i * self.draws, (i + 1) * self.draws)
+            vars(one).pop("absent", None)  # was made of all the draws
+            one.steps = (step,)
+            one.times, one.noise, one.noised = self.times[own], self.noise[own], self.noised[own]
+            found.append(one)
+        return found
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

@@ -74,7 +74,8 @@ class TracIn(Together, Explainer):
         size = objectives[0].size
         parts: list[Tensor] = []
         values: list[list[float]] = []
-        pairs = list(zip(self.checkpoints or [None], self._rates(), strict=True))
+        states: Sequence[Checkpoint | None] = self.checkpoints or [None]
+        pairs = list(zip(states, self._rates(), strict=True))
         for checkpoint, rate in tqdm(pairs, desc="checkpoints", disable=not self.progress, leave=False):
             points = [at_checkpoint(objective, checkpoint) for objective in objectives]
             found, gradients = zip(*(measured_gradient(point) for point in points), strict=True)

@@ -78,7 +78,7 @@ class Trak(Together, Explainer):
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
         objectives = [target.objective(self.train, "labels") for target in targets]
-        states = list(self.checkpoints or [None])
+        states: Sequence[Checkpoint | None] = self.checkpoints or [None]
         found: list[_Found] = []
         for state in tqdm(states, desc="checkpoints", disable=not self.progress, leave=False):
             points = [at_checkpoint(objective, state) for objective in objectives]

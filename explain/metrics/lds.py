@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Lds:
         each: the score of every measurement.
         subsets: how many retrained models it rests on.
         confidence: of the interval.
+        resampled: the mean of every resample of the bootstrap.
     """
 
     mean: float
@@ -34,6 +35,24 @@ class Lds:
     each: tuple[float, ...]
     subsets: int
     confidence: float
+    resampled: tuple[float, ...] = field(repr=False, default=())
+
+    def minus(self, other: Lds) -> Lds:
+        """The difference of two scores, with an interval of its own: both are resampled alike, by the same seed.
+
+        Raises:
+            ValueError: scores over other models or measurements, or resampled differently.
+        """
+        if (self.subsets, len(self.each), len(self.resampled)) != (
+            other.subsets,
+            len(other.each),
+            len(other.resampled),
+        ):
+            raise ValueError("only scores over the same models and measurements, with as many resamples, are compared")
+        each = tuple(a - b for a, b in zip(self.each, other.each, strict=True))
+        means = tuple(a - b for a, b in zip(self.resampled, other.resampled, strict=True))
+        low, high = _ends(means, self.confidence)
+        return Lds(self.mean - other.mean, low, high, each, self.subsets, self.confidence, means)
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -92,8 +111,13 @@ def lds(
         models, measured = (rng.integers(count, size=count) for count in predicted.shape)
         at = np.ix_(models, measured)
         means[i] = _spearman(predicted[at], real[at]).mean()
+    low, high = _ends(means, confidence)
+    return Lds(float(each.mean()), low, high, tuple(each.tolist()), len(predicted), confidence, tuple(means.tolist()))
+
+
+def _ends(means: Any, confidence: float) -> tuple[float, float]:
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Lds(float(each.mean()), float(low), float(high), tuple(each.tolist()), len(predicted), confidence)
+    return float(low), float(high)
 
 
 def _checked(scores: Any, subsets: Any, outcomes: Any) -> tuple[np.ndarray, np.ndarray]:

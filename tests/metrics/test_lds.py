@@ -49,6 +49,21 @@ def test_the_interval_covers_no_relation(additive):
     assert found.low < 0 < found.high
 
 
+def test_the_difference_of_two_scores_has_an_interval_of_its_own(additive):
+    scores, subsets, sums, noise = additive
+    outcomes = sums + 4 * noise
+    better = lds(scores, subsets, outcomes)
+    worse = lds(scores + 0.2 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)), subsets, outcomes)
+    difference = better.minus(worse)
+    assert difference.mean == pytest.approx(better.mean - worse.mean)
+    assert difference.low < difference.mean < difference.high
+    assert difference.high - difference.low < (better.high - better.low) + (worse.high - worse.low)
+    same = better.minus(better)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="same models and measurements"):
+        better.minus(lds(scores, subsets, outcomes, resamples=10))
+
+
 def test_explanations_are_scores(additive):
     scores, subsets, sums, noise = additive
     players = Players("train", torch.arange(20))
