@@ -47,9 +47,11 @@ def _strata(drawn: Design, residuals: Tensor) -> tuple[Tensor, Tensor]:
     """
     sizes, inside = drawn.pairs.sizes, drawn.pairs.masks
     bins, players = inside.size(1) // 2 + 1, inside.size(1)
-    sides = torch.stack([inside, ~inside], 1).double()
-    counts = torch.zeros(bins, 2, players, dtype=torch.float64).index_add(0, sizes, sides)
-    sums = torch.zeros(bins, 2, players, dtype=torch.float64).index_add(0, sizes, sides * residuals[:, None, None])
+    columns = torch.cat([torch.ones(len(inside), 1, dtype=torch.float64), inside.double()], 1)  # all, those with each
+    counts, sums = torch.zeros(2, bins, 1 + players, dtype=torch.float64)
+    counts.index_add_(0, sizes, columns)
+    sums.index_add_(0, sizes, columns * residuals[:, None])
+    counts, sums = (torch.stack([each[:, 1:], each[:, :1] - each[:, 1:]], 1) for each in (counts, sums))
     if players % 2 == 0:
         counts[-1] = counts[-1].sum(0)
         half = (sums[-1, 0] - sums[-1, 1]) / 2  # the mean of sign times residual, once for both sides

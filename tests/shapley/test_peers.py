@@ -5,6 +5,7 @@ import pytest
 import shap
 import torch
 from cases import GameTarget, random_table, smooth_function, table_function
+from shapley_cases import tabled
 
 from explain.shapley import Shapley
 
@@ -29,13 +30,15 @@ def test_shap_agrees(name):
     np.testing.assert_allclose(Shapley("nodes").explain(target).scores.numpy(), values[0], rtol=1e-7, atol=1e-9)
 
 
-def test_kernel_is_nearer_than_shap_at_the_same_budget():
-    function = smooth_function(13, 1)
+@pytest.mark.parametrize("estimator", ["kernel", "stratified"])
+@pytest.mark.parametrize("name", ["smooth", "sparse"])
+def test_ours_are_nearer_than_shap_at_the_same_budget(name, estimator):
+    function = table_function(tabled(name, 13, 1))
     exact = Shapley("nodes").explain(GameTarget(function, 13)).scores
     ours, theirs = [], []
     for seed in range(8):
         target = GameTarget(function, 13)
-        ours.append(Shapley("nodes", "kernel", 400, seed=seed).explain(target).scores)
+        ours.append(Shapley("nodes", estimator, 400, seed=seed).explain(target).scores)
         np.random.seed(seed)  # noqa: NPY002 - shap draws from the global state
         other = shap.KernelExplainer(target.game("nodes"), np.zeros((1, 13)))
         found = other.shap_values(np.ones((1, 13)), nsamples=398, l1_reg=False, silent=True)
