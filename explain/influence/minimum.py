@@ -25,7 +25,7 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
 
     Args:
         objective: of a convex loss, such as that of a last layer, or of a network near a minimum.
-        tolerance: stops once ``|grad J| <= tolerance``; the model's own precision when None.
+        tolerance: stops once ``|grad J| <= tolerance``; as far as the model's own precision goes when None.
         max_iterations: the most steps.
 
     Raises:
@@ -45,7 +45,7 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
     limit = tolerance or torch.finfo(theta.dtype).eps ** 0.6
     value, gradient = _loss_and_gradient(objective, flat, theta)
     if gradient.norm() < CLOSE * max(1.0, abs(value)):
-        theta, gradient = _finished(objective, flat, theta, gradient, limit)
+        theta, gradient = _finished(objective, flat, theta, gradient, tolerance)
         if gradient.norm() <= limit:
             return flat.params(theta)
 
@@ -56,7 +56,7 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
     options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "gtol": limit / 10, "ftol": 0, "maxcor": 20}
     found = minimize(loss, theta.double().cpu().numpy(), jac=True, method="L-BFGS-B", options=options)
     jacobian = torch.from_numpy(found.jac).to(gradient)
-    x, gradient = _finished(objective, flat, torch.from_numpy(found.x).to(theta), jacobian, limit)
+    x, gradient = _finished(objective, flat, torch.from_numpy(found.x).to(theta), jacobian, tolerance)
     left = float(gradient.norm())
     if not left <= limit * max(1.0, abs(found.fun)):
         raise Unsettled(
@@ -67,10 +67,11 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
 
 
 def _finished(
-    objective: Objective, flat: Flat, theta: Tensor, gradient: Tensor, limit: float, most: int = 5
+    objective: Objective, flat: Flat, theta: Tensor, gradient: Tensor, tolerance: float | None, most: int = 5
 ) -> tuple[Tensor, Tensor]:
     """A few Newton steps, as long as the gradient falls; a line search that compares losses stops before."""
     generator = torch.Generator().manual_seed(0)
+    limit = tolerance or max(1e-12, 10 * torch.finfo(theta.dtype).eps)
     for _ in range(most):
         if gradient.norm() <= limit or not isinstance(objective, LabelledObjective):
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -148,6 +149,9 @@ def poison(
             model was trained on.
         Unsettled: retraining did not reach a minimum.
 
+    Warns:
+        UserWarning: the images are not in double precision.
+
     >>> from torch import nn
     >>> import explain
     >>> line = nn.Linear(1, 1, bias=False).double()  # the least squares slope of (0.5, 1)
@@ -218,6 +222,12 @@ class _Run:
             )
         self.seen = self.first = self.start.inputs[self.examples]
         self.params = self.start.params
+        if self.x.dtype != torch.float64:
+            warnings.warn(
+                f"images and model are {self.x.dtype}: what half a grey level does to the training is lost in its "
+                "rounding. Use model.double() and images.double()",
+                stacklevel=4,
+            )
         self.inverse: Inverse | None = None
         self.generator = seeded(attack.engine.seed)[1]
         self.residual = 0.0
@@ -260,6 +270,7 @@ class _Run:
         if float(greys.max()) > 0.5 + rounding / self.attack.box.grey:
             raise RuntimeError(f"a pixel moved by {float(greys.max()):.4g} grey levels, more than half of one")
         checks = {**(self.inverse.checks() if self.inverse else {}), "residual": self.residual}
+        checks["dtype"] = str(self.x.dtype).removeprefix("torch.")
         checks["same_when_saved"] = _same_when_saved(self.x, self.original, self.attack.box)
         predicted = None if self.start.labels.is_floating_point() else _classes(outputs)
         return Poisoned(

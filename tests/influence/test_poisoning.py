@@ -228,3 +228,18 @@ def test_it_stops_where_no_pixel_has_room_left():
     found = poison(model.example(asked), 7, Attack(step=0.2, iterations=50, box=WIDE))
     assert len(found.numbers) == 4  # the way of 0.499 is done in three steps
     assert found.greys.tolist() == pytest.approx([0, 0.2, 0.4, 0.499])
+
+
+def test_single_precision_is_warned_about():
+    images, y, body, features, _ = threes_and_fives()
+    head = settled(nn.Linear(128, 1), features[:60].float(), y[:60], weight_decay=1e-3)
+    target = head.example(features[60].float(), payoff="loss", label=int(y[60]))
+    single = attack(features=body.float(), iterations=4, step=0.1)
+    try:
+        with pytest.warns(UserWarning, match=r"lost in its rounding. Use model.double"):
+            found = poison(target, list(range(20)), single, images[:20].float())
+    finally:
+        body.double()
+    assert found.checks["dtype"] == "float32"
+    assert found.numbers[-1] > found.numbers[0]
+    assert found.checks["same_when_saved"] is True
