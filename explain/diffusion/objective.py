@@ -23,7 +23,11 @@ _GALLERY = 5_000  # more training images than this are not kept for pictures
 
 
 def objective(
-    model: DiffusionModel, image: Tensor, measured: Callable[[Parameters], Tensor], train: Any, remove: str | Players = "labels"
+    model: DiffusionModel,
+    image: Tensor,
+    measured: Callable[[Parameters], Tensor],
+    train: Any,
+    remove: str | Players = "labels",
 ) -> TrainingObjective:
     """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 + weight_decay/2 |theta|^2``.
 
@@ -87,6 +91,7 @@ def objective(
         convex=model.loss is None,
         module=model.denoiser,
         labelled=False,
+        data=(images, *conditions.values(), times, noise),
     )
 
 

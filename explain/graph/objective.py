@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.data.data import BaseData
 
 from explain.graph import editing
 from explain.graph.computation import Focus, whole
@@ -66,12 +67,20 @@ def objective(
         model.weight_decay,
         convex=model.loss is None,
         module=model.net,
+        data=_tensors(train if model.task == "graph" and train is not None else model.data),
     )
     if not isinstance(remove, Players) and remove == "labels":
         return made
     foci, positions = _read(target, train, made.players)
     taken = remove if isinstance(remove, Players) else target.players(remove, all=True)
     return GraphRemoval(made, target, taken, foci, positions)
+
+
+def _tensors(graphs: Any) -> tuple[Tensor, ...]:
+    """Everything that a graph, or each of several, holds."""
+    each = [graphs] if isinstance(graphs, BaseData) else list(graphs)
+    stores = (store for graph in each for store in graph.stores)
+    return tuple(value for store in stores for _, value in sorted(store.items()) if isinstance(value, Tensor))
 
 
 def _read(target: GraphTarget, train: Any, players: Players) -> tuple[list[Focus], Tensor]:
