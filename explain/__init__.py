@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explain import metrics, plot, report
+    from explain import metrics, parallel, plot, report
     from explain.attention import Attention, capture
     from explain.comparison import Comparison, compare
     from explain.counterfactual import Counterfactual
@@ -55,6 +55,7 @@ __all__ = [
     "capture",
     "compare",
     "metrics",
+    "parallel",
     "plot",
     "report",
     "wrap",
@@ -82,7 +83,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """A public name, imported when first asked for: captum, matplotlib and torch_geometric take seconds each."""
-    if name in ("metrics", "plot", "report"):
+    if name in ("metrics", "parallel", "plot", "report"):
         return importlib.import_module(f"explain.{name}")
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:

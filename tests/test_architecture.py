@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "metrics": ANSWER | {"comparison", "explainer"},
     "plot": ANSWER | {"comparison", "conversion"},
     "report": ANSWER | {"comparison", "plot", "storage", "summary"},
-    "explain": {*EXPLAINERS, *ANSWER, "comparison", "explainer", "metrics", "plot", "report", "wrapping"},
+    "explain": {*EXPLAINERS, *ANSWER, "comparison", "explainer", "metrics", "parallel", "plot", "report", "wrapping"},
 }
 DOORS = {  # imports inside these functions, against the direction: a verb of the object is kept in another file
     ("explanation", "Explanation.save", "storage"),

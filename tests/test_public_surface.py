@@ -10,8 +10,19 @@ import pytest
 import explain
 
 PUBLIC = {
-    *("wrap", "compare", "capture", "metrics", "plot", "report"),
-    *("Shapley", "Banzhaf", "Interactions", "Lime", "Gradient", "Mask", "FittedMask", "Attention", "Influence", "Occlusion"),
+    *("wrap", "compare", "capture", "metrics", "parallel", "plot", "report"),
+    *(
+        "Shapley",
+        "Banzhaf",
+        "Interactions",
+        "Lime",
+        "Gradient",
+        "Mask",
+        "FittedMask",
+        "Attention",
+        "Influence",
+        "Occlusion",
+    ),
     *("SubgraphX", "Counterfactual", "GraphLime", "GlobalSurrogate", "FittedSurrogate"),
     *("Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
