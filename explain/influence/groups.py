@@ -24,7 +24,7 @@ from explain.influence.inverse import (
 )
 from explain.influence.linear import Flat
 from explain.influence.scores import directional, training_gradient
-from explain.types import LabelledObjective, Target
+from explain.types import LabelledObjective, Parameters, Target
 
 FAR = 0.5  # a Newton step that leaves more of the gradient than this is warned about
 
@@ -37,7 +37,7 @@ class GroupInfluence:
         players: the examples, int64 ``[k]``.
         additive: the sum of their scores, each as if it alone had been left out; far off for large groups.
         newton: ``f(theta) - f(theta + change)``.
-        change: one Newton step on the objective without them, float64 ``[p]``.
+        change: one Newton step on the objective without them, how the parameters move, by name.
         value: the number as it is.
         checks: curvature, solver and residual of the step; ``gradient_left``, what of the gradient the step leaves, 0
             where it ends at the minimum.
@@ -46,7 +46,7 @@ class GroupInfluence:
     players: Tensor
     additive: float
     newton: float
-    change: Tensor
+    change: Parameters
     value: float
     checks: dict[str, Any]
 
@@ -117,4 +117,4 @@ def _without(
             stacklevel=4,
         )
     checks = {**step.checks(), "gradient_left": left, "removed": len(players)}
-    return GroupInfluence(players, float(scores[players].sum()), newton, change, value, checks)
+    return GroupInfluence(players, float(scores[players].sum()), newton, flat.params(change), value, checks)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from explain.explainer import seeded
 from explain.guard import untouched
+from explain.influence.checks import LOOSE
 from explain.influence.choice import Chosen, choose_curvature, choose_solver
 from explain.influence.curvature import Curvature
 from explain.influence.exact import Exact
@@ -22,8 +23,6 @@ from explain.influence.scores import example_losses, measured_gradient
 from explain.influence.solution import Solver
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
-
-LOOSE = 1e-2  # a residual above this is warned about
 
 
 @dataclass(eq=False)
@@ -90,7 +89,9 @@ class Inverse:
         return self._factor
 
     def checks(self) -> dict[str, Any]:
-        """What was inverted and how well, as plain JSON values."""
+        """What was inverted and how well, as plain JSON values; both ends of the spectrum where they were measured."""
+        spectrum = self.chosen.spectrum
+        ends = {"lambda_min": spectrum.smallest, "lambda_max": spectrum.largest} if spectrum.measured else {}
         return {
             "solver": self.solver.name,
             "why_solver": self.why_solver,
@@ -100,6 +101,7 @@ class Inverse:
             "parameters": self.A.size,
             "examples": self.A.objective.size,
             "residual": self.residual,
+            **ends,
         }
 
     def _saw(self, residual: float) -> None:

@@ -50,7 +50,7 @@ def test_the_newton_step_is_exact_for_least_squares(players):
     without = reference.ridge(x, y, 0.1, weights)
     found = group_influence(model.example(asked), players)
     assert found.newton == pytest.approx(float(asked @ (reference.ridge(x, y, 0.1) - without)))
-    assert found.change.numpy() == pytest.approx((without - reference.ridge(x, y, 0.1))[:, 0].numpy())
+    assert found.change["weight"][0].numpy() == pytest.approx((without - reference.ridge(x, y, 0.1))[:, 0].numpy())
     assert found.checks["gradient_left"] < 1e-10
     again = refit(model.example(asked).objective().without(torch.tensor(players)))
     assert again["weight"][0].numpy() == pytest.approx(without[:, 0].numpy(), rel=1e-6)
