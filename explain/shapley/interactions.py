@@ -52,7 +52,7 @@ class Interactions(Explainer):
 
     Its ``checks``: ``estimator``; ``coalitions``; ``efficiency_gap``, between ``v(all) - v(empty)`` and the sum of all
     main effects and interactions, relative to the larger of ``|v(all)|`` and ``|v(empty)|`` (rounding for "shapley");
-    ``largest_error``, of the interactions; and all that the game measured about itself.
+    ``largest_error``, of the scores, and ``largest_interaction_error``; and all that the game measured about itself.
 
     Raises:
         ValueError: an unknown index or estimator, too small a budget, or too many players for "exact".
@@ -163,5 +163,6 @@ def _doubts(values: Estimate, pairwise: Pairwise) -> dict[str, float | None]:
         warnings.warn("the standard errors are over half as large as the interactions: raise samples", stacklevel=4)
     return {
         "efficiency_gap": gap / scale if scale else gap,
-        "largest_error": None if error is None or not error.numel() else float(error.max()),
+        "largest_error": None if values.error is None else float(values.error.max()),
+        "largest_interaction_error": None if error is None else float(error.max()),
     }

@@ -12,6 +12,7 @@ from explain.shapley.estimate import Estimate, Estimator
 from explain.types import Game
 
 FIRST_ROUND = 512  # samples of the first round, or 8 a player where that is more
+_GROWTH = 4.0  # the most that one round may multiply the samples spent: sizes that become complete make it fewer
 _ROUNDING = 1e-9  # an error below this share of the number is no reason to go on
 
 
@@ -26,8 +27,8 @@ def until_precise(
     r"""Rounds of independent draws, until ``1.96 |error| <= tolerance |scores|`` or ``limit`` samples are spent.
 
     Scores of all rounds are averaged by their samples, as equal spread would have it, and errors with them:
-    ``error^2 = sum over rounds r of (n_r / n)^2 error_r^2``. Each round is as large as all before it, or as large as
-    ``error ~ 1 / sqrt(n)`` says is needed, if that is more; so there are few of them, and stopping by a lucky round is
+    ``error^2 = sum over rounds r of (n_r / n)^2 error_r^2``. Each round is as large as all before it, or up to three
+    times as large where ``error ~ 1 / sqrt(n)`` says so; so there are few of them, and stopping by a lucky round is
     rare. A round that evaluates every coalition is exact and the last.
 
     The ``checks``: ``rounds`` (samples of each), ``interval`` (``1.96 |error| / |scores|`` reached), ``stopped``:
@@ -48,7 +49,7 @@ def until_precise(
         interval = _interval(pooled)
         if interval <= tolerance:
             return _reported(pooled, rounds, "precise")
-        needed = math.ceil(min(1.1 * spent * (interval / tolerance) ** 2, limit)) - spent
+        needed = math.ceil(min(1.1 * spent * (interval / tolerance) ** 2, _GROWTH * spent)) - spent
         budget = min(max(spent, needed), limit - spent)
         if budget < rounds[0][0]:
             warnings.warn(

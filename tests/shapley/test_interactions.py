@@ -98,6 +98,7 @@ def test_estimates_converge():
         gaps.append(float((why.parts["interactions"] - exact.parts["interactions"]).norm()))
         assert why.calls <= samples
         assert why.checks["efficiency_gap"] < 1e-10
+        assert why.checks["largest_interaction_error"] == float(why.parts["interactions_error"].max())
     assert gaps[1] < 0.3 * gaps[0]
 
 
