@@ -27,7 +27,7 @@ def fit(
     weight_decay: float,
     loss: Loss = example_loss,
     weights: Tensor | None = None,
-    slope: float = 1e-9,
+    slope: float = 1e-8,
     iterations: int = 5000,
 ) -> Net:
     """L-BFGS in place, until no slope of ``J = (1/n) sum_i weights_i loss_i + weight_decay/2 |theta|^2`` is above.
@@ -54,7 +54,7 @@ def fit(
         params,
         max_iter=iterations,
         max_eval=2 * iterations,
-        tolerance_grad=slope / 10,
+        tolerance_grad=slope,
         tolerance_change=0,
         history_size=30,
         line_search_fn="strong_wolfe",
