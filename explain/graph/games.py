@@ -16,6 +16,7 @@ from explain.graph.computation import Place
 from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
+from explain.graph.trimming import Relevant, distinct, parts, relevant
 from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 REMOVALS = ("delete", "message", "features")
 _FAST = 2**14  # coalitions that a fast path is given at once; it parts them further
+_TRIMMED = 2**22  # the same for the parts of a graph that matter: what the cache holds
 _BUDGET = 2**23  # numbers held at once by the copies of one forward pass
 
 
@@ -112,10 +114,36 @@ class Coalitions:
 
     def outputs(self, masks: Masks, draw: int = 0) -> Tensor:
         """What the model itself answers in each coalition, ``[coalitions, outputs]``."""
-        groups = [masks] if self.place.together else list(masks.split(1))
-        return torch.cat([self._outputs(group, draw) for group in groups])
+        if not self.place.together:
+            return torch.cat([self.untrimmed(one, draw) for one in masks.split(1)])
+        return self._trimmed(masks, draw) if self.trims else self.untrimmed(masks, draw)
 
-    def _outputs(self, masks: Masks, draw: int) -> Tensor:
+    @property
+    def trims(self) -> bool:
+        """Whether what cannot reach the explained node is left out, and coalitions alike in the rest asked once."""
+        if self.atoms not in ("edges", "nodes") or self.removal != "delete":
+            return False
+        if self.place.checks.get("direction") != "in" or self.target.model.inputs.dense:
+            return False
+        return self.target.model.programs.trims(self)
+
+    def _trimmed(self, masks: Masks, draw: int) -> Tensor:
+        edge_keep = self._edits(masks, draw)["edge_keep"]
+        kept = relevant(self.place, edge_keep)
+        first, kind = distinct(kept)
+        kept, masks = kept.at(first), masks[first]
+        width = sum(x.numel() // max(len(x), 1) for fields in self.place.graph.nodes.values() for x in fields.values())
+        groups = parts(kept.sizes(), _TRIMMED // (width + 32))
+        answers = [self._part(masks[group], kept.at(group), draw) for group in groups]
+        order = torch.cat(groups)
+        return torch.cat(answers)[order.argsort()][kind]
+
+    def _part(self, masks: Masks, kept: Relevant, draw: int) -> Tensor:
+        edited = {**self._edits(masks, draw), "edge_keep": kept.edge_keep, "node_keep": kept.node_keep}
+        return self.target.outputs(self.place, len(masks), **edited)
+
+    def untrimmed(self, masks: Masks, draw: int = 0) -> Tensor:
+        """What the model answers on copies of the whole place."""
         dropped = self.drops and self.place.together
         if dropped:  # a last, complete copy: pooling counts graphs by the highest number it sees
             masks = torch.cat([masks, torch.ones_like(masks[:1])])

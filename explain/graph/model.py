@@ -168,6 +168,11 @@ class GraphModel:
             raise ValueError("give one graph, not a list, to ask about its nodes or edges")
         return self._structure
 
+    @property
+    def whole_structure(self) -> Structure | None:
+        """The one graph of the data; None for a list of graphs."""
+        return self._structure
+
     def _expect(self, task: str) -> None:
         if self.task != task:
             raise ValueError(f'this model was wrapped for task="{self.task}": wrap it with task="{task}" to ask this')

@@ -47,7 +47,8 @@ def module_copy(target: GraphTarget) -> Call:
         part.training = False
         if getattr(part, "cached", False) is True:
             forget(part)
-    standard = _Standard(net, model.inputs, copies(graph, 1), target._pairs(place, 1))
+    made = copies(graph, 1)
+    standard = _Standard(net, model.inputs, made, target._pairs(place, made))
     row = place.focus[0][1] if len(place.focus) == 1 else 0
     x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]
     return Call(standard.eval(), x, edge_index, {}, model.task, row, target.label, place.nodes, place.edges)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -55,6 +55,8 @@ class Structure:
     @cached_property
     def flat_edges(self) -> Tensor:
         """All edges in flat node numbers, int64 ``[2, E]``."""
+        if len(self.edges) == 1 and not any(self.node_starts.values()):
+            return next(iter(self.edges.values()))
         parts = [
             edges + torch.tensor([[self.node_starts[kind[0]]], [self.node_starts[kind[2]]]], device=edges.device)
             for kind, edges in self.edges.items()
@@ -78,6 +80,14 @@ class Copies:
     structure: Structure
     batch: dict[str, Tensor]
     count: int
+    numbers: Fields = field(
+        default_factory=dict
+    )  # by node type, where nodes were taken out: new number of each old row
+
+    def rows(self, kind: str, node: int, size: int) -> Tensor:
+        """The row in each copy of a node, of which a complete copy has ``size``; int64 ``[count]``."""
+        rows = node + size * torch.arange(self.count, device=self.batch[kind].device)
+        return self.numbers[kind][rows] if kind in self.numbers else rows
 
 
 def copies(
@@ -102,49 +112,62 @@ def copies(
     if node_keep is not None:
         ends = node_keep[:, graph.flat_edges[0]] & node_keep[:, graph.flat_edges[1]]
         edge_keep = ends if edge_keep is None else edge_keep & ends
-    nodes, batch, numbers, counts = {}, {}, {}, {}
+    device = graph.flat_edges.device
+    nodes, batch, counts = {}, {}, {}
+    numbers: Fields = {}
     for kind, size in graph.counts.items():
-        fields = {name: _repeat(field, count) for name, field in graph.nodes[kind].items()}
+        start = graph.node_starts[kind]
+        owner, chosen = _chosen(None if node_keep is None else node_keep[:, start : start + size], count, size, device)
+        fields = {name: _take(field, chosen, count) for name, field in graph.nodes[kind].items()}
         if features is not None and kind in features:
             fields["x"] = features[kind].reshape(count * size, *features[kind].shape[2:])
-        owner = torch.arange(count, device=graph.flat_edges.device).repeat_interleave(size)
-        start = graph.node_starts[kind]
-        keep = None if node_keep is None else node_keep[:, start : start + size].reshape(-1)
-        if keep is not None:
-            numbers[kind] = keep.cumsum(0) - 1
-            fields = {name: field[keep] for name, field in fields.items()}
-            owner = owner[keep]
+        if chosen is not None:
+            rows = owner * size + chosen
+            numbers[kind] = torch.empty(count * size, dtype=torch.long, device=device)
+            numbers[kind][rows] = torch.arange(len(rows), device=device)
+            if features is not None and kind in features:
+                fields["x"] = fields["x"][rows]
         nodes[kind], batch[kind], counts[kind] = fields, owner, len(owner)
     edges: dict[EdgeType, Tensor] = {}
     edge_fields: dict[EdgeType, Fields] = {}
     for edge, index in graph.edges.items():
         start, size = graph.edge_starts[edge], index.size(1)
-        keep = None if edge_keep is None else edge_keep[:, start : start + size].reshape(-1)
-        edges[edge] = _offset(index, count, graph.counts[edge[0]], graph.counts[edge[2]])
-        edge_fields[edge] = {name: _repeat(field, count) for name, field in graph.edge_fields[edge].items()}
+        owner, chosen = _chosen(None if edge_keep is None else edge_keep[:, start : start + size], count, size, device)
+        edges[edge] = _offset(index, owner, chosen, (graph.counts[edge[0]], graph.counts[edge[2]]))
+        edge_fields[edge] = {name: _take(field, chosen, count) for name, field in graph.edge_fields[edge].items()}
         name = graph.edge_field(edge)
         if edge_features is not None and edge in edge_features and name is not None:
-            edge_fields[edge][name] = edge_features[edge].reshape(edge_fields[edge][name].shape)
-        if keep is not None:
-            edges[edge] = edges[edge][:, keep]
-            edge_fields[edge] = {name: field[keep] for name, field in edge_fields[edge].items()}
+            given = edge_features[edge].reshape(count * size, *graph.edge_fields[edge][name].shape[1:])
+            edge_fields[edge][name] = given if chosen is None else given[owner * size + chosen]
         if numbers:
             edges[edge] = torch.stack([numbers[edge[0]][edges[edge][0]], numbers[edge[2]][edges[edge][1]]])
-    shared = {name: _repeat(field, count) for name, field in graph.shared.items()}
-    return Copies(Structure(counts, nodes, edges, edge_fields, shared), batch, count)
+    shared = {name: _take(field, None, count) for name, field in graph.shared.items()}
+    return Copies(Structure(counts, nodes, edges, edge_fields, shared), batch, count, numbers)
 
 
-def _offset(index: Tensor, count: int, sources: int, targets: int) -> Tensor:
-    """Edges of ``count`` copies: the nodes of copy ``c`` are moved by ``c`` times the nodes of a copy."""
-    if count == 1:
-        return index
-    step = torch.arange(count, device=index.device)
-    moved = torch.stack([index[0] + (step * sources)[:, None], index[1] + (step * targets)[:, None]])
-    return moved.reshape(2, -1)
+def _chosen(keep: Tensor | None, count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The copy of each kept atom, and its number in the graph; None where all are kept."""
+    if keep is None:
+        return torch.arange(count, device=device).repeat_interleave(size), None
+    owner, chosen = keep.nonzero(as_tuple=True)
+    return owner, chosen
 
 
-def _repeat(field: Tensor, count: int) -> Tensor:
+def _take(field: Tensor, chosen: Tensor | None, count: int) -> Tensor:
+    if chosen is not None:
+        return field.index_select(0, chosen)
     return field if count == 1 else field.repeat(count, *[1] * (field.dim() - 1))
+
+
+def _offset(index: Tensor, owner: Tensor, chosen: Tensor | None, sizes: tuple[int, int]) -> Tensor:
+    """Edges of all copies: the nodes of copy ``c`` are moved by ``c`` times the nodes of a copy."""
+    if chosen is not None:
+        index = index.index_select(1, chosen)
+    elif len(owner) == index.size(1):  # one copy
+        return index
+    else:
+        index = index.repeat(1, len(owner) // max(index.size(1), 1))
+    return index + owner * torch.tensor(sizes, device=index.device)[:, None]
 
 
 def _starts(sizes: dict) -> dict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from explain.graph import variants
 from explain.graph.absence import BASELINES
-from explain.graph.computation import Focus, Place, cut, receptive_field, whole
+from explain.graph.computation import Focus, Place, whole
 from explain.graph.differentiable import differentiable
 from explain.graph.games import REMOVALS, Coalitions
 from explain.graph.locality import neighbourhoods
 from explain.graph.messages import by_type, scaled_messages
 from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
+from explain.graph.placing import is_large, placed
 from explain.graph.players import node_name, players_of
-from explain.graph.structure import EdgeType, Fields, Structure, copies
+from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
 from explain.payoffs import Payoff, checked_label, payoff_function
 from explain.types import (
@@ -75,12 +76,7 @@ class GraphTarget(Target):
             NonFinite: NaN or infinity in it.
             ValueError: the forward fails, or two calls differ: the model is not a function of its input.
         """
-        place = whole(self.graph, self.focus)
-        answers = []
-        for seed in range(2):
-            with other_random_states(seed):
-                answers.append(self._first_outputs(place)[0])
-        first, again = answers
+        first, again = self._said()
         if not first.isfinite().all():
             raise NonFinite("the model answers NaN or infinity for this target: check its weights and the data")
         if not torch.allclose(first, again, rtol=1e-4, atol=1e-6):
@@ -91,9 +87,22 @@ class GraphTarget(Target):
             )
         return first
 
-    def _first_outputs(self, place: Place) -> Tensor:
+    def _said(self) -> list[Tensor]:
+        """Two answers of the model with other random states; shared by all targets of one model state."""
+        programs, place = self.model.programs, self._stage
+        if len(self.focus) != 1 or is_large(self.graph) or not programs.known(self):
+            return [self._first_outputs(partial(self.outputs, place, 1), seed)[0] for seed in range(2)]
+        kind, number = self.focus[0]
+        if kind not in programs.answers:
+            made = copies(self.graph, 1)
+            ask = partial(self._rows, place, made, 1)
+            programs.answers[kind] = [self._first_outputs(ask, seed) for seed in range(2)]
+        return [rows[number] for rows in programs.answers[kind]]
+
+    def _first_outputs(self, ask: Callable[[], Tensor], seed: int) -> Tensor:
         try:
-            return self.outputs(place, 1)
+            with other_random_states(seed):
+                return ask()
         except (RuntimeError, IndexError) as error:  # what torch raises for shapes, types and devices
             given = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
             shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in given.items())
@@ -102,7 +111,7 @@ class GraphTarget(Target):
     def value(self) -> float:
         """The number on the whole graph."""
         with torch.no_grad():
-            return float(self.numbers(whole(self.graph, self.focus), 1))
+            return float(self.numbers(self._stage, 1))
 
     def numbers(self, place: Place, count: int, **edits: Any) -> Tensor:
         """The number for each of ``count`` edited copies of a place, float64 ``[count]``."""
@@ -123,100 +132,53 @@ class GraphTarget(Target):
         """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
         edits = {"edge_keep": edge_keep, "node_keep": node_keep, "features": features, "edge_features": edge_features}
         made = copies(place.graph, count, **edits)  # type: ignore[arg-type]
+        rows = self._rows(place, made, count, amounts, params)
+        if len(self.focus) == 1:
+            kind, number = place.focus[0]
+            return rows[made.rows(kind, number, place.graph.counts[kind])]
+        return rows
+
+    def _rows(
+        self,
+        place: Place,
+        made: Copies,
+        count: int,
+        amounts: Tensor | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """All that the model answers for copies of a place, of the explained node's type."""
         kind = self.focus[0][0] if self.focus else None
         with evaluating(self.module):
             if amounts is None:
-                rows = self.model.outputs(made, self._pairs(place, count), kind, params)
+                rows = self.model.outputs(made, self._pairs(place, made), kind, params)
             else:
                 parameter = next(self.module.parameters(), torch.zeros(()))
                 flat = by_type(place.graph, amounts.to(parameter.dtype))
                 with scaled_messages(self.module, made.structure, flat):
-                    rows = self.model.outputs(made, self._pairs(place, count), kind, params)
+                    rows = self.model.outputs(made, self._pairs(place, made), kind, params)
         if len(self.focus) == 1:
-            size = place.graph.counts[self.focus[0][0]]
-            if len(rows) != count * size:
-                raise ValueError(f"the model must give one row a node, {count * size}; it gave {len(rows)}")
-            return rows[place.focus[0][1] :: size]
-        if len(rows) != count:
+            if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
+                raise ValueError(f"the model must give one row a node, {expected}; it gave {len(rows)}")
+        elif len(rows) != count:
             raise ValueError(f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}")
         return rows
 
-    def _pairs(self, place: Place, count: int) -> Tensor | None:
+    def _pairs(self, place: Place, made: Copies) -> Tensor | None:
         if len(self.focus) != 2:
             return None
-        device = place.nodes.device
-        sizes = torch.tensor([place.graph.counts[kind] for kind, _ in place.focus], device=device)
-        first = torch.tensor([number for _, number in place.focus], device=device)
-        return first[:, None] + sizes[:, None] * torch.arange(count, device=device)
+        return torch.stack([made.rows(kind, number, place.graph.counts[kind]) for kind, number in place.focus])
 
     # --- where coalitions are evaluated ---
 
     @cached_property
     def place(self) -> Place:
         """The computation graph where the cut answers as the whole graph does, else the whole graph."""
-        with torch.no_grad():
-            chosen = self._cut() if self.focus else whole(self.graph, self.focus)
-            together = self._together(chosen)
-        where = "cut" if "hops" in chosen.checks else "whole graph"
-        checks = {"computation": where, "batching": "together" if together else "one by one", **chosen.checks}
-        return replace(chosen, together=together, checks=checks)
+        return placed(self)
 
-    def _cut(self) -> Place:
-        full = whole(self.graph, self.focus)
-        found = receptive_field(
-            lambda features: self.outputs(full, 1, features={kind: x[None] for kind, x in features.items()}),
-            self.graph,
-            full.flat_focus(),
-            self.model.reach,
-        )
-        if found is None:
-            return full
-        self.model.reach = found
-        small = cut(self.graph, self.focus, *found)
-        if int((small.nodes >= 0).sum()) == self.graph.num_nodes:  # nothing is saved
-            return replace(full, reachable=full.reachable & torch.isin(full.edges, small.edges[small.reachable]))
-        error, tolerance = self._cut_error(small, full), _tolerance(self.graph)
-        if not error <= tolerance:
-            return full
-        small.checks.update(hops=found[0], direction=found[1], cut_error=error)
-        return small
-
-    def _cut_error(self, small: Place, full: Place) -> float:
-        """Largest relative difference between the cut and the whole graph, on everything and on random coalitions."""
-        generator = torch.Generator().manual_seed(0)
-        worst = 0.0
-        for kept in (1.0, 0.8, 0.5, 0.2):
-            here = ~small.reachable | (torch.rand(len(small.edges), generator=generator).to(small.edges.device) < kept)
-            there = torch.ones(len(full.edges), dtype=torch.bool, device=here.device)
-            there[small.edges] = here
-            expected = self.outputs(full, 1, edge_keep=there[None])
-            found = self.outputs(small, 1, edge_keep=here[None])
-            worst = max(worst, _relative(found, expected))
-        return worst
-
-    def _together(self, place: Place) -> bool:
-        """Whether two different coalitions evaluated together answer as each does alone."""
-        generator = torch.Generator().manual_seed(0)
-        device = place.nodes.device
-        edge_keep = torch.rand(2, place.graph.num_edges, generator=generator).to(device) < 0.7
-        edge_keep[0] = True
-        features = {}
-        for kind, fields in place.graph.nodes.items():
-            if "x" in fields and fields["x"].is_floating_point():
-                x = fields["x"]
-                halved = x * torch.rand(x.shape, generator=generator, dtype=x.dtype).to(device)
-                features[kind] = torch.stack([x, halved])
-        try:
-            both = self.outputs(place, 2, edge_keep=edge_keep, features=features)
-        except Exception:  # whatever a user's forward raises on two graphs: it can still be asked one by one
-            return False
-        alone = [
-            self.outputs(
-                place, 1, edge_keep=edge_keep[i : i + 1], features={k: x[i : i + 1] for k, x in features.items()}
-            )
-            for i in range(2)
-        ]
-        return _relative(both, torch.cat(alone)) <= _tolerance(self.graph)
+    @property
+    def _stage(self) -> Place:
+        """Where the number itself is asked for: the whole graph, unless it is too large to be run."""
+        return self.place if is_large(self.graph) else whole(self.graph, self.focus)
 
     # --- questions ---
 
@@ -297,13 +259,3 @@ class GraphTarget(Target):
             "removal": self.removal,
             "baseline": self.baseline,
         }
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    scale = float(expected.abs().max().clamp_min(1e-12))
-    return float((found - expected).abs().max()) / scale
-
-
-def _tolerance(graph: Structure) -> float:
-    double = any(fields["x"].dtype == torch.float64 for fields in graph.nodes.values() if "x" in fields)
-    return 1e-9 if double else 1e-5

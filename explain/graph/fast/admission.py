@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.absence import feature_matrix
+from explain.graph.computation import Direction
 from explain.graph.fast.plan import Plan, planned
 from explain.graph.fast.program import Program, Refused
 from explain.graph.fast.scene import Scene
@@ -22,6 +23,7 @@ from explain.types import Masks
 if TYPE_CHECKING:
     from explain.graph.games import Coalitions
     from explain.graph.model import GraphModel
+    from explain.graph.targets import GraphTarget
 
 KINDS = ("edges", "nodes", "features")
 _KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # chance of each player in the trial coalitions
@@ -33,19 +35,41 @@ class Programs:
     def __init__(self) -> None:
         self.state: Hashable = None
         self.program: Program | str = "not looked at"
+        self._forget()
+
+    def _forget(self) -> None:
         self.agreement: dict[Hashable, float] = {}
+        self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
+        self.reach: tuple[int, Direction] | None = None  # the receptive field, once checked on the whole graph
+        self.together: bool | None = None
+
+    def known(self, target: GraphTarget) -> bool:
+        """Whether what is remembered was found on this target's graph, in the state it was made in."""
+        return target.state == self.state and target.graph is target.model.whole_structure
 
     def current(self, model: GraphModel) -> Hashable:
         """The state of the model; a new one is traced anew."""
         state = fingerprint(model.net)
         if state != self.state:
-            self.state, self.agreement = state, {}
+            self.state = state
+            self._forget()
             try:
                 with evaluating(model.net):
                     self.program = program_of(model.net, model.inputs)
             except Refused as refusal:
                 self.program = str(refusal)
         return state
+
+    def trims(self, game: Coalitions) -> bool:
+        """Whether the model answers for trimmed copies as it does for complete ones; asked once for each state."""
+        question = ("trimmed", game.atoms)
+        if question not in self.agreement:
+            self.agreement[question] = 0.0  # what is compared is the trimmed answer
+            masks = _trials(game)
+            with torch.no_grad():
+                complete, trimmed = game.untrimmed(masks), game.outputs(masks)
+            self.agreement[question] = relative(trimmed, complete)
+        return self.agreement[question] <= tolerance(game.target.answer)
 
     def moved(self, model: GraphModel) -> bool:
         """Whether a glance tells that the state is another one."""
@@ -83,27 +107,37 @@ def admitted(game: Coalitions, programs: Programs) -> FastPath:
     path = FastPath(plans, "")
     question = (game.atoms, game.removal, game.target.baseline)
     known = programs.agreement.get(question)
-    tolerance = 1e-9 if scenes[0].x.dtype == torch.float64 else 1e-5
+    allowed = tolerance(scenes[0].x)
     if known is None or game.target.state != programs.state:
         found = _disagreement(game, path)
-        if found <= tolerance:
+        if found <= allowed:
             programs.agreement[question] = found
     else:
         everyone = torch.ones(1, len(game.players), dtype=torch.bool, device=game.owner.device)
         found = relative(path.outputs(everyone)[0], game.target.answer)
-    if not found <= tolerance:
+    if not found <= allowed:
         raise Refused(f"a stack of {programs.program.name} differs from the model by {found:.0e}")
     return FastPath(plans, f"{programs.program.name}, agreement {programs.agreement[question]:.0e}")
 
 
 def _disagreement(game: Coalitions, path: FastPath) -> float:
     """Largest relative difference between the fast path and the model, on random coalitions."""
+    masks = _trials(game)
+    with torch.no_grad():
+        return relative(path.outputs(masks), game.outputs(masks, 0))
+
+
+def _trials(game: Coalitions) -> Masks:
+    """Coalitions of every size, the same each time."""
     generator = torch.Generator().manual_seed(0)
     chance = torch.tensor(_KEPT[:-1] if game.drops else _KEPT)[:, None]  # pooling over no node is undefined
     masks = torch.rand(len(chance), len(game.players), generator=generator) < chance
-    masks = masks.to(game.owner.device)
-    with torch.no_grad():
-        return relative(path.outputs(masks), game.outputs(masks, 0))
+    return masks.to(game.owner.device)
+
+
+def tolerance(outputs: Tensor) -> float:
+    """What rounding alone may explain."""
+    return 1e-9 if outputs.dtype == torch.float64 else 1e-5
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

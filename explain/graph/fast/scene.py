@@ -17,7 +17,7 @@ class Scene:
 
     ``x``, ``absent [n, features]``: features, and what takes their place. ``source``, ``target [e]``: its edges;
     ``weights``: their fields. ``owner``: the player, ``P`` for none, of each atom of the ``kind``: of an edge, a node
-    or a feature column. ``removal``: "delete", "message" or "features". ``focus``: the explained rows, none for a graph.
+    or a feature column. ``removal``: "delete", "message" or "features". ``focus``: the explained rows, if any.
     """
 
     x: Tensor

@@ -37,8 +37,6 @@ def fingerprint(module: nn.Module) -> Hashable:
 
 def _checksum(tensor: Tensor) -> Hashable:
     flat = tensor.detach().contiguous().view(-1)
-    if flat.device.type != "cpu" or not flat.numel():
-        return tuple(flat.double().sum().cpu().reshape(1).tolist()) + tuple(
-            flat.double().norm().cpu().reshape(1).tolist()
-        )
-    return zlib.crc32(flat.view(torch.uint8).numpy())
+    if flat.device.type != "cpu":
+        return float(flat.double().sum()), float(flat.double().norm())
+    return zlib.crc32(flat.view(torch.uint8).numpy().tobytes())
