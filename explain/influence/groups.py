@@ -21,6 +21,7 @@ from explain.influence.inverse import (
     labelled,
     positions_of,
     same_inverse,
+    still_to_move,
 )
 from explain.influence.linear import Flat
 from explain.influence.scores import directional, training_gradient
@@ -83,7 +84,8 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
         Indefinite: the curvature, also without a group, is not positive definite.
 
     Warns:
-        UserWarning: a step leaves more than half of the gradient, so that it is not near the new minimum.
+        UserWarning: the model is far from a minimum, or a step leaves more than half of the gradient, so that it is
+            not near the new minimum.
     """
     engine = Influence() if engine is None else engine
     checked_engine(engine)
@@ -92,14 +94,26 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
         chosen = [positions_of(group, objective.size) for group in groups]
         value, gradient, _ = finite_question(objective)
         inverse = inverse_of(objective, engine, generator)
-        scores = -directional(objective, inverse @ gradient).cpu() / objective.size
+        s = inverse @ gradient
+        scores = -directional(objective, s).cpu() / objective.size
+        sums = torch.stack([scores[players].sum() for players in chosen])
+        doubt = still_to_move(objective, s, sums)
         start = training_gradient(objective)
         bar = tqdm(chosen, desc="groups", disable=not engine.progress, leave=False)
-        return [_without(objective, inverse, scores, start, value, players) for players in bar]
+        return [
+            _without(objective, inverse, players, value, float(additive), start, doubt)
+            for players, additive in zip(bar, sums, strict=True)
+        ]
 
 
 def _without(
-    objective: LabelledObjective, inverse: Inverse, scores: Tensor, start: Tensor, value: float, players: Tensor
+    objective: LabelledObjective,
+    inverse: Inverse,
+    players: Tensor,
+    value: float,
+    additive: float,
+    start: Tensor,
+    doubt: dict[str, float],
 ) -> GroupInfluence:
     reduced = objective.without(players)
     step = same_inverse(inverse, reduced)
@@ -116,5 +130,5 @@ def _without(
             "it is not near the new minimum, so retrain to be sure",
             stacklevel=4,
         )
-    checks = {**step.checks(), "gradient_left": left, "removed": len(players)}
-    return GroupInfluence(players, float(scores[players].sum()), newton, flat.params(change), value, checks)
+    checks = {**step.checks(), **doubt, "gradient_left": left, "removed": len(players)}
+    return GroupInfluence(players, additive, newton, flat.params(change), value, checks)

@@ -19,7 +19,7 @@ from explain.influence.choice import Chosen, choose_curvature, choose_solver
 from explain.influence.curvature import Curvature
 from explain.influence.exact import Exact
 from explain.influence.explainer import Influence
-from explain.influence.scores import example_losses, measured_gradient
+from explain.influence.scores import example_losses, measured_gradient, training_gradient
 from explain.influence.solution import Solver
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
@@ -198,6 +198,24 @@ def finite_question(objective: Objective) -> tuple[float, Tensor, Tensor]:
         if not found.isfinite().all():
             raise NonFinite(f"the {what} hold NaN or infinity: check the inputs and the training data")
     return value, gradient, losses
+
+
+def still_to_move(objective: Objective, s: Tensor, effects: Tensor) -> dict[str, float]:
+    """What finishing the training would do to the number, ``-grad J^T A^-1 grad f``, and the gradient of ``J``.
+
+    Warns:
+        UserWarning: that is more than any of the effects.
+    """
+    training = training_gradient(objective)
+    left, most, norm = -float(s @ training), float(effects.abs().max()), float(training.norm())
+    if abs(left) > most:
+        warnings.warn(
+            f"the model is not at a minimum of its training loss (gradient norm {norm:.2g}): finishing the training "
+            f"would move the number by about {abs(left):.2g}, more than any of these changes does ({most:.2g}). Train "
+            "until the gradient vanishes",
+            stacklevel=4,
+        )
+    return {"gradient_norm": norm, "still_to_move": left}
 
 
 def positions_of(examples: Any, size: int) -> Tensor:

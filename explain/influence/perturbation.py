@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +12,17 @@ from torch.func import grad
 
 from explain.explainer import Answer, Explainer
 from explain.influence.explainer import Influence
-from explain.influence.inverse import checked_engine, editable, finite_question, inverse_of, labelled, positions_of
+from explain.influence.inverse import (
+    checked_engine,
+    editable,
+    finite_question,
+    inverse_of,
+    labelled,
+    positions_of,
+    still_to_move,
+)
 from explain.influence.linear import Columns, Flat, twice_differentiable
-from explain.influence.scores import directional, training_gradient
+from explain.influence.scores import directional
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Target
 
 Extractor = Callable[[Tensor], Tensor]  # [rows, *shape] -> the objective's inputs
@@ -91,7 +98,7 @@ class Perturbation(Explainer):
             found = _one_by_one(objective, s, at, to)
             together = input_changes(objective, s, at.expand(1), to[None])[0]
             checks = {"example": self.example, "question": "change", "together": float(together)}
-        still_to_move(objective, s, found, checks)
+        checks |= still_to_move(objective, s, found)
         return Answer(
             scores=found.reshape(-1),
             players=players,
@@ -152,8 +159,11 @@ class Relabelling(Explainer):
         inverse = inverse_of(objective, self.engine, generator)
         s = inverse @ gradient
         scores = (directional(objective, s) - directional(objective.relabelled(others), s)) / objective.size
-        checks = {**inverse.checks(), "relabelled": int((others != objective.labels).reshape(len(others), -1).any(1).sum())}
-        still_to_move(objective, s, scores, checks)
+        checks = {
+            **inverse.checks(),
+            "relabelled": int((others != objective.labels).reshape(len(others), -1).any(1).sum()),
+        }
+        checks |= still_to_move(objective, s, scores)
         return Answer(
             scores=scores,
             players=objective.players,
@@ -237,19 +247,6 @@ def input_changes(objective: EditableObjective, s: Tensor, positions: Tensor, in
             before, after = columns(along, objective.inputs[at], labels), columns(along, moved, labels)
         found.append((before - after)[:, 0].detach())
     return torch.cat(found) / objective.size
-
-
-def still_to_move(objective: Any, s: Tensor, scores: Tensor, checks: dict[str, Any]) -> None:
-    """Writes down what finishing the training would do to the number, and warns where that is more than any score."""
-    left = -float(s @ training_gradient(objective))
-    checks["still_to_move"] = left
-    most = float(scores.abs().max())
-    if abs(left) > most:
-        warnings.warn(
-            "the model is not at a minimum of its training loss: finishing the training would move the number by about "
-            f"{abs(left):.2g}, more than any of these changes does ({most:.2g}). Train until the gradient vanishes",
-            stacklevel=4,
-        )
 
 
 def _one_by_one(objective: EditableObjective, s: Tensor, at: Tensor, to: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +12,7 @@ from explain.explainer import Answer, Explainer
 from explain.influence.explainer import Influence
 from explain.influence.gradients import example_gradients
 from explain.influence.inverse import checked_engine, inverse_of
-from explain.influence.scores import example_losses
+from explain.influence.scores import directional, example_losses, training_gradient
 from explain.types import NonFinite, Target
 
 
@@ -26,11 +27,15 @@ class SelfInfluence(Explainer):
         engine: curvature, damping, solver, training set, seed and progress; see `Influence`.
 
     The answer has ``parts["self_loss"]``, each example's loss, the plain baseline that finds mislabelled examples about
-    as well, and ``checks`` with the worst true residual.
+    as well, and ``checks`` with the worst true residual, the gradient of the trained loss, and by how much finishing
+    the training would move the losses, on average.
 
     Raises:
         TypeError: the engine is no `Influence`. NonFinite: NaN or infinity in the training losses.
         Indefinite: the curvature asked for is not positive definite.
+
+    Warns:
+        UserWarning: finishing the training would move the losses more than leaving examples out does.
 
     >>> from torch import nn
     >>> import explain
@@ -64,12 +69,22 @@ class SelfInfluence(Explainer):
                 for at, part in zip(positions.split(256), rows.split(256), strict=True):
                     scores[at] = inverse.quadratic(part).to(scores) / objective.size
                     bar.update(len(at))
+        training = training_gradient(objective)
+        moves = directional(objective, inverse @ training).abs()
+        checks = {"gradient_norm": float(training.norm()), "still_to_move": float(moves.mean())}
+        if checks["still_to_move"] > float(scores.mean()):
+            warnings.warn(
+                f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}): "
+                f"finishing the training would move the losses by about {checks['still_to_move']:.2g}, more than "
+                f"leaving examples out does ({float(scores.mean()):.2g}). Train until the gradient vanishes",
+                stacklevel=4,
+            )
         return Answer(
             scores=scores,
             players=objective.players,
             value=float(losses.mean()),
             base=None,
             parts={"self_loss": losses},
-            checks={**inverse.checks(), "number": "each example's own loss"},
+            checks={**inverse.checks(), **checks, "number": "each example's own loss"},
             calls=inverse.A.products,
         )

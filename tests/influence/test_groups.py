@@ -68,7 +68,7 @@ def test_leaving_one_out_of_least_squares_is_the_formula_of_sherman_and_morrison
     assert [one.additive for one in found] == pytest.approx((falls * (1 - leverage)).tolist())
 
 
-@pytest.mark.filterwarnings("ignore:one Newton step")
+@pytest.mark.filterwarnings("ignore:one Newton step", "ignore:the model is not at a minimum")
 def test_any_solver_and_the_curvature_of_a_network_that_was_not_trained_to_the_end():
     target = ObjectiveTarget(half_trained())
     settings = {"curvature": "ggn", "damping": 0.5, "seed": 0}

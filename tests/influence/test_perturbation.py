@@ -186,7 +186,7 @@ def test_a_model_that_was_not_trained_to_the_end_is_warned_about():
         early = nn.Linear(5, 1, bias=False).double()
         early.weight.copy_(model.module.weight * 0.5)
     target = type(model)(early, task="regression", train=(x, y), weight_decay=0.1).example(asked)
-    with pytest.warns(UserWarning, match="finishing the training would move the number"):
+    with pytest.warns(UserWarning, match=r"gradient norm .*finishing the training would move the number"):
         found = Perturbation(3, to=x[3] + 1e-3, engine=ENGINE).explain(target)
     moved = float(asked @ reference.ridge(x, y, 0.1)[:, 0] - early(asked[None]).detach())
     assert found.checks["still_to_move"] == pytest.approx(moved)
