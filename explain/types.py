@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, Protocol, Self, TypeAlias, overload, runtime_checkable
 
 import numpy as np
@@ -36,6 +37,12 @@ class Unsupported(TypeError):
 
 class NonFinite(ValueError):
     """NaN or infinity where a number was needed."""
+
+
+@lru_cache(maxsize=32)
+def _named(stem: str, labels: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Remembered: every question about one training set has the same thousands of names."""
+    return tuple([f"{stem} {label}" for label in labels])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +74,7 @@ class Players:
             stem = self.kind.removesuffix("es" if self.kind.endswith("ches") else "s")
             rows = self.index.tolist()
             labels = rows if self.index.dim() == 1 else ["-".join(map(str, row)) for row in rows]
-            object.__setattr__(self, "names", tuple([f"{stem} {label}" for label in labels]))  # a list: twice as fast
+            object.__setattr__(self, "names", _named(stem, tuple(labels)))
         for what, found in (("names", self.names), ("groups", self.groups)):
             if found is not None and len(found) != len(self.index):
                 raise ValueError(f"{len(self.index)} players need {len(self.index)} {what}, got {len(found)}")

@@ -12,6 +12,7 @@ from explain.influence.kfac import Ekfac, Kfac
 from explain.influence.lissa import Diverged, Lissa
 from explain.influence.minimum import refit
 from explain.influence.mislabels import MislabelSearch, accuracy_after_fixing, mislabels
+from explain.influence.nystrom import NystromCG
 from explain.influence.perturbation import Perturbation, Relabelling
 from explain.influence.poisoning import Attack, Box, Poisoned, attackability, poison
 from explain.influence.scores import parameter_change
@@ -40,6 +41,7 @@ __all__ = [
     "Kfac",
     "Lissa",
     "MislabelSearch",
+    "NystromCG",
     "Perturbation",
     "Poisoned",
     "Relabelling",

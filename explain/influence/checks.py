@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from explain.explainer import Answer
 from explain.influence.choice import Chosen
+from explain.influence.curvature import Curvature
+from explain.influence.leverage import leverages
 from explain.influence.solution import Solution
 
 LOOSE = 1e-2  # a residual above this is warned about
@@ -53,13 +56,19 @@ def column_checks(chosen: Chosen, s: Solution, b: Tensor, training: Tensor) -> d
     }
 
 
-def score_bounds(each: Sequence[dict[str, Any]], norms: Tensor | None) -> list[float | None]:
-    """``max_i |grad loss_i| |x - A^-1 b| / n`` of each answer: no score is further off, in the number's own units.
+def score_bounds(each: Sequence[dict[str, Any]], A: Curvature | None, norms: Tensor | None) -> list[float | None]:
+    """What no score of an answer is further off than, in the number's own units.
 
-    None where the gradients of single examples were not made.
+    ``max_i |grad loss_i| |x - A^-1 b| / n``; where gradients of single examples were not made but ``A`` is of
+    Gauss-Newton form, ``max_i (u_i^T B_i^+ u_i / n)^(1/2) |A x - b| / lambda_min^(1/2)`` of `leverages`; else None.
     """
-    largest = None if norms is None else float(norms.max()) / len(norms)
-    return [None if largest is None else largest * found["distance_bound"] for found in each]
+    reach = None
+    if norms is not None:
+        reach = float(norms.max()) / len(norms)
+    elif A is not None and A.gauss_newton and A.objective.convex and A.ridge > 0:
+        found = leverages(A.objective)
+        reach = None if found is None else math.sqrt(A.ridge * float(found.max()) / len(found))
+    return [None if reach is None else reach * one["distance_bound"] for one in each]
 
 
 def errors(along: Callable[[Tensor], Tensor], solution: Solution, size: int) -> Tensor | None:

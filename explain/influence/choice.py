@@ -14,6 +14,7 @@ from explain.influence.dot import GradientDot
 from explain.influence.exact import Exact
 from explain.influence.kfac import Ekfac, Kfac
 from explain.influence.lissa import Lissa
+from explain.influence.nystrom import NystromCG
 from explain.influence.solution import Solver
 from explain.influence.spectrum import Indefinite, Spectrum, extreme_eigenvalues, sufficient_damping
 from explain.types import Objective
@@ -22,6 +23,7 @@ CURVATURES: dict[str, type[Curvature]] = {kind.name: kind for kind in (Hessian, 
 SOLVERS: dict[str, type[Solver]] = {
     "exact": Exact,
     "cg": ConjugateGradient,
+    "nystrom": NystromCG,
     "lissa": Lissa,
     "arnoldi": Arnoldi,
     "kfac": Kfac,
@@ -29,6 +31,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "dot": GradientDot,
 }
 DIRECT = 3000  # parameters up to which "auto" factorises the whole matrix
+WIDE = 1e4  # condition from which on a preconditioner of rank 64 saves more products than it takes
 SHARING = 16  # right-hand sides from which on a Krylov space of all of them needs a few products each
 
 
@@ -77,10 +80,13 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
     return chosen
 
 
-def choose_solver(solver: str | Solver, size: int, columns: int = 1) -> tuple[Solver, str]:
+def choose_solver(
+    solver: str | Solver, size: int, columns: int = 1, spectrum: Spectrum | None = None
+) -> tuple[Solver, str]:
     """The solver asked for, or for "auto" one that suits ``size`` parameters and so many right-hand sides.
 
-    The whole matrix takes as many products as there are parameters, block conjugate gradients a few for each column.
+    The whole matrix takes as many products as there are parameters, block conjugate gradients a few for each column, a
+    sketch 64 in all: worth it for few columns where the spectrum is known, or bounded, to be wide.
     """
     if not isinstance(solver, str):
         return solver, "asked for"
@@ -90,7 +96,12 @@ def choose_solver(solver: str | Solver, size: int, columns: int = 1) -> tuple[So
         return ConjugateGradient(), f"{columns} right-hand sides share one Krylov space of {size} parameters"
     if size <= DIRECT:
         return Exact(), f"{size} parameters are few enough for the whole matrix"
-    return ConjugateGradient(), f"{size} parameters are too many for the whole matrix (over {DIRECT})"
+    many = f"{size} parameters are too many for the whole matrix (over {DIRECT})"
+    if columns < SHARING and spectrum is not None and spectrum.measured and spectrum.positive:
+        condition = spectrum.largest / spectrum.smallest
+        if condition > WIDE:
+            return NystromCG(), f"{many}, and its condition, about {condition:.2g}, asks for a preconditioner"
+    return ConjugateGradient(), many
 
 
 def _damped(

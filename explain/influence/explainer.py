@@ -152,7 +152,7 @@ class Influence(Explainer):
         if self.newton:
             parts = self._stepped(objectives, solved, parts, generator)
         spread = errors(along, solved.solution, objective.size) if objective.local else None
-        bounds = score_bounds(solved.checks["each"], known[1] if known else None)
+        bounds = score_bounds(solved.checks["each"], solved.A, known[1]) if known else [None] * len(values)
         shared = {name: value for name, value in solved.checks.items() if name != "each"}
         answers = [
             Answer(
@@ -172,7 +172,7 @@ class Influence(Explainer):
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator)
-        solver, why = choose_solver(self.solver, chosen.A.size, b.size(1))
+        solver, why = choose_solver(self.solver, chosen.A.size, b.size(1), chosen.spectrum)
 
         def inverse(b: Tensor) -> Solution:
             return solver.solve(chosen.A, b, chosen.spectrum, generator, self.progress)

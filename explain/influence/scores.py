@@ -16,7 +16,7 @@ from explain.influence.spectrum import extreme_eigenvalues
 from explain.types import Objective, Parameters
 
 FEW = 4  # directions up to which no gradient of a single example is worth making
-SHARED = 256  # examples that share their computation, as the nodes of a graph do, up to which each is gone through
+SHARED = 64  # examples that share their computation, as the nodes of a graph do, up to which each is gone through
 
 
 def directional(objective: Objective, directions: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def directional(objective: Objective, directions: Tensor) -> Tensor:
 def along_and_norms(objective: Objective, directions: Tensor) -> tuple[Tensor, Tensor | None]:
     """`directional`, and ``|grad loss_i|`` of every training example, float64 ``[n]``.
 
-    No norms where more than 256 examples share one computation, as the nodes of a graph do: it would be done again for
+    No norms where more than 64 examples share one computation, as the nodes of a graph do: it would be done again for
     each.
     """
     apart = separate(objective)

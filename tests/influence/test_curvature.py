@@ -175,3 +175,25 @@ def test_a_float32_model_is_summed_in_float64():
     expected = reference.hessian(module_objective(net.double(), x, y, asked=others[:1])) @ v
     assert (A @ v).dtype == torch.float64
     assert ((A @ v) - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_linearisations_are_kept_within_a_memory_budget(monkeypatch):
+    objective = replace(half_trained(), batch_size=7)
+    v = vectors(Hessian(objective).size)
+    kept, lean = Hessian(objective), Hessian(objective)
+    first = kept @ v
+    assert len(kept._kept.linear) == 5
+    assert (kept @ v).equal(first)
+    monkeypatch.setattr("explain.influence.curvature.MEMORY", 1000)
+    assert (lean @ v).allclose(first, rtol=1e-12)
+    assert not lean._kept.linear
+    assert (lean @ v).allclose(first, rtol=1e-12)
+
+
+def test_outputs_that_are_linear_in_the_parameters_are_noticed():
+    assert Hessian(logistic()).gauss_newton
+    assert Hessian(logistic()).floor == pytest.approx(0.01)
+    assert Hessian(replace(logistic(), convex=False)).floor is None
+    assert not Hessian(half_trained()).gauss_newton
+    assert Hessian(half_trained()).floor is None
+    assert GaussNewton(half_trained(), 0.2).floor == pytest.approx(0.201)

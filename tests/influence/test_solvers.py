@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from influence_cases import half_trained, logistic
 from reference import influence as reference
 
-from explain.influence import ConjugateGradient, Diverged, Exact, GaussNewton, Hessian, Indefinite, Lissa
+from explain.influence import ConjugateGradient, Diverged, Exact, GaussNewton, Hessian, Indefinite, Lissa, NystromCG
+from explain.influence.nystrom import nystrom
 from explain.influence.spectrum import Spectrum, extreme_eigenvalues, largest_eigenvalue, sufficient_damping
 
 SOLVERS = [
@@ -17,6 +18,9 @@ SOLVERS = [
     Lissa(momentum=False),
     Lissa(batch_size=32),
     Lissa(batch_size=32, momentum=False, tolerance=1e-2),
+    Lissa(rank=30),
+    Lissa(rank=30, batch_size=32),
+    NystromCG(rank=20),
 ]
 
 
@@ -164,3 +168,59 @@ def test_a_spectrum_moves_with_its_damping():
     assert (spectrum.shifted(1.5).smallest, spectrum.shifted(1.5).largest) == (0.5, 5.5)
     assert spectrum.shifted(1.5).positive
     assert sufficient_damping(spectrum.shifted(1.5)) == 0
+
+
+def test_a_block_with_repeated_empty_and_dependent_columns():
+    A, b = Hessian(logistic()), right_sides(68, 12)
+    b[:, 1], b[:, 2], b[:, 3] = b[:, 0], 0, b[:, 4] + b[:, 5]
+    b[:, 6] = 1e-9 * b[:, 7]
+    expected = torch.linalg.solve(reference.hessian(logistic()), b)
+    for solver in (ConjugateGradient(tolerance=1e-9), NystromCG(rank=10, tolerance=1e-9)):
+        found = solver.solve(A, b, spectrum_of(A), generator())
+        assert (found.x - expected).norm(dim=0).le(1e-7 * expected.norm(dim=0)).all()
+        assert found.residuals.max() == found.residual <= 1e-9
+
+
+def test_a_shared_krylov_space_takes_fewer_products():
+    A, b = Hessian(logistic()), right_sides(68, 20)
+    together = ConjugateGradient().solve(A, b, spectrum_of(A), generator()).iterations
+    alone = ConjugateGradient().solve(A, b[:, :1], spectrum_of(A), generator()).iterations
+    assert together < alone / 2
+
+
+def test_a_sketch_that_finds_the_large_eigenvalues_saves_steps():
+    A, b = Hessian(logistic(weight_decay=1e-4)), right_sides(68, 1)
+    plain = ConjugateGradient().solve(A, b, spectrum_of(A), generator()).iterations
+    assert NystromCG(rank=40).solve(A, b, spectrum_of(A), generator()).iterations < 0.7 * plain
+
+
+def test_the_sketch_is_never_above_the_matrix():
+    A = Hessian(logistic())
+    M = nystrom(A, 20, spectrum_of(A), generator())
+    below = M.U @ torch.diag(M.values) @ M.U.T
+    assert torch.linalg.eigvalsh(reference.hessian(logistic()) - below)[0] > -1e-9
+    whole = M.U @ torch.diag(M.values - M.shift) @ M.U.T + M.shift * torch.eye(68)
+    assert M(right_sides(68)).allclose(torch.linalg.solve(whole, right_sides(68)))
+
+
+def test_lissa_converges_where_the_plain_recursion_stalls():
+    A, b = Hessian(logistic(weight_decay=1e-4)), right_sides(68, 3)
+    plain = Lissa(depth=200, momentum=False, rank=0).solve(A, b, spectrum_of(A), generator())
+    better = Lissa(depth=200, rank=60).solve(A, b, spectrum_of(A), generator())
+    assert plain.residual > 0.05
+    assert better.residual <= 1e-4
+    sampled = Lissa(depth=400, rank=60, batch_size=64, tolerance=1e-2).solve(A, b, spectrum_of(A), generator())
+    assert sampled.residual <= 1e-2
+
+
+def test_nothing_is_measured_that_is_not_needed():
+    A = Hessian(logistic())
+    spectrum = extreme_eigenvalues(A, generator())
+    assert spectrum.positive  # convex in outputs that are linear in the parameters
+    found = ConjugateGradient(tolerance=0.1).solve(A, right_sides(68), spectrum, generator())
+    assert A.products == 3 * found.iterations
+    assert not spectrum.measured
+    assert spectrum.smallest == pytest.approx(A.ridge)
+    values = torch.linalg.eigvalsh(reference.hessian(logistic()))
+    assert spectrum.smallest <= float(values[0]) + 1e-12
+    assert spectrum.largest == pytest.approx(float(values[-1]), rel=1e-2)

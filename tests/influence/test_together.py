@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from influence_cases import ObjectiveTarget, digits, half_trained, logistic, module_objective
+from reference import influence as reference
 from torch import nn
 
 import explain
 from explain.influence import Influence, Lissa
+from explain.influence.leverage import leverages
 from explain.influence.scores import directional, separate
 
 SHARED = nn.Identity()
@@ -82,3 +84,22 @@ def test_examples_that_share_their_computation_are_noticed():
     assert not separate(whole)
     directions = torch.randn(68, 7, dtype=torch.float64)
     assert directional(together, directions).allclose(directional(whole, directions))
+
+
+def test_the_bound_by_outputs_alone_holds_where_examples_share_their_computation():
+    x = digits()[0]
+    asked = targets()
+    whole = [ObjectiveTarget(replace(t.own, predict=lambda p, at: (x @ p["w"].T + p["b"])[at]), SHARED) for t in asked]
+    exact = Influence(solver="exact", seed=0).explain_all(whole)
+    rough = Influence(solver=explain.influence.ConjugateGradient(tolerance=1e-2), seed=0).explain_all(whole)
+    for true, found in zip(exact, rough, strict=True):
+        assert 0 < float((found.scores - true.scores).abs().max()) <= found.checks["score_bound"]
+
+
+def test_leverages_of_the_cross_entropy():
+    objective = logistic()
+    losses = objective.train_loss(objective.params, torch.arange(objective.size))
+    assert leverages(objective).allclose(losses.exp() - 1)
+    gradients, A = reference.loss_gradients(objective), reference.hessian(objective)
+    true = (gradients * torch.linalg.solve(A, gradients.T).T).sum(1)
+    assert (true <= objective.size * leverages(objective)).all()
