@@ -89,6 +89,8 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
     """
     engine = Influence() if engine is None else engine
     checked_engine(engine)
+    if not len(groups):
+        raise ValueError("there is no group of training examples to ask about")
     with asked(target, engine) as (given, generator):
         objective = labelled(given, "group influence")
         chosen = [positions_of(group, objective.size) for group in groups]

@@ -106,6 +106,8 @@ def test_what_is_no_group(players, error, message):
 
 
 def test_what_cannot_be_asked():
+    with pytest.raises(ValueError, match="there is no group"):
+        group_influences(ObjectiveTarget(logistic()), [])
     with pytest.raises(TypeError, match="a target is needed"):
         group_influence(logistic(), [0])
     with pytest.raises(TypeError, match="engine must be an Influence"):
