@@ -94,65 +94,70 @@ def receptive_field(
     return None
 
 
-def hop_distance(graph: Structure, focus: Tensor, direction: Direction) -> Tensor:
-    """Hops from each node to the nearest explained one along the messages, int32 ``[N]``; very large without a path."""
+def hop_distance(graph: Structure, focus: Tensor, direction: Direction, most: int | None = None) -> Tensor:
+    """Hops from each node to the nearest explained one along the messages, int32 ``[N]``; very large without a path.
+
+    Nodes are visited hop by hop, to ``most`` hops: what is farther away costs nothing.
+    """
     source, target = graph.flat_edges
     distance = torch.full((graph.num_nodes,), _FAR, dtype=torch.int32, device=source.device)
     distance[focus] = 0
-    for hop in range(1, graph.num_nodes + 1):
-        new = torch.zeros_like(distance, dtype=torch.bool)
+    border = focus.unique()
+    for hop in range(1, (graph.num_nodes if most is None else most) + 1):
+        near = []
         if direction in ("in", "both"):
-            new[source[distance[target] == hop - 1]] = True
+            near.append(source[graph.into.at(border)])
         if direction in ("out", "both"):
-            new[target[distance[source] == hop - 1]] = True
-        new &= distance == _FAR
-        if not new.any():
+            near.append(target[graph.out_of.at(border)])
+        found = torch.cat(near)
+        border = found[distance[found] == _FAR].unique()
+        if not len(border):
             break
-        distance[new] = hop
+        distance[border] = hop
     return distance
 
 
 def cut(graph: Structure, focus: Focus, hops: int, direction: Direction) -> Place:
     """The part of the graph that a model with this receptive field needs, boundary degrees kept."""
     flat = torch.tensor([graph.node_starts[kind] + number for kind, number in focus], device=graph.flat_edges.device)
-    distance = hop_distance(graph, flat, direction)
-    inside = distance <= hops
-    source, target = graph.flat_edges
-    into = {"in": inside[target], "out": inside[source], "both": inside[source] | inside[target]}[direction]
-    carries = {
-        "in": distance[target] < hops,
-        "out": distance[source] < hops,
-        "both": torch.minimum(distance[source], distance[target]) < hops,
-    }[direction]
-    counts, nodes, number, origin = {}, {}, torch.full_like(distance, -1, dtype=torch.long), []
+    distance = hop_distance(graph, flat, direction, hops)
+    inside = (distance <= hops).nonzero().view(-1)
+    chosen = _edges_at(graph, inside, direction)
+    near, far = distance[graph.flat_edges[1, chosen]], distance[graph.flat_edges[0, chosen]]
+    carries = {"in": near, "out": far, "both": torch.minimum(near, far)}[direction] < hops
+    touched = graph.flat_edges[:, chosen].reshape(-1)
+    outside = touched[distance[touched] > hops].unique()
+    counts, nodes, number, origin = {}, {}, torch.full_like(distance, -1), []
     for kind, size in graph.counts.items():
         start = graph.node_starts[kind]
-        own = slice(start, start + size)
-        kept = inside[own].nonzero().view(-1)
-        number[own][kept] = torch.arange(len(kept), device=kept.device)
-        touched = torch.zeros_like(inside)
-        touched[graph.flat_edges[:, into].reshape(-1)] = True
-        outside = (touched[own] & ~inside[own]).nonzero().view(-1)
-        number[own][outside] = len(kept)
-        rows = torch.cat([kept, outside[:1]])  # the stand-in holds one far node's values, which do not matter
+        kept, beyond = (part[(part >= start) & (part < start + size)] for part in (inside, outside))
+        number[kept] = torch.arange(len(kept), dtype=number.dtype, device=kept.device)
+        number[beyond] = len(kept)
+        rows = torch.cat([kept, beyond[:1]])  # the stand-in holds one far node's values, which do not matter
         counts[kind] = len(rows)
-        nodes[kind] = {name: value[rows] for name, value in graph.nodes[kind].items()}
-        origin.append(torch.cat([kept + start, torch.full_like(outside[:1], -1)]))
-    edges, edge_fields, edge_origin = _cut_edges(graph, into, number)
+        nodes[kind] = {name: value[rows - start] for name, value in graph.nodes[kind].items()}
+        origin.append(torch.cat([kept, torch.full_like(beyond[:1], -1)]))
+    edges, edge_fields = _cut_edges(graph, chosen, number)
     small = Structure(counts, nodes, edges, edge_fields, graph.shared)
     here = tuple((kind, int(number[graph.node_starts[kind] + i])) for kind, i in focus)
-    return Place(small, here, torch.cat(origin), edge_origin, carries[edge_origin])
+    return Place(small, here, torch.cat(origin), chosen, carries)
+
+
+def _edges_at(graph: Structure, inside: Tensor, direction: Direction) -> Tensor:
+    """The edges that a layer reads for these nodes, flat numbers in order."""
+    if direction == "both":
+        return torch.cat([graph.into.at(inside), graph.out_of.at(inside)]).unique()
+    return (graph.into if direction == "in" else graph.out_of).at(inside).sort().values
 
 
 def _cut_edges(
-    graph: Structure, into: Tensor, number: Tensor
-) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Fields], Tensor]:
-    edges, edge_fields, origin = {}, {}, []
+    graph: Structure, chosen: Tensor, number: Tensor
+) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Fields]]:
+    edges, edge_fields = {}, {}
     for kind, index in graph.edges.items():
         start = graph.edge_starts[kind]
-        chosen = into[start : start + index.size(1)].nonzero().view(-1)
-        ends = [number[graph.node_starts[end] + index[row, chosen]] for row, end in enumerate((kind[0], kind[2]))]
+        own = chosen[(chosen >= start) & (chosen < start + index.size(1))] - start
+        ends = [number[graph.node_starts[end] + index[row, own]].long() for row, end in enumerate((kind[0], kind[2]))]
         edges[kind] = torch.stack(ends)
-        edge_fields[kind] = {name: value[chosen] for name, value in graph.edge_fields[kind].items()}
-        origin.append(chosen + start)
-    return edges, edge_fields, torch.cat(origin)
+        edge_fields[kind] = {name: value[own] for name, value in graph.edge_fields[kind].items()}
+    return edges, edge_fields

@@ -9,6 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from explain.graph.incidence import Incidence, incidence
+
 Fields: TypeAlias = dict[str, Tensor]
 EdgeType: TypeAlias = tuple[str, str, str]
 
@@ -62,6 +64,16 @@ class Structure:
             for kind, edges in self.edges.items()
         ]
         return torch.cat(parts, 1) if parts else torch.zeros(2, 0, dtype=torch.long)
+
+    @cached_property
+    def into(self) -> Incidence:
+        """Edges by the node that they lead to, flat numbers."""
+        return incidence(self.flat_edges[1], self.num_nodes)
+
+    @cached_property
+    def out_of(self) -> Incidence:
+        """Edges by the node that they come from, flat numbers."""
+        return incidence(self.flat_edges[0], self.num_nodes)
 
     def edge_field(self, kind: EdgeType) -> str | None:
         """The name of the floating-point field that an edge type's features are, if it has one."""
