@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, residual
+from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
 
@@ -61,7 +61,8 @@ class Arnoldi:
             "smallest_kept": float(values.min()),
             "outside": float(outside.norm() / b.norm()) if b.any() else 0.0,
         }
-        return Solution(x, residual(A, x, b), steps, checks=checks)
+        each = residuals(b - A @ x, b)
+        return Solution(x, float(each.max()), steps, residuals=each, checks=checks)
 
 
 def ritz_pairs(A: Curvature, steps: int, generator: torch.Generator, progress: bool = False) -> tuple[Tensor, Tensor]:

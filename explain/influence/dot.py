@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, residual
+from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Spectrum
 
 
@@ -36,4 +36,5 @@ class GradientDot:
     ) -> Solution:
         """``b`` itself."""
         x = b.double()
-        return Solution(x, residual(A, x, x), iterations=0)
+        each = residuals(x - A @ x, x)
+        return Solution(x, float(each.max()), iterations=0, residuals=each)

@@ -15,7 +15,7 @@ from explain.influence.directions import directions
 from explain.influence.gradients import MEMORY
 from explain.influence.layers import Name, Use, matrix, watched
 from explain.influence.linear import Columns, Flat, twice_differentiable
-from explain.influence.solution import Solution, residual
+from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 from explain.types import Objective, Parameters
 
@@ -73,7 +73,8 @@ class Kfac:
             "kronecker_parameters": sum(objective.params[name].numel() for name in names),
             "diagonal_parameters": sum(p.numel() for name, p in objective.params.items() if name not in names),
         }
-        return Solution(x, residual(A, x, b), iterations=0, checks=checks)
+        each = residuals(b - A @ x, b)
+        return Solution(x, float(each.max()), iterations=0, residuals=each, checks=checks)
 
 
 @dataclass(frozen=True)

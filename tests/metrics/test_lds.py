@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from explain.explanation import Explanation
@@ -41,6 +43,19 @@ def test_it_is_the_mean_of_spearmans_correlations(additive):
     assert wider.high - wider.low > found.high - found.low
     assert lds(scores, subsets, outcomes) == found  # the bootstrap is seeded
     assert str(found).startswith(f"{found.mean:.3f} (")
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), factor=st.floats(0.1, 10))
+def test_only_orders_count(seed, factor):
+    """Neither the scale of scores nor any rising function of the outcomes, nor the order of models, changes it."""
+    g = torch.Generator().manual_seed(seed)
+    scores, subsets = torch.randn(2, 12, generator=g, dtype=torch.float64), halves(20, 12, seed)
+    outcomes = torch.randn(20, 2, generator=g, dtype=torch.float64)
+    order = torch.randperm(20, generator=g)
+    first = lds(scores, subsets, outcomes, resamples=1).each
+    again = lds(factor * scores, subsets[order], outcomes[order].exp(), resamples=1).each
+    assert again == pytest.approx(first)
 
 
 def test_the_interval_covers_no_relation(additive):
