@@ -94,7 +94,9 @@ class Lissa:
         if scale <= largest / 2:  # then 1 - largest / scale is below -1
             raise _diverged(scale, sampled, spectrum)
         depth = self.depth or min(DEEPEST, max(50, math.ceil(scale / smallest * math.log(1 / self.tolerance))))
-        run = Recursion(A, b, smallest, scale, size, repeats, self.momentum, self.scale is None, generator, M)
+        run = Recursion(
+            A, b, smallest, scale, size, repeats, self.momentum, self.scale is None, generator, M, self.tolerance
+        )
         with tqdm(total=depth, desc="lissa", disable=not progress, leave=False) as bar:
             while run.steps < depth and run.residual > self.tolerance and not run.finished:
                 bar.update(run.cycle(depth - run.steps))

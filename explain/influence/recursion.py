@@ -36,10 +36,11 @@ class Recursion:
         adapts: bool,
         generator: torch.Generator,
         preconditioner: Preconditioner | None = None,
+        tolerance: float = 1e-4,
     ) -> None:
         self.A, self.b, self.smallest, self.generator = A, b.double(), smallest, generator
         self.scale, self.momentum, self.batch_size, self.repeats = scale, momentum, batch_size, repeats
-        self.preconditioner = preconditioner
+        self.preconditioner, self.tolerance = preconditioner, tolerance
         self.x, self.left = torch.zeros_like(self.b), self.b
         self.samples, self.remaining = self.x.expand(repeats, *b.shape), self.x
         self.residual = relative(self.left, self.b)
@@ -49,8 +50,7 @@ class Recursion:
 
     def cycle(self, most: int) -> int:
         """One recursion on ``b - A x``, kept where the true residual falls; gives its number of steps."""
-        condition = self.scale / self.smallest
-        steps = min(max(SHORTEST, math.ceil(4 * math.sqrt(condition) if self.momentum else condition)), LONGEST, most)
+        steps = min(max(SHORTEST, math.ceil(self._needed())), LONGEST, most)
         samples = self.x + self._recursion(steps)
         self.steps += steps
         x = samples.mean(0)
@@ -64,6 +64,14 @@ class Recursion:
         else:
             self._calmer()
         return steps
+
+    def _needed(self) -> float:
+        """Steps of a cycle: about those to the tolerance; the residual then tells."""
+        condition = self.scale / self.smallest
+        if not self.momentum:
+            return condition
+        wanted = math.log(max(self.residual / self.tolerance, 1.0)) / 2 + 0.7  # momentum contracts by e^2 or better
+        return math.sqrt(condition) * min(4.0, max(1.0, wanted))
 
     def _calmer(self) -> None:
         """The last cycle grew: without momentum, then with shorter steps, where the scale is ours to choose."""

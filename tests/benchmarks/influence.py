@@ -2,8 +2,14 @@
 
 ``python tests/benchmarks/influence.py [logistic] [cnn] [gcn]`` prints, for each problem, the processor seconds and the
 peak memory that every method takes to 10, 2 and 0.5 % relative error of the whole score matrix ``[n, q]`` against the
-exact solution. Of a method with settings the fastest of those tried counts. Peers come with the extra ``bench``;
-those that are not installed are left out. Scores of peers may differ by a factor: the one that fits best is taken out.
+exact solution. Of a method with settings the fastest of those tried counts. Scores of peers may differ by a factor: the
+one that fits best is taken out. Those that are not installed are left out. captum is there, dattri comes with the
+extra ``bench``; pyDVL asks for numpy<2 and kronfluence for a torchvision built for CUDA, though neither needs it::
+
+    pip install --no-deps pyDVL more-itertools zarr donfig google-crc32c numcodecs pyDeprecate
+    pip install --no-deps kronfluence accelerate einops einconv opt-einsum
+
+Put them into an environment of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ from explain.influence.scores import training_gradient
 from explain.influence.solution import Solver
 
 ACCURACIES = (0.1, 0.02, 0.005)
-TRIED = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # tolerances of ours
+TRIED = (0.3, 0.1, 0.03, 0.01)  # tolerances of ours
 
 
 @dataclass(frozen=True)

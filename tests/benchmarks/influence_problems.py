@@ -166,7 +166,7 @@ def _closure(
         optimiser.zero_grad()
         loss = _penalised(net, x, y, decay)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     return closure
 
