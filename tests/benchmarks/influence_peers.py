@@ -1,7 +1,7 @@
-"""The same questions to other libraries, each in its own words; every function gives scores ``[n, q]`` up to a factor.
+"""The same questions to other libraries, each in its own words; scores ``[n, q]`` up to a factor.
 
-The penalty and the damping are their ``regularization``. What is inverted on the Gauss-Newton problems is the Hessian of
-the linearised network, which is the Gauss-Newton matrix: so all solve the same systems.
+The penalty and the damping are their ``regularization``. What is inverted on the Gauss-Newton problems is the Hessian
+of the linearised network, which is the Gauss-Newton matrix: so all solve the same systems.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Run = Callable[[Problem], Tensor]
 
 
 class Linearised(nn.Module):
-    """``f(theta_0, x) + J(theta_0, x) (theta - theta_0)``: its Hessian at ``theta_0`` is the Gauss-Newton matrix of ``f``."""
+    """``f(theta_0, x) + J(theta_0, x) (theta - theta_0)``, whose Hessian is the Gauss-Newton matrix of ``f``."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

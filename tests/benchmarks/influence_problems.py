@@ -21,8 +21,8 @@ from explain.types import Target
 class Problem:
     """A trained module, how ours is asked, and the plain tensors that peers take.
 
-    ``inputs [n, ...]``, ``labels [n]`` are the training examples, ``asked [q, ...]``, ``asked_labels [q]`` the questions:
-    the loss of each. Of a graph both inputs are node numbers, and ``module`` takes those.
+    ``inputs [n, ...]``, ``labels [n]`` are the training examples, ``asked [q, ...]``, ``asked_labels [q]`` what the
+    questions are about: the loss of each. Of a graph both inputs are node numbers, and ``module`` takes those.
     """
 
     name: str
@@ -55,7 +55,7 @@ SHORT = ((64, 300), (None, 100))
 
 
 class Transductive(nn.Module):
-    """A graph network as a function of node numbers, ``[nodes] -> [nodes, classes]``: the form that i.i.d. tools take."""
+    """A graph network as a function of node numbers, ``[nodes] -> [nodes, classes]``, as i.i.d. tools take it."""
 
     def __init__(self, net: nn.Module, x: Tensor, edge_index: Tensor) -> None:
         super().__init__()
