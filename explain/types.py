@@ -96,6 +96,8 @@ class Game:
 
     ``neighbourhoods``, where a family sets it, yields for 0, 1, 2, ... hops the players (int64) near each place of a
     graph: the number may be a sum of parts that hang on one such group each. Estimators that build on it check it.
+    ``table``, where a family sets it, gives the number for all ``2^P`` coalitions faster than one by one; bit ``i`` of
+    a position is player ``i``.
 
     Raises:
         ValueError: the masks do not have one column a player.
@@ -107,6 +109,7 @@ class Game:
     """
 
     neighbourhoods: Callable[[], Iterator[list[Tensor]]] | None = None
+    table: Callable[[], Values] | None = None
 
     def __init__(
         self,

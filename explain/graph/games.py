@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from explain.graph.computation import Place
 from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
+from explain.graph.table import table
 from explain.graph.trimming import Relevant, distinct, parts, relevant
 from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 
@@ -51,7 +52,19 @@ class Coalitions:
         size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
         note = fast.note if isinstance(fast, FastPath) else f"no: {fast}"
         checks = {"removal": self.removal, **self.target.place.checks, "fast_path": note}
-        return Game(self.players, self, batch_size=size, checks=checks)
+        game = Game(self.players, self, batch_size=size, checks=checks)
+        hops = self._hops(fast)
+        if hops is not None:
+            game.table = partial(table, self, hops)
+        return game
+
+    def _hops(self, fast: FastPath | str) -> int | None:
+        """From how far an edge or a node can matter; None where what it reaches says nothing."""
+        if self.atoms not in ("edges", "nodes") or self.removal == "features" or len(self.place.focus) != 1:
+            return None
+        if isinstance(fast, FastPath):
+            return fast.plans[0].program.depth
+        return self.place.checks["hops"] if self.place.together and self.trims else None
 
     def fast(self) -> FastPath | str:
         """The fast path for the model's present state, or why there is none."""

@@ -57,7 +57,9 @@ class Coefficients:
         nodes, source, target = self._degree_rows
         degree = self._degrees(degrees, len(nodes))
         if self.rule.kind == "gcn":
-            scale = degree.rsqrt().masked_fill_(degree == 0, 0)
+            scale = degree.rsqrt_()
+            if self.rule.loop is None or self.rule.weights is not None:  # else a node's own loop counts
+                scale.masked_fill_(scale == torch.inf, 0)
             return made.mul_(scale.index_select(0, source)).mul_(scale.index_select(0, target))
         scale = degree.clamp(min=1).reciprocal().index_select(0, target)
         return made.mul_(scale.masked_fill_(self.entries.own[:, None], 1) if self.rule.own else scale)

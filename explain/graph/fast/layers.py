@@ -43,6 +43,8 @@ def on_rows(builder: Builder, module: nn.Module, source: int) -> int | None:
     kind = type(module)
     if kind in NOTHING:
         return source
+    if kind is nn.ReLU:
+        return builder.add(Rowwise((source,), torch.relu))
     if kind in ELEMENTWISE:
         return builder.add(Rowwise((source,), cast(Callable[[Tensor], Tensor], module.forward)))
     if kind in (nn.Linear, pyg.Linear):

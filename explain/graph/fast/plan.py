@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -29,7 +29,7 @@ from explain.graph.fast.program import (
 )
 from explain.graph.fast.scene import Scene
 
-_NUMBERS = 2**19  # numbers of one batch at a time: what stays in the cache
+_NUMBERS = 2**20  # numbers of one batch at a time: what stays in the cache
 _PRODUCT = 8  # multiply-adds of a matrix product take the time of one alone
 
 Value: TypeAlias = Known | int  # known beforehand, or the slot it is computed into
@@ -300,4 +300,11 @@ def _with_ends(made: list[tuple[int, steps.Step]]) -> list[tuple[int, steps.Step
     ends: dict[int, list[int]] = {}
     for slot, reader in last.items():
         ends.setdefault(reader, []).append(slot)
-    return [(slot, step, tuple(ends.get(slot, ()))) for slot, step in made]
+    fresh = {slot for slot, step in made if not isinstance(step, (steps.Materialise, steps.Select))}
+    found = []
+    for slot, step in made:
+        done = tuple(ends.get(slot, ()))
+        if isinstance(step, steps.Map) and step.source in done and step.source in fresh:
+            step = replace(step, last=True)
+        found.append((slot, step, done))
+    return found

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from explain.graph.fast.coefficients import Coefficients
 from explain.graph.fast.known import Known
+
+_RELU: tuple[Callable[..., Tensor], ...] = (torch.relu, torch.relu_, F.relu, F.relu_)
 
 
 @dataclass(eq=False)
@@ -61,7 +65,9 @@ class Weigh:
 
 def weighed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x W^T + b`` for ``x [rows, in, B]``."""
-    made = x * weight[:, 0, None] if weight.size(1) == 1 else weight @ x
+    if weight.size(1) == 1:
+        return x * weight if bias is None else torch.addcmul(bias[:, None], x, weight)
+    made = weight @ x
     return made if bias is None else made.add_(bias[:, None])
 
 
@@ -159,10 +165,12 @@ class Map:
 
     source: int
     function: Callable[[Tensor], Tensor]
+    last: bool = False  # nothing else reads the source: it may be written over
 
     def __call__(self, batch: Batch) -> Tensor:
         """``[rows, channels, B]``."""
-        return self.function(batch.values[self.source])
+        over = self.last and self.function in _RELU
+        return (torch.relu_ if over else self.function)(batch.values[self.source])
 
 
 @dataclass(frozen=True, eq=False)
