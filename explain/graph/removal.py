@@ -48,6 +48,7 @@ class GraphRemoval:
 
     def __post_init__(self) -> None:
         _ = self.editing.owner  # players that do not fit are refused now
+        _ = self.sites, self.target.place  # found by asking the model, which must not happen within a derivative
 
     # --- the objective on the unedited graph ---
 

@@ -1,0 +1,176 @@
+"""Influence of nodes and edges: exact where it must be, and the same by the quick way and the slow one."""
+
+import copy
+
+import pytest
+import torch
+from graph_cases import Sgc, doubled, network, random_graph
+
+import explain
+from explain import Influence, Shapley
+from explain.influence.removal import OneByOne, removal_parts
+from explain.influence.scores import measured_gradient
+
+DECAY = 0.05
+
+
+def squared(outputs, labels):
+    return (outputs - torch.nn.functional.one_hot(labels, 3)).square().sum(1)
+
+
+def ridge(data, n, train=None):
+    """The minimum of ``(1/n) sum_i |h_i W + b - y_i|^2 + DECAY/2 |theta|^2`` with ``h = A^3 x``, in closed form."""
+    net = Sgc(5, 3).double()
+    train = data.train_mask if train is None else train
+    with torch.no_grad():
+        net.conv.lin.weight.copy_(torch.eye(3, 5))
+        eye = torch.eye(5).double()
+        probe = Sgc(5, 5).double()
+        probe.conv.lin.weight.copy_(eye)
+        probe.conv.lin.bias.zero_()
+        h = torch.cat([probe(data.x, data.edge_index), torch.ones(len(data.x), 1).double()], 1)[train]
+        y = torch.nn.functional.one_hot(data.y[train], 3).double()
+        theta = torch.linalg.solve(2 * h.T @ h / n + DECAY * torch.eye(6).double(), 2 * h.T @ y / n)
+        net.conv.lin.weight.copy_(theta[:5].T)
+        net.conv.lin.bias.copy_(theta[5])
+    return net
+
+
+def edited(data, kind, atom):
+    made = copy.copy(data)
+    if kind == "edges":
+        made.edge_index = data.edge_index[:, torch.arange(data.num_edges) != atom]
+    else:
+        made.edge_index = data.edge_index[:, (data.edge_index != atom).all(0)]
+        made.x, made.train_mask = data.x.clone(), data.train_mask.clone()
+        made.x[atom], made.train_mask[atom] = 0, False
+    return made
+
+
+@pytest.fixture(scope="module")
+def target():
+    data = doubled(random_graph(nodes=16, edges=24))
+    net = ridge(data, int(data.train_mask.sum()))
+    return explain.wrap(net, data, weight_decay=DECAY, loss=squared).node(4, label=0)
+
+
+@pytest.mark.parametrize("kind", ["nodes", "edges"])
+def test_a_newton_step_is_retraining_where_the_loss_is_quadratic(target, kind):
+    data = target.model.data
+    found = Influence(remove=kind, newton=True, seed=0).explain(target)
+    falls = []
+    for atom in found.players.index.tolist():
+        other = edited(data, kind, atom)
+        again = ridge(other, int(data.train_mask.sum()))
+        falls.append(target.value() - float(again(other.x, other.edge_index)[4, 0].detach()))
+    falls = torch.tensor(falls, dtype=torch.float64)
+    torch.testing.assert_close(found.scores, falls, rtol=0, atol=1e-9)
+    assert found.checks["newton"]
+    assert found.checks["newton_left_out"] == []
+    first = Influence(remove=kind, seed=0).explain(target)
+    torch.testing.assert_close(found.parts["first_order"], first.parts["learned"])
+    assert (
+        torch.corrcoef(torch.stack([first.scores, falls]))[0, 1] > 0.8
+    )  # few labels: first order is far from exact here
+    assert (first.scores - falls).abs().max() > 1e-4
+
+
+def test_a_newton_step_without_a_label(target):
+    found = Influence(newton=True, seed=0).explain(target)
+    data = target.model.data
+    for player, node in list(enumerate(found.players.index.tolist()))[::3]:
+        train = data.train_mask.clone()
+        train[node] = False
+        again = ridge(data, int(data.train_mask.sum()), train)
+        fall = target.value() - float(again(data.x, data.edge_index)[4, 0].detach())
+        assert float(found.scores[player]) == pytest.approx(fall, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["nodes", "edges", "features"])
+def test_the_formula_by_the_whole_matrix(target, kind):
+    """``f - f' + grad f'^T H^-1 (grad L' - grad L)`` with every gradient by itself."""
+    found = Influence(remove=kind, seed=0).explain(target)
+    objective = target.objective(remove=kind)
+    theta = torch.cat([p.reshape(-1) for p in objective.params.values()])
+    shapes = {name: p.shape for name, p in objective.params.items()}
+
+    def params(vector):
+        pieces = vector.split([shape.numel() for shape in shapes.values()])
+        return {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
+
+    def loss(vector, one):
+        return one.train_loss(params(vector), torch.arange(one.size)).sum() / one.size
+
+    H = torch.autograd.functional.hessian(lambda t: loss(t, objective) + DECAY / 2 * t @ t, theta)
+    before = torch.func.grad(loss)(theta, objective)
+    for player in range(0, len(objective.players), 7):
+        other = objective.edited(player)
+        number, slope = torch.func.grad_and_value(lambda t, other=other: other.measurement(params(t)))(theta)[::-1]
+        learned = slope @ torch.linalg.solve(H, torch.func.grad(loss)(theta, other) - before)
+        assert float(found.parts["learned"][player]) == pytest.approx(float(learned), abs=1e-10)
+        assert float(found.parts["structural"][player]) == pytest.approx(found.value - float(number), abs=1e-12)
+
+
+def test_the_quick_way_is_the_slow_one(target):
+    objective = target.objective(remove="nodes")
+    H = explain.influence.Hessian(objective).dense()
+    s = torch.linalg.solve(H, measured_gradient(objective)[1])
+    quick = removal_parts(objective, lambda b: torch.linalg.solve(H, b), s)
+
+    class Bare:  # an objective that offers nothing but ``edited``
+        def __getattr__(self, name):
+            if name in ("moving", "dropped", "numbers", "loss_changes"):
+                raise AttributeError(name)
+            return getattr(objective, name)
+
+    slow = removal_parts(Bare(), lambda b: torch.linalg.solve(H, b), s)
+    for name in ("structural", "learned", "learned_unedited"):
+        torch.testing.assert_close(getattr(quick, name), getattr(slow, name), rtol=0, atol=1e-12)
+    assert not slow.own.any()  # not known without ``dropped``
+    assert OneByOne(target.objective()).dropped().tolist() == [list(range(objective.size))] * 2
+    nodes, train = objective.players.index, target.model.data.train_mask
+    assert ((quick.own != 0) == train[nodes]).all()
+
+
+def test_many_numbers_at_once(target):
+    others = [target, target.model.node(7, label=1)]
+    together = Influence(remove="nodes", seed=0).explain_all(others)
+    for one, asked in zip(together, others, strict=True):
+        alone = Influence(remove="nodes", seed=0).explain(asked)
+        assert one.players.index.equal(alone.players.index)
+        torch.testing.assert_close(one.scores, alone.scores)
+
+
+def test_edges_compare_with_shapley_and_are_drawn(target):
+    shared = target.players("edges", undirected=True)
+    why = Influence(remove=shared, seed=0).explain(target)
+    shapley = Shapley(shared, samples=256, seed=0).explain(target)
+    found = explain.compare(why, shapley)
+    assert found.kind == "edges"
+    assert not any("removal" in note for note in found.notes)
+    message = Shapley(shared, samples=256, seed=0).explain(target.model.node(4, label=0, removal="message"))
+    with pytest.warns(UserWarning, match="removal is Influence delete"):
+        explain.compare(why, message)
+    for kind in ("edges", "nodes"):
+        answer = Influence(remove=kind, seed=0).explain(target)
+        assert answer.plot().get_title(loc="left")
+        assert answer.to_networkx().number_of_nodes() >= 15
+        assert answer.settings["remove"] == kind
+
+
+def test_no_newton_step_where_the_curvature_is_not_positive(target):
+    torch.manual_seed(0)
+    data = doubled(random_graph(nodes=12, edges=16))
+    half = explain.wrap(network("sage", double=True), data, weight_decay=1e-3).node(4, label=0)
+    with pytest.warns(UserWarning, match=r"not at a minimum|no Newton step") as said:
+        found = Influence(remove="nodes", newton=True, curvature="hessian", seed=0).explain(half)
+    left = found.checks["newton_left_out"]
+    assert bool(left) == any("no Newton step" in str(one.message) for one in said)
+    assert found.scores.isfinite().all()
+    torch.testing.assert_close(found.parts["learned"][left], found.parts["first_order"][left])
+
+
+@pytest.mark.parametrize("bad", [{"newton": 1}, {"newton": "yes"}])
+def test_newton_is_true_or_false(bad):
+    with pytest.raises(ValueError, match="newton must be True or False"):
+        Influence(**bad)
