@@ -197,14 +197,8 @@ def test_nothing_of_the_user_changes_even_after_an_exception():
 
 
 class _Failing:
-    def __init__(self):
-        self.calls = 0
-
     def __call__(self, outputs):
-        self.calls += 1
-        if self.calls > 1:
-            raise RuntimeError("enough")
-        return outputs[:, 0]
+        raise RuntimeError("enough")
 
 
 @pytest.mark.parametrize("given", [np.int64(3), torch.tensor(3)])
