@@ -1,10 +1,12 @@
 """TRAK in paper form, its projection, and D-TRAK."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusion_cases import digits_like, tiny_net
+from diffusers import DDPMScheduler
+from diffusion_cases import digits_like, tiny_net, tiny_unet
 from influence_cases import ObjectiveTarget, digits, half_trained, logistic, module_objective
 from reference import influence as reference
 from torch import nn
@@ -165,3 +167,33 @@ def test_what_it_cannot_do():
         sure.weight *= 1e5
     with pytest.raises(NonFinite, match="use features='loss'"):
         asked(module_objective(sure, x, y, asked=others[:1]), features="margin")
+
+
+def test_on_the_nodes_of_a_graph_and_through_attention():
+    import explain
+    from explain import Influence, TracIn
+    from explain.influence import Ekfac
+    from models.datasets import karate_club
+    from models.gcn import GCN
+
+    torch.manual_seed(0)
+    data = karate_club(labelled=3)
+    data.x = data.x.double()
+    node = explain.wrap(GCN(34, 4, hidden=3).double().eval(), data, weight_decay=0.1).node(5)
+    objective = node.objective()
+    gradients = reference.loss_gradients(objective)
+    fisher = gradients.T @ gradients / objective.size
+    fisher = fisher + 0.1 * torch.eye(len(fisher), dtype=torch.float64)
+    found = Trak(dimensions=None, damping=0.1).explain(node)
+    torch.testing.assert_close(found.scores, reference.influence(objective, fisher))
+    assert found.players.names[0].startswith("node")
+
+    few = digits_like(3, seed=1), torch.tensor([1, 2, 3])
+    unet = DiffusionModel(tiny_unet(), scheduler=DDPMScheduler(100), null=10, draws=2)
+    step = unet.step(digits_like()[0], t=20, label=3)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the inverse is loose|the model is not at a minimum")
+        engine = Influence(few, solver=Ekfac(samples=1), curvature="ggn", damping=1.0, seed=0)
+        whys = [one.explain(step) for one in (Trak(64, train=few, seed=0), TracIn(train=few), engine)]
+    assert all(why.scores.isfinite().all() and why.scores.any() for why in whys)
+    assert whys[2].checks["layers"] > 15
