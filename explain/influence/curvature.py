@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from tqdm.auto import tqdm
 
+from explain.influence.assembly import assembled
 from explain.influence.linear import (
     Bytes,
     Columns,
@@ -109,11 +110,25 @@ class Curvature:
     def dense(self, progress: bool = False) -> Tensor:
         """``A``, float64 ``[p, p]``. Made once; from then on products use it."""
         if self._kept.matrix is None:
+            self._kept.matrix = self._assembled()
+        if self._kept.matrix is None:
             identity = torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
             blocks = tqdm(identity.split(256), desc="curvature", disable=not progress, leave=False)
             matrix = torch.cat([self.damped(0.0) @ rows.T for rows in blocks], 1)
             self._kept.matrix = (matrix + matrix.T) / 2
         return self._kept.matrix + self.damping * torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
+
+    def _assembled(self) -> Tensor | None:
+        """The matrix without damping, where it can be had for less than a product a parameter."""
+        if self.batch is not None or not self.gauss_newton:
+            return None
+        with twice_differentiable():
+            data = assembled(self.objective)
+        if data is None:
+            return None
+        data /= self.objective.size
+        data.diagonal().add_(self.objective.weight_decay)
+        return data
 
     def damped(self, damping: float) -> Self:
         """The same operator with another damping; what was computed is shared."""

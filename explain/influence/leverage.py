@@ -34,13 +34,19 @@ def leverages(objective: Objective) -> Tensor | None:
     return torch.cat(found)
 
 
-def _of_batch(objective: Objective, batch: Tensor, outputs: Tensor) -> Tensor | None:
+def loss_derivatives(objective: Objective, batch: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient ``u [examples, outputs]`` and Hessian ``B [examples, outputs, outputs]`` of each loss in its outputs."""
     with twice_differentiable():
         u, pull = pullback(grad(lambda o: objective.loss(o, batch).sum()), outputs)
         unit = torch.eye(outputs.size(1), dtype=outputs.dtype, device=outputs.device)
         B = vmap(pull)(unit[:, None].expand(-1, len(outputs), -1)).permute(1, 0, 2).detach()
-    values, vectors = torch.linalg.eigh((B + B.mT) / 2)
-    along = (vectors.mT @ u.detach()[..., None])[..., 0].square()
+    return u.detach(), (B + B.mT) / 2
+
+
+def _of_batch(objective: Objective, batch: Tensor, outputs: Tensor) -> Tensor | None:
+    u, B = loss_derivatives(objective, batch, outputs)
+    values, vectors = torch.linalg.eigh(B)
+    along = (vectors.mT @ u[..., None])[..., 0].square()
     curved = values > 1e-10 * values[:, -1:].clamp_min(1e-300)
     if (along.where(~curved, 0.0).sum(1) > 1e-6 * along.sum(1)).any() or (values < -1e-10 * values[:, -1:].abs()).any():
         return None

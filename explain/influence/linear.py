@@ -131,7 +131,7 @@ class Columns:
             return apply(*(block[0] for block in blocks))[None]
         if self.together is None:
             decide = _faster_together if self.measured else _can_together
-            self.together = decide(apply, *(block[:8] for block in blocks))
+            self.together = decide(apply, *(block[:4] for block in blocks))
         if self.together:
             return vmap(apply, chunk_size=self.chunk)(*blocks)
         return torch.stack([apply(*row) for row in zip(*blocks, strict=True)])

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature
 from explain.influence.exact import Exact
 from explain.influence.gradients import example_gradients
-from explain.influence.linear import Bytes, Columns, Flat, pullback, pushforward
+from explain.influence.linear import Columns, Flat, pullback, pushforward
 from explain.influence.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
 from explain.types import Objective, Parameters
@@ -58,18 +59,6 @@ def _tangents(objective: Objective, directions: Tensor) -> Tensor:
         losses, pull = pullback(_losses(objective, flat, batch), theta)
         found.append(columns(pushforward(pull, losses), rows).double())
     return torch.cat(found, 1).detach().T.reshape(objective.size, *directions.shape[1:])
-
-
-def separate(objective: Objective) -> bool:
-    """Whether the loss of one example costs a fraction of those of eight, in the memory that they take."""
-    batch = next(iter(objective.batches()))[:8]
-    one, all_of_them = Bytes(), Bytes()
-    with torch.no_grad():
-        with one:
-            objective.train_loss(objective.params, batch[:1])
-        with all_of_them:
-            objective.train_loss(objective.params, batch)
-    return len(batch) == 1 or all_of_them.total > one.total * len(batch) / 2
 
 
 def example_losses(objective: Objective) -> Tensor:

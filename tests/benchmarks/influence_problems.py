@@ -51,7 +51,7 @@ class Problem:
 
 
 LONG = ((64, 1000), (256, 1000), (None, 300))
-SHORT = ((64, 300), (None, 100))
+SHORT = ((64, 300), (None, 20))  # where they are far from an answer after any time that can be waited for
 
 
 class Transductive(nn.Module):
@@ -121,7 +121,7 @@ def graph(questions: int = 50) -> Problem:
         PAPER.weight_decay,
         "ggn",
         1e-2,
-        ((None, 300), (None, 1500)),
+        ((None, 60),),
     )
 
 

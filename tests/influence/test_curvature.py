@@ -197,3 +197,14 @@ def test_outputs_that_are_linear_in_the_parameters_are_noticed():
     assert not Hessian(half_trained()).gauss_newton
     assert Hessian(half_trained()).floor is None
     assert GaussNewton(half_trained(), 0.2).floor == pytest.approx(0.201)
+
+
+def test_a_linear_head_is_assembled_without_products():
+    for objective in (logistic(), replace(logistic(), batch_size=33), logistic().edited(4)):
+        A = Hessian(objective, 0.1)
+        expected = reference.hessian(objective) + 0.1 * torch.eye(68, dtype=torch.float64)
+        assert A.dense().allclose(expected, atol=1e-14)
+        assert A.products == 0
+    A = GaussNewton(half_trained())  # outputs share the parameters of the first layer
+    assert A.dense().allclose(reference.gauss_newton(half_trained()))
+    assert A.products == A.size

@@ -10,8 +10,9 @@ from torch import nn
 
 import explain
 from explain.influence import Influence, Lissa
+from explain.influence.assembly import separate
 from explain.influence.leverage import leverages
-from explain.influence.scores import directional, separate
+from explain.influence.scores import directional
 
 SHARED = nn.Identity()
 
