@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explain.examples import Rows, pieces
 from explain.types import Parameters, Players, Unsupported
 
 
@@ -90,7 +91,7 @@ class TrainingObjective:
     weights: Tensor | None = None
     convex: bool = True
     module: nn.Module | None = None
-    data: tuple[Tensor, ...] = ()
+    data: tuple[Tensor | Rows, ...] = ()
     labelled: bool = True
 
     def __post_init__(self) -> None:
@@ -109,9 +110,15 @@ class TrainingObjective:
         """``n``, the number of training examples; it stays when one is taken away."""
         return len(self.players)
 
+    @property
+    def train(self) -> Any:
+        """The training set as it was read and checked, for another number of the same model; None if no one gave it."""
+        return None
+
     def content(self) -> Iterator[Tensor]:
         """All that the training examples are, in pieces that fit in memory: equal content is the same training set."""
-        yield from (self.labels, self.players.index, *self.data)
+        for part in (self.labels, self.players.index, *self.data):
+            yield from pieces(part)
         if self.weights is not None:
             yield self.weights
 

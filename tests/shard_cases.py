@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import explain
+from explain import examples
 from explain.influence import ConjugateGradient, Influence, Shards, curvature
 from explain.parallel import store
-from explain.supervised import examples, objective
+from explain.supervised import objective
 
 FEATURES = 16384  # 64 KiB an example
 SIZE = 16

@@ -20,12 +20,13 @@ MAY_IMPORT = {
     "types": set(),
     "guard": set(),
     "payoffs": set(),
-    "objectives": {"types"},
+    "examples": {"guard"},
+    "objectives": {"examples", "types"},
     "explanation": {"types"},
     "explainer": {"explanation", "guard", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
-    **{unit: {"guard", "objectives", "payoffs", "types"} for unit in FAMILIES},
+    **{unit: {"examples", "guard", "objectives", "payoffs", "types"} for unit in FAMILIES},
     "wrapping": set(FAMILIES),
     # what can be done with an answer
     "storage": ANSWER,

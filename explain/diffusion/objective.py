@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.data import DataLoader, default_collate
 
-from explain.diffusion.denoiser import Condition
+from explain.examples import Examples, Rows, examples_of, pieces
 from explain.guard import evaluating
 from explain.objectives import TrainingObjective, trainable
 from explain.types import Parameters, Players
@@ -18,8 +18,34 @@ from explain.types import Parameters, Players
 if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
 
-Labels: TypeAlias = Tensor | Condition | None
+Conditions: TypeAlias = dict[str, Tensor | Rows]  # arguments of the network by name, one row an image
+Labels: TypeAlias = Tensor | Rows | Conditions | None
 _GALLERY = 5_000  # more training images than this are not kept for pictures
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DenoisingObjective(TrainingObjective):
+    """The denoising loss of training images.
+
+    Args:
+        images: ``[n, C, H, W]``, or read from a data set as they are asked for.
+        beside: labels or named arguments, one row an image.
+    """
+
+    images: Tensor | Rows
+    beside: Labels
+
+    @property
+    def train(self) -> tuple[Tensor | Rows, Labels]:
+        """Images and what is beside them, for another number of the same model."""
+        return self.images, self.beside
+
+    def content(self) -> Iterator[Tensor]:
+        """All that a training image is, in pieces that fit in memory."""
+        conditions = self.beside if isinstance(self.beside, dict) else {"": self.beside}
+        for part in (self.images, *conditions.values()):
+            yield from () if part is None else pieces(part)
+        yield from super().content()
 
 
 def objective(
@@ -28,7 +54,7 @@ def objective(
     measured: Callable[[Parameters], Tensor],
     train: Any,
     remove: str | Players = "labels",
-) -> TrainingObjective:
+) -> DenoisingObjective:
     """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 + weight_decay/2 |theta|^2``.
 
     ``wanted`` is what the model was trained to predict (noise, image or v). The ``K`` draws of step and noise are fixed
@@ -39,11 +65,14 @@ def objective(
         image: any image like the training images, ``[C, H, W]``.
         measured: ``params -> scalar``, the number in question.
         train: images ``[n, C, H, W]``, or ``(images, labels [n])``, a Dataset or a DataLoader of such pairs; labels
-            may be embeddings ``[n, ...]``, or named arguments with one row an image.
+            may be embeddings ``[n, ...]``, or named arguments with one row an image. A map-style data set above 256 MiB
+            is read a batch at a time; only its classes are kept. Or the ``train`` of another number's objective.
         remove: "labels": an image leaves the loss.
 
     Raises:
-        ValueError: no training images, images of another size, labels of another number, another ``remove``.
+        ValueError: no training images, images of another size, labels of another number, another ``remove``, or a data
+            set that gives others each time it is asked.
+        TypeError: a data set of something else.
     """
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (an image leaves the training loss), got {remove!r}')
@@ -51,7 +80,7 @@ def objective(
     if images.dim() != 4 or images.shape[1:] != image.shape or not len(images):
         size = ", ".join(map(str, image.shape))
         raise ValueError(f"training images must be [n, {size}], got {list(images.shape)}")
-    images = images.to(image)
+    images = images.to(image.device, image.dtype)
     conditions = _conditions(model, labels, len(images))
     times, noise = draws(model, image)
 
@@ -77,21 +106,21 @@ def objective(
             return measured(params)
 
     players = Players("train", torch.arange(len(images)), _names(labels, len(images)), None, _gallery(images, labels))
-    positions = torch.arange(len(images), device=images.device)
-    batch_size = max(1, 2**22 // max(1, images[0].numel() * len(times) * 16))
-    return TrainingObjective(
+    return DenoisingObjective(
         trainable(model.denoiser),
         players,
         predict,
-        positions,
+        torch.arange(len(images), device=images.device),
         number,
         loss,
         model.weight_decay,
-        batch_size,
+        max(1, 2**22 // max(1, image.numel() * len(times) * 16)),
         convex=model.loss is None,
         module=model.denoiser,
         labelled=False,
-        data=(images, *conditions.values(), times, noise),
+        data=(times, noise),
+        images=images,
+        beside=labels,
     )
 
 
@@ -109,27 +138,60 @@ def _mean_square(predictions: Tensor, wanted: Tensor) -> Tensor:
     return (predictions - wanted).square().flatten(1).mean(1)
 
 
-def _examples(train: Any) -> tuple[Tensor, Labels]:
+@dataclass
+class _Columns:
+    """From a collated batch to images and whatever stands beside them; ``names`` are those of named arguments."""
+
+    names: tuple[str, ...] | None = None
+
+    def __call__(self, batch: Any) -> tuple[Tensor, ...]:
+        images, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
+        beside = rest[0] if rest else {}
+        if isinstance(beside, dict):
+            self.names = tuple(beside)
+        found = (images, *(beside.values() if isinstance(beside, dict) else (beside,)))
+        if not all(isinstance(part, Tensor) for part in found):
+            raise TypeError(
+                "a training set gives images, or pairs of an image and its label or named arguments, as tensors or "
+                f"numbers, got {[type(part).__name__ for part in found]}"
+            )
+        return found
+
+
+def _examples(train: Any) -> tuple[Tensor | Rows, Labels]:
     if train is None:
         raise ValueError("which images was the model trained on? give Influence(train=(images, labels))")
     if isinstance(train, Tensor):
         return train, None
-    if isinstance(train, DataLoader):
-        train = train.dataset
-    if isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor) and train[0].dim() == 4:
-        return train[0], train[1] if train[1] is None or isinstance(train[1], dict) else torch.as_tensor(train[1])
-    rows = default_collate([train[i] for i in range(len(train))])
-    return (rows, None) if isinstance(rows, Tensor) else (rows[0], rows[1])
+    pair = isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor | Rows)
+    if pair and train[0].dim() == 4:
+        images, labels = train
+        return images, labels if labels is None or isinstance(labels, (dict, Rows)) else torch.as_tensor(labels)
+    columns = _Columns()
+    found = examples_of(train, columns)
+    images, *beside = _kept(found) if isinstance(found, Examples) else found
+    if columns.names is not None:
+        return images, dict(zip(columns.names, beside, strict=True)) or None
+    return images, beside[0]
 
 
-def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Condition:
+def _kept(examples: Examples) -> list[Tensor | Rows]:
+    """What is read by position, and, of single numbers such as classes, all of them."""
+    rows = [Rows(examples, column) for column in range(examples.width)]
+    single = [column for column, part in enumerate(rows) if part.dim() == 1]
+    batches = [[batch[column] for column in single] for batch in (examples.batches() if single else ())]
+    kept = {column: torch.cat(parts) for column, parts in zip(single, zip(*batches, strict=True), strict=True)}
+    return [kept.get(column, part) for column, part in enumerate(rows)]
+
+
+def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Conditions:
     """The rows of all training images by argument name.
 
     Raises:
         ValueError: not one row an image.
     """
     net = model.denoiser
-    if isinstance(labels, Tensor):
+    if isinstance(labels, (Tensor, Rows)):
         labels = {} if net.names.label is None else {net.names.label: labels}
     found = {}
     for name, rows in (labels or {}).items():
@@ -145,8 +207,10 @@ def _names(labels: Labels, count: int) -> tuple[str, ...]:
     return tuple(f"image {i} ({label})" for i, label in enumerate(labels.tolist()))
 
 
-def _gallery(images: Tensor, labels: Labels) -> dict[str, Tensor]:
-    if len(images) > _GALLERY:
-        return {}
-    found = {"images": images.detach().cpu()}
-    return found if not isinstance(labels, Tensor) or labels.dim() != 1 else {**found, "classes": labels.cpu()}
+def _gallery(images: Tensor | Rows, labels: Labels) -> dict[str, Tensor]:
+    found = {}
+    if isinstance(images, Tensor) and len(images) <= _GALLERY:
+        found["images"] = images.detach().cpu()
+    if isinstance(labels, Tensor) and labels.dim() == 1:
+        found["classes"] = labels.cpu()
+    return found

@@ -29,6 +29,7 @@ from explain.influence.scores import (
 from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
 from explain.influence.spectrum import extreme_eigenvalues
+from explain.influence.together import objectives_of
 from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
@@ -132,7 +133,7 @@ class Influence(Explainer):
         return self._answers([target], generator)[0]
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives = [target.objective(self.train, self.remove) for target in targets]
+        objectives = objectives_of(targets, self.train, self.remove)
         objective = _of_one_training(objectives)
         values, gradients = zip(*(measured_gradient(each) for each in objectives), strict=True)
         b, losses = torch.stack(gradients, 1), example_losses(objective)
@@ -147,12 +148,13 @@ class Influence(Explainer):
             settings = {name: getattr(self, name) for name in ("solver", "curvature", "damping", "seed")}
             question = self.shards.question(objective, targets[0].module, settings, values, b)
             solved, along = question.solved(solve), partial(question.directional, progress=self.progress)
-            known = (along(solved.solution.x), None)
+            known = question.along_and_norms(solved.solution.x, self.progress)
         parts = self._parts(objectives, solved, known, losses)
         if self.newton:
             parts = self._stepped(objectives, solved, parts, generator)
         spread = errors(along, solved.solution, objective.size) if objective.local else None
-        bounds = score_bounds(solved.checks["each"], solved.A, known[1]) if known else [None] * len(values)
+        A = solved.A if self.shards is None else None  # a solution from disk has none
+        bounds = score_bounds(solved.checks["each"], A, known[1]) if known else [None] * len(values)
         shared = {name: value for name, value in solved.checks.items() if name != "each"}
         answers = [
             Answer(

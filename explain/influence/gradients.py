@@ -34,9 +34,10 @@ def example_gradients(objective: Objective, positions: Tensor | None = None) -> 
     def gradient(position: Tensor) -> Tensor:
         return grad(lambda at: objective.train_loss(flat.params(at), position[None])[0])(theta)
 
-    everyone = torch.arange(objective.size) if positions is None else positions
+    together = next(iter(objective.batches()))  # no more than the objective takes at once, as memory asks for
+    everyone = torch.cat(list(objective.batches())) if positions is None else positions
     columns = Columns(measured=False, chunk=None)  # vmap beats a loop for single examples wherever it was tried
-    for batch in everyone.to(theta.device).split(max(1, MEMORY // (8 * flat.size))):
+    for batch in everyone.to(theta.device).split(max(1, min(len(together), MEMORY // (8 * flat.size)))):
         with twice_differentiable():
             rows = columns(gradient, batch)
         yield batch, rows.detach().double()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.influence.curvature import Curvature
-from explain.influence.scores import directional
+from explain.influence.scores import SHARED, along_and_norms, directional, separate
 from explain.influence.solution import Solution
 from explain.parallel import Store, fingerprint, run
 from explain.parallel.digest import Digest, shown
@@ -101,26 +101,47 @@ class Question:
 
     def directional(self, directions: Tensor, progress: bool = False) -> Tensor:
         """As `scores.directional`, ``[p]`` or ``[p, k] -> [n]`` or ``[n, k]``, shard by shard."""
-        size, client = self.shards.size, self.shards.client
-        store: Store[Tensors] = Store(self.shards.folder, self.key, self.near, name=fingerprint(directions)[:8])
-        task = Scored(self.objective, directions, size)
-        starts = range(0, self.objective.size, size)
-        found = run(task, starts, store=store, client=client, progress=progress, description="influence")
-        return torch.cat([part["along"] for part in found]).to(directions.device)
+        return self._scored(Scored(self.objective, directions, self.shards.size), progress)[0]
+
+    def along_and_norms(self, directions: Tensor, progress: bool = False) -> tuple[Tensor, Tensor | None]:
+        """As `scores.along_and_norms`, shard by shard."""
+        return self._scored(Scored(self.objective, directions, self.shards.size, norms=True), progress)
+
+    def _scored(self, task: Scored, progress: bool) -> tuple[Tensor, Tensor | None]:
+        name = fingerprint(task.directions, task.norms)[:8]
+        store: Store[Tensors] = Store(self.shards.folder, self.key, self.near, name=name)
+        starts = range(0, self.objective.size, self.shards.size)
+        found = run(
+            task, starts, store=store, client=self.shards.client, progress=progress, description="shards of scores"
+        )
+        along, norms = (
+            torch.cat([part[what] for part in found]).to(task.directions.device) if what in found[0] else None
+            for what in ("along", "norms")
+        )
+        assert along is not None  # every shard has it
+        return along, norms
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The task of one shard: ``grad loss_i . d`` of the examples from ``start`` on, ``{"along": [m] or [m, k]}``."""
+    """The task of one shard: ``grad loss_i . d`` of the examples from ``start`` on, ``{"along": [m] or [m, k]}``.
+
+    With ``norms`` also ``|grad loss_i|``, ``{"norms": [m]}``, where the whole has them.
+    """
 
     objective: Objective
     directions: Tensor
     size: int
+    norms: bool = False
 
     def __call__(self, start: int) -> Tensors:
         """One shard's."""
-        stop = min(start + self.size, self.objective.size)
-        return {"along": directional(Part(self.objective, start, stop), self.directions).cpu()}
+        part = Part(self.objective, start, min(start + self.size, self.objective.size))
+        if self.norms and (self.objective.size <= SHARED or separate(self.objective)):
+            along, norms = along_and_norms(part, self.directions)
+            if norms is not None:
+                return {"along": along.cpu(), "norms": norms.cpu()}
+        return {"along": directional(part, self.directions).cpu()}
 
 
 @dataclass(frozen=True, eq=False)

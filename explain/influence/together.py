@@ -11,7 +11,7 @@ import torch
 from explain.explainer import Answer, seeded
 from explain.explanation import Explanation
 from explain.guard import untouched
-from explain.types import Target
+from explain.types import Objective, Players, Target
 
 
 class Together:
@@ -52,3 +52,14 @@ def is_damping(value: Any) -> bool:
     """Whether this is "auto" or a finite number of at least 0."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value == "auto" or (number and 0 <= value < float("inf"))
+
+
+def objectives_of(targets: Sequence[Target], train: Any = None, remove: str | Players = "labels") -> list[Objective]:
+    """The objective of each; of one model, a training set is read and checked for the first and given to the others."""
+    first = targets[0].objective(train, remove)
+    found = [first]
+    for target in targets[1:]:
+        alike = train is not None or getattr(target, "model", target) is getattr(targets[0], "model", None)
+        known = getattr(first, "train", None) if alike else None
+        found.append(target.objective(train if known is None else known, remove))
+    return found

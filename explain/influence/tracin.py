@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from explain.explainer import Answer, Explainer
 from explain.influence.checkpoints import Checkpoint, at_checkpoint, checked_checkpoints
 from explain.influence.scores import directional, measured_gradient
-from explain.influence.together import Together
+from explain.influence.together import Together, objectives_of
 from explain.types import NonFinite, Target
 
 
@@ -70,7 +70,7 @@ class TracIn(Together, Explainer):
         return rates
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives = [target.objective(self.train, "labels") for target in targets]
+        objectives = objectives_of(targets, self.train)
         size = objectives[0].size
         parts: list[Tensor] = []
         values: list[list[float]] = []

@@ -15,7 +15,7 @@ from explain.influence.checkpoints import At, Checkpoint, Feature, at_checkpoint
 from explain.influence.gradients import example_gradients
 from explain.influence.projection import Projection
 from explain.influence.scores import directional, example_losses, measured_gradient
-from explain.influence.together import Together, is_damping
+from explain.influence.together import Together, is_damping, objectives_of
 from explain.types import NonFinite, Target
 
 FEATURES: dict[str, Feature | None] = {
@@ -77,7 +77,7 @@ class Trak(Together, Explainer):
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives = [target.objective(self.train, "labels") for target in targets]
+        objectives = objectives_of(targets, self.train)
         states: Sequence[Checkpoint | None] = self.checkpoints or [None]
         found: list[_Found] = []
         for state in tqdm(states, desc="checkpoints", disable=not self.progress, leave=False):

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
+from explain.examples import READ, Examples, Rows, examples_of, pieces
 from explain.guard import evaluating
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.supervised.border import checked_like, outputs_of
-from explain.supervised.examples import READ, Examples, Rows, examples_of
 from explain.supervised.players import features, pixels
 from explain.types import NonFinite, Parameters, Players
 
@@ -74,10 +74,14 @@ class SupervisedObjective(TrainingObjective):
         found[positions] = inputs.detach().to(found.device, found.dtype)
         return replace(self, inputs=found, predict=_reading(self.forward, found))
 
+    @property
+    def train(self) -> tuple[Tensor | Rows, Tensor]:
+        """Inputs and labels, for another number of the same model: rows that are read later are not checked again."""
+        return self.inputs, self.labels
+
     def content(self) -> Iterator[Tensor]:
         """All that a training example is, in pieces that fit in memory."""
-        for batch in self.batches(READ // max(1, self.inputs[0].nbytes) + 1):
-            yield self.inputs[batch]
+        yield from pieces(self.inputs)
         yield from super().content()
 
 
@@ -95,7 +99,8 @@ def training_objective(
     Args:
         target: the number in question.
         train: ``(inputs [n, *shape], labels [n])``, a Dataset or a DataLoader; the model's own when None. Of a
-            map-style data set above 256 MiB only the labels are kept; its inputs are read a batch at a time.
+            map-style data set above 256 MiB only the labels are kept; its inputs are read a batch at a time. Or the
+            ``train`` of another number's objective, which is not read and checked once more.
         remove: "labels": an example's loss is taken away.
 
     Raises:
@@ -111,10 +116,12 @@ def training_objective(
     batch_size = target.batching.rows
     inputs: Tensor | Rows
     if isinstance(found, Examples):
-        inputs, labels = Rows(found, 0, like=target.x), _checked_labels(found, target)
-        batch_size = max(1, min(batch_size, READ // max(1, found.row_bytes)))
+        inputs = Rows(found, 0).to(target.x.device, target.x.dtype)
+        labels = torch.cat([_checked(x.to(target.x.device), y, target)[1] for x, y in found.batches()])
     else:
-        inputs, labels = _checked(found[0].detach(), found[1].detach(), target)
+        inputs, labels = _checked(found[0], found[1].detach(), target)
+    if isinstance(inputs, Rows):
+        batch_size = max(1, min(batch_size, READ // max(1, inputs.examples.row_bytes)))
 
     def outputs(params: Parameters, x: Tensor) -> Tensor:
         with evaluating(module):
@@ -138,7 +145,7 @@ def training_objective(
     )
 
 
-def training_set(train: Any, device: torch.device | None = None) -> tuple[Tensor, Tensor] | Examples:
+def training_set(train: Any, device: torch.device | None = None) -> tuple[Tensor | Rows, Tensor] | Examples:
     """``(inputs [n, ...], labels [n, ...])`` out of such a pair, a Dataset or a DataLoader, in the data set's order.
 
     Data sets are brought to the device, as training brings them; tensors must be there.
@@ -165,11 +172,12 @@ def holds_examples(train: Any) -> bool:
     (True, False)
     """
     if isinstance(train, (tuple, list)):
-        return len(train) == 2 and all(isinstance(part, Tensor) for part in train)
+        return len(train) == 2 and isinstance(train[0], (Tensor, Rows)) and isinstance(train[1], Tensor)
     return isinstance(train, (Dataset, DataLoader))
 
 
-def _checked(inputs: Tensor, labels: Tensor, target: ExampleTarget) -> tuple[Tensor, Tensor]:
+def _checked(inputs: Tensor | Rows, labels: Tensor, target: ExampleTarget) -> tuple[Tensor | Rows, Tensor]:
+    """Both, where they fit the model; rows that are read later were checked when their labels were."""
     shape = target.x.shape
     if not len(inputs):
         raise ValueError("the training set is empty")
@@ -179,19 +187,15 @@ def _checked(inputs: Tensor, labels: Tensor, target: ExampleTarget) -> tuple[Ten
             f"{list(labels.shape)}"
         )
     for name, found in (("inputs", inputs), ("labels", labels)):
-        if not found.isfinite().all():
+        if isinstance(found, Tensor) and not found.isfinite().all():
             raise NonFinite(f"the training {name} hold NaN or infinity: drop those examples")
-    inputs = checked_like(inputs, target.module, "the training inputs")
+    if isinstance(inputs, Tensor):
+        inputs = checked_like(inputs.detach(), target.module, "the training inputs")
     if target.model.task == "regression":
-        return inputs, labels.to(inputs)
+        return inputs, labels.to(inputs.device, inputs.dtype)
     if target.model.loss is None:
         _check_classes(labels, classes=max(target.run().size(1), 2))
     return inputs, labels.to(inputs.device)
-
-
-def _checked_labels(examples: Examples, target: ExampleTarget) -> Tensor:
-    """The labels of a data set that is read by position, after every batch of it was checked."""
-    return torch.cat([_checked(x.to(target.x.device), y, target)[1] for x, y in examples.batches()])
 
 
 def _check_classes(labels: Tensor, classes: int) -> None:

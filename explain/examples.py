@@ -4,35 +4,56 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from explain.guard import other_random_states, random_states_kept
 
+Columns: TypeAlias = tuple[Tensor, ...]  # each [m, ...], one row an example
 HELD = 2**28  # bytes of a data set that are simply kept in memory
 READ = 2**25  # bytes of one batch, about
 PROBED = 4  # examples that are read twice, to see that a data set gives the same each time
 
 
+def pair(batch: Any) -> Columns:
+    """Inputs and labels of a collated batch.
+
+    Raises:
+        TypeError: it is no pair of tensors.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(p, Tensor) for p in batch[:2]):
+        raise TypeError(
+            f"a training set gives pairs (input, label) of tensors or numbers, got {type(batch).__name__} of "
+            f"{[type(part).__name__ for part in batch][:4] if isinstance(batch, (tuple, list)) else batch!r:.60}"
+        )
+    return batch[0], batch[1]
+
+
 class Examples:
-    """A map-style data set of pairs (input, label), read and collated at the positions that are asked for.
+    """A map-style data set, read and collated at the positions that are asked for.
 
     Args:
-        dataset: has a length, and a pair for each position; ``__getitems__`` is used where it has one, as DataLoader
-            does.
-        collate: from a list of pairs to a batch ``(inputs [m, *shape], labels [m, ...])``.
+        dataset: has a length, and an example for each position; ``__getitems__`` is used where it has one, as
+            DataLoader does.
+        collate: from a list of examples to a batch.
+        columns: from a batch to its tensors, each with one row an example.
 
     Raises:
         ValueError: it is empty, or gives another example when asked again, as random augmentation does.
-        TypeError: its items are no pairs of tensors or numbers.
+        TypeError: its batches have no such columns.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any] = default_collate) -> None:
-        self.dataset, self.collate = dataset, collate
-        self._last: tuple[list[int], tuple[Tensor, Tensor]] | None = None
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        columns: Callable[[Any], Columns] = pair,
+    ) -> None:
+        self.dataset, self.collate, self.columns = dataset, collate, columns
+        self._last: tuple[list[int], Columns] | None = None
         if not len(self):
             raise ValueError("the training set is empty")
         probed = list(range(min(PROBED, len(self))))
@@ -46,33 +67,29 @@ class Examples:
                 "influence is that of fixed examples"
             )
         self.row_bytes = sum(part[0].nbytes for part in first)
+        self.width = len(first)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def read(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Inputs and labels at these positions; the last batch is remembered, as it is asked for again and again."""
-        wanted = list(positions)
-        if self._last is None or self._last[0] != wanted:
+    def read(self, positions: Sequence[int]) -> Columns:
+        """The columns at these positions; the last batch is remembered, as it is asked for again and again."""
+        wanted, last = list(positions), self._last
+        if last is None or last[0] != wanted:
             with random_states_kept():
-                self._last = (wanted, self._fetch(wanted))
-        return self._last[1]
+                last = self._last = (wanted, self._fetch(wanted))
+        return last[1]
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[Columns]:
         """Everything once, in order, a batch at a time."""
         rows = max(1, READ // max(self.row_bytes, 1))
         for start in range(0, len(self), rows):
             yield self.read(range(start, min(start + rows, len(self))))
 
-    def _fetch(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+    def _fetch(self, positions: list[int]) -> Columns:
         many = getattr(self.dataset, "__getitems__", None)
         batch = self.collate(many(positions) if many else [self.dataset[at] for at in positions])
-        if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(p, Tensor) for p in batch[:2]):
-            raise TypeError(
-                f"a training set gives pairs (input, label) of tensors or numbers, got {type(batch).__name__} of "
-                f"{[type(part).__name__ for part in batch][:4] if isinstance(batch, (tuple, list)) else batch!r:.60}"
-            )
-        return batch[0].detach(), batch[1].detach()
+        return tuple(part.detach() for part in self.columns(batch))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_last": None}
@@ -90,11 +107,10 @@ class Rows:
     (torch.Size([3]), tensor([6, 4]), 3)
     """
 
-    def __init__(self, examples: Examples, column: int, like: Tensor | None = None) -> None:
+    def __init__(self, examples: Examples, column: int) -> None:
         self.examples, self.column = examples, column
         first = examples.read([0])[column]
-        self.dtype = first.dtype if like is None else like.dtype
-        self.device = first.device if like is None else like.device
+        self.dtype, self.device = first.dtype, first.device
         self.shape = torch.Size([len(examples), *first.shape[1:]])
         self._set: dict[int, Tensor] = {}
 
@@ -109,9 +125,17 @@ class Rows:
         """Whether these are real numbers."""
         return self.dtype.is_floating_point
 
-    def __getitem__(self, positions: Tensor | int) -> Tensor:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Rows:
+        """The same rows, brought there as they are read."""
+        other = self.clone()
+        other.device, other.dtype = device, dtype
+        return other
+
+    def __getitem__(self, positions: Tensor | slice | int) -> Tensor:
         if isinstance(positions, int):
             return self.at([positions])[0]
+        if isinstance(positions, slice):
+            return self.at(list(range(*positions.indices(len(self)))))
         if positions.dtype == torch.bool:
             positions = positions.nonzero().view(-1)
         return _Read.apply(positions, self)
@@ -126,7 +150,7 @@ class Rows:
         if changed:
             found = found.clone()
             for i in changed:
-                found[i] = self._set[positions[i]]
+                found[i] = self._set[positions[i]].to(found)
         return found
 
     def clone(self) -> Rows:
@@ -159,24 +183,39 @@ class _Read(torch.autograd.Function):
         return _Read.apply(positions.movedim(in_dims[0], 0), rows), 0
 
 
-def examples_of(train: Dataset[Any] | DataLoader[Any]) -> Examples | tuple[Tensor, Tensor]:
+def pieces(rows: Tensor | Rows) -> Iterator[Tensor]:
+    """All rows, in order, as many at a time as memory may hold; equal rows come in equal pieces.
+
+    >>> list(pieces(torch.arange(3)))
+    [tensor([0, 1, 2])]
+    """
+    if isinstance(rows, Tensor) and (rows.layout != torch.strided or not rows.numel() or not rows.dim()):
+        yield rows
+        return
+    size = READ // max(1, rows[0].nbytes) + 1
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def examples_of(train: Any, columns: Callable[[Any], Columns] = pair) -> Examples | Columns:
     """A data set, or that of a loader, in its own order: collated whole where it is small, else read by position.
 
     Raises:
         ValueError: empty, not repeatable, or larger than memory may hold and not map-style.
-        TypeError: items that are no pairs.
+        TypeError: batches without such columns.
     """
     dataset = train.dataset if isinstance(train, DataLoader) else train
     if isinstance(dataset, IterableDataset):
-        return _collated(_pairs(train if isinstance(train, DataLoader) else DataLoader(train, batch_size=256)))
+        loader = train if isinstance(train, DataLoader) else DataLoader(train, batch_size=256)
+        return _collated(_streamed(loader, columns))
     collate = train.collate_fn if isinstance(train, DataLoader) else default_collate
-    examples = Examples(dataset, collate)
+    examples = Examples(dataset, collate, columns)
     if len(examples) * examples.row_bytes > HELD:
         return examples
     return _collated(examples.batches())
 
 
-def _pairs(batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+def _streamed(batches: DataLoader[Any], columns: Callable[[Any], Columns]) -> Iterator[Columns]:
     """What can only be read from end to end, as long as it stays small.
 
     Raises:
@@ -185,17 +224,18 @@ def _pairs(batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     size = 0
     with random_states_kept():  # a DataLoader draws a seed even where it does not shuffle
         for batch in batches:
-            size += batch[0].nbytes + batch[1].nbytes
+            found = columns(batch)
+            size += sum(part.nbytes for part in found)
             if size > HELD:
                 raise ValueError(
                     f"an IterableDataset has no positions to come back to, so it must fit in memory ({HELD >> 20} MiB "
                     "at most), and this one does not: give a map-style Dataset (__len__ and __getitem__), or tensors"
                 )
-            yield batch[0], batch[1]
+            yield found
 
 
-def _collated(batches: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    pairs = list(batches)
-    if not pairs:
+def _collated(batches: Iterator[Columns]) -> Columns:
+    found = list(batches)
+    if not found:
         raise ValueError("the training set is empty")
-    return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
