@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import warnings
 from collections import OrderedDict
@@ -97,7 +96,7 @@ def _changes_in_training(part: nn.Module) -> bool:
 
 def _attributes(part: nn.Module) -> dict[str, Any]:
     """A shallow copy of what the module holds; dictionaries (parameters, buffers, hooks) and lists one level deeper."""
-    return {name: copy.copy(value) if type(value) in _CONTAINERS else value for name, value in vars(part).items()}
+    return {name: value.copy() if type(value) in _CONTAINERS else value for name, value in vars(part).items()}
 
 
 def _restore(part: nn.Module, originals: dict[str, Any], copies: dict[str, Any]) -> None:

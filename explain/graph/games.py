@@ -17,7 +17,7 @@ from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
 from explain.graph.table import table
-from explain.graph.trimming import Relevant, distinct, parts, relevant
+from explain.graph.trimming import Relevant, Trimming, distinct, parts, relevant
 from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Coalitions:
             return None
         if isinstance(fast, FastPath):
             return fast.plans[0].program.depth
-        return self.place.checks["hops"] if self.place.together and self.trims else None
+        return None if self.trimming == "nothing" else self.place.checks["hops"]
 
     def fast(self) -> FastPath | str:
         """The fast path for the model's present state, or why there is none."""
@@ -129,20 +129,27 @@ class Coalitions:
         """What the model itself answers in each coalition, ``[coalitions, outputs]``."""
         if not self.place.together:
             return torch.cat([self.untrimmed(one, draw) for one in masks.split(1)])
-        return self._trimmed(masks, draw) if self.trims else self.untrimmed(masks, draw)
+        trimming = self.trimming
+        return self.untrimmed(masks, draw) if trimming == "nothing" else self.trimmed(masks, draw, trimming)
 
     @property
-    def trims(self) -> bool:
-        """Whether what cannot reach the explained node is left out, and coalitions alike in the rest asked once."""
-        if self.atoms not in ("edges", "nodes") or self.removal != "delete":
-            return False
+    def trimming(self) -> Trimming:
+        """What of a coalition's graph is left out because it cannot reach the explained node."""
+        if self.atoms not in ("edges", "nodes") or self.removal != "delete" or not self.place.together:
+            return "nothing"
         if self.place.checks.get("direction") != "in" or self.target.model.inputs.dense:
-            return False
-        return self.target.model.programs.trims(self)
+            return "nothing"
+        return self.target.model.programs.trimming(self)
 
-    def _trimmed(self, masks: Masks, draw: int) -> Tensor:
+    @property
+    def has_border(self) -> bool:
+        """Whether there are edges that only count in a degree."""
+        return not bool(self.place.reachable.all())
+
+    def trimmed(self, masks: Masks, draw: int, trimming: Trimming) -> Tensor:
+        """What the model answers on the parts that matter, asked once for coalitions that agree in them."""
         edge_keep = self._edits(masks, draw)["edge_keep"]
-        kept = relevant(self.place, edge_keep)
+        kept = relevant(self.place, edge_keep, degrees=trimming == "unreached")
         first, kind = distinct(kept)
         kept, masks = kept.at(first), masks[first]
         width = sum(x.numel() // max(len(x), 1) for fields in self.place.graph.nodes.values() for x in fields.values())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from explain.graph.computation import Place
+
+
+Trimming: TypeAlias = Literal[
+    "nothing", "unreached", "degrees"
+]  # what is left out; degrees: and edges into the farthest
 
 
 class Relevant(NamedTuple):
@@ -26,10 +31,11 @@ class Relevant(NamedTuple):
         return self.edge_keep.sum(1) + self.node_keep.sum(1)
 
 
-def relevant(place: Place, edge_keep: Tensor) -> Relevant:
+def relevant(place: Place, edge_keep: Tensor, degrees: bool = True) -> Relevant:
     """The edges into nodes that still reach an explained one within the receptive field, and the nodes at them.
 
     The argument of the cut, on each coalition's own graph. Nodes at the far end of an edge stay: degrees count them.
+    ``degrees=False`` leaves out the edges into the farthest nodes, which are there for those nodes' degrees alone.
     """
     graph, kept = place.graph, edge_keep.t().float()
     source, target = graph.flat_edges
@@ -37,10 +43,12 @@ def relevant(place: Place, edge_keep: Tensor) -> Relevant:
     reached = kept.new_zeros(graph.num_nodes, len(edge_keep))
     reached[place.flat_focus().to(reached.device)] = 1
     near, ends = kept[inner], (source[inner], target[inner])
+    counted = reached
     for _ in range(place.checks["hops"]):
+        counted = reached
         carried = near * reached.index_select(0, ends[1])
         reached = reached.index_add(0, ends[0], carried).clamp_(max=1)
-    edges = kept * reached.index_select(0, target)
+    edges = kept * (reached if degrees else counted).index_select(0, target)
     nodes = reached.index_add(0, source, edges) > 0
     return Relevant((edges > 0).t(), nodes.t())
 

@@ -61,9 +61,11 @@ def regression(game: Game, samples: int, generator: torch.Generator, progress: b
     least = min(2**players, 6 * players)
     if samples < least:
         raise ValueError(f"{estimator} needs samples={least} or more for {players} players, got {samples}")
-    base, value = game.ends()
     drawn = design(players, (samples - 2) // 2, generator)
-    small, large = game(drawn.masks.clone(), progress).chunk(2)  # a copy: what is remembered stays as it is
+    ends = torch.tensor([[False], [True]]).expand(2, players)
+    values = game(torch.cat([ends, drawn.masks]), progress)
+    base, value = values[:2].tolist()
+    small, large = values[2:].chunk(2)
     differences = small - large
     scores = differences @ drawn.response + drawn.direction * (value - base)
     fitted = drawn.signs @ scores

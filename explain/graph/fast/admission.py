@@ -14,9 +14,10 @@ from explain.graph.computation import Direction
 from explain.graph.fast.plan import Plan, planned
 from explain.graph.fast.program import Program, Refused
 from explain.graph.fast.scene import Scene
-from explain.graph.fast.state import fingerprint, glance
+from explain.graph.fast.state import fingerprint, tensors
 from explain.graph.fast.trace import program_of
 from explain.graph.structure import EDGE, NODE
+from explain.graph.trimming import Trimming
 from explain.guard import evaluating
 from explain.types import Masks
 
@@ -42,6 +43,7 @@ class Programs:
         self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
         self.reach: tuple[int, Direction] | None = None  # the receptive field, once checked on the whole graph
         self.together: bool | None = None
+        self.trims: dict[str, Trimming] = {}
 
     def known(self, target: GraphTarget) -> bool:
         """Whether what is remembered was found on this target's graph, in the state it was made in."""
@@ -60,20 +62,24 @@ class Programs:
                 self.program = str(refusal)
         return state
 
-    def trims(self, game: Coalitions) -> bool:
-        """Whether the model answers for trimmed copies as it does for complete ones; asked once for each state."""
-        question = ("trimmed", game.atoms)
-        if question not in self.agreement:
-            self.agreement[question] = 0.0  # what is compared is the trimmed answer
-            masks = _trials(game)
-            with torch.no_grad():
-                complete, trimmed = game.untrimmed(masks), game.outputs(masks)
-            self.agreement[question] = relative(trimmed, complete)
-        return self.agreement[question] <= tolerance(game.target.answer)
+    def trimming(self, game: Coalitions) -> Trimming:
+        """How much may be left out before the model answers otherwise; asked once for each state."""
+        if game.atoms in self.trims:
+            return self.trims[game.atoms]
+        masks = trials(game)
+        with torch.no_grad():
+            complete = game.untrimmed(masks)
+            without, rest = (game.trimmed(masks, 0, how) for how in ("degrees", "unreached"))
+        allowed = tolerance(game.target.answer)
+        fits = relative(rest, complete) <= allowed
+        if not fits or game.has_border:  # else this target cannot tell whether degrees are looked at
+            tight = fits and relative(without, complete) <= allowed
+            self.trims[game.atoms] = "degrees" if tight else "unreached" if fits else "nothing"
+        return self.trims.get(game.atoms, "unreached")
 
     def moved(self, model: GraphModel) -> bool:
-        """Whether a glance tells that the state is another one."""
-        return not isinstance(self.state, tuple) or glance(model.net) != self.state[0]
+        """Whether a parameter lies elsewhere or was written since the state was taken."""
+        return not isinstance(self.state, tuple) or tensors(model.net) != self.state[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +128,12 @@ def admitted(game: Coalitions, programs: Programs) -> FastPath:
 
 def _disagreement(game: Coalitions, path: FastPath) -> float:
     """Largest relative difference between the fast path and the model, on random coalitions."""
-    masks = _trials(game)
+    masks = trials(game)
     with torch.no_grad():
         return relative(path.outputs(masks), game.outputs(masks, 0))
 
 
-def _trials(game: Coalitions) -> Masks:
+def trials(game: Coalitions) -> Masks:
     """Coalitions of every size, the same each time."""
     generator = torch.Generator().manual_seed(0)
     chance = torch.tensor(_KEPT[:-1] if game.drops else _KEPT)[:, None]  # pooling over no node is undefined

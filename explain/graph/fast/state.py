@@ -13,10 +13,16 @@ from torch import Tensor, nn
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def glance(module: nn.Module) -> Hashable:
-    """What tells a change without reading a number: where each parameter lies, how often it was written, settings."""
+def tensors(module: nn.Module) -> Hashable:
+    """Where each parameter and buffer lies, and how often it was written: what is cheap enough to ask at every call."""
+    return tuple((t.data_ptr(), t._version) for t in chain(module.parameters(), module.buffers()))
+
+
+def settings(module: nn.Module) -> Hashable:
+    """The plain attributes of every part, and how many hooks, parameters and parts each holds."""
     seen: list[Hashable] = []
     for part in module.modules():
+        seen.append(type(part))
         for name, value in vars(part).items():
             kind = type(value)
             if kind in _PLAIN:
@@ -24,15 +30,13 @@ def glance(module: nn.Module) -> Hashable:
                     seen.append(value)
             elif kind is dict or kind is OrderedDict:
                 seen.append(len(value))
-        for tensor in chain(part._parameters.values(), part._buffers.values()):
-            if tensor is not None:
-                seen.append((tensor.data_ptr(), tensor._version, tensor.shape))
     return tuple(seen)
 
 
-def fingerprint(module: nn.Module) -> Hashable:
-    """`glance`, and a checksum of every parameter and buffer: writes through ``.data`` leave no other trace."""
-    return glance(module), tuple(_checksum(tensor) for tensor in chain(module.parameters(), module.buffers()))
+def fingerprint(module: nn.Module) -> tuple[Hashable, ...]:
+    """`tensors`, `settings`, and a checksum of every tensor: writes through ``.data`` leave no other trace."""
+    sums = tuple(_checksum(tensor) for tensor in chain(module.parameters(), module.buffers()))
+    return tensors(module), settings(module), sums
 
 
 def _checksum(tensor: Tensor) -> Hashable:

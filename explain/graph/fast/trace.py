@@ -122,7 +122,10 @@ class _Builder:
         return Rows(made)
 
     def _convolution(self, conv: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Rows:
-        given = dict(inspect.signature(conv.forward).bind(*args, **kwargs).arguments)
+        try:
+            given = dict(inspect.signature(conv.forward).bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise Refused(f"{type(conv).__name__}: {error}") from error
         if given.pop("edge_index", None) is not _EDGES:
             raise Refused(f"{type(conv).__name__} on other edges than the data's")
         source = rows(given.pop("x", None))
