@@ -11,7 +11,7 @@ from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature
 from explain.influence.exact import Exact
 from explain.influence.gradients import example_gradients
-from explain.influence.linear import Columns, Flat, pullback, pushforward
+from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
 from explain.influence.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
 from explain.types import Objective, Parameters
@@ -73,9 +73,13 @@ def measured_gradient(objective: Objective) -> tuple[float, Tensor]:
     Detached: a payoff may hold a network of its own, whose parameters would keep every later step in memory.
     """
     flat = Flat(objective.params)
-    theta = flat.vector(objective.params)
-    value, pull = pullback(lambda at: objective.measurement(flat.params(at)), theta)
-    return float(value.detach()), pull(torch.ones_like(value)).detach().double()
+    with torch.enable_grad(), twice_differentiable():
+        theta = flat.vector(objective.params).detach().requires_grad_()
+        value = objective.measurement(flat.params(theta))
+        if not value.requires_grad:  # a number that depends on no parameter
+            return float(value), torch.zeros_like(theta).detach().double()
+        (gradient,) = torch.autograd.grad(value, theta, materialize_grads=True)
+    return float(value.detach()), gradient.double()
 
 
 def training_gradient(objective: Objective) -> Tensor:
