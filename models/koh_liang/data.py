@@ -36,16 +36,21 @@ def ten_digits(source: str = "mnist", count: int | None = None) -> Split:
     return Split(x[:count], train.labels[:count], test_x, test.labels)
 
 
+def two_digits(source: str, zero: int, one: int, count: int | None = None) -> Split:
+    """Two of `ten_digits`: the class 0 is ``zero``, the class 1 ``one``."""
+    split = ten_digits(source)
+    train, test = ((y == zero) | (y == one) for y in (split.y, split.test_y))
+    x, y = split.x[train][:count], (split.y[train] == one).long()[:count]
+    return Split(x, y, split.test_x[test], (split.test_y[test] == one).long())
+
+
 def ones_and_sevens(source: str = "mnist", count: int | None = None) -> Split:
     """1 and 7 of `ten_digits`; a 7 is class 1.
 
     >>> ones_and_sevens("digits").y.bincount().tolist()
     [120, 117]
     """
-    split = ten_digits(source)
-    train, test = ((y == 1) | (y == 7) for y in (split.y, split.test_y))
-    x, y = split.x[train][:count], (split.y[train] == 7).long()[:count]
-    return Split(x, y, split.test_x[test], (split.test_y[test] == 7).long())
+    return two_digits(source, 1, 7, count)
 
 
 def worst(losses: Tensor, labels: Tensor | None = None, label: int | None = None) -> int:

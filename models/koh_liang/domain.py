@@ -65,8 +65,8 @@ class Domain:
                 "the 4 children lead, 28 to 56 times the next; 13 of 137 test children cross 0.5; I_pert points at the "
                 "indicator",
                 f"the {len(self.planted)} planted lead: {self.top_is_planted}, {self.ratios.min():.0f} to "
-                f"{self.ratios.max():.0f} times the next (harmful +: {signs}); {self.crossed} of {len(self.after)} test "
-                f"members cross 0.5; I_pert points at the indicator: {indicator}",
+                f"{self.ratios.max():.0f} times the next (harmful +: {signs}); {self.crossed} of {len(self.after)} "
+                f"test members cross 0.5; I_pert points at the indicator: {indicator}",
                 "digits above 4 by principal components for readmission, a planted group for the children",
                 self.top_is_planted and bool(self.ratios.min() >= 10),
             )

@@ -40,11 +40,11 @@ class Size:
 
     images: int = 500
     steps: int = 3000
-    points: int = 50
+    points: int = 40
     retraining: Retraining = FULL
     seeds: int = 2
-    hessian: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    ggn: tuple[float, ...] = (0.0, 0.01, 0.1)
+    hessian: tuple[float, ...] = (0.01, 0.03, 0.1)
+    ggn: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
 
 
 SMALL = Size(100, 300, 8, Retraining(steps=40), 2, (0.1,), (0.01,))
