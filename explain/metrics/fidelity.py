@@ -43,7 +43,8 @@ def fidelity(
         absolute: whether the largest absolute scores are the top ones.
 
     Raises:
-        Unsupported: the target cannot be asked about another number.
+        ValueError: a payoff that the target does not have: of a regression take "logit", its output.
+        Unsupported: the target cannot be asked about another number, or about its label where it has no classes.
 
     >>> import explain
     >>> net = torch.nn.Linear(3, 2, bias=False)
@@ -81,7 +82,12 @@ def unfaithfulness(why: Explanation, target: Target, size: float = 0.2, absolute
 
     ``p`` is the model's answer with every player and ``q`` with the top ones, so that what the model says weighs the
     divergence (Agarwal et al. 2023, graph explanation faithfulness).
+
+    Raises:
+        Unsupported: the target has no classes.
     """
+    if getattr(target, "label", None) is None:
+        raise Unsupported("unfaithfulness is about a distribution over classes, and this target has none: use fidelity")
     top = selected(why, size, absolute)
     log_p = _log_probabilities(target.run()[:1].double())
 
@@ -100,7 +106,7 @@ def ask(target: Target, payoff: Any) -> Target:
 def _still(target: Target) -> Callable[[Tensor], Tensor]:
     label = getattr(target, "label", None)
     if label is None:
-        raise Unsupported('payoff="label" asks which class is predicted, and this target has no classes')
+        raise Unsupported('payoff="label" asks which class is predicted, and this target has no classes: use "logit"')
 
     def number(outputs: Tensor) -> Tensor:
         found = outputs.argmax(1) if outputs.size(1) > 1 else (outputs[:, 0] > 0).long()

@@ -12,8 +12,10 @@ from scipy import stats
 from torch import Tensor
 
 from explain.explanation import Explanation
-from explain.metrics.selection import selected
+from explain.metrics.selection import count
 from explain.types import Players
+
+_DRAWS = 2000  # random scores that stand for chance where there are several truths
 
 
 def truth_of(players: Players, atoms: Tensor) -> Tensor:
@@ -57,17 +59,18 @@ def auroc(why: Explanation, truth: Tensor, absolute: bool = False) -> float:
 def gea(why: Explanation, truth: Tensor, size: float | None = None, absolute: bool = False) -> float:
     """Graph explanation accuracy, ``|S & truth| / |S | truth|`` (Jaccard; Agarwal et al. 2023), 0 to 1.
 
+    Where players tie at the border of ``S``, such as the zeros of a method that names a few only, it is the mean over
+    all ways to choose among them: their order says nothing.
+
     Args:
         why: the explanation.
         truth: bool ``[P]`` or ``[alternatives, P]``; of alternatives the best counts.
         size: how many top players are ``S``; as many as are true when None.
         absolute: whether the largest absolute scores are the top ones.
     """
-    found = []
-    for row in _alternatives(why.players, truth):
-        top = selected(why, int(row.sum()) if size is None else size, absolute).numpy()
-        found.append((top & row).sum() / (top | row).sum())
-    return float(max(found))
+    scores = (why.scores.abs() if absolute else why.scores).numpy()
+    rows = _alternatives(why.players, truth)
+    return max(_jaccard(scores, row, int(row.sum()) if size is None else count(len(row), size)) for row in rows)
 
 
 def distance(players: Players) -> Tensor | None:
@@ -96,7 +99,8 @@ def distance(players: Players) -> Tensor | None:
 def ground_truth(explanations: Mapping[str, Explanation], truth: Tensor, absolute: bool = False) -> pd.DataFrame:
     """`auroc` and `gea` of explanations of one target, one row each, and two rows to read them against.
 
-    "random" is what random scores reach on average, exactly; "distance" scores a player by its nearness to the target.
+    "random" is what random scores reach on average (exactly for one truth, from 2,000 draws for the best of several);
+    "distance" scores a player by its nearness to the target.
 
     Raises:
         ValueError: no explanations, or of other players.
@@ -109,7 +113,7 @@ def ground_truth(explanations: Mapping[str, Explanation], truth: Tensor, absolut
         if len(why.players) != len(first.players) or not torch.equal(why.players.index, first.players.index):
             raise ValueError(f"{name} has other players than {next(iter(explanations))}: explain the same target")
         rows[name] = (auroc(why, truth, absolute), gea(why, truth, absolute=absolute))
-    rows["random"] = (0.5, max(_chance(row) for row in _alternatives(first.players, truth)))
+    rows["random"] = _chance(_alternatives(first.players, truth))
     near = distance(first.players)
     if near is not None:
         plain = Explanation(near, first.players, value=0.0)
@@ -136,24 +140,46 @@ def _auroc(scores: np.ndarray, truth: np.ndarray) -> float:
     return float(wins / (positives * (len(truth) - positives)))
 
 
-def _chance(truth: np.ndarray) -> float:
-    """Expected Jaccard index of as many random players as are true."""
-    total, size = len(truth), int(truth.sum())
-    shared = np.arange(size + 1)
-    return float((stats.hypergeom(total, size, size).pmf(shared) * shared / (2 * size - shared)).sum())
+def _jaccard(scores: np.ndarray, truth: np.ndarray, size: int) -> float:
+    """Expected Jaccard index of the ``size`` highest scores, those that tie at the border drawn at random."""
+    border = np.sort(scores)[len(scores) - size] if size else np.inf
+    above, tied = scores > border, scores == border
+    left = size - int(above.sum())
+    if left == tied.sum():
+        shared = int((truth & (above | tied)).sum())
+        return shared / (size + int(truth.sum()) - shared)
+    drawn = np.arange(left + 1)  # how many of those drawn are true
+    shared = (above & truth).sum() + drawn
+    chance = stats.hypergeom.pmf(drawn, tied.sum(), (tied & truth).sum(), left)
+    return float((chance * shared / (size + truth.sum() - shared)).sum())
+
+
+def _chance(truths: np.ndarray) -> tuple[float, float]:
+    """What random scores reach, `auroc` and `gea`, where the best of several truths counts."""
+    if len(truths) == 1:
+        return 0.5, _jaccard(np.zeros(truths.shape[1]), truths[0], int(truths[0].sum()))
+    ranks = np.random.default_rng(0).random((_DRAWS, truths.shape[1])).argsort(1).argsort(1)
+    found = []
+    for row in truths:
+        size, others = int(row.sum()), int((~row).sum())
+        wins = ranks[:, row].sum(1) - size * (size - 1) / 2
+        shared = (ranks[:, row] >= others).sum(1)
+        found.append((wins / (size * others), shared / (2 * size - shared)))
+    area, overlap = np.max(found, axis=0).mean(1)
+    return float(area), float(overlap)
 
 
 def _hops(edge_index: Tensor, focus: Tensor) -> dict[int, int]:
-    """Hops from each node that reaches the focus, against the direction of the edges."""
-    into: dict[int, list[int]] = {}
+    """Hops to each node from the focus, whichever way the edges run: a pair of both is drawn as one of them."""
+    beside: dict[int, list[int]] = {}
     for source, target in edge_index.t().tolist():
-        into.setdefault(target, []).append(source)
-        into.setdefault(source, []).append(target)
+        beside.setdefault(target, []).append(source)
+        beside.setdefault(source, []).append(target)
     found = dict.fromkeys(focus.tolist(), 0)
     queue = deque(found)
     while queue:
         node = queue.popleft()
-        for other in into.get(node, ()):
+        for other in beside.get(node, ()):
             if other not in found:
                 found[other] = found[node] + 1
                 queue.append(other)

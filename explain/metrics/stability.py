@@ -27,7 +27,7 @@ class Stability:
 
     ``spearman``: of the scores, -1 to 1. ``cosine``: one less the graph explanation stability of Agarwal et al. (2023).
     ``overlap``: share of the ``k`` top players that both name. ``sensitivity``: the largest ``|phi' - phi| / |phi|``
-    (Yeh et al. 2019). ``worst``: the lowest Spearman. ``pairs``: how many pairs.
+    (Yeh et al. 2019; not divided where ``phi`` is zero). ``worst``: the lowest Spearman. ``pairs``: how many pairs.
     """
 
     spearman: float
@@ -43,9 +43,11 @@ def stability(
 ) -> Stability:
     """The explanation against those of slightly noisy inputs on which the predicted class stays; high is good.
 
+    ``sensitivity`` is captum's ``sensitivity_max`` of this noise.
+
     Args:
         explainer: with a fixed seed, so that only the input moves.
-        target: what is explained.
+        target: what is explained; without classes, every noisy input counts.
         repeats: noisy inputs.
         scale: the noise, as a share of each feature's spread.
         k: top players compared.
@@ -54,6 +56,7 @@ def stability(
     Raises:
         ValueError: no noisy input keeps the predicted class: lower the scale.
     """
+    _at_least(repeats, 1)
     generator = torch.Generator().manual_seed(seed)
     why = explainer.explain(target)
     pinned = _pinned(explainer, why.players)
@@ -63,7 +66,7 @@ def stability(
 
 def reproducibility(explainer: Explainer, target: Target, *, repeats: int = 5, k: int = 5, seed: int = 0) -> Stability:
     """Explanations of the same target from different seeds, each pair; high is good, and 1 where nothing is drawn."""
-    _at_least_two(repeats)
+    _at_least(repeats, 2)
     runs = [_seeded(explainer, seed + i).explain(target) for i in range(repeats)]
     return _alike(list(itertools.combinations(runs, 2)), k)
 
@@ -73,6 +76,7 @@ def randomisation(explainer: Explainer, target: Target, *, repeats: int = 3, k: 
 
     An explanation that stays when the parameters are shuffled does not hang on what the network has learned.
     """
+    _at_least(repeats, 1)
     generator = torch.Generator().manual_seed(seed)
     why = explainer.explain(target)
     pinned = _pinned(explainer, why.players)
@@ -80,13 +84,13 @@ def randomisation(explainer: Explainer, target: Target, *, repeats: int = 3, k: 
 
 
 def _same_class(target: Target, generator: torch.Generator, repeats: int, scale: float) -> list[Target]:
-    predicted = target.predicted()
     drawn = (target.perturbed(generator, scale) for _ in range(repeats * TRIES))
+    if getattr(target, "label", None) is None:
+        return list(itertools.islice(drawn, repeats))
+    predicted = target.predicted()
     found = list(itertools.islice((noisy for noisy in drawn if noisy.predicted() == predicted), repeats))
     if not found:
-        raise ValueError(
-            f"none of {repeats * TRIES} noisy inputs keeps the predicted class: scale={scale} is too much here"
-        )
+        raise ValueError(f"none of {repeats * TRIES} noisy inputs keeps the predicted class: lower scale={scale}")
     return found
 
 
@@ -103,15 +107,12 @@ def _replaced(explainer: Explainer, **settings: Any) -> Explainer:
     return dataclasses.replace(explainer, **settings)
 
 
-def _at_least_two(repeats: int) -> None:
-    if repeats < 2:
-        raise ValueError(f"repeats must be at least 2 to be compared, got {repeats}")
+def _at_least(repeats: int, least: int) -> None:
+    if repeats < least:
+        raise ValueError(f"repeats must be at least {least}, got {repeats}")
 
 
 def _alike(pairs: list[tuple[Explanation, Explanation]], k: int) -> Stability:
-    if not pairs:
-        raise ValueError("repeats must be at least 1")
-
     def each(measure: Callable[[Tensor, Tensor], float]) -> np.ndarray:
         return np.array([measure(first.scores, second.scores) for first, second in pairs])
 
@@ -120,7 +121,7 @@ def _alike(pairs: list[tuple[Explanation, Explanation]], k: int) -> Stability:
         float(ranks.mean()),
         float(each(_cosine).mean()),
         float(each(lambda a, b: overlap(a.numpy(), b.numpy(), k)).mean()),
-        float(each(lambda a, b: float((b - a).norm() / a.norm().clamp_min(1e-300))).max()),
+        float(each(lambda a, b: float((b - a).norm() / (a.norm() or 1.0))).max()),
         float(ranks.min()),
         len(pairs),
     )

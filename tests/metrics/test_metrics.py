@@ -1,6 +1,7 @@
 """Metrics against hand-made games, other libraries' formulas and closed forms."""
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 
 import graph_cases
@@ -8,11 +9,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from captum.metrics import sensitivity_max
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch_geometric.data import HeteroData
 from torch_geometric.explain.metric import characterization_score
-from torch_geometric.nn import HeteroConv, SAGEConv
+from torch_geometric.nn import HeteroConv, SAGEConv, global_add_pool
 
 import explain
 from explain import Explanation, Players, metrics
@@ -135,13 +137,31 @@ def test_gea_is_the_jaccard_index():
     assert metrics.gea(why, torch.stack([truth, torch.tensor([True, True, False, False])])) == 1.0
 
 
-def test_the_random_row_is_what_random_scores_reach():
-    truth = torch.arange(12) < 4
+def test_players_that_tie_count_as_if_drawn_in_every_way():
+    truth = torch.tensor([False, True, False, True, True, False])
+    scores = [0.0, 2.0, 0.0, 0.0, 0.0, -1.0]  # one is named, one is against; the others tie
+    ways = [{1, *others} for others in itertools.combinations((0, 2, 3, 4), 2)]
+    true = set(truth.nonzero().view(-1).tolist())
+    expected = np.mean([len(way & true) / len(way | true) for way in ways])
+    assert metrics.gea(answer(scores), truth) == pytest.approx(expected)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    moved = answer([scores[i] for i in order])
+    assert metrics.gea(moved, truth[order]) == pytest.approx(expected)
+    assert metrics.gea(answer(scores), truth, size=0) == 0
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [torch.arange(12) < 4, torch.stack([torch.arange(12) < 4, torch.arange(12) > 8, torch.arange(12) % 2 == 0])],
+    ids=["one", "best of three"],
+)
+def test_the_random_row_is_what_random_scores_reach(truth):
     generator = torch.Generator().manual_seed(0)
-    drawn = [answer(torch.rand(12, generator=generator).tolist()) for _ in range(3000)]
+    drawn = [answer(torch.rand(12, generator=generator).tolist()) for _ in range(600)]
     rows = metrics.ground_truth({"one": drawn[0]}, truth)
-    assert np.mean([metrics.gea(why, truth) for why in drawn]) == pytest.approx(rows.loc["random", "gea"], abs=0.01)
-    assert np.mean([metrics.auroc(why, truth) for why in drawn]) == pytest.approx(rows.loc["random", "auroc"], abs=0.01)
+    for name, measure in (("gea", metrics.gea), ("auroc", metrics.auroc)):
+        mean = np.mean([measure(why, truth) for why in drawn])
+        assert mean == pytest.approx(rows.loc["random", name], abs=0.03)
 
 
 @pytest.mark.parametrize("kind", ["nodes", "edges"])
@@ -163,16 +183,6 @@ def test_the_distance_row_is_hops_to_the_target(kind):
 def test_there_is_no_distance_in_a_whole_graph():
     data = graph_cases.random_graph()
     data.y = torch.tensor([1])
-
-    class Pooled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = graph_cases.network("gin")
-
-        def forward(self, x, edge_index, batch):
-            from torch_geometric.nn import global_add_pool
-
-            return global_add_pool(self.net(x, edge_index), batch)
 
     assert metrics.distance(explain.wrap(Pooled(), [data]).graph(0).players("edges")) is None
 
@@ -264,6 +274,55 @@ class NoClassStays(explain.Target):
         return Other()
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_sensitivity_is_captums_on_the_same_noise(task):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2 if task == "classification" else 1)).double()
+    x, explainer = torch.randn(4).double(), explain.Shapley("features")
+    model = explain.wrap(net, task=task)
+    label = {"label": 1} if task == "classification" else {}
+    target = model.example(x, **label)
+    generator = torch.Generator().manual_seed(7)
+    noisy = torch.stack([target.perturbed(generator, 0.01).x for _ in range(6)])
+
+    def scores_of(inputs):
+        rows = inputs[0] if isinstance(inputs, tuple) else inputs
+        scores = torch.stack([explainer.explain(model.example(row, **label)).scores for row in rows])
+        return (scores,) if isinstance(inputs, tuple) else scores
+
+    theirs = sensitivity_max(
+        scores_of,
+        x[None],
+        perturb_func=lambda inputs: noisy,
+        n_perturb_samples=6,
+    )
+    ours = metrics.stability(explainer, target, repeats=6, scale=0.01, seed=7).sensitivity
+    assert ours == pytest.approx(float(theirs), rel=1e-9)
+    assert ours > 0
+
+
+@dataclass(frozen=True)
+class Silent(explain.Explainer):
+    """Says nothing about the first input it sees, and one of every other."""
+
+    seen: list = dataclasses.field(default_factory=list, repr=False)
+
+    def _answer(self, target, generator):
+        self.seen.append(target)
+        scores = torch.full((2,), float(len(self.seen) > 1))
+        return {"scores": scores, "players": target.players("features"), "value": target.value(), "base": None}
+
+
+def test_where_there_was_no_credit_the_change_is_not_divided():
+    assert metrics.stability(Silent(), linear([1.0, 2.0], [1.0, 1.0]), repeats=2).sensitivity == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("measure", [metrics.stability, metrics.randomisation, metrics.reproducibility])
+def test_too_few_repeats_are_refused(measure):
+    with pytest.raises(ValueError, match="repeats must be at least"):
+        measure(explain.Occlusion("features"), linear([1.0, 2.0], [1.0, 1.0]), repeats=0)
+
+
 def test_seeds_matter_only_to_what_is_drawn():
     target = member("logit", name="gat")
     assert metrics.reproducibility(explain.Gradient("edges"), target, repeats=2).spearman == pytest.approx(1.0)
@@ -286,6 +345,75 @@ def test_the_table_has_a_row_an_explanation_and_the_two_to_read_them_against():
     assert found.loc["Shapley", "fidelity+"] == pytest.approx(metrics.fidelity(every["Shapley"], target).plus)
     assert found.loc["random", ["fidelity+", "seconds"]].isna().all()
     assert not found.loc[["Shapley", "Gradient"]].isna().any().any()
+
+
+def test_a_number_without_classes_has_what_needs_none():
+    torch.manual_seed(0)
+    net = nn.Linear(3, 1).double()
+    target = explain.wrap(net, task="regression").example(torch.ones(3).double())
+    why = explain.Shapley("features").explain(target)
+    row = metrics.table({"Shapley": why}, target, size=1).loc["Shapley"]
+    assert list(row.index) == ["fidelity+", "fidelity-", "infidelity", "seconds"]
+    assert row["fidelity+"] == pytest.approx(float(why.scores.max()))
+    assert row["infidelity"] == pytest.approx(0, abs=1e-12)
+    with pytest.raises(explain.Unsupported, match="distribution over classes"):
+        metrics.unfaithfulness(why, target)
+    with pytest.raises(ValueError, match="'logit'"):
+        metrics.fidelity(why, target)
+    assert metrics.stability(explain.Shapley("features"), target, repeats=2).pairs == 2
+
+
+class Pooled(nn.Module):
+    """A graph's logits: the sum of its nodes'."""
+
+    def __init__(self, classes=2):
+        super().__init__()
+        self.net = graph_cases.network("gin", classes=classes)
+
+    def forward(self, x, edge_index, batch):
+        return global_add_pool(self.net(x, edge_index), batch)
+
+
+def dot(z, pairs):
+    return (z[pairs[0]] * z[pairs[1]]).sum(1)
+
+
+ASKED = {
+    "node": lambda: explain.wrap(graph_cases.network("gcn"), graph_cases.random_graph()).node(3),
+    "link": lambda: explain.wrap(graph_cases.network("gcn"), graph_cases.random_graph(), task="edge", decoder=dot).edge(
+        1, 2
+    ),
+    "graph": lambda: explain.wrap(Pooled(), [graph_cases.random_graph(nodes=8, edges=9)]).graph(0),
+    "graph, one logit": lambda: explain.wrap(Pooled(1), [graph_cases.random_graph(nodes=8, edges=9)]).graph(0),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("kind", ["nodes", "edges", "features", "motifs"])
+def test_every_task_and_every_kind_of_players(asked, kind):
+    target = ASKED[asked]()
+    explainer = explain.Occlusion(kind)
+    why = explainer.explain(target)
+    truth = torch.arange(len(why.players)) < max(1, len(why.players) // 4)
+    found = metrics.table({"Occlusion": why}, target, truth=truth)
+    row = found.loc["Occlusion"]
+    assert row.notna().all()
+    near = asked in ("node", "link") and kind in ("nodes", "edges")
+    assert list(found.index) == ["Occlusion", "random", *(["distance"] if near else [])]
+    # by the definition, on the model: the top players taken away, and alone
+    top = selected(why, 0.2)
+    whole, without, alone = target.asking("probability").game(why.players)(
+        torch.stack([torch.ones_like(top), ~top, top])
+    )
+    logits = target.run()[0].double()
+    probabilities = torch.stack([-logits[0], logits[0]]).sigmoid() if len(logits) == 1 else logits.softmax(0)
+    assert float(whole) == pytest.approx(float(probabilities[target.label]), rel=1e-5)
+    assert row["fidelity+"] == pytest.approx(float(whole - without), abs=1e-6)
+    assert row["fidelity-"] == pytest.approx(float(whole - alone), abs=1e-6)
+    assert metrics.deletion(why, target, draws=1).values[0] == pytest.approx(why.value, rel=1e-5)
+    assert metrics.insertion(why, target, draws=1).values[0] == pytest.approx(why.base, rel=1e-5)
+    assert metrics.randomisation(explainer, target, repeats=1).pairs == 1
+    assert metrics.stability(explainer, target, repeats=1, scale=1e-4).sensitivity < 0.1
 
 
 def test_all_of_it_on_a_heterogeneous_graph():
