@@ -33,6 +33,7 @@ class Arnoldi:
     iterations: int | None = None
 
     name = "arnoldi"
+    remedy = "Keep more directions (rank=) or add damping; solver='cg' loses none"
 
     def __post_init__(self) -> None:
         if self.rank < 1 or (self.iterations is not None and self.iterations < self.rank):

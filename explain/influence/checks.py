@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from explain.explainer import Answer
-from explain.influence.choice import Chosen
+from explain.influence.choice import SOLVERS, Chosen
 from explain.influence.curvature import Curvature
+from explain.influence.doubts import doubt
 from explain.influence.leverage import leverages
 from explain.influence.solution import Solution
 
 LOOSE = 1e-2  # a residual above this is warned about
+MORE_STEPS = "Allow more steps, add damping, or use solver='cg' or 'exact'"
 
 
 def curvature_checks(chosen: Chosen) -> dict[str, Any]:
@@ -56,18 +57,21 @@ def column_checks(chosen: Chosen, s: Solution, b: Tensor, training: Tensor) -> d
     }
 
 
-def score_bounds(each: Sequence[dict[str, Any]], A: Curvature | None, norms: Tensor | None) -> list[float | None]:
+def score_bounds(
+    each: Sequence[dict[str, Any]], A: Curvature | None, norms: Tensor | None, smallest: float
+) -> list[float | None]:
     """What no score of an answer is further off than, in the number's own units.
 
     ``max_i |grad loss_i| |x - A^-1 b| / n``; where gradients of single examples were not made but ``A`` is of
     Gauss-Newton form, ``max_i (u_i^T B_i^+ u_i / n)^(1/2) |A x - b| / lambda_min^(1/2)`` of `leverages`; else None.
+    ``smallest`` is the ``lambda_min`` that the distances of ``each`` were found with.
     """
     reach = None
     if norms is not None:
         reach = float(norms.max()) / len(norms)
-    elif A is not None and A.gauss_newton and A.objective.convex and A.ridge > 0:
+    elif A is not None and A.gauss_newton and A.objective.convex:
         found = leverages(A.objective)
-        reach = None if found is None else math.sqrt(A.ridge * float(found.max()) / len(found))
+        reach = None if found is None else math.sqrt(smallest * float(found.max()) / len(found))
     return [None if reach is None else reach * one["distance_bound"] for one in each]
 
 
@@ -83,21 +87,23 @@ def errors(along: Callable[[Tensor], Tensor], solution: Solution, size: int) -> 
     return variance.sqrt()
 
 
+def loose(residual: float, solver: str, steps: int | None = None) -> None:
+    """Warns that the inverse is loose, with what would tighten this very solver's."""
+    after = f" after {steps} steps of {solver}" if steps else f" by {solver}"
+    remedy = getattr(SOLVERS.get(solver), "remedy", MORE_STEPS)
+    doubt(f"the inverse is loose: |A x - b| / |b| is {residual:.2g}{after}. {remedy}")
+
+
 def warn(answers: Sequence[Answer]) -> None:
     """Warns of a loose inverse, and of a model that is far from a minimum: once, by the worst of the answers."""
     checks = max((answer["checks"] for answer in answers), key=lambda found: found["residual"])
     if checks["residual"] > LOOSE:
-        warnings.warn(
-            f"the inverse is loose: |A x - b| / |b| is {checks['residual']:.2g} after {checks['iterations']} steps of "
-            f"{checks['solver']}. Allow more steps, add damping, or use solver='cg' or 'exact'",
-            stacklevel=5,
-        )
+        loose(checks["residual"], checks["solver"], checks["iterations"])
     moves = [(abs(a["checks"]["still_to_move"]), float(a["scores"].abs().max())) for a in answers]
     left, most = max(moves, key=lambda pair: pair[0] - pair[1])
     if left > most:
-        warnings.warn(
-            "the model is not at a minimum of its training loss: finishing the training would move the number by about "
-            f"{left:.2g}, more than any example does ({most:.2g}). Train until the gradient vanishes, or read the "
-            "scores as those of the training so far",
-            stacklevel=5,
+        doubt(
+            f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}): "
+            f"finishing the training would move the number by about {left:.2g}, more than any example does "
+            f"({most:.2g}). Train until the gradient vanishes, or read the scores as those of the training so far"
         )

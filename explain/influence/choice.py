@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from explain.influence.arnoldi import Arnoldi
 from explain.influence.cg import ConjugateGradient
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
 from explain.influence.dot import GradientDot
+from explain.influence.doubts import doubt
 from explain.influence.exact import Exact
 from explain.influence.kfac import Ekfac, Kfac
 from explain.influence.lissa import Lissa
@@ -71,11 +71,10 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
     else:
         why = f"the Hessian is indefinite (smallest eigenvalue {spectrum.smallest:.3g})"
         chosen = _damped(GaussNewton(objective), damping, generator, spectrum, why)
-    warnings.warn(
+    doubt(
         f"the model is not at a minimum of its training loss: the Hessian's smallest eigenvalue is "
         f"{spectrum.smallest:.3g} (largest {spectrum.largest:.3g}). Inverted instead: {chosen.A.name} with damping "
-        f"{chosen.A.damping:.3g}; compare with some retrainings before relying on it",
-        stacklevel=4,
+        f"{chosen.A.damping:.3g}; compare with some retrainings before relying on it"
     )
     return chosen
 

@@ -30,6 +30,7 @@ class GradientDot:
     """
 
     name = "dot"
+    remedy = "It takes the curvature for the identity: read the order of the scores, not their size, or use solver='cg'"
 
     def solve(
         self, A: Curvature, b: Tensor, spectrum: Spectrum, generator: torch.Generator, progress: bool = False

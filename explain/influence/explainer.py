@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from explain.explainer import Answer, Explainer, seeded
-from explain.explanation import Explanation
-from explain.guard import untouched
+from explain.explainer import Answer, Explainer
 from explain.influence.checks import column_checks, curvature_checks, errors, score_bounds, warn
 from explain.influence.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
 from explain.influence.newton import newton_parts
@@ -29,7 +25,7 @@ from explain.influence.scores import (
 from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
 from explain.influence.spectrum import extreme_eigenvalues
-from explain.influence.together import objectives_of
+from explain.influence.together import Together, is_damping, objectives_of
 from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
@@ -37,7 +33,7 @@ REMOVE = ("labels", "nodes", "edges", "features")
 
 
 @dataclass(frozen=True)
-class Influence(Explainer):
+class Influence(Together, Explainer):
     """``score_i = f(theta) - f(theta_without_i) ~= -(1/n) grad f^T A^-1 grad loss_i`` (Koh and Liang 2017).
 
     How much the number falls if training example ``i`` had been left out, in the number's own units: positive pushes
@@ -98,8 +94,7 @@ class Influence(Explainer):
             raise TypeError(f"solver must have a solve method, as Lissa() has, got {type(self.solver).__name__}")
         if self.curvature not in ("auto", *CURVATURES):
             raise ValueError(f"curvature must be auto, {' or '.join(CURVATURES)}, got {self.curvature!r}")
-        given = isinstance(self.damping, (int, float)) and not isinstance(self.damping, bool)
-        if self.damping != "auto" and not (given and 0 <= self.damping < math.inf):  # type: ignore[operator]
+        if not is_damping(self.damping):
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
         if not isinstance(self.newton, bool) or (self.newton and self.shards is not None):
             raise ValueError(f"newton must be True or False, and False with shards, got {self.newton!r}")
@@ -109,28 +104,6 @@ class Influence(Explainer):
             raise ValueError(
                 "shards are of training examples: with remove='nodes', 'edges' or 'features' leave them out"
             )
-
-    def explain_all(self, targets: Sequence[Target]) -> list[Explanation]:
-        """The answers of `explain` for many numbers of one trained model, their linear systems solved together.
-
-        Raises:
-            ValueError: no targets, or of another model or training set than the first.
-        """
-        asked = list(targets)
-        for target in asked:
-            if not isinstance(target, Target):
-                raise TypeError(f"explain_all needs targets, got {type(target).__name__}")
-        if not asked or any(target.module is not asked[0].module for target in asked):
-            raise ValueError("explain_all needs at least one target, all of the same model: ask each model by itself")
-        seed, generator = seeded(self.seed)
-        started = time.perf_counter()
-        with untouched(asked[0].module):
-            answers = self._answers(asked, generator)
-        seconds = (time.perf_counter() - started) / len(asked)
-        return [self._explanation(*pair, seed, seconds) for pair in zip(answers, asked, strict=True)]
-
-    def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        return self._answers([target], generator)[0]
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
         objectives = objectives_of(targets, self.train, self.remove)
@@ -154,7 +127,8 @@ class Influence(Explainer):
             parts = self._stepped(objectives, solved, parts, generator)
         spread = errors(along, solved.solution, objective.size) if objective.local else None
         A = solved.A if self.shards is None else None  # a solution from disk has none
-        bounds = score_bounds(solved.checks["each"], A, known[1]) if known else [None] * len(values)
+        smallest = solved.checks["lambda_min"]
+        bounds = score_bounds(solved.checks["each"], A, known[1], smallest) if known else [None] * len(values)
         shared = {name: value for name, value in solved.checks.items() if name != "each"}
         answers = [
             Answer(

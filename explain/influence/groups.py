@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.inverse import (
     Inverse,
@@ -99,11 +99,11 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
         s = inverse @ gradient
         scores = -directional(objective, s).cpu() / objective.size
         sums = torch.stack([scores[players].sum() for players in chosen])
-        doubt = still_to_move(objective, s, sums)
+        unfinished = still_to_move(objective, s, sums)
         start = training_gradient(objective)
         bar = tqdm(chosen, desc="groups", disable=not engine.progress, leave=False)
         return [
-            _without(objective, inverse, players, value, float(additive), start, doubt)
+            _without(objective, inverse, players, value, float(additive), start, unfinished)
             for players, additive in zip(bar, sums, strict=True)
         ]
 
@@ -115,7 +115,7 @@ def _without(
     value: float,
     additive: float,
     start: Tensor,
-    doubt: dict[str, float],
+    unfinished: dict[str, float],
 ) -> GroupInfluence:
     reduced = objective.without(players)
     step = same_inverse(inverse, reduced)
@@ -127,10 +127,9 @@ def _without(
         newton = value - float(objective.measurement(moved))
     left = float((training_gradient(reduced.at(moved)) - start).norm() / b.norm().clamp_min(1e-300))
     if left > FAR:
-        warnings.warn(
+        doubt(
             f"one Newton step without {len(players)} of {objective.size} examples leaves {left:.0%} of the gradient: "
-            "it is not near the new minimum, so retrain to be sure",
-            stacklevel=4,
+            "it is not near the new minimum, so retrain to be sure"
         )
-    checks = {**step.checks(), **doubt, "gradient_left": left, "removed": len(players)}
+    checks = {**step.checks(), **unfinished, "gradient_left": left, "removed": len(players)}
     return GroupInfluence(players, additive, newton, flat.params(change), value, checks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from explain.explainer import seeded
 from explain.guard import untouched
-from explain.influence.checks import LOOSE
+from explain.influence.checks import LOOSE, loose
 from explain.influence.choice import Chosen, choose_curvature, choose_solver
 from explain.influence.curvature import Curvature
+from explain.influence.doubts import doubt
 from explain.influence.exact import Exact
 from explain.influence.explainer import Influence
 from explain.influence.scores import example_losses, measured_gradient, training_gradient
-from explain.influence.solution import Solver
+from explain.influence.solution import Solver, relative
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
 
@@ -62,9 +62,9 @@ class Inverse:
         """``A^-1 b``; the worst true residual so far is kept for ``checks``."""
         if isinstance(self.solver, Exact):
             columns = b.double().reshape(self.A.size, -1)
-            x = torch.cholesky_solve(columns, self.factor()).reshape(b.shape)
-            self._saw(float(((b - self.A @ x).norm(dim=0) / b.norm(dim=0).clamp_min(1e-300)).max()))
-            return x
+            x = torch.cholesky_solve(columns, self.factor())
+            self._saw(relative(columns - self.A @ x, columns))
+            return x.reshape(b.shape)
         found = self.solver.solve(self.A, b, self.chosen.spectrum, self.generator, self.progress)
         self._saw(found.residual)
         return found.x
@@ -108,11 +108,7 @@ class Inverse:
         if not math.isfinite(residual):
             raise NonFinite("the inverse holds NaN or infinity: check the training data, or add damping")
         if residual > LOOSE >= self.residual:
-            warnings.warn(
-                f"the inverse is loose: |A x - b| / |b| is {residual:.2g} by {self.solver.name}. Allow more steps, add "
-                "damping, or use solver='cg' or 'exact'",
-                stacklevel=4,
-            )
+            loose(residual, self.solver.name)
         self.residual = max(self.residual, residual)
 
 
@@ -209,11 +205,10 @@ def still_to_move(objective: Objective, s: Tensor, effects: Tensor) -> dict[str,
     training = training_gradient(objective)
     left, most, norm = -float(s @ training), float(effects.abs().max()), float(training.norm())
     if abs(left) > most:
-        warnings.warn(
+        doubt(
             f"the model is not at a minimum of its training loss (gradient norm {norm:.2g}): finishing the training "
             f"would move the number by about {abs(left):.2g}, more than any of these changes does ({most:.2g}). Train "
-            "until the gradient vanishes",
-            stacklevel=4,
+            "until the gradient vanishes"
         )
     return {"gradient_norm": norm, "still_to_move": left}
 

@@ -44,6 +44,7 @@ class Kfac:
     samples: int | None = None
 
     name = "kfac"
+    remedy = "It takes the layers for independent: read the order of the scores, not their size, or use solver='cg'"
     corrected = False
 
     def __post_init__(self) -> None:

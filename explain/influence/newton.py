@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
+from explain.influence.doubts import doubt
 from explain.influence.linear import Flat
 from explain.influence.scores import training_gradient
 from explain.influence.spectrum import Indefinite
@@ -56,10 +56,9 @@ def newton_parts(
             moved = edited.measurement(flat.params((theta.double() - x).to(theta.dtype)))
         learned[player] = (value - moved.double()).cpu() - parts["structural"][player]
     if left:
-        warnings.warn(
+        doubt(
             f"no Newton step for {len(left)} of {len(learned)} players, whose scores are those to first order: without "
-            "them the curvature is not positive definite where the parameters are now. Use damping=, or retrain",
-            stacklevel=5,
+            "them the curvature is not positive definite where the parameters are now. Use damping=, or retrain"
         )
     return {**parts, "learned": learned, "first_order": parts["learned"]}, {"newton": True, "newton_left_out": left}
 

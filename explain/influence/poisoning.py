@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 
 from explain.explainer import seeded
 from explain.guard import untouched
+from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.inverse import Inverse, checked_engine, editable, inverse_of, positions_of, same_inverse
 from explain.influence.minimum import refit
@@ -223,10 +223,9 @@ class _Run:
         self.seen = self.first = self.start.inputs[self.examples]
         self.params = self.start.params
         if self.x.dtype != torch.float64:
-            warnings.warn(
+            doubt(
                 f"images and model are {self.x.dtype}: what half a grey level does to the training is lost in its "
-                "rounding. Use model.double() and images.double()",
-                stacklevel=4,
+                "rounding. Use model.double() and images.double()"
             )
         self.inverse: Inverse | None = None
         self.generator = seeded(attack.engine.seed)[1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 
 import torch
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
+from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.gradients import example_gradients
 from explain.influence.inverse import checked_engine, inverse_of
@@ -73,11 +73,10 @@ class SelfInfluence(Explainer):
         moves = directional(objective, inverse @ training).abs()
         checks = {"gradient_norm": float(training.norm()), "still_to_move": float(moves.mean())}
         if checks["still_to_move"] > float(scores.mean()):
-            warnings.warn(
+            doubt(
                 f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}): "
                 f"finishing the training would move the losses by about {checks['still_to_move']:.2g}, more than "
-                f"leaving examples out does ({float(scores.mean()):.2g}). Train until the gradient vanishes",
-                stacklevel=4,
+                f"leaving examples out does ({float(scores.mean()):.2g}). Train until the gradient vanishes"
             )
         return Answer(
             scores=scores,

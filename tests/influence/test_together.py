@@ -104,3 +104,22 @@ def test_leverages_of_the_cross_entropy():
     gradients, A = reference.loss_gradients(objective), reference.hessian(objective)
     true = (gradients * torch.linalg.solve(A, gradients.T).T).sum(1)
     assert (true <= objective.size * leverages(objective)).all()
+
+
+@pytest.mark.parametrize("damping", [0.001, 0.1])
+def test_the_bound_by_outputs_alone_holds_without_a_penalty(damping):
+    """The smallest eigenvalue is then measured, and far above the damping."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 6, generator=generator, dtype=torch.float64)
+    y = (x.sum(1) + 0.3 * torch.randn(100, generator=generator, dtype=torch.float64))[:, None]
+    line = nn.Linear(6, 1, bias=False).double()
+    with torch.no_grad():
+        line.weight.copy_(torch.linalg.lstsq(x, y).solution.T)
+    alone = module_objective(line, x, y, asked=x[:1])
+    target = ObjectiveTarget(replace(alone, predict=lambda p, at: (x @ p["weight"].T)[at]))
+    exact = Influence(solver="exact", damping=damping, seed=0).explain(target)
+    for steps in (1, 2):
+        solver = explain.influence.ConjugateGradient(max_iterations=steps)
+        with pytest.warns(UserWarning, match="the inverse is loose"):
+            rough = Influence(solver=solver, damping=damping, seed=0).explain(target)
+        assert float((rough.scores - exact.scores).abs().max()) <= rough.checks["score_bound"]
