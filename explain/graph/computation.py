@@ -117,8 +117,11 @@ def hop_distance(graph: Structure, focus: Tensor, direction: Direction, most: in
     return distance
 
 
-def cut(graph: Structure, focus: Focus, hops: int, direction: Direction) -> Place:
-    """The part of the graph that a model with this receptive field needs, boundary degrees kept."""
+def cut(graph: Structure, focus: Focus, hops: int, direction: Direction, stranger: bool = False) -> Place:
+    """The part of the graph that a model with this receptive field needs, boundary degrees kept.
+
+    ``stranger``: a stand-in of each type even where no edge leads to one, to see whether the model looks that far.
+    """
     flat = torch.tensor([graph.node_starts[kind] + number for kind, number in focus], device=graph.flat_edges.device)
     distance = hop_distance(graph, flat, direction, hops)
     inside = (distance <= hops).nonzero().view(-1)
@@ -133,6 +136,8 @@ def cut(graph: Structure, focus: Focus, hops: int, direction: Direction) -> Plac
         kept, beyond = (part[(part >= start) & (part < start + size)] for part in (inside, outside))
         number[kept] = torch.arange(len(kept), dtype=number.dtype, device=kept.device)
         number[beyond] = len(kept)
+        if stranger and not len(beyond) and len(kept) < size:
+            beyond = start + (distance[start : start + size] > hops).int().argmax().view(1)
         rows = torch.cat([kept, beyond[:1]])  # the stand-in holds one far node's values, which do not matter
         counts[kind] = len(rows)
         nodes[kind] = {name: value[rows - start] for name, value in graph.nodes[kind].items()}

@@ -86,9 +86,9 @@ def _local(target: GraphTarget) -> Place | None:
 
 
 def _regions(target: GraphTarget, hops: int) -> list[Place]:
-    both = cut(target.graph, target.focus, hops, "both")
+    both = cut(target.graph, target.focus, hops, "both", stranger=True)
     small = both.graph.num_nodes + both.graph.num_edges <= _REGION
-    return [both] if small else [cut(target.graph, target.focus, hops, "in")]
+    return [both] if small else [cut(target.graph, target.focus, hops, "in", stranger=True)]
 
 
 def _checked(target: GraphTarget, hops: int, direction: Direction) -> Place | None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from explain.graph.computation import Place
 
-
 Trimming: TypeAlias = Literal[
     "nothing", "unreached", "degrees"
 ]  # what is left out; degrees: and edges into the farthest

@@ -6,6 +6,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Hashable
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def tensors(module: nn.Module) -> Hashable:
 
 def settings(module: nn.Module) -> Hashable:
     """The plain attributes of every part, and how many hooks, parameters and parts each holds."""
-    seen: list[Hashable] = []
+    seen: list[Any] = []
     for part in module.modules():
         seen.append(type(part))
         for name, value in vars(part).items():
