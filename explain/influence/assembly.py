@@ -60,7 +60,7 @@ def _jacobians(objective: Objective, flat: Flat, theta: Tensor, batch: Tensor) -
     """``[examples, outputs, p]``."""
 
     def jacobian(position: Tensor) -> Tensor:
-        value, pull = vjp(lambda at: objective.outputs(flat.params(at), position[None])[0], theta)
+        value, pull = vjp(lambda at: objective.outputs(flat.params(at), position[None])[0], theta)[:2]
         return vmap(pull)(torch.eye(len(value), dtype=value.dtype, device=value.device))[0]
 
     return vmap(jacobian)(batch).detach()
