@@ -7,26 +7,34 @@ from explain.plot.agreement import agreement
 from explain.plot.attention import attention
 from explain.plot.attention_maps import attention_maps
 from explain.plot.bars import bars
+from explain.plot.costs import costs
+from explain.plot.damping import damping
 from explain.plot.graph import graph
 from explain.plot.heatmap import heatmap
 from explain.plot.influence import influence, influence_list
+from explain.plot.mislabels import mislabels
 from explain.plot.scatter import scatter
 from explain.plot.steps import steps
 from explain.plot.strip import strip
+from explain.plot.training_map import training_map
 
 __all__ = [
     "agreement",
     "attention",
     "attention_maps",
     "bars",
+    "costs",
+    "damping",
     "graph",
     "heatmap",
     "influence",
     "influence_list",
+    "mislabels",
     "picture",
     "scatter",
     "steps",
     "strip",
+    "training_map",
 ]
 
 

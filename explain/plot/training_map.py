@@ -1,0 +1,92 @@
+"""Training images on a map, with their scores: who is like whom, and who counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from numpy.typing import ArrayLike
+
+from explain.explanation import Explanation
+from explain.plot.influence import SHAPES, words
+from explain.plot.strip import shown
+from explain.plot.style import DIVERGING, DOWN, UP, axes, centred, colour_bar, title, units
+
+
+def training_map(
+    explanation: Explanation, where: ArrayLike | None = None, ax: Axes | None = None, k: int = 4, names: tuple = ()
+) -> Axes:
+    """Each training image as a point of the colour of its score; the ``k`` strongest either way as pictures.
+
+    Args:
+        explanation: over training images.
+        where: ``[P, 2]``, places; the first two principal components of the pixels when None.
+        ax: to draw on.
+        k: pictures of those that push the number up, and as many of those that push it down.
+        names: of the two axes.
+
+    Raises:
+        ValueError: players without ``geometry["images"] [P, C, H, W]``, or places of another shape.
+    """
+    images = explanation.players.geometry.get("images")
+    if images is None or images.dim() != 4:
+        raise ValueError(f"a map needs training images [P, C, H, W]; {explanation.players.kind} have none")
+    places = _principal(images) if where is None else np.asarray(where, dtype=float)
+    if places.shape != (len(images), 2):
+        raise ValueError(f"where must be [{len(images)}, 2], got {list(places.shape)}")
+    ax = axes(ax, (6.4, 4.8))
+    scores = explanation.scores.numpy()
+    norm = centred(scores.tolist())
+    classes = explanation.players.geometry.get("classes")
+    kinds = np.zeros(len(scores), dtype=int) if classes is None else np.asarray(classes)
+    faint = np.argsort(np.abs(scores), kind="stable")  # strong ones on top
+    for i, kind in enumerate(np.unique(kinds)):
+        at = faint[kinds[faint] == kind]
+        x, y = places[at].T
+        sizes = 10 + 50 * np.abs(scores[at]) / norm.vmax
+        ax.scatter(
+            x, y, sizes, scores[at], cmap=DIVERGING, norm=norm, marker=SHAPES[i % len(SHAPES)], edgecolors="#777777",
+            linewidths=0.4, label=f"class {kind}",
+        )  # fmt: skip
+    order = explanation.scores.argsort(descending=True, stable=True)
+    up = [i for i in order.tolist() if scores[i] > 0][:k]
+    down = [i for i in order.flip(0).tolist() if scores[i] < 0][:k]
+    for side, (chosen, colour) in enumerate(((up, UP), (down, DOWN))):
+        for row, player in enumerate(chosen):
+            _picture(ax, images[player], places[player], colour, side, row, max(k, 1))
+    said = words(explanation)
+    for x, word, colour in ((0.0, said[0], UP), (1.0, said[1], DOWN)):
+        ax.text(x, 1.02, word, transform=ax.transAxes, color=colour, ha="right" if x else "left", weight="bold")
+    if classes is not None:
+        ax.legend(frameon=False, fontsize="x-small", loc="lower center", ncols=4, handletextpad=0.1)
+    ax.margins(x=0.3, y=0.12)
+    ax.set(xlabel=names[0] if names else "component 1", ylabel=names[1] if names else "component 2")
+    ax.spines[["top", "right"]].set_visible(False)
+    colour_bar(ax, norm, units(explanation, "influence"))
+    title(ax, explanation)
+    ax.set_title(ax.get_title(loc="left"), loc="left", fontsize="medium", pad=18)
+    return ax
+
+
+def _picture(ax: Axes, image: torch.Tensor, place: np.ndarray, colour: str, side: int, row: int, rows: int) -> None:
+    """The image beside the points, at the left or the right, and a line to its place."""
+    box = AnnotationBbox(
+        OffsetImage(shown(image), zoom=28 / max(image.shape[1:]), cmap="gray"),
+        tuple(place),
+        xybox=(0.94 if side else 0.06, 0.92 - 0.84 * row / max(rows - 1, 1)),
+        boxcoords="axes fraction",
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7},
+        bboxprops={"edgecolor": colour, "linewidth": 1.5},
+        pad=0.1,
+    )
+    ax.add_artist(box)
+
+
+def _principal(images: torch.Tensor) -> np.ndarray:
+    """The first two principal components ``[P, 2]`` of the pixels."""
+    flat = images.detach().cpu().double().flatten(1)
+    flat = flat - flat.mean(0)
+    _, _, directions = torch.linalg.svd(flat, full_matrices=False)
+    found = flat @ directions[:2].T
+    return torch.nn.functional.pad(found, (0, 2 - found.size(1))).numpy()
