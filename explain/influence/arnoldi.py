@@ -52,7 +52,7 @@ class Arnoldi:
         kept = values.abs().argsort(descending=True)[: self.rank]
         values, vectors = values[kept], vectors[:, kept]
         if not (values > 1e-12 * values.abs().max()).all():
-            raise Indefinite(A.name, Spectrum(float(values.min()), float(values.max()), 0.0, self.name))
+            raise Indefinite(A, Spectrum(float(values.min()), float(values.max()), 0.0, self.name))
         b = b.double()
         inside = vectors.T @ b.reshape(A.size, -1)
         x = (vectors @ (inside / values[:, None])).reshape(b.shape)

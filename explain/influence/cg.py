@@ -132,7 +132,7 @@ def _descent(
         AP = A @ P
         factor, failed = torch.linalg.cholesky_ex(_symmetric(P.T @ AP))
         if failed:
-            raise Indefinite(A.name, _met(P, AP, spectrum))
+            raise Indefinite(A, _met(P, AP, spectrum))
         step = torch.cholesky_solve(C, factor)
         x, left = x + P @ step, left - AP @ step
         taken += 1

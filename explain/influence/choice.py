@@ -65,7 +65,7 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
         why = "asked for" if curvature == "hessian" else "the Hessian is positive definite"
         return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum)
     if curvature == "hessian" and damping != "auto":
-        raise Indefinite("hessian", spectrum.shifted(given))
+        raise Indefinite(hessian.damped(given), spectrum.shifted(given))
     if curvature == "hessian":
         chosen = _shifted(hessian, sufficient_damping(spectrum), spectrum, "asked for")
     else:
@@ -109,7 +109,7 @@ def _damped(
     spectrum = extreme_eigenvalues(A, generator)
     chosen = _shifted(A, sufficient_damping(spectrum) if damping == "auto" else float(damping), spectrum, why)
     if not chosen.spectrum.positive:
-        raise Indefinite(A.name, chosen.spectrum)
+        raise Indefinite(chosen.A, chosen.spectrum)
     return chosen._replace(hessian=hessian)
 
 

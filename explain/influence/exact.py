@@ -28,7 +28,7 @@ class Exact:
         """
         factor, failed = torch.linalg.cholesky_ex(A.dense(progress))
         if failed:
-            raise Indefinite(A.name, spectrum)
+            raise Indefinite(A, spectrum)
         columns = b.double().reshape(A.size, -1)
         x = torch.cholesky_solve(columns, factor).reshape(b.shape)
         each = residuals(b - A @ x, b)

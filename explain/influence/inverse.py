@@ -85,7 +85,7 @@ class Inverse:
         if self._factor is None:
             self._factor, failed = torch.linalg.cholesky_ex(self.A.dense(self.progress))
             if failed:
-                raise Indefinite(self.A.name, self.chosen.spectrum)
+                raise Indefinite(self.A, self.chosen.spectrum)
         return self._factor
 
     def checks(self) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _applied(
     damping = A.objective.weight_decay + A.damping
     everything = torch.cat([v.reshape(-1) for v in values.values()]) + damping
     if not everything.min() > 1e-12 * everything.max():
-        raise Indefinite(A.name, Spectrum(float(everything.min()), float(everything.max()), 0.0, "kfac"))
+        raise Indefinite(A, Spectrum(float(everything.min()), float(everything.max()), 0.0, "kfac"))
     pieces = dict(zip(like, columns.split(flat.sizes), strict=True))
     for name, square in values.items():
         if isinstance(name, str):

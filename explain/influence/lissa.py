@@ -83,7 +83,7 @@ class Lissa:
             Indefinite: ``A`` is not positive definite.
         """
         if not spectrum.positive:
-            raise Indefinite(A.name, spectrum)
+            raise Indefinite(A, spectrum)
         total = A.objective.size
         size = min(self.batch_size or (total if total <= WHOLE else BATCH), total)
         repeats = 1 if size == total else self.repeats

@@ -52,7 +52,7 @@ def nystrom(A: Curvature, rank: int, spectrum: Spectrum, generator: torch.Genera
     inner = omega.T @ Y
     factor, failed = torch.linalg.cholesky_ex((inner + inner.T) / 2)
     if failed:
-        raise Indefinite(A.name, spectrum)
+        raise Indefinite(A, spectrum)
     B = torch.linalg.solve_triangular(factor, Y.T, upper=False)  # [rank, p], A is about B^T B
     values, vectors = torch.linalg.eigh(B @ B.T)
     kept = values > 1e-12 * values[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -114,12 +115,31 @@ class Spectrum:
 class Indefinite(ValueError):
     """The curvature has an eigenvalue that is not positive: no inverse to trust. The message has the remedy."""
 
-    def __init__(self, name: str, spectrum: Spectrum) -> None:
-        super().__init__(
-            f"the {name} is not positive definite: its smallest eigenvalue is {spectrum.smallest:.3g} (largest "
-            f"{spectrum.largest:.3g}), so the model is not at a minimum of its training loss. Use "
-            f"damping={sufficient_damping(spectrum):.2g}, curvature='ggn', or train until the gradient vanishes"
+    def __init__(self, A: Curvature, spectrum: Spectrum) -> None:
+        enough = rounded_up(A.damping + sufficient_damping(spectrum))
+        with_damping = f" with damping {A.damping:.3g}" if A.damping else ""
+        says = (
+            f"the {A.name}{with_damping} is not positive definite: its smallest eigenvalue is {spectrum.smallest:.3g}"
         )
+        if A.name == "hessian" and spectrum.smallest < -1e-9 * abs(spectrum.largest):
+            why = ", so the model is not at a minimum of its training loss"
+            remedy = f"damping={enough}, curvature='ggn', or train until the gradient vanishes"
+        else:
+            why, remedy = (
+                ", so that some change of the parameters costs nothing",
+                f"damping={enough}, or a weight_decay",
+            )
+        super().__init__(f"{says} (largest {spectrum.largest:.3g}){why}. Use {remedy}")
+
+
+def rounded_up(value: float) -> str:
+    """Two digits, never less than the value.
+
+    >>> rounded_up(2.03), rounded_up(0.51), rounded_up(1e-7)
+    ('2.1', '0.51', '1e-07')
+    """
+    found = float(f"{value:.2g}")
+    return f"{found if found >= value else found + 10.0 ** (math.floor(math.log10(value)) - 1):.2g}"
 
 
 def sufficient_damping(spectrum: Spectrum) -> float:

@@ -136,6 +136,10 @@ def test_an_indefinite_hessian_gets_the_documented_answers():
     with pytest.warns(UserWarning, match="not at a minimum"):
         damped_hessian = explained(objective, curvature="hessian")
     assert damped_hessian.checks["damping"] == pytest.approx(enough, rel=0.05)
+    given = round(-float(spectrum[0]) / 2, 3)
+    with pytest.raises(Indefinite, match=f"hessian with damping {given:.3g}.*damping=") as raised:
+        explained(objective, curvature="hessian", damping=given)
+    assert float(str(raised.value).split("Use damping=")[1].split(",")[0]) == enough  # in all, not on top
     assert damped_hessian.checks["lambda_min"] > 0
 
 
