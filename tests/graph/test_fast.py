@@ -8,6 +8,7 @@ from reference.graph import edge_game, feature_game, node_game
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.nn import (
+    GAT,
     GCN,
     GIN,
     GCNConv,
@@ -27,6 +28,8 @@ STACKS = {
     "gin": lambda: network("gin", double=True),
     "sgc": lambda: network("sgc", double=True),
     "appnp": lambda: network("appnp", double=True),
+    "gat": lambda: network("gat", double=True),
+    "residual": lambda: GAT(5, 6, 3, 3, heads=2, residual=True, act="elu").double(),
     "jumping": lambda: GCN(5, 6, 3, 3, jk="cat", act="elu").double(),
     "largest": lambda: GraphSAGE(5, 6, 2, 3, jk="max", project=True, normalize=True).double(),
     "deep": lambda: GIN(5, 6, 3, 3, norm="batch_norm").double(),
@@ -67,7 +70,7 @@ def test_fast_equals_generic_equals_the_whole_graph(name, kind):
     torch.testing.assert_close(found, _generic(game, masks), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["gcn", "sage", "gin", "appnp"])
+@pytest.mark.parametrize("name", ["gcn", "sage", "gin", "appnp", "gat"])
 @pytest.mark.parametrize(
     ("removal", "baseline", "kinds"),
     [("message", "zeros", ("edges", "nodes")), ("features", "mean", ("nodes",)), ("delete", "mean", ("nodes",))],
@@ -113,6 +116,8 @@ ROUGH = {
     "sum": lambda: _Weighted(GraphConv),
     "mean": lambda: _Weighted(GraphConv, aggr="mean"),
     "sage": lambda: GraphSAGE(5, 6, 2, 3),
+    "gat": lambda: GAT(5, 6, 2, 3, heads=2),
+    "gat without loops": lambda: GAT(5, 6, 2, 3, add_self_loops=False),
 }
 
 

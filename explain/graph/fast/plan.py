@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.fast import steps
+from explain.graph.fast.attention import Attention, rule_of
 from explain.graph.fast.coefficients import Coefficients
 from explain.graph.fast.known import Known, Part
 from explain.graph.fast.program import (
@@ -27,7 +28,7 @@ from explain.graph.fast.program import (
     Rowwise,
     Rule,
 )
-from explain.graph.fast.scene import Scene
+from explain.graph.fast.scene import Entries, Scene
 
 _NUMBERS = 2**20  # numbers of one batch at a time: what stays in the cache
 _PRODUCT = 8  # multiply-adds of a matrix product take the time of one alone
@@ -119,8 +120,8 @@ class _Planner:
         """Coefficients for every row that a rule is asked for."""
         rows: dict[Rule, list[Tensor]] = {}
         for op, needed in zip(self.program.ops, self.rows, strict=True):
-            if isinstance(op, Aggregate):
-                rows.setdefault(op.rule, []).append(needed)
+            if isinstance(op, (Aggregate, Attend)):
+                rows.setdefault(op.rule if isinstance(op, Aggregate) else rule_of(op), []).append(needed)
         return {rule: Coefficients(self.scene, rule, torch.cat(found).unique()) for rule, found in rows.items()}
 
     def _where(self, position: int, rows: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ class _Planner:
         if isinstance(op, Aggregate):
             return self._aggregate(position, op)
         if isinstance(op, Attend):
-            raise Refused("attention has no fast path")
+            return self._attend(position, op)
         if isinstance(op, Pool):
             return self._pool(op)
         read = [self._read(source, position) for source in op.sources]
@@ -232,14 +233,9 @@ class _Planner:
 
     def _aggregate(self, position: int, op: Aggregate) -> Value:
         coefficients, rows, source = self.rules[op.rule], self.rows[position], op.sources[0]
-        value, entries = self.values[source], coefficients.entries
-        which = None
-        if len(rows) < len(coefficients.rows):
-            which = torch.isin(entries.target, rows).nonzero().view(-1)
-            entries = entries.chosen(which)
-        near = self._where(source, entries.source)
-        sizes = torch.bincount(torch.searchsorted(rows, entries.target), minlength=len(rows)).tolist()
-        entry = steps.Entry(coefficients, which, sizes)
+        value = self.values[source]
+        entry, entries = self._entry(coefficients, rows)
+        near, which = self._where(source, entries.source), entry.which
         if isinstance(value, int):
             return self._gather(value, op, entry, near, len(self.rows[source]))
         fixed = not coefficients.vary and all(part.by != "rows" for part in value.parts)
@@ -254,6 +250,27 @@ class _Planner:
                 return value.linear(weight, bias, self.scene.players)
             return value if bias is None else value.shifted(bias)
         return self._gather_known(value, entry, near, weight, bias)
+
+    def _entry(self, coefficients: Coefficients, rows: Tensor) -> tuple[steps.Entry, Entries]:
+        """The entries of a rule in these rows."""
+        entries, which = coefficients.entries, None
+        if len(rows) < len(coefficients.rows):
+            which = torch.isin(entries.target, rows).nonzero().view(-1)
+            entries = entries.chosen(which)
+        sizes = torch.bincount(torch.searchsorted(rows, entries.target), minlength=len(rows)).tolist()
+        return steps.Entry(coefficients, which, sizes), entries
+
+    def _attend(self, position: int, op: Attend) -> int:
+        rows, source = self.rows[position], op.sources[0]
+        inside, channels = len(self.rows[source]), len(op.weight)
+        entry, entries = self._entry(self.rules[rule_of(op)], rows)
+        near, own = self._where(source, entries.source), self._where(source, rows)
+        value = self._linear(self.values[source], Linear(op.sources, op.weight), inside)
+        constant = value.constant if isinstance(value, Known) else None
+        slot, shared = (self._slot(value), None) if constant is None else (None, constant[:, :, None])
+        self.width += max(entry.sizes, default=0) * op.source.size(0) * 4 + 2 * inside * op.source.size(0)
+        after = self.scene.edges_vary and not self.scene.degrees_vary
+        return self._step(Attention(slot, shared, op, entry, near, own, after), len(rows), channels)
 
     def _weighed_first(
         self, value: Known, op: Aggregate, entries: int, rows: int, fixed: bool
@@ -295,8 +312,9 @@ def _with_ends(made: list[tuple[int, steps.Step]]) -> list[tuple[int, steps.Step
     """Each step with the slots that no later step reads."""
     last: dict[int, int] = {}
     for slot, step in made:
-        for source in getattr(step, "sources", (step.source,) if hasattr(step, "source") else ()):
-            last[source] = slot
+        for source in getattr(step, "sources", (getattr(step, "source", None),)):
+            if source is not None:
+                last[source] = slot
     ends: dict[int, list[int]] = {}
     for slot, reader in last.items():
         ends.setdefault(reader, []).append(slot)
