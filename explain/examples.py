@@ -135,7 +135,9 @@ class Rows:
         if isinstance(positions, int):
             return self.at([positions])[0]
         if isinstance(positions, slice):
-            return self.at(list(range(*positions.indices(len(self)))))
+            wanted = range(*positions.indices(len(self)))
+            step = max(1, READ // max(1, self.examples.row_bytes))  # other columns are read along
+            return torch.cat([self.at(list(wanted[i : i + step])) for i in range(0, max(1, len(wanted)), step)])
         if positions.dtype == torch.bool:
             positions = positions.nonzero().view(-1)
         return _Read.apply(positions, self)

@@ -1,10 +1,12 @@
-"""A training set that is generated as it is read, and a process that measures its memory and then dies at work."""
+"""A training set that is generated as it is read, a small cluster, and a process that dies at work."""
 
 import json
 import os
 import resource
 import signal
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from torch.utils.data import Dataset
 
 import explain
 from explain import examples
-from explain.influence import ConjugateGradient, Influence, Shards, curvature
+from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, gradients
 from explain.parallel import store
 from explain.supervised import objective
 
@@ -50,17 +52,41 @@ def influence(data, folder=None, client=None, **settings):
     return Influence(train=data, solver=solver, curvature="ggn", damping=5.0, shards=shards, seed=0, **settings)
 
 
+def projected(data, folder):
+    """As above, kept to be asked other numbers."""
+    return Trak(dimensions=8, train=data, shards=Shards(folder, SIZE), seed=0)
+
+
 def bounded(monkey=setattr):
     """Every bound of memory, which are of hundreds of megabytes, brought down to what a test can exceed."""
     monkey(examples, "HELD", 2**20)
     monkey(examples, "READ", 2**20)
     monkey(objective, "READ", 2**20)
     monkey(curvature, "MEMORY", 2**20)
+    monkey(gradients, "MEMORY", 2**22)
+
+
+@contextmanager
+def in_threads(workers=1):
+    """A client of a cluster within this process: quick to start, and to close."""
+    import pytest
+
+    distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
+    with (
+        distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
 
 
 def peak():
     """The most memory that this process has held so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would be that of the process which started this one
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def dies_at(number):
@@ -85,12 +111,17 @@ if __name__ == "__main__":
     target, folder = asked(), sys.argv[1]
     bounded()
     found = []
-    for count in (100, 1000):
+    for count in (100, 500):
         influence(Generated(count), f"{folder}/memory{count}").explain(target)
         found.append(peak())
     examples.HELD = 2**28
-    influence(Generated(1000)).explain(target)
+    influence(Generated(500)).explain(target)
     print(json.dumps([*found, peak()]), flush=True)
     bounded()
-    dies_at(6)  # manifest, solution, three shards, and half of the fourth
+    child = os.fork()
+    if not child:
+        dies_at(5)  # manifest, three shards, and half of the fourth
+        projected(Generated(100), f"{folder}/projected").explain(target)
+    os.waitpid(child, 0)
+    dies_at(6)  # one more: the solution
     influence(Generated(100), f"{folder}/killed").explain(target)

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_cases import in_threads
 from torch import nn
 
 import explain
 from explain import Occlusion, Shapley
 from explain.parallel import ClusterLost, Stale, Store, explain_many, fingerprint, run, tasks
 from explain.parallel.store import load_tensors, save_tensors
+from explain.parallel.tasks import stream
 from explain.types import NonFinite
 
 KEY = {"model": "m", "settings": {"damping": 0.1, "solver": "cg"}}
@@ -160,6 +163,18 @@ def test_tensors_come_back_as_they_were(tmp_path):
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
+def test_a_stream_holds_one_result_at_a_time(tmp_path):
+    store = Store(tmp_path, KEY)
+    run(Counted(), range(2), store=store)
+    seen = []
+    for number, result in stream(Counted(), range(5), store=store):
+        assert all(gone() is None for gone in seen)
+        seen.append(weakref.ref(result["square"]))
+        assert int(result["square"]) == number**2
+        del result
+    assert len(seen) == 5
+
+
 def test_progress_counts_what_is_on_disk_already(tmp_path, capsys):
     run(Counted(), range(3), store=Store(tmp_path, KEY), progress=True)
     run(Counted(), range(3), store=Store(tmp_path, KEY), progress=True)
@@ -271,16 +286,16 @@ dask_warnings = pytest.mark.filterwarnings(
 )
 
 
+@pytest.fixture(scope="module")
+def client():
+    with in_threads() as found:
+        yield found
+
+
 @pytest.fixture
-def in_threads():
-    """A cluster within this process: quick to start, and to close."""
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
-        ) as workers,
-        distributed.Client(workers) as client,
-    ):
-        yield client
+def mortal():
+    with in_threads() as found:
+        yield found
 
 
 @dask_warnings
@@ -308,22 +323,22 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
 
 
 @dask_warnings
-def test_explanations_on_a_cluster_are_those_made_here(tmp_path, in_threads):
+def test_explanations_on_a_cluster_are_those_made_here(tmp_path, client):
     explainer = Shapley("features", seed=0)
-    found = explain_many(explainer, questions(), tmp_path, in_threads)
+    found = explain_many(explainer, questions(), tmp_path, client)
     for why, target in zip(found, questions(), strict=True):
         torch.testing.assert_close(why.scores, explainer.explain(target).scores, rtol=1e-6, atol=1e-7)
 
 
 @dask_warnings
-def test_an_error_on_a_worker_is_that_of_the_task(tmp_path, in_threads):
+def test_an_error_on_a_worker_is_that_of_the_task(tmp_path, client):
     def task(number):
         if number == 3:
             raise NonFinite("the model answered NaN")
         return {"square": torch.tensor([float(number**2)])}
 
     with pytest.raises(NonFinite, match="answered NaN"):
-        run(task, range(5), store=Store(tmp_path, KEY), client=in_threads)
+        run(task, range(5), store=Store(tmp_path, KEY), client=client)
     again = Counted()
     assert squares(run(again, range(5), store=Store(tmp_path, KEY))) == [0, 1, 4, 9, 16]
     assert 0 not in again.asked
@@ -331,48 +346,49 @@ def test_an_error_on_a_worker_is_that_of_the_task(tmp_path, in_threads):
 
 @dask_warnings
 @pytest.mark.parametrize("ending", ["closed", "without workers"])
-def test_a_dead_cluster_is_said_and_what_was_finished_is_kept(tmp_path, in_threads, monkeypatch, ending):
+def test_a_dead_cluster_is_said_and_what_was_finished_is_kept(tmp_path, mortal, monkeypatch, ending):
     monkeypatch.setattr(tasks, "LOOK", 0.1)
     monkeypatch.setattr(tasks, "PATIENCE", 0.5)
 
     def save(result, path):
         save_tensors(result, path)
         if len(store) == 3:
-            in_threads.cluster.close() if ending == "closed" else in_threads.cluster.scale(0)
+            mortal.cluster.close() if ending == "closed" else mortal.cluster.scale(0)
 
     store = Store(tmp_path, KEY, save=save)
     with pytest.raises(ClusterLost, match=r"the Dask cluster .* of 40 tasks were finished and are kept"):
-        run(Counted(), range(40), store=store, client=in_threads)
+        run(Counted(), range(40), store=store, client=mortal)
     assert 3 <= len(store) < 40
     if ending == "closed":
         with pytest.raises(ClusterLost, match="its client is closed"):
-            run(Counted(), range(40), store=store, client=in_threads)
+            run(Counted(), range(40), store=store, client=mortal)
     kept, again = len(store), Counted()
     assert squares(run(again, range(40), store=Store(tmp_path, KEY))) == [i**2 for i in range(40)]
     assert len(again.asked) == 40 - kept
 
 
 @dask_warnings
-def test_an_interrupt_cancels_what_the_cluster_has_not_begun(tmp_path, in_threads):
+def test_an_interrupt_cancels_what_the_cluster_has_not_begun(tmp_path, client):
     def save(result, path):
         save_tensors(result, path)
         raise KeyboardInterrupt
 
     store = Store(tmp_path, KEY, save=save)
     with pytest.raises(KeyboardInterrupt):
-        run(Counted(), range(40), store=store, client=in_threads)
+        run(Counted(), range(40), store=store, client=client)
     assert len(store) == 1
 
 
 @dask_warnings
-def test_a_task_that_takes_its_workers_with_it_is_given_up(in_threads):
+def test_a_task_that_takes_its_workers_with_it_is_given_up(client):
     def task(number):
         raise distributed.KilledWorker("task", SimpleNamespace(address="gone"), 3)  # as a scheduler says of it
 
     with pytest.raises(ClusterLost, match="a task took 4 workers with it, probably for want of memory"):
-        run(task, range(2), client=in_threads)
+        run(task, range(2), client=client)
 
 
+@dask_warnings  # the cluster of this module is closed after it
 def test_what_is_no_client():
     with pytest.raises(TypeError, match=r"client must be a distributed.Client or None, got str"):
         run(Counted(), range(2), client="tcp://there:8786")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shards:
-    """Where the scores of a large training set are kept, how many examples a file, and who computes them.
+    """Where what is computed of a large training set is kept, how many examples a file, and who computes it.
 
     Nothing is computed twice: after any end, ``kill -9`` included, the same question goes on from the folder. It is
     that of one question: another model, training set, measurement or setting is refused.
@@ -60,13 +60,16 @@ class Shards:
         Raises:
             Stale: the folder is that of another question.
         """
-        key = {
+        near = {"the number's value": values, "the number's gradient": _sketch(b)}
+        return Question(objective, self, self.key(objective, module, settings), near)
+
+    def key(self, objective: Objective, module: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What shards depend on: the model, its training set and the settings."""
+        return {
             "model": fingerprint(module, objective.params, objective.weight_decay),
             "training set": training_set(objective),
             "settings": shown({**settings, "size": self.size}),
         }
-        near = {"the number's value": values, "the number's gradient": _sketch(b)}
-        return Question(objective, self, key, near)
 
 
 class Solved(NamedTuple):

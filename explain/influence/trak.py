@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checkpoints import At, Checkpoint, Feature, at_checkpoint, checked_checkpoints
-from explain.influence.gradients import example_gradients
+from explain.influence.features import Features, KeptFeatures
 from explain.influence.projection import Projection
-from explain.influence.scores import directional, example_losses, measured_gradient
+from explain.influence.scores import measured_gradient
+from explain.influence.shards import Shards
 from explain.influence.together import Together, is_damping, objectives_of
-from explain.types import NonFinite, Target
+from explain.parallel import Store, fingerprint
+from explain.parallel.store import Tensors
+from explain.types import NonFinite, Objective, Target
 
 FEATURES: dict[str, Feature | None] = {
     "loss": None,
@@ -48,6 +51,9 @@ class Trak(Together, Explainer):
             stand for those of the image's *loss*, and only their order has a meaning.
         damping: added to ``K``; "auto" is a thousandth of its largest eigenvalue.
         train: as for `Influence`.
+        shards: a folder in which the projected gradients are kept as they are made, shard by shard, in the model's
+            precision: for large training sets, on a cluster where it names one, resumed after any end. Other numbers
+            and dampings are answered from there without a gradient of any training example. It needs a seed.
         seed: of the projections.
         progress: shows tqdm.
 
@@ -57,6 +63,8 @@ class Trak(Together, Explainer):
     Raises:
         ValueError, TypeError: unknown settings, checkpoints of another model, or a singular ``K`` without damping.
         NonFinite: NaN or infinity in a gradient, as the margin of an example of probability 1 has.
+        Stale: the folder of the shards is of another model, training set, seed, or other features.
+        ClusterLost: the cluster of the shards is gone; what was finished is kept.
     """
 
     dimensions: int | None = 1024
@@ -64,6 +72,7 @@ class Trak(Together, Explainer):
     features: str | Callable[[Tensor], Tensor] = "loss"
     damping: str | float = "auto"
     train: Any = None
+    shards: Shards | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
 
@@ -75,14 +84,21 @@ class Trak(Together, Explainer):
             raise ValueError(f"features must be one of {', '.join(FEATURES)} or a function, got {self.features!r}")
         if not is_damping(self.damping):
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
+        if self.shards is not None and not isinstance(self.shards, Shards):
+            raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
+        if self.shards is not None and not isinstance(self.seed, int):
+            raise ValueError("shards need a seed, such as seed=0: all of them share one projection")
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
         objectives = objectives_of(targets, self.train)
         states: Sequence[Checkpoint | None] = self.checkpoints or [None]
+        stores = self._stores(objectives[0], targets[0].module, states)
         found: list[_Found] = []
-        for state in tqdm(states, desc="checkpoints", disable=not self.progress, leave=False):
+        for state, store in zip(
+            tqdm(states, desc="checkpoints", disable=not self.progress, leave=False), stores, strict=True
+        ):
             points = [at_checkpoint(objective, state) for objective in objectives]
-            found.append(self._at(points, int(torch.randint(2**48, (1,), generator=generator))))
+            found.append(self._at(points, int(torch.randint(2**48, (1,), generator=generator)), store))
         weights = torch.stack([one.weights for one in found]).mean(0)
         scores = torch.stack([one.products for one in found]).mean(0) * weights[:, None]
         answers = []
@@ -106,7 +122,27 @@ class Trak(Together, Explainer):
             )
         return answers
 
-    def _at(self, points: Sequence[At], seed: int) -> _Found:
+    def _stores(
+        self, objective: Objective, module: nn.Module, states: Sequence[Checkpoint | None]
+    ) -> list[Store[Tensors] | None]:
+        """Where the features at each checkpoint are kept, if anywhere.
+
+        Raises:
+            Stale: the folder is of another run.
+        """
+        if self.shards is None:
+            return [None] * len(states)
+        settings = {name: getattr(self, name) for name in ("dimensions", "features", "seed")}
+        key = self.shards.key(objective, module, settings)
+        points = (at_checkpoint(objective, state) for state in states)
+        key["checkpoints"] = [fingerprint(point.params, point.constants) for point in points]
+        first = replace(at_checkpoint(objective, states[0]), feature=self._feature())
+        with torch.no_grad():  # a user's function may have changed under the same name
+            sample = first.train_loss(first.params, next(iter(first.batches()))[:16])
+        near = {"the first features": sample.nan_to_num().tolist()}
+        return [Store(self.shards.folder, key, near, name=f"features-{t}") for t in range(len(states))]
+
+    def _at(self, points: Sequence[At], seed: int, store: Store[Tensors] | None) -> _Found:
         """The scores of one checkpoint."""
         own = points[0]
         featured = replace(own, feature=self._feature())
@@ -114,10 +150,10 @@ class Trak(Together, Explainer):
         size = len(gradients)
         projection = Projection(size, size if self.dimensions is None else self.dimensions, seed)
         asked = projection.down(gradients.T).T
-        kernel = asked.new_zeros(len(asked), len(asked))
-        for _, rows in example_gradients(featured):
-            phi = projection.down(rows)
-            kernel += phi.T @ phi / own.size
+        features = Features(own, featured, projection)
+        if self.shards is not None and store is not None:
+            features = KeptFeatures(own, featured, projection, self.shards, store, self.progress)
+        kernel = features.gram()
         if not (kernel.isfinite().all() and asked.isfinite().all()):
             raise NonFinite("a gradient holds NaN or infinity: check the training data, or use features='loss'")
         largest = float(torch.linalg.eigvalsh(kernel)[-1]) if self.damping == "auto" else 0.0
@@ -129,11 +165,10 @@ class Trak(Together, Explainer):
                 f"the kernel of {own.size} gradients in {len(kernel)} dimensions is singular: give damping='auto' or "
                 "above 0, or fewer dimensions than examples"
             )
-        direction = projection.up(torch.cholesky_solve(asked, factor))
-        products = directional(featured, direction) / own.size
+        products = features.along(torch.cholesky_solve(asked, factor)) / own.size
         weights = -torch.ones(own.size, dtype=torch.float64, device=products.device)
         if self.features == "margin":
-            weights = -(-example_losses(own)).expm1()  # 1 - p
+            weights = -(-features.losses()).expm1()  # 1 - p
         distortion = (asked.norm(dim=0) / gradients.norm(dim=0).clamp_min(1e-300) - 1).abs().tolist()
         return _Found(products, weights, damping, distortion, len(asked))
 

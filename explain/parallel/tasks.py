@@ -60,21 +60,47 @@ def run(
     >>> run(lambda task: task**2, [1, 2, 3])
     [1, 4, 9]
     """
-    found = [None if store is None else store.read(number) for number in range(len(tasks))]
-    results: dict[int, R] = {number: result for number, result in enumerate(found) if result is not None}
-    missing = [number for number in range(len(tasks)) if number not in results]
+    found = stream(function, tasks, store=store, client=client, progress=progress, description=description)
+    with closing(found):
+        results = dict(found)
+    return [results[number] for number in range(len(tasks))]
+
+
+def stream(
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    *,
+    store: Store[R] | None = None,
+    client: Client | None = None,
+    progress: bool = False,
+    description: str = "shards",
+) -> Generator[tuple[int, R], None, None]:
+    """The numbers and results of `run`, one at a time: first what the store has, then the others as they finish.
+
+    >>> list(stream(lambda task: task**2, [3, 4]))
+    [(0, 9), (1, 16)]
+    """
+    missing = []
+    for number in range(len(tasks)):
+        known = None if store is None else store.read(number)
+        if known is None:
+            missing.append(number)
+        else:
+            yield number, known
     if client is None:
         answers: Generator[tuple[int, R], None, None] = ((number, function(tasks[number])) for number in missing)
     else:
         answers = _on_cluster(client, function, tasks, missing)
-    bar = tqdm(total=len(tasks), initial=len(results), desc=description, disable=not progress, leave=False)
-    with closing(answers), bar:
+    done = len(tasks) - len(missing)
+    with (
+        closing(answers),
+        tqdm(total=len(tasks), initial=done, desc=description, disable=not progress, leave=False) as bar,
+    ):
         for number, result in answers:
             if store is not None:
                 store.write(number, result)
-            results[number] = result
             bar.update()
-    return [results[number] for number in range(len(tasks))]
+            yield number, result
 
 
 def _on_cluster(

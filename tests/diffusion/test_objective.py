@@ -14,12 +14,16 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusion_cases import STEPS, digits_like, tiny_net, tiny_unet
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from explain import examples
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
+from explain.examples import Rows
+from explain.influence import Influence, Shards
 from explain.influence.linear import Flat
 from explain.influence.scores import measured_gradient
+from explain.influence.shards import training_set
 from explain.types import Unsupported
 
 
@@ -152,3 +156,87 @@ def test_a_payoff_with_parameters_of_its_own_is_not_followed():
     assert value == pytest.approx(target.value(), rel=1e-5)
     assert not gradient.requires_grad
     assert judge.weight.grad is None
+
+
+class Watched(Dataset):
+    """Images that are read a batch at a time; ``most`` is the largest."""
+
+    def __init__(self, *columns):
+        self.columns, self.most = columns, 0
+
+    def __len__(self):
+        return len(self.columns[0])
+
+    def __getitems__(self, positions):
+        self.most = max(self.most, len(positions))
+        found = [[part[i] for part in self.columns] for i in positions]
+        return [one[0] if len(one) == 1 else tuple(one) for one in found]
+
+
+class Told(torch.nn.Module):
+    """Takes an embedding, or nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x, t, label=None):
+        return (x * self.weight).tanh() + (0 if label is None else label.mean((1, 2))[:, None, None, None])
+
+
+@pytest.mark.parametrize("beside", ["nothing", "classes", "embeddings", "named"])
+def test_images_larger_than_memory_are_those_that_fit(model, beside, monkeypatch):
+    images, classes = digits_like(40, seed=2), torch.arange(40) % 10
+    columns = {
+        "nothing": (images,),
+        "classes": (images, classes),
+        "embeddings": (images, torch.randn(40, 2, 3)),
+        "named": (images, [{"class_labels": one} for one in classes]),
+    }[beside]
+    data = Watched(*columns)
+    if beside in ("nothing", "embeddings"):
+        step = DiffusionModel(Told(), betas=[0.1, 0.2]).step(images[0], t=1)
+    else:
+        step = model.step(images[0], t=1, label=3)
+    whole = step.objective(data)
+    assert isinstance(whole.images, torch.Tensor)
+    monkeypatch.setattr(examples, "HELD", 0)
+    monkeypatch.setattr(examples, "READ", 4 * images[0].nbytes)
+    data.most = 0
+    streamed = step.objective(data)
+    assert isinstance(streamed.images, Rows)
+    batch = torch.tensor([7, 3, 12])
+    torch.testing.assert_close(
+        streamed.train_loss(streamed.params, batch), whole.train_loss(whole.params, batch), rtol=1e-6, atol=0
+    )
+    assert streamed.players.names == whole.players.names
+    assert ("classes" in streamed.players.geometry) == (beside == "classes")
+    assert training_set(streamed) == training_set(whole)
+    assert data.most <= 5
+    again = step.objective(streamed.train)
+    assert again.images.examples is streamed.images.examples
+    assert again.players.names == streamed.players.names
+
+
+def test_a_data_set_of_something_else(model):
+    step = model.step(digits_like()[0], t=20, label=3)
+    with pytest.raises(TypeError, match=r"a training set gives images, or pairs .* got \['Tensor', 'tuple'\]"):
+        step.objective([(image, "text") for image in digits_like(3)])
+
+
+def test_influence_of_images_that_are_read_as_they_are_asked_for(model, tmp_path, monkeypatch):
+    data = Watched(digits_like(30, seed=2), torch.arange(30) % 10)
+    targets = [model.step(digits_like()[0], t=t, label=3) for t in (20, 60)]
+
+    def found(**settings):
+        engine = Influence(train=data, solver="cg", curvature="ggn", damping=1.0, seed=0, **settings)
+        return engine.explain_all(targets)
+
+    with pytest.warns(UserWarning, match="not at a minimum"):
+        whole = found()
+    monkeypatch.setattr(examples, "HELD", 0)
+    monkeypatch.setattr(examples, "READ", 4 * 64 * 4)
+    with pytest.warns(UserWarning, match="not at a minimum"):
+        streamed = found(shards=Shards(tmp_path, size=12))
+    for one, other in zip(streamed, whole, strict=True):
+        torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-9)
