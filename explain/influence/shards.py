@@ -100,7 +100,9 @@ class Question:
         found = run(lambda _: _heard(solve), [0], store=self.solutions)[0]
         for doubt in found.doubts:
             warnings.warn(doubt, stacklevel=5)
-        return found
+        device = next(iter(self.objective.params.values())).device
+        tensors: dict[str, Any] = {name: value.to(device) for name, value in _tensors(found.solution).items()}
+        return found._replace(solution=dataclasses.replace(found.solution, **tensors))
 
     def directional(self, directions: Tensor, progress: bool = False) -> Tensor:
         """As `scores.directional`, ``[p]`` or ``[p, k] -> [n]`` or ``[n, k]``, shard by shard."""
@@ -246,10 +248,15 @@ def _heard(solve: Callable[[], Solved]) -> Solved:
     return found._replace(doubts=tuple(str(one.message) for one in said if issubclass(one.category, UserWarning)))
 
 
+def _tensors(solution: Solution) -> dict[str, Tensor]:
+    fields = {f.name: getattr(solution, f.name) for f in dataclasses.fields(solution)}
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}
+
+
 def _save(solved: Solved, path: Path) -> None:
-    fields = {f.name: getattr(solved.solution, f.name) for f in dataclasses.fields(solved.solution)}
-    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    rest = {name: value for name, value in fields.items() if name not in tensors}
+    tensors = _tensors(solved.solution)
+    names = {f.name for f in dataclasses.fields(solved.solution)} - set(tensors)
+    rest = {name: getattr(solved.solution, name) for name in sorted(names)}
     save_tensors(
         tensors, path, {"solution": rest, "checks": solved.checks, "products": solved.products, "doubts": solved.doubts}
     )
