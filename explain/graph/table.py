@@ -61,22 +61,18 @@ def _alike(game: Coalitions, hops: int, start: int, stop: int) -> Tensor:
             for player in {int(owner[e])} if game.atoms == "edges" else {int(owner[u]), int(owner[v])}:
                 carried = carried & present[player]
             reached[u] = carried | reached[u] if u in reached else carried
-    return _without_the_rest(game, owner, present, reached, ends)
+    return _without_the_rest(game, owner, present, reached)
 
 
-def _without_the_rest(
-    game: Coalitions,
-    owner: Tensor,
-    present: list[Tensor],
-    reached: dict[int, Tensor],
-    ends: dict[int, tuple[int, int]],
-) -> Tensor:
-    """The positions with only the players that own something reached."""
+def _without_the_rest(game: Coalitions, owner: Tensor, present: list[Tensor], reached: dict[int, Tensor]) -> Tensor:
+    """The positions with only the players that own something reached, or an edge into it: degrees count those too."""
     counts: dict[int, Tensor] = {}
+    edges = enumerate(game.place.graph.flat_edges.t().tolist())
     if game.atoms == "edges":
-        owned = [(int(owner[e]), v) for e, (_, v) in ends.items()]
+        owned = [(int(owner[e]), v) for e, (_, v) in edges]
     else:
         owned = [(player, node) for node, player in enumerate(owner.tolist())]
+        owned += [(int(owner[u]), v) for _, (u, v) in edges]
     for player, node in owned:
         if node in reached:
             counts[player] = counts[player] | reached[node] if player in counts else reached[node]

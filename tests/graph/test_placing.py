@@ -14,6 +14,7 @@ from explain.graph.computation import hop_distance
 from explain.graph.model import GraphModel
 from explain.graph.trimming import distinct, parts, relevant
 from explain.shapley.exact import coalitions, table_of
+from explain.types import Players
 
 
 def _graph(nodes=150, edges=170):
@@ -173,6 +174,20 @@ def test_the_table_is_the_game_at_every_coalition(kind, removal, fast):
     assert (game.table is None) == (not fast and removal == "message")
     expected = game(coalitions(players, 0, 2**players))
     torch.testing.assert_close(table_of(game, False), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("name", ["gcn", "gat", "sage"])
+def test_in_the_table_who_only_counts_in_a_degree_counts(name, fast):
+    target = GraphModel(network(name, double=True), doubled(random_graph(nodes=12, edges=20))).node(2, label=0)
+    beyond = [e for e in range(target.place.graph.num_edges) if not target.place.reachable[e]]
+    edges = target.place.edges[beyond]  # into nodes at the border of the receptive field
+    own = target.players("edges").index
+    for players in (target.players("nodes"), Players("edges", torch.cat([own[:6], edges[edges >= 0][:5]]))):
+        game = target.game(players) if fast else _generic(target, players)
+        assert game.table is not None
+        expected = game(coalitions(len(players), 0, 2 ** len(players)))
+        torch.testing.assert_close(table_of(game, False), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_pairs_of_edges_in_the_table():
