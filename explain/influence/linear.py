@@ -82,7 +82,7 @@ def affine(f: Callable[[Tensor], Tensor], at: Tensor) -> bool:
         one, two, three = f(at), f(at + step), f(at - 2 * step)
         change = (two - one).double()
         bent = (three - one).double() + 2 * change  # zero where f is a straight line
-    if not (change.isfinite().all() and bent.isfinite().all()):
+    if not (change.isfinite().all() and bent.isfinite().all() and change.any()):  # a constant says nothing
         return False
     size = max(float(change.norm()), torch.finfo(at.dtype).eps * float(one.double().norm()))
     return float(bent.norm()) <= 10 * math.sqrt(torch.finfo(at.dtype).eps) * size

@@ -225,7 +225,7 @@ def input_gradients(
     def along(x: Tensor) -> Tensor:
         seen = x if features is None else features(x)
         total = grad(lambda at: objective.losses(flat.params(at), seen, labels).sum())(theta)
-        return (total * s.to(theta)).sum()
+        return (total.double() * s.to(theta.device)).sum()
 
     with twice_differentiable():
         return -grad(along)(x).detach() / objective.size

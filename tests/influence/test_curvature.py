@@ -199,6 +199,16 @@ def test_outputs_that_are_linear_in_the_parameters_are_noticed():
     assert GaussNewton(half_trained(), 0.2).floor == pytest.approx(0.201)
 
 
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_a_first_example_that_is_all_zeros_does_not_make_a_network_linear(batch_size):
+    """Without biases its outputs are zero, whatever the parameters."""
+    x, y, others, _ = digits(30)
+    x = x * (torch.arange(30) > 0)[:, None]
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 5, bias=False), nn.Tanh(), nn.Linear(5, 4, bias=False)).double()
+    assert not Hessian(module_objective(net, x, y, asked=others[:1], batch_size=batch_size)).gauss_newton
+
+
 def test_a_linear_head_is_assembled_without_products():
     for objective in (logistic(), replace(logistic(), batch_size=33), logistic().edited(4)):
         A = Hessian(objective, 0.1)
