@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import os
@@ -42,6 +43,11 @@ class AllCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images ``[n, 1, 28, 28]`` to logits ``[n, 10]``."""
         return self.head(self.embedded(x))
+
+    def below(self, layers: int) -> nn.Sequential:
+        """A frozen float64 copy of the first layers, flattened: images to ``[n, d]``."""
+        lower = nn.Sequential(*copy.deepcopy(list(self.features)[:layers]), nn.Flatten()).double()
+        return lower.requires_grad_(False)
 
     def embedded(self, x: Tensor) -> Tensor:
         """What the last layer sees, ``[n, 10]``."""

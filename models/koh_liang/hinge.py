@@ -18,7 +18,7 @@ from models.svm import SmoothHinge, support_vector_machine
 
 TEMPERATURES = (0.0, 0.001, 0.1)
 C = 1 / (13_007 * 0.01)  # the paper's 1 / (n L2): how much one example can count for
-RELIABLE = 0.8  # of Pearson's r; below it a prediction is warned about
+RELIABLE = 0.85  # of Pearson's r; below it a prediction is warned about
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def hinge(split: Split, count: int = 100, c: float = C) -> Hinge:
         if found[t].r < RELIABLE:
             warnings.warn(
                 f"influence on the hinge loss at temperature {t:g} agrees with training again only to r = "
-                f"{found[t].r:.2f}: the loss is not twice differentiable, so its curvature is the penalty alone. Use a "
-                "smooth hinge",
+                f"{found[t].r:.2f}: "
+                + ("its curvature is the penalty alone. Use a smooth hinge" if t == 0 else "use another temperature"),
                 stacklevel=2,
             )
     return Hinge(found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 
 import explain
 from explain import Influence
@@ -92,7 +92,7 @@ class Kernels:
         ]
 
 
-def kernels(split: Split, features: nn.Module, tests: Sequence[int] = (0, 1, 2, 3)) -> Kernels:
+def kernels(split: Split, features: Callable[[Tensor], Tensor], tests: Sequence[int] = (0, 1, 2, 3)) -> Kernels:
     """The RBF machine by Cholesky features and a smooth hinge, and logistic regression on ``features(images)``.
 
     Args:

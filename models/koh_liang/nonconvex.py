@@ -47,9 +47,6 @@ class Size:
     ggn: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
 
 
-SMALL = Size(100, 300, 8, Retraining(steps=40), 2, (0.1,), (0.01,))
-
-
 @dataclass(frozen=True)
 class NonConvex:
     """The loss of a wrongly classified test image without each of some training images.
