@@ -3,11 +3,11 @@
 ``python tests/benchmarks/graph.py [shapes] [cora] [exact] [large] [all-cora]`` prints processor seconds of one thread.
 
 - shapes: nodes of BA-Shapes with about 20, 110 and 230 edges, a three-layer GCN; cora: the two-layer GCN and GAT of
-  their papers (needs ``EXPLAIN_DATA``). Every method has the same number of model evaluations, 2048: Shapley on the
-  fast path and on the generic one, shap's KernelExplainer on a function that runs the model on the whole graph, captum's
-  ShapleyValueSampling on the k-hop graph, torch_geometric's GNNExplainer (100 epochs, another question). "cold" is the
-  first explanation of a freshly wrapped model, "warm" the best of the later ones. The error is the relative L2 distance
-  to the exact values where 2^P coalitions can be asked, else to permutations of a hundredfold budget on the fast path.
+  their papers (needs ``EXPLAIN_DATA``). All have 2048 model evaluations: Shapley on the fast path and on the generic
+  one, shap's KernelExplainer on a function that runs the model on the whole graph, captum's ShapleyValueSampling on the
+  k-hop graph; torch_geometric's GNNExplainer (100 epochs) answers another question. "cold" is the first explanation of
+  a freshly wrapped model, "warm" the best of the later ones. The error is the relative L2 distance to the exact values
+  where 2^P coalitions can be asked, else to permutations of a hundredfold budget on the fast path.
 - exact: all 2^20 coalitions. large: a node of a graph of a million nodes and ten million edges.
   all-cora: every test node of Cora.
 """
