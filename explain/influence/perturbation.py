@@ -194,9 +194,10 @@ def other_labels(objective: LabelledObjective, label: int | float | Tensor | Non
         raise ValueError(f"which of the {classes} classes should the examples have instead? give label=")
     if label is None:
         return 1 - labels
-    if float(label) != int(label) or not 0 <= int(label) < classes:
+    other = torch.as_tensor(label).double()
+    if other.numel() != 1 or float(other) not in range(classes):
         raise ValueError(f"label must be a class from 0 to {classes - 1}, got {label}")
-    return torch.full_like(labels, int(label))
+    return torch.full_like(labels, int(other))
 
 
 def input_gradients(
