@@ -22,8 +22,8 @@ class Counterfactual(Explainer):
 
     Every set of one player is tried, then of two, as long as they fit the budget: a set found so is *provably* among
     the smallest. Above that a beam search deletes one player more at a time from the sets with the least margin
-    between the explained class and the best other one, and what it finds is then thinned: no player of it can be put
-    back.
+    between the predicted class and the best other one, and what it finds is then thinned: no player of it can be put
+    back. The predicted class is meant also where the number is that of another.
 
     The scores are what each deletion took from the number, in the order in which the deletions hurt most; they sum to
     the number's fall, and players that stay have zero.
@@ -36,9 +36,9 @@ class Counterfactual(Explainer):
         seed: written down only: nothing is drawn.
         progress: show a progress bar.
 
-    ``checks``: ``flipped``; ``deleted`` (how many); ``smallest`` (no smaller set flips the class, as all were tried);
-    ``tried`` (the size up to which all sets were); ``margin_before``, ``margin_after`` (logits). ``parts["deleted"]``
-    says who.
+    ``checks``: ``class`` (the predicted one); ``flipped``; ``deleted`` (how many); ``smallest`` (no smaller set flips
+    it, as all were tried); ``tried`` (the size up to which all sets were); ``margin_before``, ``margin_after``
+    (logits). ``parts["deleted"]`` says who.
 
     Raises:
         ValueError: a setting that is not a whole number of at least 1.
@@ -71,7 +71,8 @@ class Counterfactual(Explainer):
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         game = target.game(self.players)
-        margins = _margins(target, game.players)
+        label = _predicted(target, game.players)
+        margins = _margins(target, game.players, label)
         value, before = game.ends()[1], float(margins(_without(len(game.players), [()])))
         found = self._search(margins, len(game.players))
         if not found.flips:
@@ -91,6 +92,7 @@ class Counterfactual(Explainer):
             parts={"deleted": deleted},
             checks={
                 **game.checks,
+                "class": label,
                 "flipped": found.flips,
                 "deleted": int(deleted.sum()),
                 "smallest": found.flips and found.tried >= len(found.players) - 1,
@@ -133,11 +135,19 @@ class _Found(NamedTuple):
         return self.margin < 0
 
 
-def _margins(target: Target, players: Players) -> Game:
-    """The explained class's logit less the best other one, as a game: negative where another class is predicted."""
-    label = getattr(target, "label", None)
-    if label is None:
-        raise Unsupported("a counterfactual changes the predicted class, and this target has no classes")
+def _predicted(target: Target, players: Players) -> int:
+    """The class predicted with every player."""
+    if getattr(target, "label", None) is None:
+        raise Unsupported("a counterfactual changes the predicted class, and this target has no classes: use Occlusion")
+
+    def number(outputs: Tensor) -> Tensor:
+        return (outputs.argmax(1) if outputs.size(1) > 1 else outputs[:, 0] > 0).double()
+
+    return int(target.asking(number).game(players)(_without(len(players), [()])))
+
+
+def _margins(target: Target, players: Players, label: int) -> Game:
+    """The logit of a class less the best other one, as a game: negative where another class is predicted."""
 
     def margin(outputs: Tensor) -> Tensor:
         if outputs.size(1) == 1:

@@ -7,13 +7,16 @@ import warnings
 from dataclasses import dataclass
 
 import torch
-from sklearn.linear_model import lars_path_gram
+from sklearn.linear_model import Lasso
 from torch import Tensor
 
 from explain.explainer import Answer, Explainer
 from explain.types import Target
 
 _NUMBERS = 2**25  # entries of all kernel matrices together
+_SAME = 1 - 1e-9  # cosine of two kernels that are one
+_OPTIMAL = 1e-6  # of the lasso's conditions
+_STEPS = 100_000  # of the descent, each over all features
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class GraphLime(Explainer):
     ``min over beta >= 0 of  1/2 |L - sum_k beta_k K_k|_F^2 + penalty |beta|_1``, where ``K_k [nodes, nodes]`` is the
     Gaussian kernel of feature ``k`` (scaled to unit variance, width 1) and ``L`` that of the predicted probabilities
     (width: their own spread), both centred and of norm 1. Scores are ``beta``: how much of the likeness of predictions
-    goes with the likeness of a feature. They have no sign and are not in the number's units.
+    goes with the likeness of a feature. They have no sign and are not in the number's units. Features of one kernel
+    share their credit equally. Without classes ``L`` is that of the outputs.
 
     Args:
         penalty: of the lasso; 1 leaves nothing, 0 selects most.
@@ -39,7 +43,8 @@ class GraphLime(Explainer):
         Unsupported: the target is not one node with features.
 
     Warns:
-        UserWarning: no two nodes differ in a feature or in what is predicted, so that there is nothing to fit.
+        UserWarning: no two nodes differ in a feature or in what is predicted, so that there is nothing to fit; or the
+            lasso did not converge.
 
     >>> GraphLime(penalty=0.2).nodes
     200
@@ -59,10 +64,18 @@ class GraphLime(Explainer):
         x, outputs, row, players = target.neighbourhood()
         rows = _chosen(len(x), row, self.nodes, len(players), generator)
         features = x[rows][:, players.index.to(x.device)].double().cpu()
-        predicted = _probabilities(outputs[rows].double().cpu())
+        predicted = outputs[rows].double().cpu()
+        if getattr(target, "label", None) is not None:
+            predicted = predicted.sigmoid() if predicted.size(1) == 1 else predicted.softmax(1)
         beta, explained, kkt = hsic_lasso(features, predicted, self.penalty)
         if not beta.numel() or explained is None:
             warnings.warn("the nodes around do not differ: no feature can be told from another", stacklevel=4)
+        elif kkt > _OPTIMAL:
+            warnings.warn(
+                f"the lasso over {len(players)} features has not converged (its optimality conditions are missed by "
+                f"{kkt:.1g}): raise penalty, or take fewer nodes",
+                stacklevel=4,
+            )
         return Answer(
             scores=beta,
             players=players,
@@ -87,20 +100,29 @@ def hsic_lasso(x: Tensor, y: Tensor, penalty: float) -> tuple[Tensor, float | No
         return torch.zeros(x.size(1), dtype=torch.float64), None, 0.0
     flat, likeness = kernels.flatten(1), _normalised(_gaussian(y, spread)[None]).flatten()
     gram, products = flat @ flat.T, flat @ likeness
-    path = lars_path_gram(
-        Xy=products.numpy().copy(),
-        Gram=gram.numpy().copy(),
-        n_samples=1,
-        method="lasso",
-        alpha_min=penalty,
-        positive=True,
-    )
-    beta = torch.from_numpy(path[2][:, -1].copy()) if penalty < float(products.max()) else torch.zeros(len(products))
-    beta = beta.double()
+    beta = _lasso(flat, likeness, gram, penalty)
     slope = products - gram @ beta - penalty  # at most 0, and 0 where beta is above 0
     kkt = float(torch.where(beta > 0, slope.abs(), slope.clamp_min(0)).max())
     missed = 1 - 2 * beta @ products + beta @ gram @ beta
     return beta, 1 - float(missed), kkt
+
+
+def _lasso(flat: Tensor, likeness: Tensor, gram: Tensor, penalty: float) -> Tensor:
+    """The lasso on kernels ``[features, pairs of nodes]`` by coordinate descent, equal ones sharing."""
+    same = (gram > _SAME) | torch.eye(len(gram), dtype=torch.bool)
+    own, group, size = same.int().argmax(1).unique(return_inverse=True, return_counts=True)
+    solver = Lasso(
+        penalty / flat.size(1),  # its loss is a mean
+        fit_intercept=False,
+        precompute=gram[own][:, own].numpy(),
+        positive=True,
+        tol=1e-14,
+        max_iter=_STEPS,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of slow descent, and of penalty 0: what is left shows in the conditions
+        solver.fit(flat[own].T.numpy(), likeness.numpy())
+    return (torch.from_numpy(solver.coef_) / size)[group]
 
 
 def _chosen(count: int, row: int, most: int, features: int, generator: torch.Generator) -> Tensor:
@@ -112,12 +134,9 @@ def _chosen(count: int, row: int, most: int, features: int, generator: torch.Gen
     return torch.cat([torch.tensor([row]), others[others != row][: most - 1]]).sort().values
 
 
-def _probabilities(outputs: Tensor) -> Tensor:
-    return outputs.sigmoid() if outputs.size(1) == 1 else outputs.softmax(1)
-
-
 def _unit(column: Tensor) -> Tensor:
-    return column / column.std(correction=0).clamp_min(1e-12)
+    centred = column - column.mean()  # distances of large numbers lose digits
+    return centred / centred.std(correction=0).clamp_min(1e-12)
 
 
 def _gaussian(rows: Tensor, width: float) -> Tensor:

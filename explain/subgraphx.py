@@ -32,7 +32,7 @@ class SubgraphX(Explainer):
         size: the most nodes of the answer, the explained one not counted.
         players: "nodes", or `Players` of that kind.
         rollouts: paths from the whole down to a leaf.
-        samples: coalitions ``T`` for each subgraph; all of them where there are not more.
+        samples: coalitions ``T`` for each subgraph, at least 2; all of them where there are not more.
         hops: how far the neighbours reach that a subgraph is played against: the receptive field of the network.
         children: the most actions of a state, nodes with the fewest connections first.
         explore: ``c`` above.
@@ -61,10 +61,10 @@ class SubgraphX(Explainer):
     progress: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("size", "rollouts", "samples", "hops", "children"):
+        for name, least in (("size", 1), ("rollouts", 1), ("samples", 2), ("hops", 1), ("children", 1)):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {number!r}")
         if not (self.explore >= 0 and math.isfinite(self.explore)):
             raise ValueError(f"explore must be 0 or more, got {self.explore}")
 

@@ -4,8 +4,6 @@ import graph_cases
 import pytest
 import torch
 from torch import nn
-from torch_geometric.data import Data
-from torch_geometric.nn import GCN
 
 import explain
 from explain import Counterfactual
@@ -59,6 +57,21 @@ def test_the_set_found_is_a_smallest_one(name):
     assert found >= 1
 
 
+def test_of_another_class_it_still_changes_the_predicted_one():
+    data = graph_cases.doubled(graph_cases.random_graph(nodes=10, edges=12, seed=6))
+    model, node = explain.wrap(graph_cases.network("sage", seed=6, double=True), data), 2
+    predicted = model.node(node).label
+    other = model.node(node, label=(predicted + 1) % 3)
+    players = other.players("edges", undirected=True)
+    why = Counterfactual(players, limit=12).explain(other)
+    assert why.checks["class"] == predicted
+    assert why.checks["margin_before"] >= 0 > why.checks["margin_after"]
+    assert why.checks["deleted"] == smallest(model.node(node), players)
+    assert torch.equal(why.parts["deleted"], Counterfactual(players).explain(model.node(node)).parts["deleted"])
+    left = other.game(players)(~why.parts["deleted"][None])
+    assert float(why.scores.sum()) == pytest.approx(why.value - float(left))
+
+
 def test_scores_are_what_the_deletions_take():
     target = linear([3.0, 1.0, 2.0, -0.5], bias=-1.5)
     why = Counterfactual("features").explain(target)
@@ -88,19 +101,16 @@ def test_above_the_budget_the_beam_finds_a_set_that_cannot_be_thinned():
 
 
 def test_a_pair_is_deleted_in_both_directions():
-    x = torch.tensor([[0.0], [1.0], [1.0]])
-    edge_index = torch.tensor([[1, 0, 2, 0], [0, 1, 0, 2]])
-    torch.manual_seed(1)
-    target = explain.wrap(GCN(1, 4, 2, 2), Data(x=x, edge_index=edge_index)).node(0)
+    data = graph_cases.doubled(graph_cases.random_graph(nodes=10, edges=12, seed=3))
+    target = explain.wrap(graph_cases.network("sage", seed=3, double=True), data).node(0)
     players = target.players("edges", undirected=True)
-    try:
-        why = Counterfactual(players).explain(target)
-    except UserWarning:
-        pytest.skip("this network does not hang on its edges")
-    keep = torch.ones(4).bool()
+    why = Counterfactual(players).explain(target)
+    assert why.checks["deleted"] == 4
+    assert any(len(group) == 2 for group, gone in zip(players.groups, why.parts["deleted"], strict=True) if gone)
+    keep = torch.ones(data.num_edges).bool()
     for group, gone in zip(players.groups, why.parts["deleted"], strict=True):
         keep[group] &= not gone
-    answer = target.module(x, edge_index[:, keep])[0].argmax()
+    answer = target.module(data.x, data.edge_index[:, keep])[0].argmax()
     assert int(answer) != target.label
 
 

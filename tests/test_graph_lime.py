@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 import explain
-from explain import GraphLime
+from explain import GraphLime, graph_lime
 from explain.graph_lime import hsic_lasso
 
 
@@ -56,6 +56,40 @@ def test_the_coefficients_are_those_of_the_lasso_on_all_pairs(penalty):
     assert beta.numpy() == pytest.approx(slow.coef_, abs=1e-7)
     assert explained == pytest.approx(1 - np.linalg.norm(columns @ slow.coef_ - likeness.ravel()) ** 2, abs=1e-7)
     assert kkt < 1e-10
+
+
+def test_columns_that_are_one_share_and_constant_ones_and_large_ones_change_nothing():
+    draws = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)).double()
+    y = torch.stack([draws[:, 0].tanh(), -draws[:, 1]], 1)
+    plain = hsic_lasso(draws, y, 0.0)[0]
+    twins, explained, kkt = hsic_lasso(torch.cat([draws, -3 * draws[:, :2], torch.full((40, 1), 0.3)], 1), y, 0.0)
+    assert twins[[0, 1]].numpy() == pytest.approx(plain[[0, 1]].numpy() / 2, abs=1e-9)
+    assert torch.allclose(twins[[0, 1]], twins[[4, 5]])
+    assert twins[6] == 0
+    assert explained is not None
+    assert kkt < 1e-9
+    assert hsic_lasso(draws + 1e7, y, 0.0)[0].numpy() == pytest.approx(plain.numpy(), abs=1e-6)
+
+
+def test_a_lasso_that_has_not_converged_says_so(monkeypatch):
+    monkeypatch.setattr(graph_lime, "_STEPS", 1)
+    with pytest.warns(UserWarning, match="has not converged"):
+        why = GraphLime(penalty=0.01, seed=0).explain(explain.wrap(WholeGraph(), everybody(nodes=12)).node(2))
+    assert why.checks["kkt"] > 1e-6
+
+
+def test_outputs_without_classes_are_taken_as_they_are():
+    class Regressor(WholeGraph):
+        label = None
+
+    data = everybody()
+    target = explain.wrap(Regressor(), data).node(20)
+    large = 30 * target.neighbourhood().outputs  # a softmax of it would be all or nothing
+    target.label = None
+    around = target.neighbourhood()._replace(outputs=large)
+    target.neighbourhood = lambda: around
+    expected = hsic_lasso(around.x[:, around.players.index].double(), large.double(), 0.1)[0]
+    assert torch.equal(GraphLime(seed=0).explain(target).scores, expected)
 
 
 def test_the_features_that_the_model_reads_get_the_credit():

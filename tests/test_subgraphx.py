@@ -116,7 +116,9 @@ def test_other_players_are_refused():
         SubgraphX(players="edges").explain(member())
 
 
-@pytest.mark.parametrize(("setting", "value"), [("size", 0), ("rollouts", 1.5), ("samples", True), ("explore", -1.0)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("size", 0), ("rollouts", 1.5), ("samples", True), ("samples", 1), ("explore", -1.0)]
+)
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=setting):
         SubgraphX(**{setting: value})

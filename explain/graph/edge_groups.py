@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from explain.graph.computation import Place
-from explain.graph.structure import Fields, Structure
+from explain.graph.structure import EDGE, Fields, Structure
+from explain.payoffs import whole_number
 from explain.types import Players
+
+_NAMED = 8  # nodes that a motif's name lists
 
 
 def relation_players(place: Place, graph: Structure, geometry: Fields) -> Players:
@@ -23,7 +26,7 @@ def relation_players(place: Place, graph: Structure, geometry: Fields) -> Player
     """
     flat = place.edges[place.reachable].sort().values.cpu()
     names = ["-".join(kind) for kind in graph.edges]
-    if len(graph.edges) > 1:
+    if EDGE not in graph.edges:
         firsts = torch.tensor(list(graph.edge_starts.values()))
         relation = torch.searchsorted(firsts, flat, right=True) - 1
     else:
@@ -49,6 +52,7 @@ def motif_players(
     belongs to exactly one.
 
     Raises:
+        TypeError: motifs that are no sets of whole numbers.
         ValueError: motifs that share an edge, or one without an edge that can reach the explained nodes.
     """
     flat = place.edges[place.reachable].sort().values.cpu()
@@ -56,7 +60,7 @@ def motif_players(
     if motifs is None:
         sets = _blocks(ends)
     else:
-        sets = [frozenset(int(node) for node in motif) for motif in motifs]
+        sets = [_node_set(motif, graph.num_nodes) for motif in motifs]
     groups = [flat[_among(ends, nodes)] for nodes in sets]
     if motifs is None:  # a loop lies in every block at its node; it is a block of its own
         loops = ends[0] == ends[1]
@@ -65,13 +69,32 @@ def motif_players(
         sets += [frozenset({int(node)}) for node in ends[0][loops].tolist()]
     for nodes, group in zip(sets, groups, strict=True):
         if not len(group):
-            raise ValueError(f"motif {sorted(nodes)} has no edge that can reach the explained node")
+            raise ValueError(
+                f"motif {sorted(nodes)} has no edge that can reach the explained node: leave it out, or take nodes of "
+                'target.players("nodes")'
+            )
     if len(groups) and len(torch.cat(groups)) != len(torch.cat(groups).unique()):
         raise ValueError("two motifs share an edge: each edge belongs to one player; join them")
     order = sorted(range(len(groups)), key=lambda i: int(groups[i][0]))
-    names = tuple("–".join(map(str, sorted(sets[i]))) for i in order)
+    names = tuple(_name(sets[i]) for i in order)
     groups = [groups[i] for i in order]
     return Players("motifs", torch.arange(len(order)), names, tuple(groups), _drawn(place, groups, geometry))
+
+
+def _node_set(motif: Iterable[int], count: int) -> frozenset[int]:
+    numbers = [whole_number(node) for node in motif] if isinstance(motif, Iterable) else [None]
+    nodes = frozenset(number for number in numbers if number is not None)
+    if None in numbers:
+        raise TypeError(f"motifs must be sets of node numbers, such as [{{0, 1, 2}}, {{2, 3}}]; one is {motif!r}")
+    if outside := [node for node in nodes if not 0 <= node < count]:
+        raise ValueError(f"motifs must hold node numbers from 0 to {count - 1}, got {sorted(outside)}")
+    return nodes
+
+
+def _name(nodes: frozenset[int]) -> str:
+    listed = sorted(nodes)
+    few = "–".join(map(str, listed[:_NAMED]))
+    return few if len(listed) <= _NAMED else f"{few}–… ({len(listed)} nodes)"
 
 
 def _drawn(place: Place, groups: Sequence[Tensor], geometry: Fields) -> Fields:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from explain.graph.absence import feature_matrix
+from explain.graph.fast.admission import Programs
 from explain.graph.structure import copies
 from explain.guard import evaluating
 from explain.payoffs import Payoff, shuffled
@@ -72,7 +73,7 @@ def randomised(target: GraphTarget, generator: torch.Generator) -> GraphTarget:
     model: GraphModel = copy.copy(target.model)
     model.net = copy.deepcopy(target.model.net, memo)
     model.module = copy.deepcopy(target.model.module, memo)  # the same copy that net holds
-    model.reach = None
+    model.reach, model.programs = None, Programs()  # of another state
     shuffled(model.net, generator)
     return _like(target, model=model)
 

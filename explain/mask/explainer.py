@@ -83,7 +83,7 @@ class Mask(Explainer):
             raise ValueError(f"players must be {' or '.join(allowed)} for {self.method}, got {self.kind!r}")
         for name in ("epochs", "repeats", "top_k"):
             number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")

@@ -144,6 +144,37 @@ def test_motifs_of_ones_own_are_the_edges_among_their_nodes():
         target.players("motifs", motifs=[{23}])
 
 
+@pytest.mark.parametrize("motifs", [[0, 1], [[0, 1.5]], [{"a"}], [{0, 99}], [{-1, 0}]])
+def test_motifs_that_are_no_sets_of_nodes(motifs):
+    with pytest.raises((TypeError, ValueError), match="motifs must"):
+        explain.wrap(network("gcn"), random_graph()).node(4).players("motifs", motifs=motifs)
+
+
+def test_a_large_motif_has_a_short_name():
+    ring = torch.stack([torch.arange(30), (torch.arange(30) + 1) % 30])
+    data = Data(x=torch.randn(30, 5), edge_index=torch.cat([ring, ring.flip(0)], 1))
+    players = explain.wrap(network("sgc"), data).node(4).players("motifs")
+    assert all(len(name) < 40 for name in players.names)
+    whole = explain.wrap(network("sgc"), data).node(4).players("motifs", motifs=[range(30)])
+    assert whole.names == ("0–1–2–3–4–5–6–7–… (30 nodes)",)
+
+
+def test_one_relation_is_a_relation():
+    data = HeteroData()
+    data["a"].x = torch.randn(3, 4)
+    data["a", "to", "a"].edge_index = torch.tensor([[0, 1], [1, 2]])
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = SAGEConv(4, 2)
+
+        def forward(self, x_dict, edge_index_dict):
+            return {"a": self.conv(x_dict["a"], edge_index_dict["a", "to", "a"])}
+
+    assert explain.wrap(One(), data).node(("a", 1)).players("relations").names == ("a-to-a",)
+
+
 def test_an_entry_is_one_number_of_x():
     net, data = network("gat", double=True), doubled(random_graph())
     target = explain.wrap(net, data).node(4, label=1)

@@ -43,6 +43,17 @@ def test_a_randomised_network_is_a_copy_with_the_same_values():
         assert torch.equal(p.detach().reshape(-1).sort().values, q.detach().reshape(-1).sort().values)
 
 
+def test_what_is_known_of_the_network_is_kept_while_a_randomised_one_is_asked():
+    target = asked()
+    target.game("edges").ends()
+    known = dict(target.model.programs.agreement)
+    assert known
+    other = target.randomised(torch.Generator().manual_seed(0))
+    other.game("edges").ends()
+    assert target.model.programs.agreement == known
+    assert other.model.programs is not target.model.programs
+
+
 def test_a_link_model_is_randomised_with_its_decoder():
     class Link(nn.Module):
         def __init__(self):
