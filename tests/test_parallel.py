@@ -279,6 +279,7 @@ def test_only_targets_are_explained():
 
 # on Dask; its log is silenced, as workers are expected to die
 
+dask = pytest.importorskip("dask", reason="needs the extra 'cluster'")
 distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
 dask_warnings = pytest.mark.filterwarnings(
     "ignore::ResourceWarning",  # distributed closes the sockets of dead workers late
@@ -298,8 +299,16 @@ def mortal():
         yield found
 
 
+@pytest.fixture
+def forked():
+    """Workers as forks of one process that has imported what they need, each import of torch taking seconds."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        distributed.utils.get_mp_context().set_forkserver_preload(["distributed", "explain.parallel"])
+        yield
+
+
 @dask_warnings
-def test_a_worker_that_is_killed_loses_nothing(tmp_path):
+def test_a_worker_that_is_killed_loses_nothing(tmp_path, forked):
     """The fifth task kills its process the first time; something large travels along without a warning."""
     killed, large = tmp_path / "killed", torch.ones(3_000_000)
 
