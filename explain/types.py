@@ -15,7 +15,7 @@ Array kinds, named once:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, Protocol, Self, TypeAlias, overload, runtime_checkable
@@ -255,6 +255,20 @@ class Objective(Protocol):
         """The same objective after this player is taken away, ``n`` kept fixed."""
 
 
+class Questions(NamedTuple):
+    """Many numbers of one model, each read from its own row: ``numbers(outputs(theta, positions))``.
+
+    ``outputs(params, positions int64 [k]) -> [k, outputs]``, a pure function; ``numbers``: the outputs of all of them,
+    ``[q, outputs] -> [q]``, number i of row i; ``total``: ``q``; ``apart``: whether a row costs what it does alone, as
+    for examples that are inputs of their own, and unlike the nodes of one graph.
+    """
+
+    outputs: Callable[[Parameters, Tensor], Tensor]
+    numbers: Callable[[Tensor], Tensor]
+    total: int
+    apart: bool
+
+
 class LossChange(NamedTuple):
     """``of(params) -> [k]``: what some training examples add to ``L' - L`` for each of these players, int64 ``[k]``.
 
@@ -376,6 +390,10 @@ class Target:
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples, whose players are what ``remove`` says."""
         self._cannot("objective")
+
+    def questions(self, targets: Sequence[Target]) -> Questions | None:
+        """These numbers of this target's model in one pass, all of one training set; None: only one by one."""
+        return None
 
     def neighbourhood(self) -> Neighbourhood:
         """The examples around the explained one and what the model says about each."""

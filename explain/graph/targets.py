@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
 from explain.graph.placing import is_large, placed
 from explain.graph.players import node_name, players_of
+from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
 from explain.payoffs import Payoff, checked_label, payoff_function
@@ -32,6 +33,7 @@ from explain.types import (
     Objective,
     Parameters,
     Players,
+    Questions,
     Target,
 )
 
@@ -228,6 +230,10 @@ class GraphTarget(Target):
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""
         return objective(self, train, remove)
+
+    def questions(self, targets: Sequence[Target]) -> Questions | None:
+        """These numbers of nodes of one type on one graph, or of pairs of nodes, in one pass."""
+        return questions(self, targets)
 
     def neighbourhood(self) -> Neighbourhood:
         """The nodes of the computation graph, of the explained node's type, and the model's answer for each."""

@@ -19,13 +19,12 @@ from explain.influence.scores import (
     along_and_norms,
     directional,
     example_losses,
-    measured_gradient,
     training_gradient,
 )
 from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
 from explain.influence.spectrum import extreme_eigenvalues
-from explain.influence.together import Together, is_damping, objectives_of
+from explain.influence.together import Together, asked_of, is_damping
 from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
@@ -106,10 +105,9 @@ class Influence(Together, Explainer):
             )
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives = objectives_of(targets, self.train, self.remove)
-        objective = _of_one_training(objectives)
-        values, gradients = zip(*(measured_gradient(each) for each in objectives), strict=True)
-        b, losses = torch.stack(gradients, 1), example_losses(objective)
+        objectives, values, b = asked_of(targets, self.train, self.remove, apart=self.newton)
+        objective = objectives[0]
+        losses = example_losses(objective)
         for what, found in (("number's gradient", b), ("training losses", losses)):
             if not found.isfinite().all():
                 raise NonFinite(f"the {what} hold NaN or infinity: check the inputs and the training data")
@@ -196,25 +194,3 @@ class Influence(Together, Explainer):
             checks.update(told)
             made.append(found)
         return made
-
-
-def _of_one_training(objectives: Sequence[Objective]) -> Objective:
-    """The first, if all have its training set; nodes that may be removed are others for every explained node.
-
-    Raises:
-        ValueError: one has another.
-    """
-    first = objectives[0]
-    for other in objectives[1:]:
-        players, own = other.players, first.players
-        same = other.size == first.size and other.weight_decay == first.weight_decay
-        if same and not first.local and not other.local:
-            continue
-        if not (
-            same and len(players) == len(own) and players.kind == own.kind and torch.equal(players.index, own.index)
-        ):
-            raise ValueError(
-                f"explain_all needs targets of one training set: the first has {len(own)} {own.kind} of "
-                f"{first.size} examples, another {len(players)} {players.kind} of {other.size}. Ask it by itself"
-            )
-    return first

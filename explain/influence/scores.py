@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.func import vjp
 
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature
 from explain.influence.exact import Exact
-from explain.influence.gradients import example_gradients
+from explain.influence.gradients import MEMORY, example_gradients
 from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
 from explain.influence.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
-from explain.types import Objective, Parameters
+from explain.types import Objective, Parameters, Questions
 
 FEW = 4  # directions up to which no gradient of a single example is worth making
 SHARED = 64  # examples that share their computation, as the nodes of a graph do, up to which each is gone through
@@ -80,6 +81,30 @@ def measured_gradient(objective: Objective) -> tuple[float, Tensor]:
             return float(value), torch.zeros_like(theta).detach().double()
         (gradient,) = torch.autograd.grad(value, theta, materialize_grads=True)
     return float(value.detach()), gradient.double()
+
+
+def measured_gradients(params: Parameters, questions: Questions) -> tuple[list[float], Tensor]:
+    """`measured_gradient` of many numbers in one pass, ``q`` of them and float64 ``[p, q]``."""
+    flat, everyone = Flat(params), torch.arange(questions.total)
+    theta = flat.vector(params)
+
+    def outputs(at: Tensor, positions: Tensor) -> Tensor:
+        return questions.outputs(flat.params(at), positions.to(at.device))
+
+    def row(position: Tensor, direction: Tensor) -> Tensor:
+        return vjp(lambda at: outputs(at, position[None]), theta)[1](direction[None])[0]
+
+    with torch.enable_grad(), twice_differentiable():
+        rows = outputs(theta, everyone).detach().requires_grad_()
+        values = questions.numbers(rows)
+        slopes = torch.autograd.grad(values.sum(), rows)[0] if values.requires_grad else torch.zeros_like(rows)
+        if questions.apart:
+            columns = Columns(measured=False, chunk=max(1, MEMORY // (8 * flat.size)))
+            found = columns(row, everyone.to(theta.device), slopes)
+        else:
+            pull = pullback(lambda at: outputs(at, everyone), theta)[1]
+            found = Columns()(pull, torch.diag_embed(slopes.T).permute(1, 2, 0))
+    return values.detach().double().tolist(), found.detach().double().T
 
 
 def training_gradient(objective: Objective) -> Tensor:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from explain.explainer import Answer, seeded
 from explain.explanation import Explanation
 from explain.guard import untouched
+from explain.influence.scores import measured_gradient, measured_gradients
 from explain.types import Objective, Players, Target
 
 
@@ -48,6 +50,30 @@ class Together:
         raise NotImplementedError(f"{type(self).__name__} has no _answers")
 
 
+def asked_of(
+    targets: Sequence[Target], train: Any = None, remove: str | Players = "labels", apart: bool = False
+) -> tuple[list[Objective], list[float], Tensor]:
+    """The objective of each, their numbers, and the gradients of these, float64 ``[p, k]``.
+
+    In one pass where the model's family offers it and players are training examples; all then have the objective of
+    the first. ``apart``: never.
+
+    Raises:
+        ValueError: of different training sets.
+    """
+    first = targets[0]
+    if len(targets) > 1 and remove == "labels" and not apart:
+        questions = first.questions(targets)
+        if questions is not None:
+            objective = first.objective(train, remove)
+            values, gradients = measured_gradients(objective.params, questions)
+            return [objective] * len(targets), values, gradients
+    objectives = objectives_of(targets, train, remove)
+    _check_one_training(objectives)
+    numbers, columns = zip(*(measured_gradient(each) for each in objectives), strict=True)
+    return objectives, list(numbers), torch.stack(columns, 1)
+
+
 def is_damping(value: Any) -> bool:
     """Whether this is "auto" or a finite number of at least 0."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -63,3 +89,24 @@ def objectives_of(targets: Sequence[Target], train: Any = None, remove: str | Pl
         known = getattr(first, "train", None) if alike else None
         found.append(target.objective(train if known is None else known, remove))
     return found
+
+
+def _check_one_training(objectives: Sequence[Objective]) -> None:
+    """All have the training set of the first; nodes that may be removed are others for every explained node.
+
+    Raises:
+        ValueError: one has another.
+    """
+    first = objectives[0]
+    for other in objectives[1:]:
+        players, own = other.players, first.players
+        same = other.size == first.size and other.weight_decay == first.weight_decay
+        if same and not first.local and not other.local:
+            continue
+        if not (
+            same and len(players) == len(own) and players.kind == own.kind and torch.equal(players.index, own.index)
+        ):
+            raise ValueError(
+                f"explain_all needs targets of one training set: the first has {len(own)} {own.kind} of "
+                f"{first.size} examples, another {len(players)} {players.kind} of {other.size}. Ask it by itself"
+            )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,7 +16,7 @@ from explain.guard import evaluating
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.supervised.border import checked_like, outputs_of
 from explain.supervised.players import features, pixels
-from explain.types import NonFinite, Parameters, Players
+from explain.types import NonFinite, Parameters, Players, Questions, Target
 
 if TYPE_CHECKING:
     from explain.supervised.targets import ExampleTarget
@@ -111,7 +111,7 @@ def training_objective(
     """
     if remove != "labels":
         raise ValueError(f"remove must be 'labels' for a supervised model, got {remove!r}")
-    model, module = target.model, target.module
+    model = target.model
     found = training_set(train if train is not None else model.train, target.x.device)
     batch_size = target.batching.rows
     inputs: Tensor | Rows
@@ -123,12 +123,9 @@ def training_objective(
     if isinstance(inputs, Rows):
         batch_size = max(1, min(batch_size, READ // max(1, inputs.examples.row_bytes)))
 
-    def outputs(params: Parameters, x: Tensor) -> Tensor:
-        with evaluating(module):
-            return outputs_of(lambda rows: functional_call(module, params, (rows,)), x)
-
+    outputs = _outputs(target.module)
     return SupervisedObjective(
-        params=trainable(module),
+        params=trainable(target.module),
         players=_players(inputs, labels),
         predict=_reading(outputs, inputs),
         labels=labels,
@@ -141,8 +138,30 @@ def training_objective(
         weight_decay=model.weight_decay,
         batch_size=batch_size,
         convex=model.loss is None,
-        module=module,
+        module=target.module,
     )
+
+
+def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | None:
+    """The numbers of these targets in one pass, unless the rows of a batch see one another."""
+    asked = [each for each in targets if isinstance(each, type(target)) and each.model is target.model]
+    alike = all(each.x.shape == target.x.shape and each.batching.independent for each in asked)
+    if len(asked) < len(targets) or not alike:
+        return None
+    outputs, x = _outputs(target.module), torch.stack([each.x for each in asked])
+
+    def numbers(rows: Tensor) -> Tensor:
+        return torch.cat([each.number(row) for each, row in zip(asked, rows.split(1), strict=True)])
+
+    return Questions(lambda params, positions: outputs(params, x[positions]), numbers, len(asked), apart=True)
+
+
+def _outputs(module: nn.Module) -> Callable[[Parameters, Tensor], Tensor]:
+    def outputs(params: Parameters, x: Tensor) -> Tensor:
+        with evaluating(module):
+            return outputs_of(lambda rows: functional_call(module, params, (rows,)), x)
+
+    return outputs
 
 
 def training_set(train: Any, device: torch.device | None = None) -> tuple[Tensor | Rows, Tensor] | Examples:

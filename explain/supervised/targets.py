@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from explain.payoffs import Payoff, shuffled
 from explain.supervised.baselines import Baseline
 from explain.supervised.border import Batching
 from explain.supervised.games import coalition_game, gradient_question
-from explain.supervised.objective import training_objective
+from explain.supervised.objective import questions, training_objective
 from explain.supervised.players import features, patches, superpixels
-from explain.types import Differentiable, Game, Objective, Players, Target, Unsupported
+from explain.types import Differentiable, Game, Objective, Players, Questions, Target, Unsupported
 
 if TYPE_CHECKING:
     from explain.supervised.model import SupervisedModel
@@ -110,6 +110,10 @@ class ExampleTarget(Target):
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples; see `training_objective`."""
         return training_objective(self, train, remove)
+
+    def questions(self, targets: Sequence[Target]) -> Questions | None:
+        """These numbers of the same model in one pass, unless the rows of a batch see one another."""
+        return questions(self, targets)
 
     def asking(self, payoff: Payoff) -> ExampleTarget:
         """The same prediction, read as another number."""
