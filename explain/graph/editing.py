@@ -1,4 +1,4 @@
-"""The graph without a node, an edge or a feature: what changes in many copies of it side by side."""
+"""The graph without a node, an edge, a feature or several of them: what changes in many copies of it side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explain.graph.absence import absent_features, feature_matrix
 from explain.graph.computation import Place, whole
-from explain.graph.players import owners
+from explain.graph.players import ATOMS, known_entries, owners
 from explain.graph.structure import Fields
 from explain.types import Players, Unsupported
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
 
 
-REMOVABLE = ("nodes", "edges", "features")
+REMOVABLE = ("nodes", "edges", "features", "node_features", "relations", "motifs")
 
 
 @dataclass(frozen=True, eq=False)
 class Editing:
     """What the absence of each player does to a place.
 
-    An edge: it is taken out ("delete"), or its message is multiplied by zero ("message"). A node: so are all edges at
-    it, unless removal is "features", and its features become the baseline's; from a graph that is pooled its row goes
-    too. A feature: its column becomes the baseline's, in every node.
+    An edge, or those of a relation or motif: taken out ("delete"), or the message is multiplied by zero ("message"). A
+    node: so are all edges at it, unless removal is "features", and its features become the baseline's; from a graph
+    that is pooled its row goes too. A feature: its column becomes the baseline's in every node, or in one
+    ("node_features").
 
     Raises:
         Unsupported: players of another kind, or edges with removal "features".
@@ -43,10 +44,14 @@ class Editing:
             raise Unsupported(
                 f"what can be removed from a graph: labels, {', '.join(REMOVABLE)}; got {self.players.kind}"
             )
-        if self.players.kind == "edges" and self.target.removal == "features":
+        if self._atoms == "edges" and self.target.removal == "features":
             raise Unsupported('removal="features" keeps every edge: remove nodes or features, or ask with "delete"')
         if self.target.baseline == "marginal" and self._replaces:
             raise ValueError('baseline="marginal" is an average over graphs, training needs one: use "zeros" or "mean"')
+
+    @property
+    def _atoms(self) -> str:
+        return ATOMS.get(self.players.kind, self.players.kind)
 
     @property
     def _drops(self) -> bool:
@@ -54,11 +59,11 @@ class Editing:
 
     @property
     def _replaces(self) -> bool:
-        return self.players.kind != "edges" and not self._drops
+        return self._atoms != "edges" and not self._drops
 
     @cached_property
     def owner(self) -> Tensor:
-        """The player of each edge, node or feature column of the whole graph, ``P`` for none."""
+        """The player of each edge, node, feature column or entry of the whole graph, ``P`` for none."""
         return owners(self.players, whole(self.target.graph, self.target.focus), self.target.graph)
 
     def touching(self, place: Place) -> Tensor:
@@ -74,9 +79,9 @@ class Editing:
         """What changes in the copies of a place, one without each of these players, -1 for nobody."""
         players = players.to(self.owner.device)[:, None]
         kept = self._owned(place) != players
-        if self.players.kind == "features":
+        if self._atoms in ("features", "node_features"):
             return {"features": self._features(place, kept)}
-        if self.players.kind == "edges":
+        if self._atoms == "edges":
             return {"edge_keep": kept} if self.target.removal == "delete" else {"amounts": kept}
         if self._drops:
             return {"node_keep": kept}
@@ -89,11 +94,14 @@ class Editing:
         return edits
 
     def _owned(self, place: Place) -> Tensor:
-        """The player of each edge, node or column of a place; stand-ins have none."""
-        if self.players.kind == "features":
+        """The player of each edge, node, column or entry of a place; stand-ins have none."""
+        if self._atoms == "features":
             return self.owner
-        if self.players.kind == "edges":
+        if self._atoms == "edges":
             return self.owner[place.edges]
+        if self._atoms == "node_features":
+            entries = known_entries(place, self.target.graph).to(self.owner.device)
+            return torch.where(entries >= 0, self.owner[entries.clamp_min(0)], len(self.players))
         return torch.where(place.nodes >= 0, self.owner[place.nodes.clamp_min(0)], len(self.players))
 
     def _ends(self, place: Place) -> tuple[Tensor, Tensor]:
@@ -102,13 +110,16 @@ class Editing:
         return source, end
 
     def _features(self, place: Place, kept: Tensor) -> Fields:
-        """Features of each copy: ``kept`` says which nodes, or which columns, keep theirs."""
+        """Features of each copy: ``kept`` says which nodes, columns or entries keep theirs."""
         made, column = {}, 0
         absent = absent_features(self.target.graph, place, self.target.baseline)
         for kind, start in place.graph.node_starts.items():
             x = feature_matrix(place.graph, kind)
             if self.players.kind == "nodes":
                 here = kept[:, start : start + len(x), None]
+            elif self.players.kind == "node_features":
+                here = kept[:, column : column + x.numel()].view(-1, *x.shape)
+                column += x.numel()
             else:
                 here = kept[:, None, column : column + x.size(1)]
                 column += x.size(1)

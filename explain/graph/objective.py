@@ -40,8 +40,9 @@ def objective(
         train: nodes: a bool mask ``[nodes]`` or int64 positions, ``data.train_mask`` when None; pairs:
             ``(edge_label_index [2, pairs], edge_label [pairs])``, those of the data when None; graphs: a list or
             dataset, the wrapped one when None.
-        remove: "labels": an example leaves the loss, the graph stays as it is. "nodes", "edges", "features", all of
-            the graph's, or such players: the graph is another one, see `GraphRemoval`.
+        remove: "labels": an example leaves the loss, the graph stays as it is. "nodes", "edges", "features",
+            "node_features", "relations" or "motifs", all of the graph's, or such players: the graph is another one, see
+            `GraphRemoval`.
 
     Raises:
         ValueError: another ``remove``, no training examples, or nodes or labels that graph or model do not have.

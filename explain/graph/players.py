@@ -20,7 +20,9 @@ _OPTIONS: dict[str, set[str]] = {
     "nodes": {"all"},
     "edges": {"undirected", "all"},
     "features": {"all"},
-    "motifs": {"motifs"},
+    "node_features": {"all"},
+    "relations": {"all"},
+    "motifs": {"motifs", "all"},
 }
 
 
@@ -184,12 +186,12 @@ def _known(kind: str, place: Place, graph: Structure) -> Tensor:
     if atoms == "nodes":  # the explained nodes always stay
         return place.nodes.cpu().index_fill(0, place.flat_focus(), -1)
     if atoms == "node_features":
-        return _known_entries(place, graph)
+        return known_entries(place, graph)
     return torch.arange(sum(_widths(kind, graph)))
 
 
-def _known_entries(place: Place, graph: Structure) -> Tensor:
-    """Of each entry of the place's feature matrices, type by type and row by row."""
+def known_entries(place: Place, graph: Structure) -> Tensor:
+    """The flat number of each entry of the place's feature matrices, type by type and row by row, -1 in stand-ins."""
     found, first = [], 0
     for kind, size in graph.counts.items():
         width, start = feature_matrix(graph, kind).size(1), place.graph.node_starts[kind]

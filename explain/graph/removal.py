@@ -25,7 +25,7 @@ _CALL = 2**18  # what a forward pass costs beside its numbers, in numbers
 
 @dataclass(frozen=True, eq=False)
 class GraphRemoval:
-    """``J(theta; G)`` of a graph network, whose players are nodes, edges or features of ``G``.
+    """``J(theta; G)`` of a graph network, whose players are nodes, edges or features of ``G``, or several.
 
     Without a player the loss is that of the edited graph ``G'``, ``J(theta; G') = (1/n) sum_i loss_i(theta; G') +
     weight_decay/2 |theta|^2`` with ``n`` kept fixed; a node that is gone takes the losses of its own label and of
@@ -81,9 +81,17 @@ class GraphRemoval:
         """Positions of the training examples."""
         return self.base.batches(batch_size, generator)
 
+    @cached_property
+    def _near(self) -> TrainingObjective:
+        """The base read from the part of the graph that its examples need: what else there is costs as much."""
+        if self.sites.hops is None:
+            return self.base
+        together, model = self.sites.together, self.target.model
+        return replace(self.base, predict=lambda params, batch: together.outputs(model, params, 1)[0, batch])
+
     def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
         """``[examples, outputs]``."""
-        return self.base.outputs(params, batch)
+        return self._near.outputs(params, batch)
 
     def loss(self, outputs: Tensor, batch: Tensor) -> Tensor:
         """``[examples]``."""
@@ -91,7 +99,7 @@ class GraphRemoval:
 
     def train_loss(self, params: Parameters, batch: Tensor) -> Tensor:
         """``[examples]``."""
-        return self.base.train_loss(params, batch)
+        return self._near.train_loss(params, batch)
 
     def measurement(self, params: Parameters) -> Tensor:
         """The number, a scalar."""

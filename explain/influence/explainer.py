@@ -28,7 +28,7 @@ from explain.influence.together import Together, asked_of, is_damping
 from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
-REMOVE = ("labels", "nodes", "edges", "features")
+REMOVE = ("labels", "nodes", "edges", "features", "node_features", "relations", "motifs")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Influence(Together, Explainer):
 
     Args:
         train: ``(inputs, labels)``, a Dataset or a DataLoader, where it is not the model's own training set.
-        remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features", or such
-            ``Players``: the training losses that change with them, and the number, are those of the edited graph.
+        remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features",
+            "node_features", "relations", "motifs", or such ``Players``: the training losses that change with them, and
+            the number, are those of the edited graph.
         solver: its name, or one with settings, such as ``Lissa(repeats=16)``; "auto" goes by the number of parameters,
             of numbers asked about, and what is known of the curvature, and says why.
         curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite, else the
@@ -101,7 +102,7 @@ class Influence(Together, Explainer):
             raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
         if self.shards is not None and self.remove != "labels":
             raise ValueError(
-                "shards are of training examples: with remove='nodes', 'edges' or 'features' leave them out"
+                f"shards are of training examples: with remove='labels' only, got {self.remove!r}: leave them out"
             )
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:

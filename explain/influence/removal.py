@@ -7,8 +7,8 @@ move by ``-A^-1 g`` with ``g = grad J' - grad J``, so that
           + grad f'(theta)^T A^-1 g         learned: the losses of the neighbours are others too
 
 as Chen et al. (2023) derive it for linear graph networks. With ``s = A^-1 grad f`` the learned part is ``s^T g`` for
-every player whose absence leaves ``f`` as it is: one product for all of them. Only the others need a solution of their
-own, ``grad f'^T A^-1 g = s^T g + (A^-1 (grad f' - grad f))^T g``.
+every player whose absence leaves ``f`` as it is: one product for all of them. Of the others, those without ``g`` need
+none, and the rest a solution of their own, ``grad f'^T A^-1 g = s^T g + (A^-1 (grad f' - grad f))^T g``.
 """
 
 from __future__ import annotations
@@ -56,14 +56,26 @@ def removal_parts(objective: Objective, inverse: Inverse, s: Tensor, progress: b
     value, gradient = measured_gradient(objective)
     unedited = _along(objective, edits, torch.arange(len(objective.players)), s, progress)
     structural, crossed = torch.zeros_like(unedited), torch.zeros_like(unedited)
-    moving = edits.moving().cpu().nonzero().view(-1)
-    for players in tqdm(moving.split(BLOCK), desc="edited numbers", disable=not progress, leave=False):
+    moving = edits.moving().cpu().clone()
+    for players in tqdm(_both(moving, edits).split(BLOCK), desc="edited numbers", disable=not progress, leave=False):
         values, gradients = _edited_numbers(objective, edits, players)
         structural[players] = value - values
+        moving[players] = False
         solutions = inverse((gradients - gradient).T).T
         for player, x in zip(players.split(1), solutions, strict=True):
             crossed[player] = _along(objective, edits, player, x)[player]
+    with torch.no_grad():
+        for player in moving.nonzero():
+            structural[player] = value - edits.numbers(objective.params, player).double().cpu()
     return Parts(structural, unedited + crossed, unedited, _own(objective, edits, s))
+
+
+def _both(moving: Tensor, edits: Edits) -> Tensor:
+    """Players whose absence changes the number and a loss: only these need a solution of their own."""
+    reached = torch.zeros_like(moving)
+    for change in edits.loss_changes(moving.nonzero().view(-1)):
+        reached[change.players.cpu()] = True
+    return (moving & reached).nonzero().view(-1)
 
 
 def _along(objective: Objective, edits: Edits, players: Tensor, direction: Tensor, progress: bool = False) -> Tensor:
