@@ -349,7 +349,8 @@ class TrajectoryTarget(_DenoiserTarget):
         try:
             return self.numbers(self._full(), params)[0]
         except RuntimeError as error:
-            if "doesn't have storage" not in str(error):  # what NumPy meets where torch.func watches
+            met = ("doesn't have storage", "Can't call numpy()")  # by NumPy, where torch.func or autograd watches
+            if not any(text in str(error) for text in met):
                 raise
             raise Unsupported(
                 f"a step of {type(self.scheduler).__name__}, or the payoff, computes with NumPy, which derivatives do "

@@ -1,5 +1,6 @@
 """The denoising loss of training images is the one that was trained, and the number moves with the parameters."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -116,6 +117,7 @@ def test_the_number_moves_as_its_gradient_says(train, question):
     "scheduler",
     [
         DDPMScheduler,
+        DEISMultistepScheduler,
         EulerDiscreteScheduler,
         EulerAncestralDiscreteScheduler,
         HeunDiscreteScheduler,
@@ -138,13 +140,15 @@ def test_runs_are_differentiated_through_any_scheduler_of_torch(train, scheduler
     assert float(gradient @ direction) == pytest.approx(float(up - down) / 2e-4, rel=0.02)
 
 
-@pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # as above
-def test_a_scheduler_that_leaves_torch_is_named(train):
-    model = DiffusionModel(tiny_net(), scheduler=DEISMultistepScheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
-    target = model.trajectory(3, steps=3, payoff=lambda x: x.mean((1, 2, 3)))
-    assert target.value() == target.value()
-    with pytest.raises(Unsupported, match="DEISMultistepScheduler, or the payoff, computes with NumPy"):
+def test_a_payoff_that_leaves_torch_is_named(train):
+    model = DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
+    target = model.trajectory(3, steps=3, payoff=lambda x: torch.as_tensor(np.mean(np.asarray(x), (1, 2, 3))))
+    with pytest.raises(Unsupported, match="or the payoff, computes with NumPy"):
         measured_gradient(target.objective(train))
+    cut = model.trajectory(3, steps=3, payoff=lambda x: x.detach().mean((1, 2, 3)))
+    with pytest.warns(UserWarning, match="does not depend on the trained parameters"):
+        _, gradient = measured_gradient(cut.objective(train))
+    assert not gradient.any()
 
 
 def test_a_payoff_with_parameters_of_its_own_is_not_followed():
