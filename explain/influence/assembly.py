@@ -23,19 +23,18 @@ def assembled(objective: Objective) -> Tensor | None:
         return None
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
-    total = torch.zeros(flat.size, flat.size, dtype=torch.float64, device=theta.device)
     count = _outputs(objective)
     if not 0 < count <= OUTPUTS:
         return None
-    size = max(1, MEMORY // (theta.element_size() * count * flat.size))
+    total = torch.zeros(flat.size, flat.size, dtype=torch.float64, device=theta.device)
+    size = max(1, MEMORY // (2 * theta.element_size() * flat.size))
     for part in objective.batches():
         for batch in part.split(size):
-            J = _jacobians(objective, flat, theta, batch)
-            used = [J[:, a].any(0).nonzero().view(-1) for a in range(count)]
-            if sum(map(len, used)) > 2 * flat.size:
+            found = _heads(objective, flat, theta, batch, count)
+            if found is None:
                 return None
-            _add(total, J, used, _curvatures(objective, batch).to(J))
-    return (total + total.T) / 2
+            _add(total, *found, _curvatures(objective, batch).to(theta))
+    return total
 
 
 def separate(objective: Objective) -> bool:
@@ -56,14 +55,24 @@ def _outputs(objective: Objective) -> int:
     return outputs.size(1) if outputs.dim() == 2 else 0
 
 
-def _jacobians(objective: Objective, flat: Flat, theta: Tensor, batch: Tensor) -> Tensor:
-    """``[examples, outputs, p]``."""
+def _heads(objective: Objective, flat: Flat, theta: Tensor, batch: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """Gradients ``[examples, p]`` of the sum of the outputs, and the one output ``[p]`` that each parameter moves.
 
-    def jacobian(position: Tensor) -> Tensor:
-        value, pull = vjp(lambda at: objective.outputs(flat.params(at), position[None])[0], theta)[:2]
-        return vmap(pull)(torch.eye(len(value), dtype=value.dtype, device=value.device))[0]
+    None where a parameter moves several: a sum of the outputs with other weights is then not that weight times these.
+    """
 
-    return vmap(jacobian)(batch).detach()
+    def gradient(position: Tensor, weights: Tensor) -> Tensor:
+        return vjp(lambda at: objective.outputs(flat.params(at), position[None])[0], theta)[1](weights)[0]
+
+    weights = (1 + 3 * torch.arange(count).to(theta) / count).sqrt()  # of no whole-numbered ratios
+    each = vmap(gradient, (0, None))
+    rows, mixed = each(batch, torch.ones_like(weights)).detach(), each(batch, weights).detach()
+    largest, at = rows.abs().max(0)
+    ratio = mixed.gather(0, at[None])[0] / rows.gather(0, at[None])[0].where(largest > 0, 1.0)
+    owner = (ratio[:, None] - weights).abs().argmin(1)
+    off = (mixed - rows * weights[owner]).abs().amax(0)
+    rounding = 1e3 * torch.finfo(theta.dtype).eps
+    return None if (off > rounding * torch.maximum(largest, mixed.abs().amax(0))).any() else (rows, owner)
 
 
 def _curvatures(objective: Objective, batch: Tensor) -> Tensor:
@@ -72,9 +81,13 @@ def _curvatures(objective: Objective, batch: Tensor) -> Tensor:
     return loss_derivatives(objective, batch, outputs.double())[1]
 
 
-def _add(total: Tensor, J: Tensor, used: list[Tensor], B: Tensor) -> None:
-    columns = [J[:, a][:, own] for a, own in enumerate(used)]
+def _add(total: Tensor, rows: Tensor, owner: Tensor, B: Tensor) -> None:
+    own = [(owner == a).nonzero().view(-1) for a in range(B.size(1))]
+    columns = [rows[:, each] for each in own]
     for a, left in enumerate(columns):
-        for b, right in enumerate(columns):
-            block = ((left * B[:, a, b, None]).T @ right).double()
-            total[used[a][:, None], used[b]] += block
+        for b in range(a + 1):
+            block = ((left * B[:, a, b, None]).T @ columns[b]).double()
+            block = (block + block.T) / 2 if a == b else block
+            total[own[a][:, None], own[b]] += block
+            if a != b:
+                total[own[b][:, None], own[a]] += block.T
