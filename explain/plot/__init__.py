@@ -12,6 +12,7 @@ from explain.plot.damping import damping
 from explain.plot.graph import graph
 from explain.plot.heatmap import heatmap
 from explain.plot.influence import influence, influence_list
+from explain.plot.interactions import interactions
 from explain.plot.mislabels import mislabels
 from explain.plot.scatter import scatter
 from explain.plot.steps import steps
@@ -29,6 +30,7 @@ __all__ = [
     "heatmap",
     "influence",
     "influence_list",
+    "interactions",
     "mislabels",
     "picture",
     "scatter",
@@ -39,8 +41,10 @@ __all__ = [
 
 
 def picture(explanation: Explanation, ax: Axes | None = None) -> Axes:
-    """The picture that fits the players: on the graph, over the image, in time, or as bars."""
+    """The picture that fits the players: on the graph, over the image, in time, as a matrix of pairs, or as bars."""
     players = explanation.players
+    if "interactions" in explanation.parts:
+        return interactions(explanation, ax)
     if "labels" in players.geometry:
         return heatmap(explanation, ax)
     if players.kind == "train" and "images" in players.geometry:

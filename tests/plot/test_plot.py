@@ -31,6 +31,15 @@ def closed():
     plt.close("all")
 
 
+def paired(players: int = 5, error: bool = True) -> Explanation:
+    matrix = torch.arange(players * players, dtype=torch.float64).reshape(players, players) / players - 2
+    parts = {"interactions": (matrix + matrix.T) / 2}
+    if error:
+        parts["interactions_error"] = torch.full((players, players), 0.5).double()
+    who = Players("nodes", torch.arange(players))
+    return Explanation(torch.linspace(-1, 1, players), who, value=0.0, method="Interactions", parts=parts)
+
+
 def images() -> Explanation:
     geometry = {"images": torch.linspace(0, 1, 5 * 16).reshape(5, 1, 4, 4)}
     players = Players("train", torch.arange(5), geometry=geometry)
@@ -82,6 +91,8 @@ def stepped(error=True) -> Explanation:
 
 FORESEEN = torch.linspace(-1, 1, 12)[:, None, None, None] * torch.rand(12, 1, 6, 4)
 DRAW = {
+    "interactions": lambda ax: plot.interactions(paired(), ax),
+    "interactions of nobody": lambda ax: plot.interactions(paired(0), ax),
     **{f"picture of {kind}": lambda ax, make=make: plot.picture(make(), ax) for kind, make in EVERY.items()},
     "bars": lambda ax: plot.bars(edges(), ax),
     "no bars": lambda ax: plot.bars(empty(), ax),
@@ -138,6 +149,30 @@ def test_bars_are_the_strongest_players_with_their_errors():
     assert np.allclose([segment[1, 0] - segment[0, 0] for segment in whiskers], 0.25)
     assert "1 s.e." in ax.get_xlabel()
     assert "s.e." not in plot.bars(edges(error=False)).get_xlabel()
+
+
+@pytest.mark.parametrize("error", [True, False])
+def test_interactions_are_a_matrix_of_pairs_with_main_effects_on_its_diagonal(error):
+    why = paired(error=error)
+    ax = plot.interactions(why)
+    cells = ax.get_images()[0].get_array()
+    assert np.array_equal(cells, why.parts["interactions"].numpy())
+    assert ax.get_images()[0].norm.vmax == -ax.get_images()[0].norm.vmin == float(why.parts["interactions"].abs().max())
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [tick.get_text() for tick in ax.get_yticklabels()]
+    clear = (why.parts["interactions"].abs() > 1) & ~torch.eye(5).bool()  # two standard errors
+    marked = [text.get_text().endswith("•") for text in ax.texts[:25]]
+    assert marked == (clear.flatten().tolist() if error else [False] * 25)
+    assert plot.picture(why).get_images()
+
+
+def test_of_many_players_those_that_interact_most_are_shown():
+    why = paired(30)
+    ax = plot.interactions(why, k=6)
+    strong = set(why.parts["interactions"].abs().sum(1).topk(6).indices.tolist())
+    assert {text.get_text() for text in ax.get_yticklabels()} == {f"node {i}" for i in strong}
+    assert "6 of 30 players" in ax.get_xlabel()
+    with pytest.raises(ValueError, match=r"Interactions\("):
+        plot.interactions(nodes())
 
 
 def test_names_are_text_not_mathematics_and_not_endless():
