@@ -92,11 +92,12 @@ def load_or_train(
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         with random_states_kept():
             torch.manual_seed(seed)
-            net = AllCNN()
+            net.load_state_dict(AllCNN().state_dict())
             _train(net, x, y, weight_decay, steps, progress)
         return net.state_dict(), {}
 
-    net = AllCNN()
+    with random_states_kept():
+        net = AllCNN()
     net.load_state_dict(checkpoints.kept("AllCNN", config, make, folder=folder, fresh=fresh).state)
     return net.eval()
 
