@@ -24,7 +24,7 @@ def assembled(objective: Objective) -> Tensor | None:
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     count = _outputs(objective)
-    if not 0 < count <= OUTPUTS:
+    if not 0 < count <= OUTPUTS or _heads(objective, flat, theta, next(iter(objective.batches()))[:8], count) is None:
         return None
     total = torch.zeros(flat.size, flat.size, dtype=torch.float64, device=theta.device)
     size = max(1, MEMORY // (2 * theta.element_size() * flat.size))

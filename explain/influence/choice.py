@@ -80,17 +80,20 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
 
 
 def choose_solver(
-    solver: str | Solver, size: int, columns: int = 1, spectrum: Spectrum | None = None
+    solver: str | Solver, A: Curvature, columns: int = 1, spectrum: Spectrum | None = None
 ) -> tuple[Solver, str]:
-    """The solver asked for, or for "auto" one that suits ``size`` parameters and so many right-hand sides.
+    """The solver asked for, or for "auto" one that suits the parameters and so many right-hand sides.
 
-    The whole matrix takes as many products as there are parameters, block conjugate gradients a few for each column, a
+    The whole matrix, where it cannot be assembled block by block, takes as many products as there are parameters, block conjugate gradients a few for each column, a
     sketch 64 in all: worth it for few columns where the spectrum is known, or bounded, to be wide.
     """
     if not isinstance(solver, str):
         return solver, "asked for"
     if solver != "auto":
         return SOLVERS[solver](), "asked for"
+    size = A.size
+    if size <= DIRECT and A.assembles():
+        return Exact(), f"the whole matrix of {size} parameters is assembled without a product"
     if SHARING <= columns < size / 10:
         return ConjugateGradient(), f"{columns} right-hand sides share one Krylov space of {size} parameters"
     if size <= DIRECT:

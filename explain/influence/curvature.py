@@ -109,14 +109,19 @@ class Curvature:
 
     def dense(self, progress: bool = False) -> Tensor:
         """``A``, float64 ``[p, p]``. Made once; from then on products use it."""
-        if self._kept.matrix is None:
-            self._kept.matrix = self._assembled()
-        if self._kept.matrix is None:
+        if not self.assembles():
             identity = torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
             blocks = tqdm(identity.split(256), desc="curvature", disable=not progress, leave=False)
             matrix = torch.cat([self.damped(0.0) @ rows.T for rows in blocks], 1)
             self._kept.matrix = (matrix + matrix.T) / 2
+        assert self._kept.matrix is not None
         return self._kept.matrix + self.damping * torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
+
+    def assembles(self) -> bool:
+        """Whether the whole matrix is had for less than a product a parameter; then it is made."""
+        if self._kept.matrix is None:
+            self._kept.matrix = self._assembled()
+        return self._kept.matrix is not None
 
     def _assembled(self) -> Tensor | None:
         """The matrix without damping, where it can be had for less than a product a parameter."""

@@ -147,7 +147,7 @@ class Influence(Together, Explainer):
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator)
-        solver, why = choose_solver(self.solver, chosen.A.size, b.size(1), chosen.spectrum)
+        solver, why = choose_solver(self.solver, chosen.A, b.size(1), chosen.spectrum)
 
         def inverse(b: Tensor) -> Solution:
             return solver.solve(chosen.A, b, chosen.spectrum, generator, self.progress)
@@ -182,7 +182,7 @@ class Influence(Together, Explainer):
     ) -> list[dict[str, Tensor]]:
         """The parts after a Newton step for each player; what is said of it goes into the checks."""
         assert solved.A is not None
-        solver = choose_solver(self.solver, solved.A.size, 1)[0]
+        solver = choose_solver(self.solver, solved.A, 1)[0]
         made = []
         for objective, part, checks in zip(objectives, parts, solved.checks["each"], strict=True):
             found, told = newton_parts(

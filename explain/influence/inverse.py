@@ -119,7 +119,7 @@ def inverse_of(objective: Objective, engine: Influence, generator: torch.Generat
         Indefinite: the curvature asked for is not positive definite.
     """
     chosen = choose_curvature(objective, engine.curvature, engine.damping, generator)
-    solver, why = choose_solver(engine.solver, chosen.A.size)
+    solver, why = choose_solver(engine.solver, chosen.A)
     return Inverse(chosen, solver, why, generator, engine.progress)
 
 
