@@ -84,8 +84,9 @@ def choose_solver(
 ) -> tuple[Solver, str]:
     """The solver asked for, or for "auto" one that suits the parameters and so many right-hand sides.
 
-    The whole matrix, where it cannot be assembled block by block, takes as many products as there are parameters, block conjugate gradients a few for each column, a
-    sketch 64 in all: worth it for few columns where the spectrum is known, or bounded, to be wide.
+    The whole matrix, where it cannot be assembled block by block, takes as many products as there are parameters, block
+    conjugate gradients a few for each column, a sketch 64 in all: worth it for few columns where the spectrum is known,
+    or bounded, to be wide.
     """
     if not isinstance(solver, str):
         return solver, "asked for"
