@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import textwrap
 import time
 import warnings
 from collections.abc import Callable
@@ -32,7 +34,17 @@ BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "mutag": motifs.mutag,
     "alkane_carbonyl": motifs.alkane_carbonyl,
 }
-SEEDS = 2  # runs of one target with different seeds
+SHORT = {  # what the printed table calls the columns of the written one, so that it fits a terminal
+    "auroc of size": "|auroc|",
+    "fidelity+": "fid+",
+    "fidelity-": "fid-",
+    "characterisation": "char",
+    "label fidelity+": "label+",
+    "label fidelity-": "label-",
+    "unfaithfulness": "unfaith",
+    "infidelity": "infid",
+    "randomised": "sanity",
+}
 app = typer.Typer(help="Benchmarks with ground truth.", add_completion=False)
 
 
@@ -63,8 +75,9 @@ def graph(
         with one_thread():
             found, introduction = measured(benchmark, targets, methods, seed)
         found.to_csv(out / f"graph-{name}.csv")
-        print(f"\n{introduction}\n{found.round(3).to_string(na_rep='')}", flush=True)
-    print(f"\n{out} holds the tables · {time.perf_counter() - started:.0f} s")
+        print(f"\n{introduction}\n{found.round(3).rename(columns=SHORT).to_string(na_rep='')}", flush=True)
+    said = ", ".join(f"{short} is {name}" for name, short in SHORT.items())
+    print(f"\n{textwrap.fill(said, 110)}\n{out} holds the tables · {time.perf_counter() - started:.0f} s")
 
 
 def measured(
@@ -73,7 +86,7 @@ def measured(
     """The mean over targets of every measure, one row an explainer, and what was asked in words."""
     net, facts = _network(benchmark, seed)
     asked = _targets(benchmark, net, count)
-    explainers = _explainers(benchmark, [target for target, _ in asked], seed)
+    explainers = _explainers(benchmark, [target for target, _ in asked])
     if unknown := set(methods or ()) - set(explainers):
         raise typer.BadParameter(f"some of {', '.join(explainers)}, got {', '.join(unknown)}", param_hint="--methods")
     explainers = {name: found for name, found in explainers.items() if not methods or name in methods}
@@ -98,7 +111,8 @@ def _one(target: Target, truth: torch.Tensor, explainers: dict[str, Any], seed: 
             explanations[name] = _explained(explainer, target, seed)
             seconds = time.perf_counter() - started
             again = [explanations[name], _explained(explainer, target, seed + 1)]
-            stable[name] = {"seeds": _spearman(again), "randomised": _randomised(explainer, target), "seconds": seconds}
+            randomised = _randomised(explainer(seed), target)
+            stable[name] = {"seeds": _spearman(again), "randomised": randomised, "seconds": seconds}
         found = metrics.table(explanations, target, truth=truth).drop(columns=["seconds"])
         sizes = metrics.ground_truth(explanations, truth, absolute=True)
     found.insert(1, "auroc of size", sizes["auroc"])
@@ -116,12 +130,11 @@ def _spearman(pair: list[Explanation]) -> float:
     return float(first.corr(second, method="spearman"))
 
 
-def _randomised(explainer: Any, target: Target) -> float | None:
+def _randomised(explainer: Explainer, target: Target) -> float | None:
     """Rank correlation with the explanation of a network that has learned nothing; None for one fitted to another."""
-    made: Explainer = explainer(0)
-    if isinstance(made, explain.FittedMask):
+    if isinstance(explainer, explain.FittedMask):
         return None
-    return metrics.randomisation(made, target, repeats=1).spearman
+    return metrics.randomisation(explainer, target, repeats=1).spearman
 
 
 def _network(benchmark: Benchmark, seed: int) -> tuple[nn.Module, str]:
@@ -151,13 +164,14 @@ def _targets(benchmark: Benchmark, net: nn.Module, count: int) -> list[tuple[Any
     return found
 
 
-def _explainers(benchmark: Benchmark, targets: list[Any], seed: int) -> dict[str, Callable[[int], Explainer]]:
+def _explainers(benchmark: Benchmark, targets: list[Any]) -> dict[str, Callable[[int], Explainer]]:
     """Explainers by name, each made from a seed."""
     kind = benchmark.players
     most = max(len(target.players(kind)) for target in targets)
     samples = max(2048, 8 * most)
     made: dict[str, Callable[[int], Explainer]] = {
         "Shapley": lambda seed: explain.Shapley(kind, samples=samples, seed=seed),
+        "Banzhaf": lambda seed: explain.Banzhaf(kind, samples=samples, seed=seed),
         "Lime": lambda seed: explain.Lime(kind, samples=samples, seed=seed),
         "Occlusion": lambda seed: explain.Occlusion(kind),
         "Saliency": lambda seed: explain.Gradient(kind, method="saliency"),
@@ -165,11 +179,11 @@ def _explainers(benchmark: Benchmark, targets: list[Any], seed: int) -> dict[str
         "GNNExplainer": lambda seed: explain.Mask(kind, epochs=100, repeats=1, seed=seed),
     }
     if kind == "edges":
-        fitted = {
-            each: explain.Mask("edges", method="pg_explainer", epochs=20, lr=0.003, repeats=1, seed=each).fit(targets)
-            for each in (seed, seed + 1)
-        }
-        made["PGExplainer"] = lambda seed: fitted.get(seed, next(iter(fitted.values())))
+        made["PGExplainer"] = functools.cache(
+            lambda seed: explain.Mask("edges", method="pg_explainer", epochs=20, lr=0.003, repeats=1, seed=seed).fit(
+                targets
+            )
+        )
         made["Counterfactual"] = lambda seed: explain.Counterfactual("edges", budget=2000, limit=6)
     else:
         made["SubgraphX"] = lambda seed: explain.SubgraphX(size=6, samples=32, rollouts=10, hops=3, seed=seed)

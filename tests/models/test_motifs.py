@@ -129,6 +129,8 @@ def test_the_bench_prints_and_keeps_a_table(tmp_path):
     assert rows.loc["Shapley", "label fidelity+"] == 1.0
     assert rows.loc["distance", "auroc"] < 1.0
     assert "Shapley" in result.stdout
+    assert all(len(line) <= 120 for line in result.stdout.splitlines() if str(tmp_path) not in line)
+    assert set(bench.SHORT) <= set(rows.columns)
 
 
 @pytest.mark.parametrize("option", [("--data", "karate"), ("--methods", "Magic")])
