@@ -90,8 +90,8 @@ class Influence(Together, Explainer):
             raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, got {self.remove!r}")
         if isinstance(self.solver, str) and self.solver not in ("auto", *SOLVERS):
             raise ValueError(f"solver must be auto, {', '.join(SOLVERS)} or one with settings, got {self.solver!r}")
-        if not isinstance(self.solver, str) and not callable(getattr(self.solver, "solve", None)):
-            raise TypeError(f"solver must have a solve method, as Lissa() has, got {type(self.solver).__name__}")
+        if isinstance(self.solver, type) or not (isinstance(self.solver, str) or hasattr(self.solver, "solve")):
+            raise TypeError(f"solver must be a name or have a solve method, as Lissa() has, got {self.solver!r}")
         if self.curvature not in ("auto", *CURVATURES):
             raise ValueError(f"curvature must be auto, {' or '.join(CURVATURES)}, got {self.curvature!r}")
         if not is_damping(self.damping):

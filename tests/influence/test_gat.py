@@ -38,7 +38,7 @@ def target():
     return ObjectiveTarget(objective, net)
 
 
-@pytest.mark.filterwarnings("ignore:the model is not at a minimum of its training loss. finishing")
+@pytest.mark.filterwarnings("ignore:the model is not at a minimum of its training loss .gradient norm")
 def test_the_documented_answers(target):
     with pytest.raises(Indefinite, match=r"smallest eigenvalue is -.*Use damping=") as raised:
         Influence(curvature="hessian", damping=0, seed=0).explain(target)
@@ -48,7 +48,7 @@ def test_the_documented_answers(target):
     assert found.checks["hessian_lambda_min"] < 0 < found.checks["lambda_min"]
     assert found.checks["residual"] < 1e-6
 
-    damping = 1.05 * float(str(raised.value).split("damping=")[1].split(",")[0])
+    damping = float(str(raised.value).split("damping=")[1].split(",")[0])
     damped = Influence(curvature="hessian", damping=damping, seed=0).explain(target)
     assert damped.checks["lambda_min"] > 0
 

@@ -109,7 +109,7 @@ def test_retraining_with_a_flipped_label():
     target = model.example(others[0])
     objective = target.objective()
     found = Relabelling(engine=ENGINE).explain(target)
-    chosen = found.scores.abs().argsort(descending=True)[::12].tolist()
+    chosen = found.scores.abs().argsort(descending=True)[::20].tolist()
     real = []
     for i in chosen:
         labels = y.clone()
