@@ -55,7 +55,7 @@ def objective(
     train: Any,
     remove: str | Players = "labels",
 ) -> DenoisingObjective:
-    """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 + weight_decay/2 |theta|^2``.
+    """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 / d + weight_decay/2 |theta|^2``, ``d = C H W``.
 
     ``wanted`` is what the model was trained to predict (noise, image or v). The ``K`` draws of step and noise are fixed
     and shared by all images: steps spread evenly over the schedule, noise from a seed, so that the loss is a function.
