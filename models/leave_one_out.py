@@ -26,7 +26,7 @@ class Retraining:
     """
 
     steps: int
-    lr: float = 0.05
+    lr: float = 0.02
     batch_size: int = 100
     momentum: float = 0.9
 

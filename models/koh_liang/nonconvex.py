@@ -102,7 +102,11 @@ class NonConvex:
 
 
 def nonconvex(split: Split, size: Size | None = None, progress: bool = False) -> NonConvex:
-    """The network of section 4.2, the damped influence of its training images, and retraining from where it stands."""
+    """The network of section 4.2, the damped influence of its training images, and retraining from where it stands.
+
+    Warns:
+        UserWarning: retrainings that do not agree with one another.
+    """
     size = size or Size()
     x, y = enlarged(split.x[: size.images]), split.y[: size.images]
     net = load_or_train(x, y, weight_decay=WEIGHT_DECAY, steps=size.steps, progress=progress)
@@ -118,9 +122,15 @@ def nonconvex(split: Split, size: Size | None = None, progress: bool = False) ->
     actual = torch.stack(
         [_actual(net, x, y, removed, test_x, label, size, seed, progress) for seed in range(size.seeds)]
     )
-    return NonConvex(
-        answers[judged], removed, {key: why.scores[removed] for key, why in answers.items()}, actual, judged
-    )
+    predicted = {key: why.scores[removed] for key, why in answers.items()}
+    found = NonConvex(answers[judged], removed, predicted, actual, judged)
+    if size.seeds > 1 and not found.repeats_agree >= 0.9:
+        warnings.warn(
+            f"two retrainings of the same images agree to r = {found.repeats_agree:.2f} alone: their steps are too long "
+            "for so sharp a loss, and nothing can foretell them. Use a smaller Retraining(lr=)",
+            stacklevel=2,
+        )
+    return found
 
 
 def _asked(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
