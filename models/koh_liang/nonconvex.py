@@ -126,8 +126,8 @@ def nonconvex(split: Split, size: Size | None = None, progress: bool = False) ->
     found = NonConvex(answers[judged], removed, predicted, actual, judged)
     if size.seeds > 1 and not found.repeats_agree >= 0.9:
         warnings.warn(
-            f"two retrainings of the same images agree to r = {found.repeats_agree:.2f} alone: their steps are too long "
-            "for so sharp a loss, and nothing can foretell them. Use a smaller Retraining(lr=)",
+            f"two retrainings of the same images agree to r = {found.repeats_agree:.2f} alone: their steps are too "
+            "long for so sharp a loss, and nothing can foretell them. Use a smaller Retraining(lr=)",
             stacklevel=2,
         )
     return found
