@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from explain.explainer import Answer, Explainer
-from explain.shapley.estimate import Estimate, Estimator
+from explain.shapley.estimate import Estimate, Estimator, relative_gap, warn_if_drowned
 from explain.shapley.exact import table_of
 from explain.shapley.settings import check_settings, chosen
-from explain.types import Game, Players, Scores, Target, Values
+from explain.types import Game, Masks, Players, Scores, Target, Values
 
 _LEAST = 64  # samples below which a player may be in all of them, or in none
 
@@ -78,22 +77,15 @@ class Banzhaf(Explainer):
             value=found.value,
             base=found.base,
             error=found.error,
-            checks={**game.checks, **own, **doubts(found)},
+            checks={**game.checks, **own, **_proof(found)},
             calls=game.calls,
         )
 
 
-def doubts(found: Estimate) -> dict[str, float | None]:
-    """How far the scores are from adding up, and the largest standard error; a warning where it drowns them."""
-    scale = max(abs(found.value), abs(found.base))
-    gap = abs(float(found.scores.sum()) - (found.value - found.base))
-    error = found.error
-    if error is not None and error.norm() > max(float(found.scores.norm()) / 2, 1e-6 * scale):
-        warnings.warn("the standard errors are over half as large as the Banzhaf values: raise samples", stacklevel=4)
-    return {
-        "additivity_gap": gap / scale if scale else gap,
-        "largest_error": None if error is None else float(error.max()),
-    }
+def _proof(found: Estimate) -> dict[str, float | None]:
+    """How far the scores are from adding up, and the largest standard error."""
+    largest = warn_if_drowned(found.scores, found.error, found, "Banzhaf values")
+    return {"additivity_gap": relative_gap(found), "largest_error": largest}
 
 
 def banzhaf_values(table: Values) -> Scores:
@@ -131,16 +123,25 @@ def _reuse(game: Game, samples: int, generator: torch.Generator, progress: bool)
 
 
 def _regression(game: Game, samples: int, generator: torch.Generator, progress: bool) -> Estimate:
-    """Least squares of ``v(S) - v(complement)`` on the signs of membership, every coalition as likely."""
+    return paired_regression(game, samples, generator, progress, "regression")[0]
+
+
+def paired_regression(
+    game: Game, samples: int, generator: torch.Generator, progress: bool, estimator: str
+) -> tuple[Estimate, Masks, Values]:
+    """Least squares of ``v(S) - v(complement)`` on the signs of membership, every coalition as likely.
+
+    With the coalitions ``S [pairs, P]`` and ``v(S) + v(complement) [pairs]``.
+    """
     players = len(game.players)
     least = 6 * players + 2
     if samples < least:
-        raise ValueError(f"regression needs samples={least} or more for {players} players, got {samples}")
+        raise ValueError(f"{estimator} needs samples={least} or more for {players} players, got {samples}")
     base, value = game.ends()
     masks = torch.rand((samples - 2) // 2, players, generator=generator) < 0.5
     small, large = game(torch.cat([masks, ~masks]), progress).chunk(2)
     scores, error = least_squares(2 * masks.double() - 1, small - large)
-    return Estimate(scores, error, base, value, {})
+    return Estimate(scores, error, base, value, {}), masks, small + large
 
 
 def least_squares(signs: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:

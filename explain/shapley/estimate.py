@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from torch import Tensor
 
 from explain.types import Game, Scores
 
@@ -22,6 +24,28 @@ class Estimate(NamedTuple):
     base: float
     value: float
     checks: dict[str, Any]
+
+
+def relative_gap(found: Estimate) -> float:
+    """``|sum scores - (v(all) - v(empty))|``, relative to the larger of ``|v(all)|``, ``|v(empty)|``."""
+    gap, scale = abs(float(found.scores.sum()) - (found.value - found.base)), _scale(found)
+    return gap / scale if scale else gap
+
+
+def warn_if_drowned(scores: Tensor, error: Tensor | None, found: Estimate, what: str) -> float | None:
+    """The largest standard error; a warning where the errors are over half as large as the scores.
+
+    Below 1e-6 of the number both are rounding, and saying so would be noise itself.
+    """
+    if error is None:
+        return None
+    if error.norm() > max(float(scores.norm()) / 2, 1e-6 * _scale(found)):
+        warnings.warn(f"the standard errors are over half as large as the {what}: raise samples", stacklevel=5)
+    return float(error.max())
+
+
+def _scale(found: Estimate) -> float:
+    return max(abs(found.value), abs(found.base))
 
 
 Estimator: TypeAlias = Callable[[Game, int, torch.Generator, bool], Estimate]

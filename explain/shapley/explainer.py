@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from explain.explainer import Answer, Explainer
-from explain.shapley.estimate import Estimate, Estimator
+from explain.shapley.estimate import Estimate, Estimator, relative_gap, warn_if_drowned
 from explain.shapley.exact import exact_values
 from explain.shapley.kernel import kernel_values
 from explain.shapley.local import local_values
@@ -122,15 +121,7 @@ class Shapley(Explainer):
         return chosen(self.estimator, players, samples, "kernel")
 
 
-def _proof(estimate: Estimate) -> dict[str, Any]:
-    """The efficiency gap and the largest standard error; a warning where the error drowns the scores."""
-    scale = max(abs(estimate.value), abs(estimate.base))
-    gap = abs(float(estimate.scores.sum()) - (estimate.value - estimate.base))
-    error = estimate.error
-    # below 1e-6 of the number both are rounding, and saying so would be noise itself
-    if error is not None and error.norm() > max(float(estimate.scores.norm()) / 2, 1e-6 * scale):
-        warnings.warn("the standard errors are over half as large as the Shapley values: raise samples", stacklevel=4)
-    return {
-        "efficiency_gap": gap / scale if scale else gap,
-        "largest_error": None if error is None else float(error.max()),
-    }
+def _proof(found: Estimate) -> dict[str, Any]:
+    """The efficiency gap and the largest standard error."""
+    largest = warn_if_drowned(found.scores, found.error, found, "Shapley values")
+    return {"efficiency_gap": relative_gap(found), "largest_error": largest}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from explain.explainer import Answer, Explainer
-from explain.shapley.banzhaf import banzhaf_values, least_squares
-from explain.shapley.estimate import Estimate
+from explain.shapley.banzhaf import banzhaf_values, paired_regression
+from explain.shapley.estimate import Estimate, relative_gap, warn_if_drowned
 from explain.shapley.exact import shapley_values, table_of
 from explain.shapley.kernel import regression
 from explain.shapley.local import local_game
@@ -94,7 +92,7 @@ class Interactions(Explainer):
         values, pairwise = find(game, generator)
         matrix = pairwise.interactions.clone()
         matrix.diagonal().copy_(values.scores - pairwise.interactions.sum(1) / 2)
-        own = {"estimator": name, "coalitions": game.calls - before, **values.checks, **_doubts(values, pairwise)}
+        own = {"estimator": name, "coalitions": game.calls - before, **values.checks, **_proof(values, pairwise)}
         parts = {"interactions": matrix}
         if pairwise.error is not None:
             parts["interactions_error"] = pairwise.error
@@ -143,26 +141,14 @@ def _shapley(game: Game, samples: int, generator: torch.Generator, progress: boo
 
 
 def _banzhaf(game: Game, samples: int, generator: torch.Generator, progress: bool) -> Found:
-    players = len(game.players)
-    least = 6 * players + 2
-    if samples < least:
-        raise ValueError(f"stratified needs samples={least} or more for {players} players, got {samples}")
-    base, value = game.ends()
-    masks = torch.rand((samples - 2) // 2, players, generator=generator) < 0.5
-    small, large = game(torch.cat([masks, ~masks]), progress).chunk(2)
-    scores, error = least_squares(2 * masks.double() - 1, small - large)
-    return Found(Estimate(scores, error, base, value, {}), sampled_banzhaf(masks, small + large))
+    values, masks, sums = paired_regression(game, samples, generator, progress, "stratified")
+    return Found(values, sampled_banzhaf(masks, sums))
 
 
-def _doubts(values: Estimate, pairwise: Pairwise) -> dict[str, float | None]:
-    """How far all effects are from adding up, and the largest standard error; a warning where it drowns them."""
-    scale = max(abs(values.value), abs(values.base))
-    gap = abs(float(values.scores.sum()) - (values.value - values.base))
-    error: Tensor | None = pairwise.error
-    if error is not None and error.norm() > max(float(pairwise.interactions.norm()) / 2, 1e-6 * scale):
-        warnings.warn("the standard errors are over half as large as the interactions: raise samples", stacklevel=4)
+def _proof(values: Estimate, pairwise: Pairwise) -> dict[str, float | None]:
+    """How far all effects are from adding up, and the largest standard errors."""
     return {
-        "efficiency_gap": gap / scale if scale else gap,
+        "efficiency_gap": relative_gap(values),
         "largest_error": None if values.error is None else float(values.error.max()),
-        "largest_interaction_error": None if error is None else float(error.max()),
+        "largest_interaction_error": warn_if_drowned(pairwise.interactions, pairwise.error, values, "interactions"),
     }
