@@ -14,6 +14,7 @@ from explain.explainer import Answer, Explainer
 from explain.types import Game, Players, Target, Unsupported
 
 Nodes = frozenset[int]  # players of a subgraph
+_STEERING = 4  # how many times fewer coalitions for subgraphs too large to be the answer: three times faster
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class SubgraphX(Explainer):
         size: the most nodes of the answer, the explained one not counted.
         players: "nodes", or `Players` of that kind.
         rollouts: paths from the whole down to a leaf.
-        samples: coalitions ``T`` for each subgraph, at least 2; all of them where there are not more.
+        samples: coalitions ``T`` for each subgraph that may be the answer, at least 2, and a quarter as many for larger
+            ones, which only steer the search; all of them where there are not more.
         hops: how far the neighbours reach that a subgraph is played against: the receptive field of the network.
         children: the most actions of a state, nodes with the fewest connections first.
         explore: ``c`` above.
@@ -71,7 +73,7 @@ class SubgraphX(Explainer):
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         game = target.game(self.players)
         base, value = game.ends()
-        rewards = Rewards(game, Neighbours(game.players), self.samples, self.hops, generator)
+        rewards = Rewards(game, Neighbours(game.players), self.samples, self.size, self.hops, generator)
         best = _search(self, rewards) if len(game.players) else frozenset()
         members = torch.zeros(len(game.players), dtype=torch.bool)
         members[list(best)] = True
@@ -153,6 +155,7 @@ class Rewards:
     game: Game
     neighbours: Neighbours
     samples: int
+    size: int
     hops: int
     generator: torch.Generator
     found: dict[Nodes, tuple[float, float | None]] = field(default_factory=dict)
@@ -175,13 +178,15 @@ class Rewards:
         """Masks with the subgraph, then without, over coalitions of its neighbours; weights where they are all."""
         around, players = sorted(self.neighbours.around(nodes, self.hops)), len(self.game.players)
         others = len(around)
-        if 2**others <= self.samples:
+        samples = self.samples if len(nodes) <= self.size else max(2, self.samples // _STEERING)
+        if 2**others <= samples:
             present = (torch.arange(2**others)[:, None] >> torch.arange(others) & 1).bool()
             sizes = present.sum(1)
-            weights = torch.tensor([1 / ((others + 1) * math.comb(others, s)) for s in sizes.tolist()]).double()
+            shares = [1 / ((others + 1) * math.comb(others, s)) for s in sizes.tolist()]
+            weights = torch.tensor(shares, dtype=torch.float64)
         else:  # the size uniformly, then who: as the Shapley value weighs them
-            sizes = torch.randint(others + 1, (self.samples, 1), generator=self.generator)
-            ranks = torch.rand(self.samples, others, generator=self.generator).argsort(1).argsort(1)
+            sizes = torch.randint(others + 1, (samples, 1), generator=self.generator)
+            ranks = torch.rand(samples, others, generator=self.generator).argsort(1).argsort(1)
             present, weights = ranks < sizes, None
         without = torch.ones(len(present), players, dtype=torch.bool)
         without[:, around] = present
