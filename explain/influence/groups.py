@@ -51,6 +51,12 @@ class GroupInfluence:
     value: float
     checks: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return (
+            f"GroupInfluence: {len(self.players)} examples, {self.newton:+.4g} of {self.value:.4g} by a Newton step, "
+            f"{self.additive:+.4g} as a sum"
+        )
+
 
 def group_influence(target: Target, players: Any, engine: Influence | None = None) -> GroupInfluence:
     """The influence of one group of training examples; see `group_influences`.

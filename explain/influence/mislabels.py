@@ -34,6 +34,10 @@ class MislabelSearch:
     area: dict[str, float]
     auc: dict[str, float]
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {area:.3f}" for name, area in self.area.items())
+        return f"MislabelSearch: area by {found}"
+
 
 def mislabels(why: Explanation, wrong: Any, seed: int = 0) -> MislabelSearch:
     """Rank training examples by self-influence, by their loss, and at random (Koh and Liang 2017, section 5.4).

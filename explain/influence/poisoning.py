@@ -120,6 +120,12 @@ class Poisoned:
     greys: Tensor
     checks: dict[str, Any]
 
+    def __repr__(self) -> str:
+        asked = self.numbers.size(1)
+        flipped = "" if self.predicted is None else f"{int(self.flipped.sum())} of {asked} predictions flipped, "
+        moved = f"pixels moved at most {float(self.greys.max()):.3g} grey levels"
+        return f"Poisoned: {len(self.examples)} examples, {flipped}{moved}"
+
     @property
     def flipped(self) -> Tensor:
         """Whether each target's prediction is another in the end, bool ``[targets]``."""

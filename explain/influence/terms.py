@@ -32,6 +32,9 @@ class Components:
     without_curvature: Tensor
     without_both: Tensor
 
+    def __repr__(self) -> str:
+        return f"Components: influence of {len(self.full)} examples, and without the loss, the curvature, and both"
+
 
 def components(target: Target, engine: Influence | None = None) -> Components:
     """Influence with and without its terms (Koh and Liang 2017, section 2.3 and figure 1), for any model.

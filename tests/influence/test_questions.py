@@ -92,3 +92,23 @@ def test_an_engine_set_to_another_question(kind):
         kind(engine=Influence(remove="nodes"))
     with pytest.raises(ValueError, match="about training examples"):
         group_influence(ObjectiveTarget(logistic()), [0], Influence(remove="edges"))
+
+
+def test_results_say_themselves_in_a_line():
+    import explain
+    from explain.influence import GroupInfluence, components, group_influence, mislabels
+
+    net = torch.nn.Linear(2, 1, bias=False).double()
+    x = torch.randn(12, 2, generator=torch.Generator().manual_seed(0)).double()
+    y = x[:, :1] + 0.1
+    with torch.no_grad():
+        net.weight.copy_(torch.linalg.solve(x.T @ x / 6 + 0.1 * torch.eye(2).double(), x.T @ y / 6).T)
+    model = explain.wrap(net, task="regression", train=(x, y), weight_decay=0.1)
+    target = model.example(x[0])
+    group = group_influence(target, [1, 2])
+    assert isinstance(group, GroupInfluence)
+    for found in (group, mislabels(explain.SelfInfluence().explain(target), [3]), components(target)):
+        said = repr(found)
+        assert said.startswith(type(found).__name__)
+        assert len(said) < 160
+        assert "tensor" not in said
