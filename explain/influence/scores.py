@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import vjp
 
 from explain.influence.assembly import separate
-from explain.influence.curvature import Curvature
+from explain.influence.curvature import Curvature, Hessian
 from explain.influence.exact import Exact
 from explain.influence.gradients import MEMORY, example_gradients
 from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
@@ -123,20 +123,23 @@ def _losses(objective: Objective, flat: Flat, batch: Tensor) -> Callable[[Tensor
 
 
 def parameter_change(
-    objective: Objective, player: int, A: Curvature, solver: Solver | None = None, seed: int = 0
+    objective: Objective, player: int, A: Curvature | None = None, solver: Solver | None = None, seed: int = 0
 ) -> Parameters:
     """``theta_without - theta ~= (1/n) A^-1 grad loss_i``: how the parameters move if the example had been left out.
 
     Args:
         objective: the trained loss.
         player: position of the example in the training set.
-        A: its curvature, ``Hessian(objective)`` or ``GaussNewton(objective)``.
+        A: its curvature, such as ``GaussNewton(objective, damping)``; the Hessian when None.
         solver: how to invert it; the whole matrix when None.
         seed: of the eigenvalue search and of a solver that samples.
 
     Raises:
-        Indefinite: ``A`` is not positive definite.
+        IndexError: no such example. Indefinite: ``A`` is not positive definite.
     """
+    if not 0 <= player < objective.size:
+        raise IndexError(f"player must be from 0 to {objective.size - 1}, got {player}")
+    A = Hessian(objective) if A is None else A
     generator = torch.Generator().manual_seed(seed)
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)

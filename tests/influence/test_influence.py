@@ -268,7 +268,10 @@ def test_divergence_reaches_the_user():
 
 def test_the_change_of_the_parameters_by_any_solver():
     objective = logistic()
-    exact = parameter_change(objective, 5, Hessian(objective))
+    exact = parameter_change(objective, 5)
+    for player in (-1, objective.size):
+        with pytest.raises(IndexError, match="player must be from 0 to 199"):
+            parameter_change(objective, player)
     for solver in (Exact(), ConjugateGradient(), Lissa()):
         for A in (Hessian(objective), GaussNewton(objective)):
             found = parameter_change(objective, 5, A, solver)
