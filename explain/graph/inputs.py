@@ -98,6 +98,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     """The data object's tensors, checked.
 
     Raises:
+        TypeError: edges that are no whole numbers.
         ValueError: no nodes, an edge that points outside, or edge fields of another length.
     """
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
@@ -142,6 +143,8 @@ def _edges_of(data: Data | HeteroData, whole: bool, wanted: set[str]) -> tuple[d
             raise ValueError(
                 "the data has no edge_index [2, edges] (sparse adj_t is not read: keep edge_index beside it)"
             )
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise TypeError(f"edge_index must hold node numbers, int64, got {index.dtype}: use edge_index.long()")
         for name in {"edge_weight", "edge_attr", "edge_type"} & wanted:
             if isinstance(store.get(name), Tensor) and len(store[name]) != index.size(-1):
                 raise ValueError(f"{name} must have one row an edge, {index.size(-1)}, got {len(store[name])}")

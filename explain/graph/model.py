@@ -95,7 +95,8 @@ class GraphModel:
         Args:
             node: its number, or ``(type, number)``.
             label: the class the number is read for, the predicted one when None.
-            payoff: "logit", "probability", "log_probability", "loss" or a callable ``[rows, outputs] -> [rows]``.
+            payoff: "logit", "probability", "log_probability", "loss" or a callable ``[rows, outputs] -> [rows]``; of a
+                regressor ``lambda rows: rows[:, 0]``, as one output is otherwise read as a binary logit.
             removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
                 zero; "features" keeps the structure and replaces an absent node's features.
             baseline: absent features become "zeros", the "mean" over the nodes, or "marginal" draws of them.

@@ -96,6 +96,22 @@ def test_edges_that_point_outside():
         GraphModel(network("gcn"), data)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_edges_that_are_no_whole_numbers(dtype):
+    data = random_graph()
+    data.edge_index = data.edge_index.to(dtype)
+    with pytest.raises(TypeError, match=r"edge_index must hold node numbers, int64, got .*: use edge_index.long\(\)"):
+        GraphModel(network("gcn"), data)
+
+
+def test_the_output_of_a_regressor_is_read_as_it_is():
+    net, data = network("sage", classes=1), random_graph()
+    node = int((net(data.x, data.edge_index)[:, 0] < 0).nonzero()[0])
+    target = GraphModel(net, data).node(node, payoff=lambda rows: rows[:, 0])
+    assert target.value() == pytest.approx(float(net(data.x, data.edge_index)[node, 0].detach()), rel=1e-5)
+    assert target.value() < 0
+
+
 def test_mismatched_edge_attributes():
     data = random_graph()
     data.edge_weight = torch.ones(3)
