@@ -23,7 +23,6 @@ from explain.influence.scores import (
 )
 from explain.influence.shards import Shards, Solved
 from explain.influence.solution import Solution, Solver
-from explain.influence.spectrum import extreme_eigenvalues
 from explain.influence.together import Together, asked_of, is_damping
 from explain.types import NonFinite, Objective, Players, Target
 
@@ -188,8 +187,10 @@ class Influence(Together, Explainer):
             found, told = newton_parts(
                 objective,
                 solved.A,
+                solved.checks["lambda_min"],
                 part,
-                lambda A, b: solver.solve(A, b, extreme_eigenvalues(A, g), g).x,
+                lambda A, spectrum, b: solver.solve(A, b, spectrum, g).x,
+                g,
                 self.progress,
             )
             checks.update(told)

@@ -13,30 +13,39 @@ from explain.influence.curvature import Curvature
 from explain.influence.doubts import doubt
 from explain.influence.linear import Flat
 from explain.influence.scores import training_gradient
-from explain.influence.spectrum import Indefinite
+from explain.influence.spectrum import Spectrum, extreme_eigenvalues
 from explain.types import Edits, Objective
 
-Step: TypeAlias = Callable[[Curvature, Tensor], Tensor]  # A^-1 b
+Step: TypeAlias = Callable[[Curvature, Spectrum, Tensor], Tensor]  # A^-1 b
+ROUNDING = 1e-6  # relative, of an eigenvalue that was measured
 
 
 def newton_parts(
-    objective: Objective, A: Curvature, parts: dict[str, Tensor], step: Step, progress: bool = False
+    objective: Objective,
+    A: Curvature,
+    smallest: float,
+    parts: dict[str, Tensor],
+    step: Step,
+    generator: torch.Generator,
+    progress: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """``score = f(theta) - f'(theta - A'^-1 g)`` with ``A'`` the curvature of the edited objective at ``theta``.
 
     ``g = grad J' - grad J``, which is ``grad J'`` at a minimum of ``J``; exact, not only to first order, where the loss
-    is quadratic in the parameters. Costs one curvature and one solution a player.
+    is quadratic in the parameters. ``theta`` is no minimum of ``J'``: where the losses bend down, ``A'`` is damped
+    until it is no flatter than ``A`` was, or than the penalty alone. Costs one curvature and one solution a player.
 
     Args:
         objective: the trained loss.
-        A: its curvature; ``A'`` is of the same kind, with the same damping.
+        A: its curvature; ``A'`` is of the same kind, with at least the same damping.
+        smallest: eigenvalue of ``A``.
         parts: to first order, with "structural" and "learned".
         step: solves ``A' x = g``.
+        generator: of the eigenvalue search.
         progress: shows tqdm.
 
     Returns:
-        The parts with another "learned", the old one under "first_order"; and checks: players whose edited curvature is
-        not positive definite, which keep their first-order score.
+        The parts with another "learned", the old one under "first_order"; and checks: players whose ``A'`` was damped.
 
     Warns:
         UserWarning: there are such players.
@@ -44,23 +53,27 @@ def newton_parts(
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     value, before = objective.measurement(objective.params).detach().double(), training_gradient(objective)
-    learned, left = parts["learned"].clone(), []
+    learned, damped = parts["learned"].clone(), []
+    penalty = objective.weight_decay + A.damping
+    least = min(smallest, penalty) if penalty > 0 else smallest
     for player in tqdm(_affected(objective), desc="Newton steps", disable=not progress, leave=False):
         edited = objective.edited(player)
-        try:
-            x = step(type(A)(edited, A.damping), training_gradient(edited) - before)
-        except Indefinite:
-            left.append(player)
-            continue
+        other = type(A)(edited, A.damping)
+        spectrum = extreme_eigenvalues(other, generator)
+        short = least - spectrum.smallest
+        if short > ROUNDING * least:
+            damped.append(player)
+            other, spectrum = other.damped(A.damping + short), spectrum.shifted(short)
+        x = step(other, spectrum, training_gradient(edited) - before)
         with torch.no_grad():
             moved = edited.measurement(flat.params((theta.double() - x).to(theta.dtype)))
         learned[player] = (value - moved.double()).cpu() - parts["structural"][player]
-    if left:
+    if damped:
         doubt(
-            f"no Newton step for {len(left)} of {len(learned)} players, whose scores are those to first order: without "
-            "them the curvature is not positive definite where the parameters are now. Use damping=, or retrain"
+            f"the Newton step is damped for {len(damped)} of {len(learned)} players: without them the curvature where "
+            "the parameters are now is flatter than at the minimum, or negative. Compare with some retrainings"
         )
-    return {**parts, "learned": learned, "first_order": parts["learned"]}, {"newton": True, "newton_left_out": left}
+    return {**parts, "learned": learned, "first_order": parts["learned"]}, {"newton": True, "newton_damped": damped}
 
 
 def _affected(objective: Objective) -> list[int]:

@@ -141,7 +141,8 @@ KARATE = Experiment("karate sgc", four_labels, 0.05, (8, 16, 25, 33))
 HARDER = Experiment("karate sgc, 2 labels", two_labels, 0.01, (8, 16, 25, 33))
 BLOCKS = Experiment("block model gcn", blocks, 0.03, (50, 170, 290), hidden=8, removals=60)
 ROUGHER = dataclasses.replace(BLOCKS, name="block model gcn, less decay", weight_decay=0.01)
-CORA = Experiment("cora gcn", words, 5e-3, (1708,), hidden=16, removals=60, newton=False)
+CORA = Experiment("cora gcn", words, 0.01, (1708, 2500), hidden=16, removals=60, newton=False)
+FLATTER = dataclasses.replace(CORA, name="cora gcn, less decay", weight_decay=0.005, nodes=(1708,))
 
 
 def rows(experiments: Sequence[Experiment], *, fresh: bool = False) -> Iterator[Row]:

@@ -19,8 +19,8 @@ from models.removal.study import some, table, without
 
 def test_the_karate_club_exhaustively():
     nodes = KARATE.run("nodes", nodes=(8, 33), newton=False)
-    edges = KARATE.run("edges", nodes=(8, 33), newton=False)
-    assert (nodes.removals, edges.removals) == (66, 156)
+    edges = KARATE.run("edges", nodes=(8,), newton=False)
+    assert (nodes.removals, edges.removals) == (66, 78)
     assert nodes.total >= 0.98
     assert nodes.learned >= 0.95
     assert edges.total >= 0.99
@@ -33,7 +33,10 @@ def test_the_karate_club_exhaustively():
 
 
 def test_two_layers_at_their_optimum():
-    nodes, edges = (BLOCKS.run(kind, nodes=(50,), removals=30, newton=False) for kind in ("nodes", "edges"))
+    with pytest.warns(UserWarning, match="the Newton step is damped for"):
+        nodes = BLOCKS.run("nodes", nodes=(50,), removals=20)
+    edges = BLOCKS.run("edges", nodes=(50,), removals=20, newton=False)
+    assert 0.995 <= nodes.newton >= nodes.total
     assert nodes.total >= 0.98
     assert nodes.learned >= 0.95
     assert edges.total >= 0.99
@@ -97,6 +100,7 @@ def test_some_of_the_players():
 
 def test_a_part_that_is_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(experiments, "_code", lambda: "as it was")
     small = Experiment("small", four_labels, 0.05, (8,), removals=6, newton=False)
     first, _ = rows([small])
     assert len(list(tmp_path.iterdir())) == 2
@@ -109,3 +113,6 @@ def test_a_part_that_is_done_is_not_done_again(tmp_path, monkeypatch):
         next(rows([small], fresh=True))
     with pytest.raises(TypeError):
         next(rows([dataclasses.replace(small, weight_decay=0.06)]))
+    monkeypatch.setattr(experiments, "_code", lambda: "edited")
+    with pytest.raises(TypeError):
+        next(rows([small]))
