@@ -146,13 +146,17 @@ def test_the_tolerance_is_that_of_the_residual_and_not_of_its_square(tolerance):
 
 
 def test_ekfac_turns_with_its_eigenvectors_and_knows_the_bias():
-    """For one layer and squares the matrix is a Kronecker product, which transposed eigenvectors would not invert."""
+    """For one layer and one metric of the outputs a Kronecker product: any transposed eigenvectors would show."""
     x, _, others, _ = digits()
     net = nn.Linear(16, 3).double()
     targets = torch.randn(200, 3, dtype=torch.float64, generator=generator())
-    step = explain.wrap(net, task="regression", train=(x, targets), weight_decay=0.01).example(
-        others[0], payoff=lambda outputs: outputs[:, 1]
-    )
+    metric = torch.tensor([[2.0, 0.7, 0.1], [0.7, 1.0, -0.4], [0.1, -0.4, 0.5]]).double()
+
+    def loss(outputs, labels):
+        return ((outputs - labels) @ metric * (outputs - labels)).sum(1)
+
+    model = explain.wrap(net, task="regression", train=(x, targets), weight_decay=0.01, loss=loss)
+    step = model.example(others[0], payoff=lambda outputs: outputs[:, 1])
     A = GaussNewton(step.objective())
     b = torch.randn(51, dtype=torch.float64, generator=generator())
     expected = torch.linalg.solve(reference.gauss_newton(step.objective()), b)
