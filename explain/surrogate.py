@@ -78,7 +78,9 @@ class GlobalSurrogate:
         rows = np.stack([_row(why, players) for why in explanations])
         classes = np.array([target.predicted() for target in targets])
         if len(np.unique(classes)) < 2 or not len(players):
-            raise ValueError(f"all {len(targets)} targets have the same class, or no players: nothing to tell apart")
+            raise ValueError(
+                f"all {len(targets)} targets have the same predicted class, or no players: give targets of several"
+            )
         order = torch.randperm(len(rows), generator=generator).numpy()
         held, grown = np.split(order, [max(1, round(self.holdout * len(rows)))])
         tree = DecisionTreeClassifier(max_depth=self.depth, min_samples_leaf=self.leaf, random_state=seed % 2**32)

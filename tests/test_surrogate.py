@@ -86,7 +86,7 @@ def test_credit_that_says_nothing_about_the_class_warns():
 
 @pytest.mark.parametrize(
     ("targets", "message"),
-    [(lambda: asked([1.0, 1.0], 5), "at least 8"), (lambda: [asked([1.0, 1.0])[0]] * 10, "same class")],
+    [(lambda: asked([1.0, 1.0], 5), "at least 8"), (lambda: [asked([1.0, 1.0])[0]] * 10, "same predicted class")],
 )
 def test_what_cannot_be_fitted_is_refused(targets, message):
     with pytest.raises(ValueError, match=message):
