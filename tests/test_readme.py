@@ -13,7 +13,7 @@ from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, DENOISER, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, DENOISER, INFLUENCE, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("own_models", [False, True])
@@ -38,6 +38,15 @@ def test_the_denoiser_example_runs(tmp_path):
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert ran.returncode == 0, ran.stderr
     for told in ("Shapley: 16 patches", "Attention: 16 patches", "Shapley: 10 steps"):
+        assert told in ran.stdout
+
+
+def test_the_influence_example_runs(tmp_path):
+    (tmp_path / "example.py").write_text(INFLUENCE, encoding="utf-8")
+    command = [sys.executable, "-X", "utf8", "-W", "error::UserWarning:explain", "example.py"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    for told in ("Influence: 1000 training examples", "GroupInfluence: 50 examples", "Comparison of 2 explanations"):
         assert told in ran.stdout
 
 
@@ -83,8 +92,9 @@ def test_every_file_it_names_is_there():
 def test_the_tables_know_every_explainer():
     explainers = [name for name in explain.__all__ if _is_explainer(getattr(explain, name))]
     assert explainers
+    named = " ".join(re.findall(r"^\| (`[^|]*`) \|", README, re.MULTILINE))
     for name in explainers:
-        assert f"| `{name}` |" in README
+        assert f"`{name}`" in named
 
 
 def _is_explainer(thing: object) -> bool:
