@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
+from explain.influence.principal import ROWS, principal
 from explain.influence.solution import Solution, norms, relative, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
@@ -25,24 +26,27 @@ class ConjugateGradient:
 
     The block is kept orthonormal, and directions that no column needs any more are dropped (Dubrulle 2001), so
     dependent or repeated columns are no trouble. With ``k`` columns it ends after about ``p / k`` products with the
-    block, and long before where a few directions carry most of the curvature.
+    block, and long before where a few directions carry most of the curvature. Those of a Gauss-Newton matrix are found
+    beforehand, in the training examples that the model is least sure of (`principal`).
 
     Args:
         tolerance: stops once ``|A x - b| <= tolerance |b|`` for every column; no finer than the model's own precision.
         max_iterations: the most steps; the residual then says how far it came.
+        rows: the most gradients of single examples that make up the preconditioner, 0 for none.
 
     Raises:
-        ValueError: a setting that is not positive.
+        ValueError: a setting that is not positive, or rows below 0.
     """
 
     tolerance: float = 1e-6
     max_iterations: int = 1000
+    rows: int = ROWS
 
     name = "cg"
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0 or self.max_iterations < 1:
-            raise ValueError(f"tolerance and max_iterations must be above 0, got {self}")
+        if not self.tolerance > 0 or self.max_iterations < 1 or self.rows < 0:
+            raise ValueError(f"tolerance and max_iterations must be above 0 and rows not below, got {self}")
 
     def solve(
         self, A: Curvature, b: Tensor, spectrum: Spectrum, generator: torch.Generator, progress: bool = False
@@ -52,7 +56,10 @@ class ConjugateGradient:
         Raises:
             Indefinite: a direction of negative curvature was met.
         """
-        return block_cg(A, b, spectrum, self.tolerance, self.max_iterations, progress=progress)
+        M = principal(A, self.rows)
+        found = block_cg(A, b, spectrum, self.tolerance, self.max_iterations, M, progress)
+        found.checks["rows"] = 0 if M is None else len(M.values)
+        return found
 
 
 def block_cg(

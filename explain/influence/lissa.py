@@ -11,7 +11,9 @@ from tqdm.auto import tqdm
 
 from explain.influence.cg import Preconditioner
 from explain.influence.curvature import Curvature
-from explain.influence.nystrom import LowRank, nystrom
+from explain.influence.low_rank import LowRank
+from explain.influence.nystrom import nystrom
+from explain.influence.principal import principal
 from explain.influence.recursion import Recursion
 from explain.influence.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum, largest_eigenvalue
@@ -48,8 +50,8 @@ class Lissa:
             sampled), else 128.
         tolerance: stops once ``|A x - b| <= tolerance |b|``.
         momentum: whether it may be used; given up where the batches are too noisy for it.
-        rank: of ``M``, as many products; 0 for the published recursion, 64 when None where the condition of ``A`` asks
-            for it and no scale is given.
+        rank: of ``M``, as many products; 0 for the published recursion. When None, and the condition of ``A`` asks for
+            it and no scale is given, the rows of `principal` where there are such, else 64.
 
     Raises:
         ValueError: a setting that is not positive.
@@ -121,6 +123,8 @@ class Lissa:
         rank = self.rank
         if rank is None:
             asks = self.scale is None and A.size > 2 * RANK and spectrum.largest > EASY * spectrum.smallest
+            if asks and (found := principal(A)) is not None:
+                return found
             rank = RANK if asks else 0
         return nystrom(A, rank, spectrum, generator) if rank else None
 
@@ -128,10 +132,13 @@ class Lissa:
 def _ends(A: Curvature, M: LowRank | None, spectrum: Spectrum, generator: torch.Generator) -> tuple[float, float]:
     """The smallest eigenvalue of ``M^-1 A``, or a lower bound, and the largest.
 
-    ``M`` is at most ``A + shift I``, so ``M^-1 A`` is at least ``lambda_min / (lambda_min + shift)``.
+    That is 1 where ``M`` is never above ``A``. Else ``M`` is at most ``A + shift I``, so ``M^-1 A`` is at least
+    ``lambda_min / (lambda_min + shift)``.
     """
     if M is None:
         return spectrum.smallest, spectrum.largest
+    if M.below:
+        return 1.0, _largest(A, M, generator)
     return spectrum.smallest / (spectrum.smallest + M.shift), _largest(A, M, generator)
 
 

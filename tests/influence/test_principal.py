@@ -1,0 +1,60 @@
+"""The preconditioner made of the training examples that the model is least sure of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from influence_cases import digits, module_objective
+from torch import nn
+
+from explain.influence import ConjugateGradient, Lissa
+from explain.influence.curvature import GaussNewton, Hessian
+from explain.influence.principal import principal
+from explain.influence.spectrum import extreme_eigenvalues
+from explain.objectives import TrainingObjective
+
+
+def network(batch_size: int | None = None, count: int = 60) -> TrainingObjective:
+    x, y, others, _ = digits(count)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 40), nn.Tanh(), nn.Linear(40, 4)).double()
+    return module_objective(net, x, y, asked=others[:1], batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [None, 17])
+def test_it_is_never_above_the_matrix_and_has_its_largest_part(batch_size):
+    A = GaussNewton(network(batch_size), 0.01)
+    M = principal(A, 100)
+    assert M is not None
+    matrix = M.U @ torch.diag(M.values - M.shift) @ M.U.T + M.shift * torch.eye(A.size)
+    assert torch.linalg.eigvalsh(A.dense() - matrix)[0] > -1e-9
+    assert (A.dense() - matrix).trace() < 0.5 * (A.dense().trace() - A.ridge * A.size)
+
+
+def test_with_all_rows_it_is_the_matrix_itself():
+    A = GaussNewton(network(count=20), 0.01)
+    M = principal(A, 80)
+    b = torch.randn(A.size, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert M is not None
+    torch.testing.assert_close(M(A @ b), b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", [ConjugateGradient(1e-8), Lissa(tolerance=1e-8)])
+def test_solvers_find_the_same_with_it_in_fewer_steps(solver):
+    A = GaussNewton(network(), 0.001)
+    spectrum = extreme_eigenvalues(A, torch.Generator().manual_seed(0))
+    b = torch.randn(A.size, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = solver.solve(A, b, spectrum, torch.Generator().manual_seed(0))
+    plain = replace(solver, **({"rows": 0} if solver.name == "cg" else {"rank": 0}))
+    other = plain.solve(A, b, spectrum, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.x, torch.linalg.solve(A.dense(), b), rtol=1e-5, atol=1e-5)
+    assert found.iterations < other.iterations
+
+
+def test_there_is_none_for_a_hessian_that_is_not_gauss_newton_or_without_a_ridge_or_for_few_parameters():
+    assert principal(Hessian(network(), 0.01)) is None
+    assert principal(GaussNewton(network(), 0.0)) is None
+    assert principal(GaussNewton(network(), 0.01), 10) is None
+    assert principal(GaussNewton(network(), 0.01).on(torch.arange(5))) is None
