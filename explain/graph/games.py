@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from explain.graph import edits
 from explain.graph.absence import absent_edge_features, absent_features
 from explain.graph.computation import Place
+from explain.graph.condensed import Condensed, condensable, edge_weights, weighable
 from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
@@ -23,6 +25,7 @@ from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
 
+BOUNDARY = {"nothing": "complete", "unreached": "complete", "weighted": "weighted", "degrees": "left out"}
 REMOVALS = ("delete", "message", "features")
 _FAST = 2**14  # coalitions that a fast path is given at once; it parts them further
 _TRIMMED = 2**22  # the same for the parts of a graph that matter: what the cache holds
@@ -36,6 +39,7 @@ class Coalitions:
     target: GraphTarget
     players: Players
     _found: tuple[Hashable, FastPath | str] | None = field(default=None, init=False, repr=False)
+    _small: dict[Trimming, Condensed] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         kind, removal = self.players.kind, self.target.removal
@@ -50,8 +54,11 @@ class Coalitions:
         """The game, in batches that fit the memory budget."""
         fast = self.fast()
         size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
-        note = fast.note if isinstance(fast, FastPath) else f"no: {fast}"
-        checks = {"removal": self.removal, **self.target.place.checks, "fast_path": note}
+        checks = {"removal": self.removal, **self.target.place.checks}
+        if isinstance(fast, FastPath):
+            checks["fast_path"] = fast.note
+        else:
+            checks |= {"fast_path": f"no: {fast}", "boundary": BOUNDARY[self.trimming]}
         game = Game(self.players, self, batch_size=size, checks=checks)
         hops = self._hops(fast)
         if hops is not None:
@@ -148,19 +155,45 @@ class Coalitions:
 
     def trimmed(self, masks: Masks, draw: int, trimming: Trimming) -> Tensor:
         """What the model answers on the parts that matter, asked once for coalitions that agree in them."""
+        if trimming != "unreached" and condensable(self.place):
+            return self._condensed_answers(masks, trimming)
         edge_keep = self._edits(masks, draw)["edge_keep"]
         kept = relevant(self.place, edge_keep, degrees=trimming == "unreached")
         first, kind = distinct(kept)
         kept, masks = kept.at(first), masks[first]
-        width = sum(x.numel() // max(len(x), 1) for fields in self.place.graph.nodes.values() for x in fields.values())
-        groups = parts(kept.sizes(), _TRIMMED // (width + 32))
+        groups = parts(kept.sizes(), _TRIMMED // (self._width + 32))
         answers = [self._part(masks[group], kept.at(group), draw) for group in groups]
         order = torch.cat(groups)
         return torch.cat(answers)[order.argsort()][kind]
 
+    @property
+    def _width(self) -> int:
+        """Numbers that one node holds."""
+        return sum(x.numel() // max(len(x), 1) for fields in self.place.graph.nodes.values() for x in fields.values())
+
     def _part(self, masks: Masks, kept: Relevant, draw: int) -> Tensor:
         edited = {**self._edits(masks, draw), "edge_keep": kept.edge_keep, "node_keep": kept.node_keep}
         return self.target.outputs(self.place, len(masks), **edited)
+
+    @property
+    def weighable(self) -> bool:
+        """Whether edges that only count in a degree can be summed into one."""
+        return condensable(self.place) and weighable(self.place, self.target.module)
+
+    def _condensed_answers(self, masks: Masks, trimming: Trimming) -> Tensor:
+        """What the model answers where copies share the farthest nodes."""
+        if trimming not in self._small:
+            owner = self.owner if self.atoms == "edges" else self.owner[self.place.graph.flat_edges[0]]
+            self._small[trimming] = Condensed(self.place, owner, len(self.players), trimming == "weighted")
+        small = self._small[trimming]
+        kept, kind = small.kept(masks)
+        groups = parts(kept.sizes(self._width), _TRIMMED)
+        answers = []
+        for group in groups:
+            made, weights = small.made(kept.at(group))
+            with edge_weights(self.target.module, weights) if small.injected else nullcontext():
+                answers.append(self.target.answers(self.place, made))
+        return torch.cat(answers)[torch.cat(groups).argsort()][kind]
 
     def untrimmed(self, masks: Masks, draw: int = 0) -> Tensor:
         """What the model answers on copies of the whole place."""
@@ -201,6 +234,8 @@ class Coalitions:
 
     def _affordable(self) -> int:
         graph = self.place.graph
+        if self.trimming in ("weighted", "degrees") and condensable(self.place):  # made in parts
+            return min(max(1, _BUDGET // (graph.num_nodes + graph.num_edges)), 4096)
         numbers = sum(x.numel() for fields in graph.nodes.values() for x in fields.values())
         each = numbers + 32 * (graph.num_nodes + graph.num_edges) + 1
         if self.target.model.inputs.dense:  # a block-diagonal matrix grows with the square of the copies

@@ -134,7 +134,13 @@ class GraphTarget(Target):
         """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
         edits = {"edge_keep": edge_keep, "node_keep": node_keep, "features": features, "edge_features": edge_features}
         made = copies(place.graph, count, **edits)  # type: ignore[arg-type]
-        rows = self._rows(place, made, count, amounts, params)
+        return self.answers(place, made, amounts, params)
+
+    def answers(
+        self, place: Place, made: Copies, amounts: Tensor | None = None, params: Parameters | None = None
+    ) -> Tensor:
+        """The explained row of each of the copies that were made of a place, ``[count, outputs]``."""
+        rows = self._rows(place, made, made.count, amounts, params)
         if len(self.focus) == 1:
             kind, number = place.focus[0]
             return rows[made.rows(kind, number, place.graph.counts[kind])]

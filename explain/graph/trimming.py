@@ -10,9 +10,8 @@ from torch import Tensor
 
 from explain.graph.computation import Place
 
-Trimming: TypeAlias = Literal[
-    "nothing", "unreached", "degrees"
-]  # what is left out; degrees: and edges into the farthest
+# what is left out; degrees: also the edges into the farthest nodes; weighted: those are summed into one
+Trimming: TypeAlias = Literal["nothing", "unreached", "weighted", "degrees"]
 
 
 class Relevant(NamedTuple):

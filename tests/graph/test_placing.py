@@ -127,7 +127,7 @@ def test_trimmed_copies_answer_as_complete_ones(name, kind):
     expected = paper(net, data, 4, 2, game.players.index, masks)
     torch.testing.assert_close(game(masks), expected, rtol=1e-9, atol=1e-12)
     # the layers that normalise by degree look at the edges into the farthest nodes, the others do not
-    assert game.evaluate.trimming == ("unreached" if name in ("gcn", "sgc", "appnp") else "degrees")
+    assert game.evaluate.trimming == ("weighted" if name in ("gcn", "sgc", "appnp") else "degrees")
 
 
 def test_coalitions_alike_in_what_matters_are_asked_once():

@@ -69,12 +69,17 @@ class Programs:
         masks = trials(game)
         with torch.no_grad():
             complete = game.untrimmed(masks)
-            without, rest = (game.trimmed(masks, 0, how) for how in ("degrees", "unreached"))
         allowed = tolerance(game.target.answer)
-        fits = relative(rest, complete) <= allowed
-        if not fits or game.has_border:  # else this target cannot tell whether degrees are looked at
-            tight = fits and relative(without, complete) <= allowed
-            self.trims[game.atoms] = "degrees" if tight else "unreached" if fits else "nothing"
+
+        def fits(how: Trimming) -> bool:
+            with torch.no_grad():
+                return relative(game.trimmed(masks, 0, how), complete) <= allowed
+
+        tight: list[Trimming] = ["degrees", "weighted"] if game.weighable else ["degrees"]
+        if not fits("unreached"):
+            self.trims[game.atoms] = "nothing"
+        elif game.has_border:  # else this target cannot tell whether degrees are looked at
+            self.trims[game.atoms] = next((how for how in tight if fits(how)), "unreached")
         return self.trims.get(game.atoms, "unreached")
 
     def moved(self, model: GraphModel) -> bool:
