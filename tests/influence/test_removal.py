@@ -87,7 +87,7 @@ def test_a_newton_step_without_a_label(target):
         assert float(found.scores[player]) == pytest.approx(fall, abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["nodes", "edges", "features"])
+@pytest.mark.parametrize("kind", ["nodes", "edges", "features", "motifs", "node_features"])
 def test_the_formula_by_the_whole_matrix(target, kind):
     """``f - f' + grad f'^T H^-1 (grad L' - grad L)`` with every gradient by itself."""
     found = Influence(remove=kind, seed=0).explain(target)
@@ -104,7 +104,7 @@ def test_the_formula_by_the_whole_matrix(target, kind):
 
     H = torch.autograd.functional.hessian(lambda t: loss(t, objective) + DECAY / 2 * t @ t, theta)
     before = torch.func.grad(loss)(theta, objective)
-    for player in range(0, len(objective.players), 7):
+    for player in range(0, len(objective.players), 9):
         other = objective.edited(player)
         number, slope = torch.func.grad_and_value(lambda t, other=other: other.measurement(params(t)))(theta)[::-1]
         learned = slope @ torch.linalg.solve(H, torch.func.grad(loss)(theta, other) - before)
@@ -145,11 +145,11 @@ def test_many_numbers_at_once(target):
 def test_edges_compare_with_shapley_and_are_drawn(target):
     shared = target.players("edges", undirected=True)
     why = Influence(remove=shared, seed=0).explain(target)
-    shapley = Shapley(shared, samples=256, seed=0).explain(target)
+    shapley = Shapley(shared, samples=144, seed=0).explain(target)
     found = explain.compare(why, shapley)
     assert found.kind == "edges"
     assert not any("removal" in note for note in found.notes)
-    message = Shapley(shared, samples=256, seed=0).explain(target.model.node(4, label=0, removal="message"))
+    message = Shapley(shared, samples=144, seed=0).explain(target.model.node(4, label=0, removal="message"))
     with pytest.warns(UserWarning, match="removal is Influence delete"):
         explain.compare(why, message)
     for kind in ("edges", "nodes"):

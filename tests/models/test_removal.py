@@ -34,7 +34,7 @@ def test_the_karate_club_exhaustively():
 
 def test_two_layers_at_their_optimum():
     with pytest.warns(UserWarning, match="the Newton step is damped for"):
-        nodes = BLOCKS.run("nodes", nodes=(50,), removals=20)
+        nodes = BLOCKS.run("nodes", nodes=(50,), removals=14)
     edges = BLOCKS.run("edges", nodes=(50,), removals=20, newton=False)
     assert 0.995 <= nodes.newton >= nodes.total
     assert nodes.total >= 0.98
