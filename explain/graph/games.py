@@ -18,6 +18,7 @@ from explain.graph.condensed import Condensed, condensable, edge_weights, weigha
 from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
+from explain.graph.structure import EDGE
 from explain.graph.table import table
 from explain.graph.trimming import Relevant, Trimming, distinct, parts, relevant
 from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
@@ -39,6 +40,7 @@ class Coalitions:
     target: GraphTarget
     players: Players
     _found: tuple[Hashable, FastPath | str] | None = field(default=None, init=False, repr=False)
+    _trim: tuple[Hashable, Trimming] | None = field(default=None, init=False, repr=False)
     _small: dict[Trimming, Condensed] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -146,12 +148,21 @@ class Coalitions:
             return "nothing"
         if self.place.checks.get("direction") != "in" or self.target.model.inputs.dense:
             return "nothing"
-        return self.target.model.programs.trimming(self)
+        programs = self.target.model.programs
+        if self._trim is None or self._trim[0] != programs.state:
+            self._trim = (programs.state, programs.trimming(self))
+        return self._trim[1]
 
     @property
     def has_border(self) -> bool:
-        """Whether there are edges that only count in a degree."""
-        return not bool(self.place.reachable.all())
+        """Whether there are edges that only count in a degree, and do: no loops, none of weight zero."""
+        graph = self.place.graph
+        source, target = graph.flat_edges
+        border = ~self.place.reachable & (source != target)
+        if condensable(self.place):
+            for value in graph.edge_fields[EDGE].values():
+                border &= value.reshape(len(border), -1).any(1)
+        return bool(border.any())
 
     def trimmed(self, masks: Masks, draw: int, trimming: Trimming) -> Tensor:
         """What the model answers on the parts that matter, asked once for coalitions that agree in them."""

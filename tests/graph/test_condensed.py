@@ -222,3 +222,31 @@ def test_parts_of_any_size_answer_alike(monkeypatch):
     whole = game(masks)
     monkeypatch.setattr("explain.graph.games._TRIMMED", 1)  # one coalition at a time
     torch.testing.assert_close(game(masks), whole, rtol=1e-12, atol=1e-14)
+
+
+def test_a_border_of_loops_does_not_show_that_degrees_are_unread():
+    """A chain 2 -> 1 -> 0 with a loop on 2, and 9 -> 8 -> 7 with three edges into 9."""
+    torch.manual_seed(0)
+    edge_index = torch.tensor([[1, 2, 2, 8, 9, 4, 5, 6], [0, 1, 2, 7, 8, 9, 9, 9]])
+    data = Data(x=torch.randn(12, 5, dtype=torch.float64), edge_index=edge_index)
+    model = GraphModel(Plain().double().eval(), data)
+    model.programs.current(model)
+    model.programs.program = "not asked for"
+    assert model.node(0, label=1).game("edges").checks["boundary"] == "complete"
+    game = model.node(7, label=1).game("edges")
+    assert game.checks["boundary"] == "weighted"
+    masks = _masks(game, 8)
+    torch.testing.assert_close(game(masks), _expected(model.module, data, 7, game, masks), rtol=1e-9, atol=1e-12)
+
+
+def test_a_target_that_differs_is_asked_on_more():
+    torch.manual_seed(0)
+    data, net = _graph(""), Plain()
+    model = GraphModel(net.double().eval(), data)
+    model.programs.current(model)
+    model.programs.program = "not asked for"
+    model.programs.trims["edges"] = "degrees"  # as if the first target had not told
+    game = model.node(4, label=1).game("edges")
+    assert game.checks["boundary"] == "complete"
+    masks = _masks(game, 8)
+    torch.testing.assert_close(game(masks), _expected(net, data, 4, game, masks), rtol=1e-9, atol=1e-12)

@@ -63,10 +63,12 @@ class Programs:
         return state
 
     def trimming(self, game: Coalitions) -> Trimming:
-        """How much may be left out before the model answers otherwise; asked once for each state."""
-        if game.atoms in self.trims:
-            return self.trims[game.atoms]
-        masks = trials(game)
+        """How much may be left out before the model answers otherwise.
+
+        Found once for each state; other targets are held against complete copies in two coalitions.
+        """
+        first = game.atoms not in self.trims
+        masks = trials(game) if first else trials(game)[:6:5]
         with torch.no_grad():
             complete = game.untrimmed(masks)
         allowed = tolerance(game.target.answer)
@@ -75,6 +77,9 @@ class Programs:
             with torch.no_grad():
                 return relative(game.trimmed(masks, 0, how), complete) <= allowed
 
+        if not first:
+            how = self.trims[game.atoms]
+            return next((each for each in (how, "unreached") if each == "nothing" or fits(each)), "nothing")
         tight: list[Trimming] = ["degrees", "weighted"] if game.weighable else ["degrees"]
         if not fits("unreached"):
             self.trims[game.atoms] = "nothing"
