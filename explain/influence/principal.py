@@ -14,6 +14,7 @@ from explain.influence.scores import MEMORY
 
 ROWS = 600
 FEWEST = 64  # rows below which they are not worth it
+SMALLEST = 2000  # parameters below which as many products of the whole matrix say more
 SHARE = 8  # parameters for each row, so that a row is cheap beside a product
 
 
@@ -24,10 +25,11 @@ def principal(A: Curvature, rows: int = ROWS) -> LowRank | None:
     Hessians of the losses in the outputs: of a trained classifier few examples are still in doubt, most of them between
     two classes. A row is the gradient of one example.
 
-    None where ``A`` is not of this form, has no ridge, its examples share their computation, or memory is too small.
+    None where ``A`` is not of this form or has no ridge, its examples share their computation, parameters are few, or
+    memory is too small.
     """
     rows = min(rows, A.size // SHARE, 2 * MEMORY // (8 * A.size))
-    if rows < FEWEST or A.batch is not None or not A.objective.convex or A.ridge <= 0:
+    if rows < FEWEST or A.size < SMALLEST or A.batch is not None or not A.objective.convex or A.ridge <= 0:
         return None
     if not (A.gauss_newton and separate(A.objective)):
         return None

@@ -11,7 +11,7 @@ from explain.influence.cg import Preconditioner
 from explain.influence.curvature import Curvature
 from explain.influence.solution import relative
 
-SHORTEST, LONGEST = 4, 500  # steps of a cycle
+SHORTEST, LONGEST = 2, 500  # steps of a cycle
 DOUBLINGS = 10
 STALLED = 0.99  # a cycle that leaves more of the residual than this has gained nothing
 

