@@ -13,7 +13,7 @@ from explain.shapley.estimate import Estimate, relative_gap, warn_if_drowned
 from explain.shapley.exact import shapley_values, table_of
 from explain.shapley.kernel import regression
 from explain.shapley.local import local_game
-from explain.shapley.pairwise import Pairwise, interactions_of, sampled_banzhaf, sampled_shapley
+from explain.shapley.pairwise import FITTED, Pairwise, interactions_of, sampled_banzhaf, sampled_shapley
 from explain.shapley.settings import check_settings, chosen
 from explain.shapley.stratified import adjusted
 from explain.types import Game, Players, Target
@@ -44,7 +44,8 @@ class Interactions(Explainer):
             "local", exact for the logit of a whole graph by nodes where the readout is linear (see `local_values`); or
             "auto": exact when ``2^P <= samples``, or when ``samples`` is None and ``P <= 16``; otherwise stratified.
         samples: budget of model evaluations, at least ``6 P + 2``; the quadratic regression, and with it most of the
-            precision, needs ``2 P^2``. None: that, or 2048 if it is more.
+            precision, needs ``2 P^2`` and at most 100 players. None: ``2 P^2`` of at most 100 players, or 2048 if it is
+            more; of more players 20000, or ``8 P`` if it is more.
         seed: an int, a `torch.Generator`, or None for a fresh seed.
         progress: show a progress bar.
 
@@ -120,7 +121,7 @@ class Interactions(Explainer):
 
     def _sampled(self, game: Game, generator: torch.Generator) -> Found:
         players = len(game.players)
-        samples = max(2048, 2 * players**2) if self.samples is None else self.samples
+        samples = max(2048, 2 * min(players, FITTED) ** 2, 8 * players) if self.samples is None else self.samples
         if self.index == "shapley":
             return _shapley(game, samples, generator, self.progress)
         return _banzhaf(game, samples, generator, self.progress)

@@ -13,6 +13,8 @@ from explain.shapley.banzhaf import least_squares
 from explain.shapley.exact import by_size
 from explain.types import Values
 
+FITTED = 100  # players up to whom a quadratic regression fits: of more, its matrix takes gigabytes and minutes
+
 
 class Pairwise(NamedTuple):
     """``interactions [P, P]``, symmetric, zeros on the diagonal; ``error [P, P]``, None where they are exact."""
@@ -108,7 +110,7 @@ def _symmetric(found: Tensor, variance: Tensor | None) -> Pairwise:
 def _fits(masks: Tensor) -> bool:
     """Whether there are twice as many pairs of coalitions as pairs of players, and so a quadratic regression."""
     players = masks.size(1)
-    return len(masks) >= players * (players - 1) + 2
+    return players <= FITTED and len(masks) >= players * (players - 1) + 2
 
 
 def _quadratic(signs: Tensor, sums: Tensor, weights: Tensor, ends: float) -> tuple[Tensor, Tensor, Tensor, float]:

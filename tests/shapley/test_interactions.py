@@ -7,7 +7,7 @@ from shapley_cases import tabled
 
 from explain.shapley import Interactions, Shapley
 from explain.shapley.interactions import _banzhaf, _shapley
-from explain.shapley.pairwise import interactions_of
+from explain.shapley.pairwise import FITTED, interactions_of
 
 INDICES = ("shapley", "banzhaf")
 
@@ -148,3 +148,15 @@ def test_bad_settings(settings, words):
 def test_a_budget_too_small(index):
     with pytest.raises(ValueError, match=r"samples=12\d or more for 20 players"):
         Interactions("nodes", index, samples=100).explain(GameTarget(smooth_function(20, 0), 20))
+
+
+@pytest.mark.filterwarnings("ignore:the standard errors are over half")  # of all other pairs, which have none
+@pytest.mark.parametrize("index", INDICES)
+def test_many_players_have_no_quadratic_regression_that_fills_the_memory(index):
+    players = FITTED + 1
+    signs = torch.randn(players, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    target = GameTarget(lambda masks: masks.double() @ signs + 4.0 * masks[:, :2].all(1), players)
+    why = Interactions("nodes", index, seed=0).explain(target)
+    assert why.checks["coalitions"] <= 20_000
+    found, error = why.parts["interactions"], why.parts["interactions_error"]
+    assert abs(float(found[0, 1]) - 4) < 5 * float(error[0, 1])
