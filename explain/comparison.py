@@ -107,7 +107,8 @@ class Comparison:
 
     def __repr__(self) -> str:
         found = self.table().round(3).to_string(index=False)
-        return f"Comparison of {len(self.labels)} explanations over {self.players} {self.kind}, top {self.k}\n{found}"
+        kind = "training examples" if self.kind == "train" else self.kind
+        return f"Comparison of {len(self.labels)} explanations over {self.players} {kind}, top {self.k}\n{found}"
 
     def _repr_html_(self) -> str:
         rows = "".join(

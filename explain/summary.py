@@ -14,6 +14,10 @@ PROOFS: tuple[dict[str, str], ...] = (
     {"run_to_run": "runs agree {:.2f}", "fidelity_top_k": "top players alone {:.3g}"},
     {"change_under_uniform": "uniform attention {:+.3g}"},
     {"residual": "residual {:.1e}", "curvature": "curvature {}", "damping": "damping {:.2g}"},
+    {"deleted": "{} deleted", "margin_after": "margin {:+.2g}"},
+    {"subgraphs": "the best of {} subgraphs", "value_error": "s.e. {:.2g}"},
+    {"explained": "explains {:.0%}", "kkt": "KKT gap {:.1e}"},
+    {"additivity_gap": "additivity gap {:.2g}"},
 )
 
 
@@ -46,8 +50,8 @@ def counted(explanation: Explanation) -> str:
 
 
 def top_players(explanation: Explanation, k: int = 3) -> str:
-    """The ``k`` strongest players and their signed scores."""
-    return ", ".join(f"{name} {score:+.3g}" for name, score in explanation.top(k))
+    """The ``k`` strongest players and their signed scores, without those of zero."""
+    return ", ".join(f"{name} {score:+.3g}" for name, score in explanation.top(k) if score) or "nobody"
 
 
 def line(explanation: Explanation) -> str:

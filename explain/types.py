@@ -82,6 +82,10 @@ class Players:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        named = ", ".join(self.names[:5]) + (", …" if len(self) > 5 else "")
+        return f"Players: {len(self)} {self.kind}" + (f": {named}" if len(self) else "")
+
 
 class Game:
     """A cooperative game ``v``: masks ``bool [coalitions, P]`` to values ``float64 [coalitions]``.
@@ -414,6 +418,11 @@ class Target:
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values: written into every Explanation."""
         self._cannot("describe")
+
+    def __repr__(self) -> str:
+        if type(self).describe is Target.describe:
+            return object.__repr__(self)
+        return f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in self.describe().items())}"
 
     def _cannot(self, verb: str) -> NoReturn:
         verbs = ("value", "game", "differentiable", "module_copy", "run", "objective")

@@ -172,3 +172,12 @@ def test_stored_weights_are_refused_with_the_way_to_load_them(stored, options):
 def test_what_a_denoiser_needs_is_said(model, options, error, message):
     with pytest.raises(error, match=message):
         explain.wrap(model, **options)
+
+
+def test_targets_and_players_are_shown_in_one_line():
+    target = explain.wrap(torch.nn.Linear(9, 2), torch.zeros(50, 9), task="classification").example(torch.ones(9))
+    assert repr(target).startswith("ExampleTarget: family supervised, model Linear")
+    assert len(repr(target)) < 200
+    assert repr(target.players("features")) == (
+        "Players: 9 features: feature 0, feature 1, feature 2, feature 3, feature 4, …"
+    )

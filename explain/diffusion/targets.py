@@ -230,7 +230,7 @@ class StepTarget(_DenoiserTarget):
         }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TrajectoryTarget(_DenoiserTarget):
     """The number that a function says about the end of a sampling run; see `DiffusionModel.trajectory`."""
 

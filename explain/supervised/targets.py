@@ -28,7 +28,7 @@ KINDS: dict[int, dict[str, Callable[..., Players]]] = {  # by the example's dime
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExampleTarget(Target):
     """The number that a model says about ``x``: made by `SupervisedModel.example`.
 
