@@ -11,7 +11,7 @@ from sklearn.linear_model import Lasso
 from torch import Tensor
 
 from explain.explainer import Answer, Explainer
-from explain.types import Target
+from explain.types import Players, Target
 
 _NUMBERS = 2**25  # entries of all kernel matrices together
 _SAME = 1 - 1e-9  # cosine of two kernels that are one
@@ -55,6 +55,8 @@ class GraphLime(Explainer):
     seed: int | torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.penalty, (str, Players)):
+            raise TypeError("GraphLime's players are always the features: its first setting is penalty, a number")
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty must be 0 or more, got {self.penalty}")
         if isinstance(self.nodes, bool) or not isinstance(self.nodes, int) or self.nodes < 2:

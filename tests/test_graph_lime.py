@@ -9,6 +9,7 @@ from torch_geometric.data import Data
 import explain
 from explain import GraphLime, graph_lime
 from explain.graph_lime import hsic_lasso
+from explain.types import Players
 
 
 class Pointwise(nn.Module):
@@ -147,3 +148,9 @@ def test_pairs_and_graphs_are_refused():
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=setting):
         GraphLime(**{setting: value})
+
+
+@pytest.mark.parametrize("players", ["features", Players("features", torch.arange(2))])
+def test_players_are_no_setting(players):
+    with pytest.raises(TypeError, match="always the features"):
+        GraphLime(players)

@@ -118,6 +118,8 @@ def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     nodes = _training_nodes(train, graph.counts[kind])
     if not isinstance(store.get("y"), Tensor):
         raise ValueError("training nodes need labels: data.y is missing")
+    if len(store.y) != graph.counts[kind]:
+        raise ValueError(f"data.y must have one label a node, {graph.counts[kind]}, got {len(store.y)}")
     labels = store.y[nodes].squeeze(-1) if store.y.dim() == 2 and store.y.size(1) == 1 else store.y[nodes]
     _check_labels(target, labels)
     predict = _transductive(target.model, graph, kind, nodes, None)

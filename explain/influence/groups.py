@@ -53,8 +53,8 @@ class GroupInfluence:
 
     def __repr__(self) -> str:
         return (
-            f"GroupInfluence: {len(self.players)} examples, {self.newton:+.4g} of {self.value:.4g} by a Newton step, "
-            f"{self.additive:+.4g} as a sum"
+            f"GroupInfluence: without {len(self.players)} examples {self.value:.4g} falls by {self.newton:.4g} (Newton "
+            f"step), {self.additive:.4g} (sum of scores)"
         )
 
 
@@ -82,7 +82,8 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
 
     Args:
         target: whose number.
-        groups: each as positions or a bool mask ``[n]``.
+        groups: each as positions in the training set, such as ``why.order()[:10]`` (of a graph not the nodes' numbers),
+            or a bool mask ``[n]``.
         engine: curvature, damping, solver, training set, seed and progress; an `Influence` of defaults when None.
 
     Raises:

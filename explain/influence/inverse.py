@@ -222,7 +222,13 @@ def positions_of(examples: Any, size: int) -> Tensor:
     Raises:
         TypeError: no whole numbers. ValueError: none, or one twice. IndexError: no such example.
     """
-    found = torch.as_tensor(examples).cpu()
+    try:
+        found = torch.as_tensor(examples).cpu()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            "training examples are named by their positions in the training set, such as why.order()[:10], or by a "
+            f"bool mask [{size}], got {type(examples).__name__}"
+        ) from error
     if found.dtype == torch.bool:
         if found.shape != (size,):
             raise ValueError(f"a mask of training examples must be [{size}], got {list(found.shape)}")
@@ -234,7 +240,8 @@ def positions_of(examples: Any, size: int) -> Tensor:
         raise TypeError(f"training examples are named by whole numbers, got {found.dtype}")
     if int(found.min()) < 0 or int(found.max()) >= size:
         raise IndexError(
-            f"training examples must be from 0 to {size - 1}, got {int(found.min())} to {int(found.max())}"
+            f"training examples must be positions in the training set, from 0 to {size - 1}, got {int(found.min())} to "
+            f"{int(found.max())}"
         )
     if len(found.unique()) < len(found):
         raise ValueError("a training example is named twice: each counts once")

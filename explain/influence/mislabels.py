@@ -44,8 +44,10 @@ def mislabels(why: Explanation, wrong: Any, seed: int = 0) -> MislabelSearch:
 
     Args:
         why: a `SelfInfluence` explanation.
-        wrong: which labels are wrong: positions, or a bool mask ``[n]``.
+        wrong: which labels are wrong: positions in the training set, or a bool mask ``[n]``.
         seed: of the random ranking.
+
+    Drawn by ``explain.plot.mislabels(search.checked, search.found)``.
 
     Raises:
         ValueError: another explanation, or no wrong label, or nothing but wrong ones.

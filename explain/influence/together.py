@@ -30,6 +30,10 @@ class Together:
         Raises:
             TypeError: no target. ValueError: none at all, or of different models.
         """
+        if isinstance(targets, Target):
+            raise TypeError(
+                "explain_all takes a list of targets, got one: ask explain(target), or explain_all([target])"
+            )
         asked = list(targets)
         for target in asked:
             if not isinstance(target, Target):

@@ -271,6 +271,7 @@ def test_training_nodes_that_are_none(model, train, error, message):
         (torch.full((24,), 3), "from 0 to 2"),
         (torch.zeros(24), "real labels"),
         (torch.zeros(24, 3).long(), "from 0 to 2"),
+        (torch.zeros(20).long(), "one label a node, 24, got 20"),
     ],
 )
 def test_training_labels_that_do_not_fit(labels, message):

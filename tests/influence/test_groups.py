@@ -9,7 +9,7 @@ from influence_cases import ObjectiveTarget, digits, half_trained, logistic, rid
 from reference import influence as reference
 
 from explain.influence import ConjugateGradient, Influence, group_influence, group_influences, refit
-from explain.types import Unsupported
+from explain.types import Players, Unsupported
 
 
 @cache
@@ -96,6 +96,8 @@ def test_a_step_that_ends_far_from_the_minimum_is_warned_about():
         ([200], IndexError, "from 0 to 199, got 200 to 200"),
         ([-1], IndexError, "from 0 to 199"),
         ([0.5], TypeError, "whole numbers"),
+        (Players("train", torch.arange(2)), TypeError, r"positions in the training set, .* got Players"),
+        ([("train 1", 0.5)], TypeError, r"positions in the training set, .* got list"),
         (torch.ones(3, dtype=torch.bool), ValueError, r"mask of training examples must be \[200\]"),
         (torch.zeros(200, dtype=torch.bool), ValueError, "no training example"),
     ],

@@ -74,6 +74,8 @@ def test_only_of_one_model_and_training_set():
         Influence().explain_all([mine[0], ObjectiveTarget(half_trained(), SHARED)])
     with pytest.raises(TypeError, match="targets"):
         Influence().explain_all([3])
+    with pytest.raises(TypeError, match="takes a list of targets, got one"):
+        Influence().explain_all(mine[0])
 
 
 def test_examples_that_share_their_computation_are_noticed():
