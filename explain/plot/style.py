@@ -55,6 +55,8 @@ def units(explanation: Explanation, name: str = "credit") -> str:
     own = explanation.checks.get("scores")
     if isinstance(own, str):
         return short(own.split(":")[0], 40)
+    if isinstance(number := explanation.checks.get("number"), str):  # not the target's
+        return f"{name} [{short(number)}]"
     payoff = explanation.target.get("payoff")
     return f"{name} [{short(payoff.replace('_', ' '))}]" if isinstance(payoff, str) else name
 
@@ -87,7 +89,7 @@ def heading(ax: Axes, *parts: str) -> None:
 
 def title(ax: Axes, explanation: Explanation) -> None:
     """Method and question above the picture."""
-    heading(ax, explanation.method, question(explanation))
+    heading(ax, explanation.method, "" if "number" in explanation.checks else question(explanation))
 
 
 def note(ax: Axes, text: str, below: float = 6) -> None:

@@ -122,3 +122,15 @@ def test_a_map_needs_images_and_places():
         plot.training_map(Explanation(torch.ones(1), Players("train", torch.arange(1)), value=0.0))
     with pytest.raises(ValueError, match=r"where must be \[5, 2\], got \[2, 5\]"):
         plot.training_map(pictures(), PLACES.reshape(2, 5))
+
+
+def test_an_explanation_of_another_number_than_the_target_s_says_which():
+    players = Players("train", torch.arange(3))
+    asked = {"task": "node", "node": 3, "label": 1, "payoff": "logit"}
+    own = Explanation(
+        torch.tensor([0.1, 0.2, 0.3]), players, 0.5, method="SelfInfluence", target=asked,
+        checks={"number": "each example's own loss"},
+    )  # fmt: skip
+    ax = plot.influence_list(own)
+    assert ax.get_xlabel() == "influence [each example's own loss]"
+    assert ax.get_title(loc="left") == "SelfInfluence"
