@@ -20,8 +20,8 @@ class Lds:
     """A linear datamodelling score, -1 to 1.
 
     Args:
-        mean: over the measurements. low, high: of the bootstrap interval of the mean.
-        low: its lower end.
+        mean: over the measurements.
+        low: lower end of the bootstrap interval of the mean.
         high: its upper end.
         each: the score of every measurement.
         subsets: how many retrained models it rests on.
