@@ -34,7 +34,8 @@ class Interactions(Explainer):
     The ``scores`` are the Shapley (or Banzhaf) values. ``parts["interactions"]``, float64 ``[P, P]``, symmetric, holds
     ``I_ij`` beside the diagonal and on it the main effects ``phi_i - 1/2 sum over j of I_ij`` (order 2 of the n-Shapley
     values of Bordt, von Luxburg 2023), so that half of each interaction belongs to each of the two. With samples,
-    ``parts["interactions_error"]``, ``[P, P]``, is one standard error of each ``I_ij``, zeros on the diagonal.
+    ``parts["interactions_error"]``, ``[P, P]``, is one standard error of each ``I_ij``, and on the diagonal the most
+    that of the main effect can be, a sum of ``P`` errors: of many players hardly any is told from zero.
 
     Args:
         players: a kind such as "nodes", or `Players`.
@@ -96,7 +97,8 @@ class Interactions(Explainer):
         own = {"estimator": name, "coalitions": game.calls - before, **values.checks, **_proof(values, pairwise)}
         parts = {"interactions": matrix}
         if pairwise.error is not None:
-            parts["interactions_error"] = pairwise.error
+            own_error = torch.zeros(players).double() if values.error is None else values.error
+            parts["interactions_error"] = pairwise.error + (own_error + pairwise.error.sum(1) / 2).diag()
         return Answer(
             scores=values.scores,
             players=game.players,
