@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 import explain
 from explain import examples
-from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, gradients
+from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, gradients, principal
 from explain.parallel import store
 from explain.supervised import objective
 
@@ -64,6 +64,7 @@ def bounded(monkey=setattr):
     monkey(objective, "READ", 2**20)
     monkey(curvature, "MEMORY", 2**20)
     monkey(gradients, "MEMORY", 2**22)
+    monkey(principal, "MEMORY", 2**22)
 
 
 @contextmanager
