@@ -40,7 +40,7 @@ def graph(
     if node_players(explanation) is None:
         shown = _draw_edges(ax, explanation, where, max_edges)
         scored = len(explanation.players)
-        told = f"the strongest {shown} of {scored} edges in colour" if shown < scored else ""
+        told = f"the strongest {shown} of {scored} {explanation.players.kind} in colour" if shown < scored else ""
         told = told if scored else "no players: nothing else reaches the explained node"
     else:
         _draw_nodes(ax, explanation, where)
@@ -73,7 +73,7 @@ def _kept(
 
 
 def _draw_edges(ax: Axes, explanation: Explanation, where: network.Part, most: int) -> int:
-    """The ``most`` strongest edges that are players; how many were drawn."""
+    """The ``most`` strongest edges that are players' own; how many players were drawn."""
     scores = explanation.scores.numpy()
     both = undirected(explanation)
     chosen = [i for i, player in enumerate(where.owner) if player >= 0]
@@ -88,7 +88,7 @@ def _draw_edges(ax: Axes, explanation: Explanation, where: network.Part, most: i
         network.draw_scored(ax, where, [where.edges[i] for i in chosen], colours, widths, arrows=not both)
     network.draw_nodes(ax, where, where.nodes, "white")
     network.draw_labels(ax, where, {node: str(node) for node in where.nodes})
-    return len(chosen)
+    return len({where.owner[i] for i in chosen})
 
 
 def _draw_nodes(ax: Axes, explanation: Explanation, where: network.Part) -> None:

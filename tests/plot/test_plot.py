@@ -459,3 +459,21 @@ def test_training_images_keep_their_proportions():
             assert (bottom - top) / (right - left) == pytest.approx(height / width)
             assert right - left <= 0.92 + 1e-9
             assert bottom - top <= 0.78 + 1e-9
+
+
+def test_the_remark_counts_players_of_several_edges():
+    columns = torch.tensor([[1, 2, 3, 4], [0, 1, 0, 3]])
+    players = Players(
+        "motifs",
+        torch.arange(3),
+        groups=(torch.tensor([0, 1]), torch.tensor([2]), torch.tensor([3])),
+        geometry={
+            "edge_index": columns,
+            "ends": columns,
+            "owner": torch.tensor([0, 0, 1, 2]),
+            "focus": torch.tensor([0]),
+        },
+    )
+    why = Explanation(torch.tensor([3.0, 2.0, 0.1]), players, 1.0, method="Shapley")
+    ax = plot.graph(why, max_edges=3)
+    assert any(text.get_text() == "the strongest 2 of 3 motifs in colour" for text in ax.texts)
