@@ -13,6 +13,7 @@ class LowRank:
 
     ``U [p, r]`` is orthonormal, float64. ``below``: whether ``M`` is never above the matrix it stands for.
 
+    >>> import torch
     >>> M = LowRank(torch.eye(3, 1).double(), torch.tensor([4.0]).double(), 2.0)
     >>> M(torch.tensor([8.0, 8.0, 8.0]).double())
     tensor([2., 4., 4.], dtype=torch.float64)

@@ -10,6 +10,7 @@ from torch.func import vjp
 
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature, Hessian
+from explain.influence.doubts import doubt
 from explain.influence.exact import Exact
 from explain.influence.gradients import MEMORY, example_gradients
 from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
@@ -77,7 +78,11 @@ def measured_gradient(objective: Objective) -> tuple[float, Tensor]:
     with torch.enable_grad(), twice_differentiable():
         theta = flat.vector(objective.params).detach().requires_grad_()
         value = objective.measurement(flat.params(theta))
-        if not value.requires_grad:  # a number that depends on no parameter
+        if not value.requires_grad:
+            doubt(
+                "the number does not depend on the trained parameters, so that no example matters to it: was it "
+                "computed with NumPy, detached, or from frozen parameters alone?"
+            )
             return float(value), torch.zeros_like(theta).detach().double()
         (gradient,) = torch.autograd.grad(value, theta, materialize_grads=True)
     return float(value.detach()), gradient.double()

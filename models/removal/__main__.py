@@ -14,7 +14,11 @@ from models.removal.experiments import BLOCKS, CORA, FLATTER, HARDER, KARATE, RO
 def main(
     fresh: Annotated[bool, typer.Option("--fresh", help="measure again, whatever the cache holds")] = False,
 ) -> None:
-    """Print what was measured, each line when it is done; a second run goes on where the first ended."""
+    """Hold the influence of removed nodes and edges against retraining without them: karate club, block model, Cora.
+
+    Each line is printed when it is done, and a second run goes on where the first ended; the first takes some eight
+    minutes of one core.
+    """
     warnings.filterwarnings("ignore", message="the Newton step is damped")
     for experiment in (KARATE, HARDER, BLOCKS, ROUGHER, CORA, FLATTER):
         try:
