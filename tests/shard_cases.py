@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 import explain
 from explain import examples
-from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, gradients, principal
+from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, gradients
+from explain.influence.solvers import principal
 from explain.parallel import store
 from explain.supervised import objective
 

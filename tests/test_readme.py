@@ -46,7 +46,11 @@ def test_the_influence_example_runs(tmp_path):
     command = [sys.executable, "-X", "utf8", "-W", "error::UserWarning:explain", "example.py"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert ran.returncode == 0, ran.stderr
-    for told in ("Influence: 1000 training examples", "GroupInfluence: without 50 examples", "Comparison of 2 explanations"):
+    for told in (
+        "Influence: 1000 training examples",
+        "GroupInfluence: without 50 examples",
+        "Comparison of 2 explanations",
+    ):
         assert told in ran.stdout
 
 

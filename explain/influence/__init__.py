@@ -1,25 +1,25 @@
 """Influence functions: which training examples are behind a number (Koh and Liang 2017)."""
 
-from explain.influence.arnoldi import Arnoldi
-from explain.influence.cg import ConjugateGradient
 from explain.influence.curvature import GaussNewton, Hessian
-from explain.influence.dot import GradientDot
-from explain.influence.exact import Exact
 from explain.influence.explainer import Influence
-from explain.influence.groups import GroupInfluence, group_influence, group_influences
-from explain.influence.helpful import harmful, helpful
-from explain.influence.kfac import Ekfac, Kfac
-from explain.influence.lissa import Diverged, Lissa
-from explain.influence.minimum import refit
-from explain.influence.mislabels import MislabelSearch, accuracy_after_fixing, mislabels
-from explain.influence.nystrom import NystromCG
-from explain.influence.perturbation import Perturbation, Relabelling
-from explain.influence.poisoning import Attack, Box, Poisoned, attackability, poison
+from explain.influence.questions.groups import GroupInfluence, group_influence, group_influences
+from explain.influence.questions.helpful import harmful, helpful
+from explain.influence.questions.minimum import refit
+from explain.influence.questions.mislabels import MislabelSearch, accuracy_after_fixing, mislabels
+from explain.influence.questions.perturbation import Perturbation, Relabelling
+from explain.influence.questions.poisoning import Attack, Box, Poisoned, attackability, poison
+from explain.influence.questions.self_influence import SelfInfluence
+from explain.influence.questions.terms import Components, components
 from explain.influence.scores import parameter_change
-from explain.influence.self_influence import SelfInfluence
 from explain.influence.shards import Shards
+from explain.influence.solvers.arnoldi import Arnoldi
+from explain.influence.solvers.cg import ConjugateGradient
+from explain.influence.solvers.dot import GradientDot
+from explain.influence.solvers.exact import Exact
+from explain.influence.solvers.kfac import Ekfac, Kfac
+from explain.influence.solvers.lissa import Diverged, Lissa
+from explain.influence.solvers.nystrom import NystromCG
 from explain.influence.spectrum import Indefinite
-from explain.influence.terms import Components, components
 from explain.influence.tracin import TracIn
 from explain.influence.trak import Trak
 

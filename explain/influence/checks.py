@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from explain.explainer import Answer
-from explain.influence.choice import SOLVERS, Chosen
 from explain.influence.curvature import Curvature
 from explain.influence.doubts import doubt
 from explain.influence.leverage import leverages
-from explain.influence.solution import Solution
+from explain.influence.solvers.choice import SOLVERS, Chosen
+from explain.influence.solvers.solution import Solution
 
 LOOSE = 1e-2  # a residual above this is warned about
 MORE_STEPS = "Allow more steps, add damping, or use solver='cg' or 'exact'"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checks import column_checks, curvature_checks, errors, score_bounds, warn
-from explain.influence.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
 from explain.influence.newton import newton_parts
 from explain.influence.removal import removal_parts
 from explain.influence.scores import (
@@ -22,7 +21,8 @@ from explain.influence.scores import (
     training_gradient,
 )
 from explain.influence.shards import Shards, Solved
-from explain.influence.solution import Solution, Solver
+from explain.influence.solvers.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
+from explain.influence.solvers.solution import Solution, Solver
 from explain.influence.together import Together, asked_of, is_damping
 from explain.types import NonFinite, Objective, Players, Target
 

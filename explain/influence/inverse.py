@@ -14,13 +14,13 @@ from torch import Tensor
 from explain.explainer import seeded
 from explain.guard import untouched
 from explain.influence.checks import LOOSE, loose
-from explain.influence.choice import Chosen, choose_curvature, choose_solver
 from explain.influence.curvature import Curvature
 from explain.influence.doubts import doubt
-from explain.influence.exact import Exact
 from explain.influence.explainer import Influence
 from explain.influence.scores import example_losses, measured_gradient, training_gradient
-from explain.influence.solution import Solver, relative
+from explain.influence.solvers.choice import Chosen, choose_curvature, choose_solver
+from explain.influence.solvers.exact import Exact
+from explain.influence.solvers.solution import Solver, relative
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
 

@@ -11,10 +11,10 @@ from torch.func import vjp
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature, Hessian
 from explain.influence.doubts import doubt
-from explain.influence.exact import Exact
 from explain.influence.gradients import MEMORY, example_gradients
 from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
-from explain.influence.solution import Solver
+from explain.influence.solvers.exact import Exact
+from explain.influence.solvers.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
 from explain.types import Objective, Parameters, Questions
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from explain.influence.curvature import Curvature
 from explain.influence.scores import SHARED, along_and_norms, directional, separate
-from explain.influence.solution import Solution
+from explain.influence.solvers.solution import Solution
 from explain.parallel import Store, fingerprint, run
 from explain.parallel.digest import Digest, shown
 from explain.parallel.store import Tensors, load_record, save_tensors

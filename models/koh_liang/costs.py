@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import explain
 from explain import Influence
 from explain.influence import ConjugateGradient, Exact, Lissa
-from explain.influence.solution import Solver
+from explain.influence.solvers.solution import Solver
 from models.koh_liang.data import Split
 from models.koh_liang.rows import Row
 from models.linear import Linear

@@ -68,7 +68,7 @@ class Experiment:
 
 def _code() -> str:
     folders = [Path(__file__).parent, *(Path(explain.__file__).parent / part for part in ("graph", "influence"))]
-    return hashlib.sha256(b"".join(p.read_bytes() for f in folders for p in sorted(f.glob("*.py")))).hexdigest()
+    return hashlib.sha256(b"".join(p.read_bytes() for f in folders for p in sorted(f.rglob("*.py")))).hexdigest()
 
 
 def _training(data: Data, weight_decay: float) -> Training:

@@ -36,9 +36,9 @@ from influence_problems import PROBLEMS, Problem
 from torch import Tensor
 
 from explain.influence import ConjugateGradient, Influence, Lissa
-from explain.influence.choice import CURVATURES
 from explain.influence.scores import training_gradient
-from explain.influence.solution import Solver
+from explain.influence.solvers.choice import CURVATURES
+from explain.influence.solvers.solution import Solver
 
 ACCURACIES = (0.1, 0.02, 0.005)
 CAP = 60.0  # processor seconds of one setting

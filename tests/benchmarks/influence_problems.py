@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import explain
-from explain.influence.choice import CURVATURES
+from explain.influence.solvers.choice import CURVATURES
 from explain.influence.spectrum import largest_eigenvalue
 from explain.types import Target
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import explain
 from explain.influence import Indefinite, Influence
-from explain.influence.choice import SOLVERS
+from explain.influence.solvers.choice import SOLVERS
 from models import tiny_denoiser
 from models.datasets import karate_club
 from models.gcn import GCN

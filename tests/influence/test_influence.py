@@ -152,7 +152,7 @@ def test_a_minimum_needs_neither_damping_nor_warning():
 
 
 def test_auto_takes_conjugate_gradients_for_many_parameters(monkeypatch):
-    monkeypatch.setattr("explain.influence.choice.DIRECT", 10)
+    monkeypatch.setattr("explain.influence.solvers.choice.DIRECT", 10)
     found = explained(logistic())
     assert found.checks["solver"] == "cg"
     assert "68 parameters are too many" in found.checks["why_solver"]

@@ -8,7 +8,7 @@ from influence_cases import ObjectiveTarget, half_trained, logistic
 from reference import influence as reference
 
 from explain.influence import Arnoldi, GradientDot, Hessian, Indefinite, Influence
-from explain.influence.arnoldi import ritz_pairs
+from explain.influence.solvers.arnoldi import ritz_pairs
 from explain.influence.spectrum import extreme_eigenvalues
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from explain.influence import ConjugateGradient, Lissa
 from explain.influence.curvature import GaussNewton, Hessian
-from explain.influence.principal import principal
+from explain.influence.solvers.principal import principal
 from explain.influence.spectrum import extreme_eigenvalues
 from explain.objectives import TrainingObjective
 

@@ -8,7 +8,7 @@ from influence_cases import half_trained, logistic
 from reference import influence as reference
 
 from explain.influence import ConjugateGradient, Diverged, Exact, GaussNewton, Hessian, Indefinite, Lissa, NystromCG
-from explain.influence.nystrom import nystrom
+from explain.influence.solvers.nystrom import nystrom
 from explain.influence.spectrum import Spectrum, extreme_eigenvalues, largest_eigenvalue, sufficient_damping
 
 SOLVERS = [

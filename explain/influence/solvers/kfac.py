@@ -15,7 +15,7 @@ from explain.influence.directions import directions
 from explain.influence.gradients import MEMORY
 from explain.influence.layers import Name, Use, matrix, watched
 from explain.influence.linear import Columns, Flat, twice_differentiable
-from explain.influence.solution import Solution, residuals
+from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 from explain.types import Objective, Parameters
 

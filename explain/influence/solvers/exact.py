@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, residuals
+from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
-from explain.influence.principal import ROWS, principal
-from explain.influence.solution import Solution, norms, relative, residuals
+from explain.influence.solvers.principal import ROWS, principal
+from explain.influence.solvers.solution import Solution, norms, relative, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
 Preconditioner: TypeAlias = Callable[[Tensor], Tensor]  # M^-1 of a block [p, k], symmetric and positive definite

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import torch
 
-from explain.influence.arnoldi import Arnoldi
-from explain.influence.cg import ConjugateGradient
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
-from explain.influence.dot import GradientDot
 from explain.influence.doubts import doubt
-from explain.influence.exact import Exact
-from explain.influence.kfac import Ekfac, Kfac
-from explain.influence.lissa import Lissa
-from explain.influence.nystrom import NystromCG
-from explain.influence.solution import Solver
+from explain.influence.solvers.arnoldi import Arnoldi
+from explain.influence.solvers.cg import ConjugateGradient
+from explain.influence.solvers.dot import GradientDot
+from explain.influence.solvers.exact import Exact
+from explain.influence.solvers.kfac import Ekfac, Kfac
+from explain.influence.solvers.lissa import Lissa
+from explain.influence.solvers.nystrom import NystromCG
+from explain.influence.solvers.solution import Solver
 from explain.influence.spectrum import Indefinite, Spectrum, extreme_eigenvalues, sufficient_damping
 from explain.types import Objective
 

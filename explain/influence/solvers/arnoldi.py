@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
-from explain.influence.solution import Solution, residuals
+from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from explain.influence.cg import Preconditioner
 from explain.influence.curvature import Curvature
-from explain.influence.low_rank import LowRank
-from explain.influence.nystrom import nystrom
-from explain.influence.principal import principal
-from explain.influence.recursion import Recursion
-from explain.influence.solution import Solution, residuals
+from explain.influence.solvers.cg import Preconditioner
+from explain.influence.solvers.low_rank import LowRank
+from explain.influence.solvers.nystrom import nystrom
+from explain.influence.solvers.principal import principal
+from explain.influence.solvers.recursion import Recursion
+from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum, largest_eigenvalue
 
 WHOLE = 2048  # examples up to which every step sees all of them: a cached product costs less than new batches

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from explain.influence.cg import block_cg
 from explain.influence.curvature import Curvature
-from explain.influence.low_rank import LowRank
-from explain.influence.solution import Solution
+from explain.influence.solvers.cg import block_cg
+from explain.influence.solvers.low_rank import LowRank
+from explain.influence.solvers.solution import Solution
 from explain.influence.spectrum import Indefinite, Spectrum
 
 

@@ -17,8 +17,8 @@ from explain.guard import untouched
 from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.inverse import Inverse, checked_engine, editable, inverse_of, positions_of, same_inverse
-from explain.influence.minimum import refit
-from explain.influence.perturbation import Extractor, input_gradients
+from explain.influence.questions.minimum import refit
+from explain.influence.questions.perturbation import Extractor, input_gradients
 from explain.influence.scores import measured_gradient
 from explain.types import EditableObjective, NonFinite, Objective, Parameters, Target
 

@@ -9,8 +9,8 @@ from torch.func import vjp, vmap
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature
 from explain.influence.leverage import OUTPUTS, loss_derivatives
-from explain.influence.low_rank import LowRank
 from explain.influence.scores import MEMORY
+from explain.influence.solvers.low_rank import LowRank
 
 ROWS = 600
 FEWEST = 64  # rows below which they are not worth it

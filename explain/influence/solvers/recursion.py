@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from explain.influence.cg import Preconditioner
 from explain.influence.curvature import Curvature
-from explain.influence.solution import relative
+from explain.influence.solvers.cg import Preconditioner
+from explain.influence.solvers.solution import relative
 
 SHORTEST, LONGEST = 2, 500  # steps of a cycle
 DOUBLINGS = 10

@@ -1,0 +1,1 @@
+"""What else may be asked of influence functions (Koh and Liang 2017): one question a file."""
