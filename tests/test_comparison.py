@@ -8,7 +8,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -135,7 +134,6 @@ def test_no_players_and_one_player_are_undefined(players):
         found = compare(answer([1.0] * players), answer([2.0] * players, "B"))
     assert np.isnan(found.pairs[0].spearman)
     found.plot()
-    plt.close("all")
 
 
 def test_other_players_are_refused_with_the_remedy():

@@ -16,12 +16,6 @@ from explain.summary import own_check
 from explain.types import NonFinite, Players
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 def test_top_is_by_absolute_score_and_ties_keep_their_order():
     assert edges().top(2) == [("12→13", -2.0), ("11→12", 1.5)]
     assert [name for name, _ in edges([1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).top(3)] == ["10→11", "11→10", "11→12"]

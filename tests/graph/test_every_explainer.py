@@ -6,7 +6,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from explanations import assert_same
@@ -101,6 +100,5 @@ def test_it_works_with_all_that_takes_explanations(name, model, tmp_path):
     assert list(alone.to_pandas()["score"]) == alone.scores.tolist()
     axes = alone.plot()
     assert axes.has_data() or axes.texts
-    plt.close("all")
     same = explain.compare(alone, found[0])
     assert (same.pairs[0].spearman == pytest.approx(1)) or not alone.scores.unique().numel() > 1

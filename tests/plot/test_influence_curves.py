@@ -18,12 +18,6 @@ from explain.plot.style import DIVERGING
 from explain.types import Players
 
 
-@pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
-
-
 def pictures(payoff="loss", classes=True) -> Explanation:
     geometry = {"images": torch.linspace(0, 1, 5 * 16).reshape(5, 1, 4, 4)}
     geometry |= {"classes": torch.tensor([0, 1, 0, 1, 1])} if classes else {}

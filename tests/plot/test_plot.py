@@ -25,12 +25,6 @@ from explain.plot.strip import shown
 from explain.types import Players
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 def paired(players: int = 5, error: bool = True) -> Explanation:
     matrix = torch.arange(players * players, dtype=torch.float64).reshape(players, players) / players - 2
     parts = {"interactions": (matrix + matrix.T) / 2}
