@@ -51,7 +51,8 @@ class Lissa:
         tolerance: stops once ``|A x - b| <= tolerance |b|``.
         momentum: whether it may be used; given up where the batches are too noisy for it.
         rank: of ``M``, as many products; 0 for the published recursion. When None, and the condition of ``A`` asks for
-            it and no scale is given, the rows of `principal` where there are such, else 64.
+            it and no scale is given, the rows of `principal` where there are such, else 64 where that is fewer than
+            the recursion takes by itself.
 
     Raises:
         ValueError: a setting that is not positive.
@@ -89,7 +90,7 @@ class Lissa:
         total = A.objective.size
         size = min(self.batch_size or (total if total <= WHOLE else BATCH), total)
         repeats = 1 if size == total else self.repeats
-        M = self._preconditioner(A, spectrum, generator)
+        M = self._preconditioner(A, b, spectrum, size == total, generator)
         smallest, largest = _ends(A, M, spectrum, generator)
         sampled = largest if size == total else _batch_largest(A, M, size, largest, generator)
         scale = self.scale or MARGIN * sampled
@@ -119,14 +120,21 @@ class Lissa:
         each = residuals(run.left, run.b)
         return Solution(run.x, run.residual, run.steps, samples, run.remaining, each, checks)
 
-    def _preconditioner(self, A: Curvature, spectrum: Spectrum, generator: torch.Generator) -> LowRank | None:
+    def _preconditioner(
+        self, A: Curvature, b: Tensor, spectrum: Spectrum, whole: bool, generator: torch.Generator
+    ) -> LowRank | None:
         rank = self.rank
         if rank is None:
             asks = self.scale is None and A.size > 2 * RANK and spectrum.largest > EASY * spectrum.smallest
             if asks and (found := principal(A)) is not None:
                 return found
-            rank = RANK if asks else 0
+            rank = RANK if asks and not (whole and self._products(b, spectrum) < RANK) else 0
         return nystrom(A, rank, spectrum, generator) if rank else None
+
+    def _products(self, b: Tensor, spectrum: Spectrum) -> float:
+        """About how many products of the whole curvature the recursion with momentum takes by itself."""
+        steps = math.sqrt(spectrum.largest / spectrum.smallest) * math.log(2 / self.tolerance)
+        return steps * (b.size(1) if b.dim() > 1 else 1)
 
 
 def _ends(A: Curvature, M: LowRank | None, spectrum: Spectrum, generator: torch.Generator) -> tuple[float, float]:
