@@ -199,10 +199,10 @@ def _seconds(run: Run | None) -> float:
 def _cell(runs: list[Run], method: str, accuracy: float) -> str:
     best, own = _best(runs, method, accuracy), _reference(runs, method, accuracy)
     if best is not None:
-        times = f" {best.seconds / own:.1f}x" if own < float("inf") else ""
+        times = f" {best.seconds / own:.1f}x" if 0 < own < float("inf") else ""
         return f"{best.seconds:.2f}{times} ({best.megabytes:.0f}) [{best.setting}]"
     longest = max(run.seconds for run in runs if run.method == method)
-    return f"> {longest / own:.0f}x ({longest:.0f} s)" if longest > own else "not reached"
+    return f"> {longest / own:.0f}x ({longest:.0f} s)" if 0 < own < longest else "not reached"
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -211,13 +211,16 @@ def _split(name: str) -> tuple[str, str]:
     return " ".join(words[:digits]), " ".join(words[digits:])
 
 
-def _least(call: Callable[[], object], times: int = 5) -> float:
+def _least(call: Callable[[], object], times: int = 5, ticks: float = 0.02) -> float:
+    """Processor seconds of one call, the least of several; each is repeated until the clock can tell."""
     call()
     found = []
     for _ in range(times):
-        started = time.process_time()
-        call()
-        found.append(time.process_time() - started)
+        started, calls = time.process_time(), 0
+        while (took := time.process_time() - started) < ticks:
+            call()
+            calls += 1
+        found.append(took / calls)
     return min(found)
 
 
