@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.nn import APPNP, GAT, GCN, GIN, GraphSAGE, SGConv
+from torch_geometric.nn import APPNP, GAT, GCN, GIN, GraphSAGE, SAGEConv, SGConv
 
 LOCAL = ("gcn", "gat", "sage", "gin", "sgc", "appnp")
 
@@ -39,6 +39,20 @@ class Appnp(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return self.conv(self.linear(x), edge_index)
+
+
+class Typed(nn.Module):
+    """Authors write papers, papers cite papers: two layers of GraphSAGE by relation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.writes, self.cites, self.second = SAGEConv((3, 4), 4), SAGEConv(4, 4), SAGEConv(4, 3)
+
+    def forward(self, x_dict: dict, edge_index_dict: dict) -> dict:
+        writes, cites = edge_index_dict["author", "writes", "paper"], edge_index_dict["paper", "cites", "paper"]
+        heard = self.writes((x_dict["author"], x_dict["paper"]), writes) + self.cites(x_dict["paper"], cites)
+        return {"paper": self.second(heard.relu(), cites)}
 
 
 def network(name: str, features: int = 5, classes: int = 3, seed: int = 0, double: bool = False) -> nn.Module:

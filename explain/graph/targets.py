@@ -132,8 +132,14 @@ class GraphTarget(Target):
         params: Parameters | None = None,
     ) -> Tensor:
         """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
-        edits = {"edge_keep": edge_keep, "node_keep": node_keep, "features": features, "edge_features": edge_features}
-        made = copies(place.graph, count, **edits)  # type: ignore[arg-type]
+        made = copies(
+            place.graph,
+            count,
+            edge_keep=edge_keep,
+            node_keep=node_keep,
+            features=features,
+            edge_features=edge_features,
+        )
         return self.answers(place, made, amounts, params)
 
     def answers(

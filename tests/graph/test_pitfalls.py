@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from graph_cases import doubled, network, random_graph
+from graph_cases import Typed, doubled, network, random_graph
 from torch import nn
 from torch_geometric.data import HeteroData
-from torch_geometric.nn import RGCNConv, SAGEConv
+from torch_geometric.nn import RGCNConv
 
 import explain
 from explain import Shapley
@@ -37,18 +37,6 @@ class Relational(nn.Module):
 
     def forward(self, x, edge_index, edge_type):
         return self.second(self.first(x, edge_index, edge_type).relu(), edge_index, edge_type)
-
-
-class Typed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.writes, self.cites, self.second = SAGEConv((3, 4), 4), SAGEConv(4, 4), SAGEConv(4, 3)
-
-    def forward(self, x_dict, edge_index_dict):
-        writes, cites = edge_index_dict["author", "writes", "paper"], edge_index_dict["paper", "cites", "paper"]
-        heard = self.writes((x_dict["author"], x_dict["paper"]), writes) + self.cites(x_dict["paper"], cites)
-        return {"paper": self.second(heard.relu(), cites)}
 
 
 def test_edges_of_a_relational_network_are_those_of_the_definition():

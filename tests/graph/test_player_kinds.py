@@ -3,7 +3,7 @@
 import networkx as nx
 import pytest
 import torch
-from graph_cases import doubled, network, random_graph
+from graph_cases import Typed, doubled, network, random_graph
 from reference.shapley import by_pairs, of_masks
 from torch import nn
 from torch_geometric.data import Data, HeteroData
@@ -33,18 +33,6 @@ class Attributed(nn.Module):
 
     def forward(self, x, edge_index, edge_attr):
         return self.second(self.first(x, edge_index, edge_attr).tanh(), edge_index, edge_attr)
-
-
-class Typed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.writes, self.cites, self.second = SAGEConv((3, 4), 4), SAGEConv(4, 4), SAGEConv(4, 3)
-
-    def forward(self, x_dict, edge_index_dict):
-        writes, cites = edge_index_dict["author", "writes", "paper"], edge_index_dict["paper", "cites", "paper"]
-        heard = self.writes((x_dict["author"], x_dict["paper"]), writes) + self.cites(x_dict["paper"], cites)
-        return {"paper": self.second(heard.relu(), cites)}
 
 
 def relational():

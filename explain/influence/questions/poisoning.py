@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,10 +171,7 @@ def poison(
     attack = attack or Attack()
     several = [targets] if isinstance(targets, Target) else list(targets)
     _check_targets(several)
-    with ExitStack() as stack:
-        stack.enter_context(untouched(several[0].module))
-        if isinstance(attack.features, nn.Module):
-            stack.enter_context(untouched(attack.features))
+    with _untouched(several[0], attack):
         run = _Run(several, examples, attack, images)
         for _ in tqdm(range(attack.iterations), desc="poison", disable=not attack.engine.progress, leave=False):
             if run.all_flipped() or not run.iterate():
@@ -196,10 +193,7 @@ def attackability(
     attack = attack or Attack()
     several = [targets] if isinstance(targets, Target) else list(targets)
     _check_targets(several)
-    with ExitStack() as stack:
-        stack.enter_context(untouched(several[0].module))
-        if isinstance(attack.features, nn.Module):
-            stack.enter_context(untouched(attack.features))
+    with _untouched(several[0], attack):
         objectives = _objectives(several, attack)
         everyone = torch.arange(objectives[0].size)
         x = _images(objectives[0], everyone, attack, images)
@@ -243,8 +237,10 @@ class _Run:
         """One step of every image, and the training again; False, and nothing done, where no pixel has room left."""
         attack = self.attack
         objective = self.start.replaced(self.examples, self.seen).at(self.params)
-        make = inverse_of(objective, attack.engine, self.generator) if self.inverse is None else None
-        self.inverse = make or same_inverse(self.inverse, objective)  # type: ignore[arg-type]  # one of them is there
+        if self.inverse is None:
+            self.inverse = inverse_of(objective, attack.engine, self.generator)
+        else:
+            self.inverse = same_inverse(self.inverse, objective)
         s = self.inverse @ _gradient([o.at(self.params) for o in self.objectives])
         rises = input_gradients(objective, s, self.examples, self.x, attack.features)
         moved = attack.box.clip(self.x + attack.step * attack.box.grey * rises.sign(), self.original)
@@ -303,6 +299,16 @@ class _Run:
         away = (self.seen - self.first).double().flatten(1).norm(dim=1).cpu()
         greys = torch.tensor(self.attack.box.greys(self.x, self.original), dtype=torch.float64)
         self.history.append((numbers, outputs, moved, away, greys))
+
+
+@contextmanager
+def _untouched(target: Target, attack: Attack) -> Iterator[None]:
+    """Within, neither the model nor the extractor of features is left changed."""
+    with ExitStack() as stack:
+        stack.enter_context(untouched(target.module))
+        if isinstance(attack.features, nn.Module):
+            stack.enter_context(untouched(attack.features))
+        yield
 
 
 def _check_targets(targets: list[Target]) -> None:
