@@ -16,16 +16,21 @@ from explain.influence.spectrum import extreme_eigenvalues
 from explain.objectives import TrainingObjective
 
 
-def network(batch_size: int | None = None, count: int = 60) -> TrainingObjective:
+def network(batch_size: int | None = None, count: int = 60, steps: int = 0) -> TrainingObjective:
     x, y, others, _ = digits(count)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(16, 96), nn.Tanh(), nn.Linear(96, 4)).double()
+    adam = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(steps):  # then few examples are still in doubt
+        adam.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        adam.step()
     return module_objective(net, x, y, asked=others[:1], batch_size=batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [None, 17])
 def test_it_is_never_above_the_matrix_and_has_its_largest_part(batch_size):
-    A = GaussNewton(network(batch_size), 0.01)
+    A = GaussNewton(network(batch_size, steps=40), 0.01)
     M = principal(A, 100)
     assert M is not None
     inside = (M.U * (M.values - M.shift)) @ M.U.T  # all but the ridge
@@ -34,7 +39,7 @@ def test_it_is_never_above_the_matrix_and_has_its_largest_part(batch_size):
         above = (v * (A @ v - inside @ v - M.shift * v)).sum(0)
         assert (above > -1e-7 * (v * (A @ v)).sum(0)).all()
     whole = (draws * (A @ draws - A.ridge * draws)).sum()
-    assert 0.2 * whole < (draws * (inside @ draws)).sum() <= whole
+    assert 0.5 * whole < (draws * (inside @ draws)).sum() <= whole
 
 
 def test_with_all_rows_it_is_the_matrix_itself():
