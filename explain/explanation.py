@@ -145,6 +145,11 @@ class Explanation:
 
         return line(self)
 
+    def __str__(self) -> str:
+        from explain.summary import text
+
+        return text(self)
+
     def _repr_html_(self) -> str:
         from explain.summary import html
 

@@ -1,4 +1,4 @@
-"""An explanation in one line and in one small table, with the method's own proof in a few words."""
+"""An explanation in one line and in one small table, with the method's own proof and what was assumed, in few words."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ def _sayable(value: object, form: str) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def assumed(explanation: Explanation) -> dict[str, str]:
+    """What was taken to be so about the model though the user did not say it: short names, one sentence each.
+
+    >>> from torch import zeros
+    >>> from explain.types import Players
+    >>> told = {"assumed": {"loss": "cross-entropy: the labels are whole numbers"}}
+    >>> assumed(Explanation(zeros(0), Players("edges", zeros(0).long()), 0.0, target=told))
+    {'loss': 'cross-entropy: the labels are whole numbers'}
+    """
+    return dict(explanation.target.get("assumed", {}))
+
+
 def counted(explanation: Explanation) -> str:
     """How many players of which kind: "34 nodes"."""
     kind = explanation.players.kind
@@ -63,6 +75,11 @@ def line(explanation: Explanation) -> str:
     return ", ".join([*said, *filter(None, [own_check(explanation)])])
 
 
+def text(explanation: Explanation) -> str:
+    """The line, and one more for each thing that was assumed."""
+    return "\n".join([line(explanation), *(f"  assumed {name}: {why}" for name, why in assumed(explanation).items())])
+
+
 def html(explanation: Explanation, k: int = 10) -> str:
     """A small table for notebooks; every text is escaped."""
     shown = explanation.order()[:k].tolist()
@@ -77,9 +94,10 @@ def html(explanation: Explanation, k: int = 10) -> str:
         said.append(f"base {explanation.base:.4g}")
     said += [*filter(None, [own_check(explanation)]), f"{explanation.calls} calls", f"{explanation.seconds:.2g} s"]
     more = len(explanation.players) - len(shown)
+    guesses = "".join(f"<br>assumed {escape(name)}: {escape(why)}" for name, why in assumed(explanation).items())
     rest = f"<tr><td colspan=3>{more} more</td></tr>" if more else ""
     return (
         f"<table><caption><b>{escape(explanation.method)}</b> · {escape(counted(explanation))} · "
-        f"{escape(' · '.join(said))}</caption>"
+        f"{escape(' · '.join(said))}{guesses}</caption>"
         f"<thead><tr><th>player</th><th>score</th><th>± s.e.</th></tr></thead><tbody>{rows}{rest}</tbody></table>"
     )

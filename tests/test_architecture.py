@@ -48,6 +48,7 @@ DOORS = {  # imports inside these functions, against the direction: a verb of th
     ("explanation", "Explanation.to_shap", "conversion"),
     ("explanation", "Explanation.plot", "plot"),
     ("explanation", "Explanation.__repr__", "summary"),
+    ("explanation", "Explanation.__str__", "summary"),
     ("explanation", "Explanation._repr_html_", "summary"),
     ("comparison", "Comparison.plot", "plot"),
 }

@@ -51,6 +51,15 @@ def test_html_is_a_small_escaped_table():
     assert "20 more" in said
 
 
+def test_what_was_assumed_is_said_wherever_the_answer_is_shown():
+    told = {"assumed": {"loss": "squared error: <labels> are fractions", "time": "steps"}}
+    why = Explanation(torch.ones(2), Players("nodes", torch.arange(2)), value=1.0, method="Occlusion", target=told)
+    first, *more = str(why).splitlines()
+    assert first == repr(why)
+    assert more == ["  assumed loss: squared error: <labels> are fractions", "  assumed time: steps"]
+    assert "assumed loss: squared error: &lt;labels&gt; are fractions" in why._repr_html_()
+
+
 def test_pandas_has_a_row_a_player():
     table = edges().to_pandas()
     assert list(table.columns) == ["score", "error", "rank", "id", "source", "target"]

@@ -19,7 +19,7 @@ from explain.comparison import Comparison, said
 from explain.explanation import Explanation
 from explain.plot.style import question
 from explain.storage import write_atomically
-from explain.summary import counted, own_check, top_players
+from explain.summary import assumed, counted, own_check, top_players
 
 Picture: TypeAlias = "Axes | Figure | bytes"
 DPI = 130
@@ -115,6 +115,8 @@ def _section(explanation: Explanation) -> dict[str, Any]:
         "players": counted(explanation),
         "top": top_players(explanation),
         "check": own_check(explanation),
+        "asked": {name: value for name, value in explanation.target.items() if name != "assumed"},
+        "assumed": assumed(explanation),
         "images": _images(explanation),
     }
 

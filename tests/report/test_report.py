@@ -80,6 +80,17 @@ def test_the_page_holds_every_picture_check_and_setting(tmp_path):
     assert plt.get_fignums() == []
 
 
+def test_what_was_assumed_has_a_table_of_its_own(tmp_path):
+    assumed = {"loss": "squared error: the labels are fractions"}
+    told = Explanation(
+        torch.ones(1), Players("nodes", torch.arange(1)), 1.0, target={"payoff": "logit", "assumed": assumed}
+    )
+    page, plain = (read(write(why, tmp_path / "it.html")) for why in (told, nodes()))
+    after = page.texts[page.texts.index("Assumed, not given") :]
+    assert after.index("loss") < after.index(assumed["loss"])
+    assert "Assumed, not given" not in plain.texts
+
+
 def test_nothing_is_loaded_or_run(tmp_path):
     page = read(write(edges(), tmp_path / "it.html"))
     assert not {"script", "link", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
