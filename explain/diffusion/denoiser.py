@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from explain.plain import plain_operations
 from explain.types import NonFinite, Parameters
 
 Condition: TypeAlias = dict[str, Tensor]  # arguments of the network by name, one row each: [1, ...]
@@ -90,10 +91,15 @@ class Denoiser(nn.Module):
         return row
 
     def with_parameters(self, params: Parameters | None) -> Callable[..., Tensor]:
-        """The denoiser itself, or the same function of other parameters."""
+        """The denoiser itself, or the same function of other parameters, which may be differentiated twice."""
         if params is None:
             return self
-        return lambda *arguments, **named: functional_call(self, params, arguments, named)
+
+        def denoise(*arguments: Any, **named: Any) -> Tensor:
+            with plain_operations(self):
+                return functional_call(self, params, arguments, named)
+
+        return denoise
 
     @property
     def device(self) -> torch.device:

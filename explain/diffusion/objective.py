@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from explain.examples import Examples, Rows, examples_of, pieces
 from explain.guard import evaluating
@@ -92,8 +91,7 @@ def objective(
     def predict(params: Parameters, batch: Tensor) -> Tensor:
         _, _, t, x = noised(batch)
         condition = {name: rows[batch].repeat_interleave(len(times), 0) for name, rows in conditions.items()}
-        # the fused attention kernels have no double backward; the plain one computes the same
-        with evaluating(model.denoiser), sdpa_kernel(SDPBackend.MATH):
+        with evaluating(model.denoiser):
             out = model.denoiser.with_parameters(params)(x, t, condition)
         return out.view(len(batch), len(times), *image.shape)
 
@@ -101,17 +99,13 @@ def objective(
         rows, e, t, _ = noised(batch)
         return (model.loss or _mean_square)(predictions, model.process.wanted(rows, e, t).view(predictions.shape))
 
-    def number(params: Parameters) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):
-            return measured(params)
-
     players = Players("train", torch.arange(len(images)), _names(labels, len(images)), None, _gallery(images, labels))
     return DenoisingObjective(
         trainable(model.denoiser),
         players,
         predict,
         torch.arange(len(images), device=images.device),
-        number,
+        measured,
         loss,
         model.weight_decay,
         max(1, 2**22 // max(1, image.numel() * len(times) * 16)),

@@ -17,6 +17,7 @@ from explain.graph.inputs import Inputs, check_values, infer_inputs, output_rows
 from explain.graph.structure import Copies, Structure
 from explain.graph.targets import GraphTarget
 from explain.payoffs import Payoff, whole_number
+from explain.plain import plain_operations
 from explain.types import Parameters
 
 TASKS = ("node", "edge", "graph")
@@ -162,7 +163,8 @@ class GraphModel:
         with uncached(self.module):
             if params is None:
                 return output_rows(self.net(*args, **kwargs), node_type)
-            return output_rows(functional_call(self.net, params, args, kwargs), node_type)
+            with plain_operations(self.module):
+                return output_rows(functional_call(self.net, params, args, kwargs), node_type)
 
     def _whole(self) -> Structure:
         if self._structure is None:

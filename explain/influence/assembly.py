@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
 
 from explain.influence.leverage import OUTPUTS, loss_derivatives
-from explain.influence.linear import Bytes, Flat
+from explain.influence.linear import Bytes, Columns, Flat, pullback
 from explain.types import Objective
 
 MEMORY = 2**27  # bytes of Jacobians at once
@@ -62,11 +61,12 @@ def _heads(objective: Objective, flat: Flat, theta: Tensor, batch: Tensor, count
     """
 
     def gradient(position: Tensor, weights: Tensor) -> Tensor:
-        return vjp(lambda at: objective.outputs(flat.params(at), position[None])[0], theta)[1](weights)[0]
+        return pullback(lambda at: objective.outputs(flat.params(at), position[None])[0], theta)[1](weights)
 
     weights = (1 + 3 * torch.arange(count).to(theta) / count).sqrt()  # of no whole-numbered ratios
-    each = vmap(gradient, (0, None))
-    rows, mixed = each(batch, torch.ones_like(weights)).detach(), each(batch, weights).detach()
+    each = Columns(measured=False, chunk=None)
+    ones = torch.ones_like(weights)
+    rows, mixed = (each(gradient, batch, w.expand(len(batch), -1)).detach() for w in (ones, weights))
     largest, at = rows.abs().max(0)
     ratio = mixed.gather(0, at[None])[0] / rows.gather(0, at[None])[0].where(largest > 0, 1.0)
     owner = (ratio[:, None] - weights).abs().argmin(1)

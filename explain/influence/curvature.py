@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 from tqdm.auto import tqdm
 
 from explain.influence.assembly import assembled
@@ -25,6 +25,7 @@ from explain.influence.linear import (
     affine,
     pullback,
     pushforward,
+    slope,
     twice_differentiable,
 )
 from explain.types import NonFinite, Objective
@@ -41,6 +42,7 @@ class _Kept:
     linear: list[LinearMap] = field(default_factory=list)
     columns: Columns = field(default_factory=Columns)
     samples: Columns = field(default_factory=Columns)
+    beside: Columns = field(default_factory=partial(Columns, measured=False))
     products: int = 0
 
 
@@ -150,7 +152,7 @@ class Curvature:
 
         def product(batch: Tensor, columns: Tensor) -> Tensor:
             apply = self.linear_map(batch)
-            return apply(columns[:, 0])[:, None] if columns.size(1) == 1 else vmap(apply, 1, 1)(columns)
+            return self._kept.beside(apply, columns.T).T
 
         self._kept.products += len(block) * block.size(2)
         with twice_differentiable():
@@ -221,7 +223,7 @@ class Hessian(Curvature):
         def total(theta: Tensor) -> Tensor:
             return self.objective.train_loss(self.flat.params(theta), batch).sum()
 
-        return pullback(grad(total), self.theta)[1]
+        return pullback(slope(total), self.theta)[1]
 
 
 class GaussNewton(Curvature):
@@ -248,5 +250,5 @@ class GaussNewton(Curvature):
         """``v -> sum_i J_i^T H_out,i J_i v``."""
         outputs, pull = pullback(lambda theta: self.objective.outputs(self.flat.params(theta), batch), self.theta)
         push = pushforward(pull, outputs)
-        curve = pullback(grad(lambda o: self.objective.loss(o, batch).sum()), outputs)[1]
+        curve = pullback(slope(lambda o: self.objective.loss(o, batch).sum()), outputs)[1]
         return lambda v: pull(curve(push(v)))

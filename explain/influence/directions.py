@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
-from explain.influence.linear import LinearMap, pullback, twice_differentiable
+from explain.influence.linear import LinearMap, pullback, slope, twice_differentiable
 from explain.types import Objective
 
 FEW = 32  # outputs of an example up to which every direction is taken
@@ -49,7 +48,7 @@ def _root(objective: Objective, outputs: Tensor, batch: Tensor, generator: torch
     """
     count, size = len(outputs), outputs[0].numel()
     with twice_differentiable():
-        curve = pullback(grad(lambda o: objective.loss(o, batch).sum()), outputs)[1]
+        curve = pullback(slope(lambda o: objective.loss(o, batch).sum()), outputs)[1]
         probes = [_signs(outputs, generator, count, size) for _ in range(2)]
         first, second = (curve(probe.view(outputs.shape)).reshape(count, size) * probe for probe in probes)
         if torch.allclose(first, second, rtol=1e-4, atol=1e-6 * float(first.abs().max())):

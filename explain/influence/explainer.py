@@ -12,6 +12,7 @@ from torch import Tensor
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checks import column_checks, curvature_checks, errors, score_bounds, warn
+from explain.influence.gradients import per_example
 from explain.influence.newton import newton_parts
 from explain.influence.removal import removal_parts
 from explain.influence.scores import (
@@ -59,7 +60,8 @@ class Influence(Together, Explainer):
     The answer has ``parts["structural"]``, what the edit alone does to the number (zero for labels), ``["learned"]``,
     the rest, and beside them ``["self_loss"]``, each example's own loss, or, where no labels are removed,
     ``["learned_unedited"]`` and ``["own"]`` of `removal_parts`; and ``checks`` with the true residual of the solution,
-    both ends of the spectrum, how second derivatives were taken, and the gradient of the trained loss. ``error`` is
+    both ends of the spectrum, how second derivatives were taken, whether the gradients of single examples were taken
+    together or, where the model is outside of ``vmap``, one by one, and the gradient of the trained loss. ``error`` is
     LiSSA's, of its sampling and of the steps not taken; None for the others and where no labels are removed.
 
     Raises:
@@ -136,7 +138,7 @@ class Influence(Together, Explainer):
                 base=None,
                 error=None if spread is None else spread[:, k],
                 parts=part,
-                checks={**shared, **solved.checks["each"][k], "score_bound": bounds[k]},
+                checks={**shared, **per_example(objective), **solved.checks["each"][k], "score_bound": bounds[k]},
                 calls=solved.products if solved.A is None else solved.A.products,
             )
             for k, (own, part, value) in enumerate(zip(objectives, parts, values, strict=True))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
-from explain.influence.linear import Columns, Flat, twice_differentiable
+from explain.influence.linear import Columns, Flat, slope, twice_differentiable
 from explain.types import Objective
 
 MEMORY = 2**27  # bytes of gradients at once
+_ROUTES: WeakKeyDictionary[Objective, str] = WeakKeyDictionary()
+
+
+def per_example(objective: Objective) -> dict[str, str]:
+    """How `example_gradients` of this objective were taken, for ``checks``: "vmap", or "loop" and why; {} if never."""
+    return {"per_example": _ROUTES[objective]} if objective in _ROUTES else {}
 
 
 def example_gradients(objective: Objective, positions: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -32,7 +38,7 @@ def example_gradients(objective: Objective, positions: Tensor | None = None) -> 
     theta = flat.vector(objective.params)
 
     def gradient(position: Tensor) -> Tensor:
-        return grad(lambda at: objective.train_loss(flat.params(at), position[None])[0])(theta)
+        return slope(lambda at: objective.train_loss(flat.params(at), position[None])[0])(theta)
 
     together = next(iter(objective.batches()))  # no more than the objective takes at once, as memory asks for
     everyone = torch.cat(list(objective.batches())) if positions is None else positions
@@ -40,4 +46,5 @@ def example_gradients(objective: Objective, positions: Tensor | None = None) -> 
     for batch in everyone.to(theta.device).split(max(1, min(len(together), MEMORY // (8 * flat.size)))):
         with twice_differentiable():
             rows = columns(gradient, batch)
+        _ROUTES[objective] = f"loop: {columns.obstacle}" if columns.obstacle else "vmap"
         yield batch, rows.detach().double()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
-from explain.influence.linear import pullback, twice_differentiable
+from explain.influence.linear import Columns, pullback, slope, twice_differentiable
 from explain.types import Objective
 
 OUTPUTS = 64  # up to which the Hessian of a loss in its outputs is made
@@ -37,9 +36,9 @@ def leverages(objective: Objective) -> Tensor | None:
 def loss_derivatives(objective: Objective, batch: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient ``u [examples, outputs]`` and Hessian ``B [examples, outputs, outputs]`` of each loss in its outputs."""
     with twice_differentiable():
-        u, pull = pullback(grad(lambda o: objective.loss(o, batch).sum()), outputs)
+        u, pull = pullback(slope(lambda o: objective.loss(o, batch).sum()), outputs)
         unit = torch.eye(outputs.size(1), dtype=outputs.dtype, device=outputs.device)
-        B = vmap(pull)(unit[:, None].expand(-1, len(outputs), -1)).permute(1, 0, 2).detach()
+        B = Columns(measured=False)(pull, unit[:, None].expand(-1, len(outputs), -1)).permute(1, 0, 2).detach()
     return u.detach(), (B + B.mT) / 2
 
 

@@ -1,4 +1,9 @@
-"""Derivatives as linear maps on one flat vector: built once by ``torch.func``, applied many times."""
+"""Derivatives as linear maps on one flat vector: built once, applied many times.
+
+By ``torch.func`` where the model is within it. A forward that is not (an ``autograd.Function`` without
+``setup_context``, ``.item()`` and branches on values, a recurrent layer, a collated list of graphs) is differentiated
+by plain autograd instead, one vector at a time: slower, and the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -65,8 +70,67 @@ def twice_differentiable() -> Iterator[None]:
 def pullback(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, LinearMap]:
     """``f(at)`` and ``u -> J^T u``, which may be applied again and again."""
     with twice_differentiable():
-        value, pull = vjp(f, at)[:2]
+        try:
+            value, pull = vjp(f, at)[:2]
+        except Exception as error:  # whatever it could not do; what plain autograd cannot do either is raised there
+            return _plain_pullback(f, _watched(at, error))
     return value, lambda u: pull(u, retain_graph=True)[0]
+
+
+def slope(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``x -> grad f(x)`` of a scalar ``f``, which may be differentiated again.
+
+    >>> slope(lambda x: x.square().sum())(torch.ones(2))
+    tensor([2., 2.])
+    """
+
+    def gradient(at: Tensor) -> Tensor:
+        try:
+            return grad(f)(at)
+        except Exception as error:  # as in `pullback`
+            value, pull = _plain_pullback(f, _watched(at, error))
+            return pull.gradient(torch.ones_like(value))
+
+    return gradient
+
+
+class _PlainPull:
+    """``u -> J^T u`` out of a graph that autograd keeps."""
+
+    def __init__(self, value: Tensor, at: Tensor) -> None:
+        self.value, self.at = value, at
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Differentiable in ``u`` only: what is applied again and again keeps no graph."""
+        return self._product(u, u.requires_grad)
+
+    def gradient(self, u: Tensor) -> Tensor:
+        """The same, differentiable in the point too."""
+        return self._product(u, True)
+
+    def _product(self, u: Tensor, again: bool) -> Tensor:
+        if not self.value.requires_grad:
+            return torch.zeros_like(self.at)
+        with torch.enable_grad():
+            return torch.autograd.grad(
+                self.value, self.at, u, retain_graph=True, create_graph=again, materialize_grads=True
+            )[0]
+
+
+def _watched(at: Tensor, error: Exception) -> Tensor:
+    """The point as autograd watches it; within another transform, which is not left from inside, the error itself."""
+    if at.requires_grad:
+        return at
+    try:
+        return at.detach().requires_grad_()
+    except RuntimeError:
+        raise error from error.__cause__
+
+
+def _plain_pullback(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, _PlainPull]:
+    with torch.enable_grad():
+        value = f(at)
+    return value if at.grad_fn is not None else value.detach(), _PlainPull(value, at)
 
 
 def affine(f: Callable[[Tensor], Tensor], at: Tensor) -> bool:
@@ -93,8 +157,11 @@ def pushforward(pull: LinearMap, outputs: Tensor) -> LinearMap:
 
     Two passes backwards where forward mode takes one forwards, but cached, and for any operation that backwards knows.
     """
+    zeros = torch.zeros_like(outputs)
     with twice_differentiable():
-        push = vjp(pull, torch.zeros_like(outputs))[1]
+        if isinstance(pull, _PlainPull):
+            return _plain_pullback(pull, zeros.requires_grad_())[1]
+        push = vjp(pull, zeros)[1]
     return lambda v: push(v, retain_graph=True)[0]
 
 
@@ -117,11 +184,12 @@ class Columns:
     """Applies a function to each row of its blocks: at once by ``vmap`` or one by one, whichever is faster.
 
     Measured at the first block, in processor time: ``vmap`` wins severalfold for small graphs and tables and loses for
-    convolutions. Not ``measured``, it is used wherever it can be.
+    convolutions. Not ``measured``, it is used wherever it can be; ``obstacle`` is what it said where it cannot.
     """
 
     def __init__(self, measured: bool = True, chunk: int | None = CHUNK) -> None:
         self.together: bool | None = None
+        self.obstacle = ""
         self.measured, self.chunk = measured, chunk
 
     def __call__(self, apply: Callable[..., Tensor], *blocks: Tensor) -> Tensor:
@@ -130,26 +198,35 @@ class Columns:
         if rows == 1:
             return apply(*(block[0] for block in blocks))[None]
         if self.together is None:
-            decide = _faster_together if self.measured else _can_together
-            self.together = decide(apply, *(block[:4] for block in blocks))
+            few = [block[:4] for block in blocks]
+            self.obstacle = _obstacle(apply, *few)
+            self.together = not self.obstacle and (not self.measured or _faster_together(apply, *few))
         if self.together:
-            return vmap(apply, chunk_size=self.chunk)(*blocks)
+            try:
+                return vmap(apply, chunk_size=self.chunk)(*blocks)
+            except Exception as error:  # as in `_obstacle`, for a later row
+                self.together, self.obstacle = False, _said(error)
         return torch.stack([apply(*row) for row in zip(*blocks, strict=True)])
 
 
-def _can_together(apply: Callable[..., Tensor], *blocks: Tensor) -> bool:
+def _obstacle(apply: Callable[..., Tensor], *blocks: Tensor) -> str:
+    """Why ``vmap`` cannot: an operation without a batching rule, a branch on a value. Own errors come back singly."""
     try:
         vmap(apply)(*blocks)
-    except RuntimeError:  # an operation without a batching rule, or a branch on a value
-        return False
-    return True
+    except Exception as error:
+        return _said(error)
+    return ""
+
+
+def _said(error: BaseException) -> str:
+    while error.__cause__ is not None:  # the operation's own words, before anyone read the shape of an input into them
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def _faster_together(apply: Callable[..., Tensor], *blocks: Tensor) -> bool:
     rows = list(zip(*blocks, strict=True))
-    if not _can_together(apply, *blocks):  # not timed: the first call of an operation sets it up
-        return False
-    apply(*rows[0])
+    apply(*rows[0])  # not timed: the first call of an operation sets it up
     together: list[float] = []
     singly: list[float] = []
     while len(singly) < 3 and sum(together) + sum(singly) < 0.2:  # the least of three: other work disturbs a clock

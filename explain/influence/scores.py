@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature, Hessian
@@ -97,7 +96,7 @@ def measured_gradients(params: Parameters, questions: Questions) -> tuple[list[f
         return questions.outputs(flat.params(at), positions.to(at.device))
 
     def row(position: Tensor, direction: Tensor) -> Tensor:
-        return vjp(lambda at: outputs(at, position[None]), theta)[1](direction[None])[0]
+        return pullback(lambda at: outputs(at, position[None]), theta)[1](direction[None])
 
     with torch.enable_grad(), twice_differentiable():
         rows = outputs(theta, everyone).detach().requires_grad_()

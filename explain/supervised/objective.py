@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from explain.examples import READ, Examples, Rows, examples_of, pieces
 from explain.guard import evaluating
 from explain.objectives import TrainingObjective, example_loss, trainable
+from explain.plain import plain_operations
 from explain.supervised.border import checked_like, outputs_of
 from explain.supervised.players import features, pixels
 from explain.types import NonFinite, Parameters, Players, Questions, Target
@@ -158,7 +159,7 @@ def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | N
 
 def _outputs(module: nn.Module) -> Callable[[Parameters, Tensor], Tensor]:
     def outputs(params: Parameters, x: Tensor) -> Tensor:
-        with evaluating(module):
+        with evaluating(module), plain_operations(module):
             return outputs_of(lambda rows: functional_call(module, params, (rows,)), x)
 
     return outputs

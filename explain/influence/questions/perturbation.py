@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
 from explain.explainer import Answer, Explainer
 from explain.influence.explainer import Influence
@@ -21,7 +20,7 @@ from explain.influence.inverse import (
     positions_of,
     still_to_move,
 )
-from explain.influence.linear import Columns, Flat, twice_differentiable
+from explain.influence.linear import Columns, Flat, slope, twice_differentiable
 from explain.influence.scores import directional
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Target
 
@@ -225,11 +224,11 @@ def input_gradients(
 
     def along(x: Tensor) -> Tensor:
         seen = x if features is None else features(x)
-        total = grad(lambda at: objective.losses(flat.params(at), seen, labels).sum())(theta)
+        total = slope(lambda at: objective.losses(flat.params(at), seen, labels).sum())(theta)
         return (total.double() * s.to(theta.device)).sum()
 
     with twice_differentiable():
-        return -grad(along)(x).detach() / objective.size
+        return -slope(along)(x).detach() / objective.size
 
 
 def input_changes(objective: EditableObjective, s: Tensor, positions: Tensor, inputs: Tensor) -> Tensor:
@@ -238,7 +237,7 @@ def input_changes(objective: EditableObjective, s: Tensor, positions: Tensor, in
     theta = flat.vector(objective.params)
 
     def along(x: Tensor, label: Tensor) -> Tensor:
-        gradient = grad(lambda at: objective.losses(flat.params(at), x[None], label[None])[0])(theta)
+        gradient = slope(lambda at: objective.losses(flat.params(at), x[None], label[None])[0])(theta)
         return (gradient.double() * s.to(theta.device)).sum()[None]
 
     columns, found = Columns(), []

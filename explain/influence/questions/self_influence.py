@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from explain.explainer import Answer, Explainer
 from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
-from explain.influence.gradients import example_gradients
+from explain.influence.gradients import example_gradients, per_example
 from explain.influence.inverse import checked_engine, inverse_of
 from explain.influence.scores import directional, example_losses, training_gradient
 from explain.types import NonFinite, Target
@@ -84,6 +84,6 @@ class SelfInfluence(Explainer):
             value=float(losses.mean()),
             base=None,
             parts={"self_loss": losses},
-            checks={**inverse.checks(), **checks, "number": "each example's own loss"},
+            checks={**inverse.checks(), **per_example(objective), **checks, "number": "each example's own loss"},
             calls=inverse.A.products,
         )

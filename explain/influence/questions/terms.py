@@ -7,11 +7,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.func import grad
 
 from explain.influence.explainer import Influence
 from explain.influence.inverse import asked, checked_engine, finite_question, inverse_of
-from explain.influence.linear import Columns, Flat, pullback, pushforward
+from explain.influence.linear import Columns, Flat, pullback, pushforward, slope
 from explain.types import Objective, Target
 
 
@@ -79,7 +78,7 @@ def _along_outputs(objective: Objective, directions: Tensor) -> tuple[Tensor, Te
     for batch in objective.batches():
         outputs, pull = pullback(partial(_outputs, objective, flat, batch), theta)
         moves = columns(pushforward(pull, outputs), directions.T.to(theta)).double()  # [k, examples, outputs]
-        r = grad(partial(_total_loss, objective, batch))(outputs.detach()).double()
+        r = slope(partial(_total_loss, objective, batch))(outputs.detach()).double()
         largest = r.flatten(1).abs().amax(1).clamp_min(torch.finfo(torch.float64).tiny)
         found = (moves * r).flatten(2).sum(2).T.detach()
         with_loss.append(found)

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.directions import directions
 from explain.influence.gradients import MEMORY
 from explain.influence.layers import Name, Use, matrix, watched
-from explain.influence.linear import Columns, Flat, twice_differentiable
+from explain.influence.linear import Columns, Flat, slope, twice_differentiable
 from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 from explain.types import Objective, Parameters
@@ -148,7 +147,7 @@ def _second_moments(
     found: dict[str | Name, Tensor] = {}
 
     def gradient(position: Tensor, z: Tensor) -> Tensor:
-        return grad(lambda at: (objective.outputs(flat.params(at), position[None])[0] * z).sum())(theta)
+        return slope(lambda at: (objective.outputs(flat.params(at), position[None])[0] * z).sum())(theta)
 
     def add(key: str | Name, moments: Tensor) -> None:
         found[key] = found.get(key, 0) + moments.double() / objective.size

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
 
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature
 from explain.influence.leverage import OUTPUTS, loss_derivatives
+from explain.influence.linear import Columns, pullback
 from explain.influence.scores import MEMORY
 from explain.influence.solvers.low_rank import LowRank
 
@@ -66,8 +66,9 @@ def _gradients(A: Curvature, positions: Tensor, directions: Tensor) -> Tensor:
     """``J_i^T d`` of each, float64 ``[rows, p]``."""
 
     def gradient(position: Tensor, direction: Tensor) -> Tensor:
-        outputs = vjp(lambda at: A.objective.outputs(A.flat.params(at), position[None])[0], A.theta)[1]
-        return outputs(direction)[0]
+        outputs = pullback(lambda at: A.objective.outputs(A.flat.params(at), position[None])[0], A.theta)[1]
+        return outputs(direction)
 
     chunk = max(1, min(256, MEMORY // (8 * A.size)))
-    return vmap(gradient, chunk_size=chunk)(positions, directions.to(A.theta)).detach().double()
+    columns = Columns(measured=False, chunk=chunk)
+    return columns(gradient, positions, directions.to(A.theta)).detach().double()
