@@ -19,6 +19,7 @@ ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
     "types": set(),
     "guard": set(),
+    "plain": set(),
     "payoffs": set(),
     "examples": {"guard"},
     "objectives": {"examples", "types"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "explainer": {"explanation", "guard", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
-    **{unit: {"examples", "guard", "objectives", "payoffs", "types"} for unit in FAMILIES},
+    **{unit: {"examples", "guard", "objectives", "payoffs", "plain", "types"} for unit in FAMILIES},
     "wrapping": set(FAMILIES),
     # what can be done with an answer
     "storage": ANSWER,
