@@ -46,6 +46,8 @@ class Examples:
         TypeError: its batches have no such columns.
     """
 
+    found = ("_last",)  # follows from the rest
+
     def __init__(
         self,
         dataset: Any,

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "wrapping": set(FAMILIES),
     # what can be done with an answer
     "storage": ANSWER,
-    "parallel": ANSWER | {"explainer", "storage"},
+    "parallel": ANSWER | {"explainer", "guard", "storage"},
     "conversion": ANSWER,
     "summary": ANSWER,
     "comparison": ANSWER,

@@ -48,6 +48,8 @@ class GraphModel:
     ('node', True)
     """
 
+    found = ("reach", "programs")  # follow from the rest
+
     def __init__(
         self,
         module: nn.Module,

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 class GraphTarget(Target):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
+    found = ("_games", "state", "answer")  # follow from the rest
+
     def __init__(
         self,
         model: GraphModel,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
+from explain.explanation import versions
 from explain.influence.curvature import Curvature
 from explain.influence.scores import SHARED, along_and_norms, directional, separate
 from explain.influence.solvers.solution import Solution
@@ -59,15 +61,21 @@ class Shards:
 
         Raises:
             Stale: the folder is that of another question.
+            Undigestable: something that the answer hangs on has no content to compare.
         """
         near = {"the number's value": values, "the number's gradient": _sketch(b)}
-        return Question(objective, self, self.key(objective, module, settings), near)
+        key = {**self.key(objective, module, settings), "the number": _asked(objective)}
+        return Question(objective, self, key, near)
 
     def key(self, objective: Objective, module: nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What shards depend on: the model, its training set and the settings."""
+        """What shards depend on, whatever number is asked: model, training set, loss, settings and libraries."""
         return {
-            "model": fingerprint(module, objective.params, objective.weight_decay),
+            "model": fingerprint(module, objective.params),
             "training set": training_set(objective),
+            "weight decay": objective.weight_decay,
+            "loss": fingerprint(getattr(objective, "loss_of", None)),
+            "outputs": _asked(getattr(objective, "predict", None)),
+            "versions": versions(),
             "settings": shown({**settings, "size": self.size}),
         }
 
@@ -222,6 +230,13 @@ def training_set(objective: Objective) -> str:
     digest.add(objective.size)
     for piece in pieces:
         digest.add(piece)
+    return digest.hex()
+
+
+def _asked(thing: Any) -> str:
+    """A fingerprint without the data sets, which `training_set` has read."""
+    digest = Digest(beside=(Dataset, DataLoader))
+    digest.add(thing)
     return digest.hex()
 
 

@@ -1,8 +1,8 @@
 """Long work in shards: serial by default, the same call on a Dask client, resumed from disk after any end."""
 
-from explain.parallel.digest import fingerprint
+from explain.parallel.digest import Undigestable, fingerprint
 from explain.parallel.many import explain_many
 from explain.parallel.store import Stale, Store
 from explain.parallel.tasks import ClusterLost, run
 
-__all__ = ["ClusterLost", "Stale", "Store", "explain_many", "fingerprint", "run"]
+__all__ = ["ClusterLost", "Stale", "Store", "Undigestable", "explain_many", "fingerprint", "run"]

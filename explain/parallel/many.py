@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from explain.explainer import Explainer
-from explain.explanation import Explanation
+from explain.explanation import Explanation, versions
 from explain.parallel.digest import fingerprint, shown
 from explain.parallel.store import Store
 from explain.parallel.tasks import run
@@ -27,8 +27,9 @@ def explain_many(
 ) -> list[Explanation]:
     """``[explainer.explain(target) for target in targets]``, resumed from a folder, on a cluster where one is given.
 
-    The folder's files are those of ``Explanation.save``, in the order of the targets. They are used again only for the
-    same explainer, models and questions, and where each target still says the number it said.
+    The folder's files are those of ``Explanation.save``, in the order of the targets. They are used again only where
+    all that the answers hang on is the same (`fingerprint`): explainer, model, data, baselines, payoffs and losses with
+    the code and the closures of functions, versions of libraries; and where each target still says the same number.
 
     Args:
         explainer: any of them; give it a seed, else each explanation draws its own.
@@ -39,6 +40,7 @@ def explain_many(
 
     Raises:
         Stale: the folder is of other targets, another model or explainer.
+        Undigestable: something that an answer hangs on has no content to compare, such as a payoff with an open file.
         ClusterLost, OSError, TypeError: see `run`.
 
     >>> from torch import nn, ones
@@ -58,8 +60,11 @@ def explain_many(
         key = {
             "model": fingerprint(modules),
             "method": type(explainer).__qualname__,
-            "settings": shown(vars(explainer)),
+            "explainer": fingerprint(type(explainer)),
+            "settings": shown({name: value for name, value in vars(explainer).items() if name != "progress"}),
             "targets": fingerprint([target.describe() for target in targets]),
+            "what they are asked of": fingerprint(targets),
+            "versions": versions(),
         }
         store = Store(folder, key, {"the targets' numbers": [t.value() for t in targets]}, save=save, load=load)
 

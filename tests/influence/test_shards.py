@@ -161,7 +161,7 @@ def test_anything_else_that_is_asked_of_the_folder_is_refused(tmp_path, small):
         (Generated(41, features=600), target, {}, "differs: training set"),
         (Generated(40, features=600, shift=17), target, {}, "differs: training set"),
         (data, other_model, {}, "differs: model"),
-        (data, other_number, {}, "differs: the number's value"),
+        (data, other_number, {}, "differs: the number"),
     ):
         with pytest.raises(Stale, match=message):
             influence(train, tmp_path, **settings).explain(question)
