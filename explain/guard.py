@@ -6,22 +6,57 @@ import random
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _CONTAINERS = (dict, OrderedDict, list)  # what modules change in place: parameters, hooks; no frozen subclasses
+
+
+@contextmanager
+def usual_modes() -> Iterator[None]:
+    """Within: every operation in its own dtype and known to autograd, whatever mode the user's call is made in.
+
+    Under ``torch.inference_mode`` or ``torch.no_grad`` every gradient would be zero, and what is made could not be
+    differentiated later; under ``torch.autocast`` a sum over many calls would be one of numbers rounded to 8 bits.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def recordable(x: Tensor) -> Tensor:
+    """The tensor, or a clone where it was made under ``torch.inference_mode``, so that autograd may keep it."""
+    return x.clone() if x.is_inference() else x
+
+
+def check_recordable(module: nn.Module) -> None:
+    """Check that autograd may keep what the module holds.
+
+    Raises:
+        ValueError: parameters or buffers that were made under ``torch.inference_mode``; with the remedy.
+    """
+    made = [name for name, part in (*module.named_parameters(), *module.named_buffers()) if part.is_inference()]
+    if made:
+        raise ValueError(
+            f"{made[0]!r} of the model ({len(made)} of its tensors) was made under torch.inference_mode(), and nothing "
+            "can be differentiated by it: give copy.deepcopy(model), called outside of inference mode"
+        )
 
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """Within: the module in eval mode. After: modes, flags, gradients, buffers, hooks, attributes and RNGs as before.
 
-    Every module's training flag is put back by itself, so a deliberately frozen BatchNorm stays frozen. Attributes that
-    layers keep between calls (``cached=True`` graphs, stored attention) come back too.
+    Within are `usual_modes`. Every module's training flag is put back by itself, so a deliberately frozen BatchNorm
+    stays frozen. Attributes that layers keep between calls (``cached=True`` graphs, stored attention) come back too.
 
     Warns:
         UserWarning: a dropout or normalisation layer was in training mode; the answer is that of eval mode.
@@ -31,7 +66,7 @@ def untouched(module: nn.Module) -> Iterator[None]:
     parameters = [(p, p.requires_grad, p.grad) for p in module.parameters()]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]  # running statistics, counters
     try:
-        with evaluating(module):
+        with usual_modes(), evaluating(module):
             yield
     finally:
         for parameter, flag, gradient in parameters:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor, nn
 
+from explain.guard import check_recordable, usual_modes
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -61,6 +63,15 @@ def wrap(
     >>> wrap(nn.Linear(2, 3), task="classification").example(Tensor([0.0, 1.0])).players("features").names
     ('feature 0', 'feature 1')
     """
+    with usual_modes():
+        return _wrapped(model, data, task, options)
+
+
+def _wrapped(
+    model: Any, data: Any, task: str | None, options: dict[str, Any]
+) -> GraphModel | SupervisedModel | DiffusionModel:
+    if isinstance(model, nn.Module):
+        check_recordable(model)
     if isinstance(model, (str, bytes, bytearray, os.PathLike, io.IOBase, Mapping)):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: {STORED}")
     if _is_pipeline(model) or {"scheduler", "betas"} & set(options):

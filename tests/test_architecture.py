@@ -28,7 +28,7 @@ MAY_IMPORT = {
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
     **{unit: {"examples", "guard", "objectives", "payoffs", "plain", "types"} for unit in FAMILIES},
-    "wrapping": set(FAMILIES),
+    "wrapping": {*FAMILIES, "guard"},
     # what can be done with an answer
     "storage": ANSWER,
     "parallel": ANSWER | {"explainer", "guard", "storage"},

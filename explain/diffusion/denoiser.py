@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from explain.guard import recordable
 from explain.plain import plain_operations
 from explain.types import NonFinite, Parameters
 
@@ -177,4 +178,4 @@ def checked_image(image: Any, like: torch.dtype, what: str = "x0") -> Tensor:
         raise ValueError(f"{what} must be one image [channels, height, width], got {list(found.shape)}")
     if not found.isfinite().all():
         raise NonFinite(f"{what} holds NaN or infinity")
-    return found.to(like)
+    return recordable(found.to(like))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from explain.diffusion.denoiser import Condition, Denoiser, checked_image
 from explain.diffusion.process import Gaussian, process_of
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
+from explain.guard import usual_modes
 
 
 class DiffusionModel:
@@ -99,10 +100,13 @@ class DiffusionModel:
         Raises:
             ValueError: an image of another size, a step outside the schedule, an unknown payoff or fill.
         """
-        image = self._image(x0)
         times = np.asarray(t.cpu() if isinstance(t, Tensor) else t).reshape(-1).tolist()
         steps = tuple(self.process.checked_step(time) for time in times)
-        return StepTarget(self, image, steps, label, seed, draws, payoff, region, guidance, fill, reference, batch_size)
+        with usual_modes():
+            image = self._image(x0)
+            return StepTarget(
+                self, image, steps, label, seed, draws, payoff, region, guidance, fill, reference, batch_size
+            )
 
     def trajectory(
         self,
@@ -142,7 +146,8 @@ class DiffusionModel:
                 f"{name} takes learned variances, which are not followed here: run with "
                 f'{name}.from_config(scheduler.config, variance_type="fixed_small"), or with DDIMScheduler'
             )
-        return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size)
+        with usual_modes():
+            return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size)
 
     def absent_condition(self) -> Condition:
         """The condition that stands for "no label".

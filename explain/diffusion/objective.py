@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.examples import Examples, Rows, examples_of, pieces
-from explain.guard import evaluating
+from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, trainable
 from explain.types import Parameters, Players
 
@@ -79,7 +79,7 @@ def objective(
     if images.dim() != 4 or images.shape[1:] != image.shape or not len(images):
         size = ", ".join(map(str, image.shape))
         raise ValueError(f"training images must be [n, {size}], got {list(images.shape)}")
-    images = images.to(image.device, image.dtype)
+    images = _recordable(images.to(image.device, image.dtype))
     conditions = _conditions(model, labels, len(images))
     times, noise = draws(model, image)
 
@@ -191,8 +191,12 @@ def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Conditions
     for name, rows in (labels or {}).items():
         if rows.dim() < 1 or len(rows) != count:
             raise ValueError(f"{count} training images need as many rows of {name}, got {list(rows.shape)}")
-        found[name] = rows.to(net.device, net.dtype if rows.is_floating_point() else rows.dtype)
+        found[name] = _recordable(rows.to(net.device, net.dtype if rows.is_floating_point() else rows.dtype))
     return found
+
+
+def _recordable(rows: Tensor | Rows) -> Tensor | Rows:
+    return recordable(rows) if isinstance(rows, Tensor) else rows
 
 
 def _names(labels: Labels, count: int) -> tuple[str, ...]:

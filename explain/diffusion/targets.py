@@ -19,7 +19,7 @@ from explain.diffusion.objective import objective
 from explain.diffusion.payoffs import STEP_PAYOFFS, step_payoff
 from explain.diffusion.players import image_players, label_player, owner_of_pixels, step_players
 from explain.diffusion.sampling import Moment, guided, prepared, run
-from explain.guard import evaluating, other_random_states
+from explain.guard import evaluating, other_random_states, usual_modes
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
 
 if TYPE_CHECKING:
@@ -148,13 +148,14 @@ class StepTarget(_DenoiserTarget):
 
     def value(self) -> float:
         """The number of the image as it is."""
-        with torch.no_grad():
+        with usual_modes(), torch.no_grad():
             return _finite(float(self.numbers(self.noised[None])))
 
     @cached_property
     def absent(self) -> Tensor:
         """What absent pixels show in each draw, ``[K, C, H, W]``."""
-        return fills(self)
+        with usual_modes():
+            return fills(self)
 
     # --- questions ---
 
@@ -262,7 +263,8 @@ class TrajectoryTarget(_DenoiserTarget):
         """``x_T`` of each draw, ``[draws, C, H, W]``."""
         size = tuple(self.shape)
         noise = [torch.randn(size, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in self.seeds]
-        return torch.stack(noise).to(self.module.device, self.module.dtype)
+        with usual_modes():
+            return torch.stack(noise).to(self.module.device, self.module.dtype)
 
     @cached_property
     def timesteps(self) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
 from explain.graph.structure import EDGE, NODE, Copies, Fields, Structure
+from explain.guard import recordable
 from explain.types import NonFinite
 
 DENSE = ("adj", "adjacency", "A")  # forward parameters that mean a dense [nodes, nodes] matrix
@@ -109,7 +110,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         kind = store._key if isinstance(data, HeteroData) else NODE
         counts[kind] = int(store.num_nodes or 0)
         nodes[kind] = {
-            name: value
+            name: recordable(value)
             for name, value in store.items()
             if isinstance(value, Tensor) and store.is_node_attr(name) and (whole or name in wanted) and name != "y"
         }
@@ -117,7 +118,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         raise ValueError("the graph is empty: it has no nodes to explain")
     edges, edge_fields = _edges_of(data, whole, wanted)
     shared = {
-        name: value
+        name: recordable(value)
         for name, value in (data.items() if isinstance(data, Data) else ())
         if isinstance(value, Tensor)
         and name in wanted
@@ -148,9 +149,9 @@ def _edges_of(data: Data | HeteroData, whole: bool, wanted: set[str]) -> tuple[d
         for name in {"edge_weight", "edge_attr", "edge_type"} & wanted:
             if isinstance(store.get(name), Tensor) and len(store[name]) != index.size(-1):
                 raise ValueError(f"{name} must have one row an edge, {index.size(-1)}, got {len(store[name])}")
-        edges[kind] = index.long()
+        edges[kind] = recordable(index.long())
         edge_fields[kind] = {
-            name: value
+            name: recordable(value)
             for name, value in store.items()
             if isinstance(value, Tensor)
             and store.is_edge_attr(name)

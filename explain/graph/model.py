@@ -16,6 +16,7 @@ from explain.graph.fast.admission import Programs
 from explain.graph.inputs import Inputs, check_values, infer_inputs, output_rows, structure_of
 from explain.graph.structure import Copies, Structure
 from explain.graph.targets import GraphTarget
+from explain.guard import usual_modes
 from explain.payoffs import Payoff, whole_number
 from explain.plain import plain_operations
 from explain.types import Parameters
@@ -148,7 +149,8 @@ class GraphModel:
         """One graph of the data as checked tensors."""
         if not self.single and not 0 <= index < len(self.data):
             raise ValueError(f"graph must be from 0 to {len(self.data) - 1}, got {index}")
-        graph = structure_of(self.data if self.single else self.data[index], self.inputs)
+        with usual_modes():
+            graph = structure_of(self.data if self.single else self.data[index], self.inputs)
         check_values(self.module, graph)
         return graph
 

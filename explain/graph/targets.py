@@ -22,7 +22,7 @@ from explain.graph.placing import is_large, placed
 from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
-from explain.guard import evaluating, other_random_states
+from explain.guard import evaluating, other_random_states, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function
 from explain.types import (
     Call,
@@ -67,7 +67,7 @@ class GraphTarget(Target):
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self.payoff = payoff
         self._games: dict[str | int, Coalitions] = {}
-        with torch.no_grad():
+        with usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
             self.answer = self._checked_outputs()
         self.label = checked_label(label, self.answer)
@@ -114,7 +114,7 @@ class GraphTarget(Target):
 
     def value(self) -> float:
         """The number on the whole graph."""
-        with torch.no_grad():
+        with usual_modes(), torch.no_grad():
             return float(self.numbers(self._stage, 1))
 
     def numbers(self, place: Place, count: int, **edits: Any) -> Tensor:
@@ -189,7 +189,8 @@ class GraphTarget(Target):
     @cached_property
     def place(self) -> Place:
         """The computation graph where the cut answers as the whole graph does, else the whole graph."""
-        return placed(self)
+        with usual_modes():
+            return placed(self)
 
     @property
     def _stage(self) -> Place:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +59,20 @@ class PG(PGExplainer):
             # torch warns of the float() of a differentiable loss with which train() ends
             warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
             return self.train(epoch, explainer.model, call.x, call.edge_index, target=labels, index=row, **call.kwargs)
+
+
+@contextmanager
+def in_dtype_of(call: Call) -> Iterator[None]:
+    """Within: torch's default dtype is that of the model's inputs, as torch_geometric makes its masks and layers in it.
+
+    After: as before.
+    """
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(call.x.dtype if call.x.is_floating_point() else before)
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple[Tensor, int]:

@@ -16,8 +16,8 @@ from torch_geometric.nn import MessagePassing
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer, seeded
-from explain.guard import random_states_kept
-from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, masked
+from explain.guard import random_states_kept, usual_modes
+from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, in_dtype_of, masked
 from explain.mask.graph_mask import GraphMask, gated
 from explain.types import Call, Players, Target, Unsupported
 
@@ -108,10 +108,11 @@ class Mask(Explainer):
         if not targets or any(target.module is not targets[0].module for target in targets):
             raise ValueError(f"fit needs at least one target, all of one model, got {len(targets)} targets")
         seed, generator = seeded(self.seed)
-        examples = [(self._call(target), players) for target in targets if len(players := self._players(target))]
+        with usual_modes():
+            examples = [(self._call(target), players) for target in targets if len(players := self._players(target))]
         if not examples:
             raise ValueError("fit needs a target with at least one edge: none of these is reached by any")
-        with random_states_kept():
+        with random_states_kept(), usual_modes(), in_dtype_of(examples[0][0]):
             runs = [self._fitted(examples, generator) for _ in range(self.repeats)]
         algorithms, losses = tuple(run[0] for run in runs), [run[1] for run in runs]
         return FittedMask(replace(self, seed=seed), algorithms, len(examples), float(np.mean(losses)), seed)
@@ -140,7 +141,8 @@ class Mask(Explainer):
         with tqdm(total=steps, desc=self.method, disable=not self.progress, leave=False) as bar:
             for _ in range(self.repeats):
                 torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-                runs.append(self._once(call, players, layers, bar))
+                with in_dtype_of(call):
+                    runs.append(self._once(call, players, layers, bar))
         found = {"final_loss": float(np.mean([run.loss for run in runs])), "unmasked": runs[-1].unmasked}
         if self.method == "graph_mask":
             found["moved"] = max(run.moved for run in runs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from explain.guard import recordable
 from explain.types import NonFinite
 
 MEMORY = 2**28  # bytes of intermediate results in one forward pass
@@ -48,7 +49,7 @@ def checked_like(x: Tensor, module: nn.Module, name: str) -> Tensor:
         raise TypeError(f"{name} must be {expected} as the model is, got {x.dtype}: use {name}.to(dtype)")
     if weight is not None and x.device != weight.device:
         raise ValueError(f"{name} must be on {weight.device} as the model is, got {x.device}: use {name}.to(device)")
-    return x
+    return recordable(x)
 
 
 def outputs_of(module: Callable[[Tensor], Any], x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explain.guard import untouched
+from explain.guard import recordable, untouched, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function
 from explain.supervised.baselines import Baseline, chosen
 from explain.supervised.border import batching_of, checked_example, checked_like, outputs_of
@@ -70,6 +70,7 @@ class SupervisedModel:
         object.__setattr__(self, "feature_names", tuple(self.feature_names))
         if self.background is not None:
             self._check_background(self.background)
+            object.__setattr__(self, "background", recordable(self.background))
 
     def example(
         self,
@@ -97,12 +98,14 @@ class SupervisedModel:
         Warns:
             UserWarning: the rows of a batch see one another, so that each is evaluated alone.
         """
-        x = checked_example(x, self.module)
+        with usual_modes():
+            x = checked_example(x, self.module)
         if self.feature_names and (len(self.feature_names),) != x.shape:
             raise ValueError(
                 f"{len(self.feature_names)} feature names need x [{len(self.feature_names)}], got {list(x.shape)}"
             )
-        absence = chosen(baseline, x, self.background)
+        with usual_modes():
+            absence = chosen(baseline, x, self.background)
         with untouched(self.module), torch.no_grad():
             batching = batching_of(self.outputs, x, absence.reference, self.batch_size)
             outputs = self.outputs(x[None])

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
 from explain.examples import READ, Examples, Rows, examples_of, pieces
-from explain.guard import evaluating
+from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.plain import plain_operations
 from explain.supervised.border import checked_like, outputs_of
@@ -120,7 +120,7 @@ def training_objective(
         inputs = Rows(found, 0).to(target.x.device, target.x.dtype)
         labels = torch.cat([_checked(x.to(target.x.device), y, target)[1] for x, y in found.batches()])
     else:
-        inputs, labels = _checked(found[0], found[1].detach(), target)
+        inputs, labels = _checked(found[0], recordable(found[1].detach()), target)
     if isinstance(inputs, Rows):
         batch_size = max(1, min(batch_size, READ // max(1, inputs.examples.row_bytes)))
 
