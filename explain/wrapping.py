@@ -23,7 +23,8 @@ ACCEPTED = (
     "explain.wrap takes a torch.nn.Module and, for a graph model, a torch_geometric Data, HeteroData, Dataset or list "
     "of Data; for a classifier or regressor on tables or images task='classification' or 'regression', and as data its "
     "training set (inputs, labels), a Dataset, a DataLoader, or a background tensor; for a denoiser a diffusers "
-    "pipeline, or a module or function (x_t, t, label) with scheduler= (diffusers) or betas= ([T])"
+    "pipeline, or a module or function (x_t, t, label) with scheduler= (diffusers) or betas= ([T]), and time= the unit "
+    "that a network of your own takes its time in"
 )
 STORED = (
     "stored weights are not a model, and a pickle may run code while it is read: build the module, load its weights "
@@ -74,7 +75,7 @@ def _wrapped(
         check_recordable(model)
     if isinstance(model, (str, bytes, bytearray, os.PathLike, io.IOBase, Mapping)):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: {STORED}")
-    if _is_pipeline(model) or {"scheduler", "betas"} & set(options):
+    if _is_pipeline(model) or {"scheduler", "betas", "time"} & set(options):
         return _denoiser(model, data, task, options)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: wrap its call in a torch.nn.Module")
@@ -84,6 +85,8 @@ def _wrapped(
         from explain.graph.model import GraphModel
 
         return GraphModel(model, data, task=task, **options)
+    if task is None and data is None and (advice := _denoises(model)):
+        raise TypeError(advice)
     if task not in ("classification", "regression"):
         raise ValueError(f"{ACCEPTED}; got task={task!r} and data of type {_name(data)}")
     from explain.supervised.model import SupervisedModel
@@ -115,6 +118,20 @@ def _is_pipeline(model: Any) -> bool:
     """Whether this is a diffusers pipeline; its type is only looked up where something has imported diffusers."""
     diffusers = sys.modules.get("diffusers")
     return diffusers is not None and isinstance(model, diffusers.DiffusionPipeline)
+
+
+def _denoises(model: nn.Module) -> str:
+    """What a denoiser lacks that is given without its schedule; empty for other modules."""
+    parts = [type(model).__mro__, *(type(part).__mro__ for part in model.children())]
+    if not any(kind.__module__.startswith("diffusers.models") for mro in parts for kind in mro) and not any(
+        hasattr(model, mark) for mark in ("p_losses", "p_sample", "sqrt_alphas_cumprod")
+    ):
+        return ""
+    return (
+        f"{_name(model)} looks like a denoiser and comes without its noise schedule: give scheduler= (diffusers, for "
+        "instance pipeline.scheduler) or betas= ([T]) of its training, together "
+        "with the network alone where this holds a whole diffusion"
+    )
 
 
 def _holds_graphs(data: Any) -> bool:

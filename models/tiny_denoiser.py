@@ -48,7 +48,9 @@ def untrained(hidden: int = 16, *, weight_decay: float = 0.02, draws: int = 8, s
         torch.manual_seed(seed)
         net = TinyDenoiser(hidden).double()
     betas = torch.linspace(1e-3, 0.1, STEPS)
-    return DiffusionModel(net, betas=betas, null=NULL, shape=(1, 8, 8), weight_decay=weight_decay, draws=draws)
+    return DiffusionModel(
+        net, time="step", betas=betas, null=NULL, shape=(1, 8, 8), weight_decay=weight_decay, draws=draws
+    )
 
 
 def train(model: DiffusionModel, data: Images, *, progress: bool = True) -> DiffusionModel:

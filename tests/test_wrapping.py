@@ -140,7 +140,7 @@ def test_a_module_or_a_function_with_a_schedule_is_a_denoiser():
     model = explain.wrap(net, scheduler=scheduler, weight_decay=0.1)
     assert (type(model), model.scheduler, model.weight_decay) == (DiffusionModel, scheduler, 0.1)
     assert model.denoiser.net is net
-    model = explain.wrap(lambda x, t: 0 * x, betas=BETAS, shape=(1, 4, 4))
+    model = explain.wrap(lambda x, t: 0 * x, time="step", betas=BETAS, shape=(1, 4, 4))
     assert model.process.steps == 10
     assert model.step(torch.ones(1, 4, 4), t=5, payoff="norm").value() == 0
 
@@ -159,7 +159,7 @@ def test_stored_weights_are_refused_with_the_way_to_load_them(stored, options):
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
-        (unet(), {}, ValueError, r"for a denoiser .* scheduler= \(diffusers\) or betas="),
+        (unet(), {}, TypeError, r"looks like a denoiser .* give scheduler= \(diffusers"),
         (3, {"betas": BETAS}, TypeError, "for a denoiser .* got a model of type builtins.int"),
         (UNet2DModel, {"betas": BETAS}, TypeError, "got a model of type builtins.type"),
         (unet(), {"betas": BETAS, "scheduler": DDIMScheduler()}, TypeError, "the noise schedule once"),

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from explain.guard import recordable
+from explain.diffusion.conventions import Convention
+from explain.diffusion.networks import classes, of_diffusers, required
+from explain.diffusion.signature import PROMPT, Arguments, arguments_of
+from explain.guard import evaluating, recordable
 from explain.plain import plain_operations
 from explain.types import NonFinite, Parameters
 
 Condition: TypeAlias = dict[str, Tensor]  # arguments of the network by name, one row each: [1, ...]
-
-_IMAGE = ("sample", "hidden_states", "x", "x_t", "input", "latents")
-_TIME = ("timestep", "timesteps", "t", "time", "sigma")
-_PROMPT = "encoder_hidden_states"
-_LABELS = ("class_labels", "labels", "label", "y", "condition", "cond", "c", _PROMPT)
 
 
 class Denoiser(nn.Module):
@@ -28,55 +25,139 @@ class Denoiser(nn.Module):
     Args:
         net: a diffusers model, or any module or function ``(x_t, t, label)``; it may return a tensor, a tuple, a
             dictionary or an output with ``.sample``. Learned variances (twice the channels) are left out.
+        convention: what the network is given for ``x_t`` at ``t``, and what its answer means.
+        condition: the name of the argument that takes the label, where its name does not say.
 
     ``branch`` ("cond" or "uncond") does nothing but name the pass for whoever watches.
 
     Raises:
-        TypeError: neither a module nor a function.
+        TypeError: neither a module nor a function, or one whose arguments cannot be told.
     """
 
-    def __init__(self, net: nn.Module | Callable[..., Any]) -> None:
+    def __init__(
+        self, net: nn.Module | Callable[..., Any], convention: Convention | None = None, condition: str | None = None
+    ) -> None:
         super().__init__()
         if not callable(net):
             raise TypeError(f"a denoiser must be a module or a function (x_t, t, label), got {type(net).__name__}")
         self.net = net
-        self.names = _argument_names(net.forward if isinstance(net, nn.Module) else net)
+        self.names: Arguments = arguments_of(net, condition)
+        self.convention = convention
 
     def forward(
         self, x: Tensor, timestep: Tensor, condition: Condition | None = None, branch: str | None = None
     ) -> Tensor:
         """The network's prediction; the conditions' single rows are repeated to the batch."""
-        arguments: dict[str, Any] = {
-            name: value.expand(len(x), *value.shape[1:]) if len(value) == 1 else value
-            for name, value in (condition or {}).items()
-        }
-        if self.names.image and self.names.time:
-            output = self.net(**{self.names.image: x, self.names.time: timestep}, **arguments)
-        else:
-            output = self.net(x, timestep, **arguments)
-        prediction = _tensor(output)
-        if prediction.size(1) == 2 * x.size(1):
+        prediction = _tensor(self.called(x, timestep, condition), x.shape)
+        if _with_variances(prediction, x):
             prediction = prediction[:, : x.size(1)]
         if prediction.shape != x.shape:
             raise ValueError(
                 f"the denoiser must answer with the shape of x_t, {list(x.shape)}, got {list(prediction.shape)}"
             )
-        return prediction.to(x.dtype)
+        prediction = prediction.to(x.dtype)
+        return prediction if self.convention is None else self.convention.answered(prediction, x, timestep)
 
-    def condition(self, label: int | Tensor | Condition | None) -> Condition:
+    def called(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Any:
+        """Whatever the network returns."""
+        arguments: dict[str, Any] = {
+            name: value.expand(len(x), *value.shape[1:]) if len(value) == 1 else value
+            for name, value in (condition or {}).items()
+        }
+        seen, time = (x, timestep) if self.convention is None else self.convention.asked(x, timestep)
+        if self.names.image and self.names.time:
+            return self.net(**{self.names.image: seen, self.names.time: time}, **arguments)
+        return self.net(seen, time, **arguments)
+
+    def tried(self, x: Tensor, timestep: Tensor, condition: Condition) -> dict[str, str]:
+        """One call, and what was taken to be so about its answer.
+
+        Raises:
+            ValueError: the network cannot be called so, in words. NonFinite: NaN or infinity.
+        """
+        self.check_complete(condition)
+        try:
+            output = self.called(x, timestep, condition)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, RuntimeError, IndexError, ValueError, AssertionError) as error:
+            given = "".join(f", {name} {_described(value)}" for name, value in condition.items())
+            raise ValueError(
+                f"the denoiser cannot be called with x_t {list(x.shape)} and t {list(timestep.shape)}{given}: {error}. "
+                "Look at the image's channels and size, whether the network knows this label, and its dtype"
+            ) from error
+        prediction = _tensor(output, x.shape)
+        if not prediction.isfinite().all():
+            raise NonFinite("the denoiser answers NaN or infinity here: check its weights, or its half precision")
+        if _with_variances(prediction, x) and not of_diffusers(self.net):
+            return {
+                "output": f"the first {x.size(1)} of {prediction.size(1)} channels; the others as learned variances"
+            }
+        return {}
+
+    def hears_itself(self, x: Tensor, timestep: Tensor, condition: Condition) -> bool:
+        """Whether an argument for the network's own last answer changes what it says."""
+        name = self.names.self_condition
+        if name is None or name in condition:
+            return name is not None
+        with torch.no_grad(), evaluating(self):
+            plain = self(x, timestep, condition)
+            try:
+                told = _tensor(self.called(x, timestep, {**condition, name: plain}), x.shape)
+            except (TypeError, RuntimeError, ValueError):
+                return False  # its layers have no room for one
+        return not torch.allclose(plain, told[:, : x.size(1)].to(plain), rtol=1e-4, atol=1e-6)
+
+    def condition(self, label: int | Tensor | Condition | None, what: str = "label") -> Condition:
         """A label, an embedding or named arguments as named rows ``[1, ...]``.
 
         Raises:
             TypeError: a label for a network that takes none, or what is no class and no tensor.
-            ValueError: more than one condition, or a label that the model does not know.
+            ValueError: more than one condition, a label that the model does not know, or none where it needs one.
         """
-        if isinstance(label, dict):
+        names = self.names
+        if isinstance(label, Mapping):
+            unknown = [
+                n for n in label if n in (names.image, names.time) or (names.known is not None and n not in names.known)
+            ]
+            if unknown:
+                takes = ", ".join(sorted(names.known or ())) or "none"
+                raise ValueError(f"this network has no condition {', '.join(map(repr, unknown))}; it takes {takes}")
             return {name: self._row(name, value, alone=False) for name, value in label.items()}
         if label is None:
             return {}
-        if self.names.label is None:
-            raise TypeError("this denoiser takes no label: leave label out, or give named arguments label={...}")
-        return {self.names.label: self._row(self.names.label, label, alone=True)}
+        if isinstance(label, str):
+            raise TypeError(
+                f"{what} must be a class or a tensor, got the text {label!r:.40}: words are read by a text encoder: "
+                f"give its answer, {what}=embedding [tokens, width], as a pipeline's encode_prompt(...) returns it"
+            )
+        if names.label is None and names.candidates:
+            first = names.candidates[0]
+            raise TypeError(
+                f"which argument of this network takes the label, {' or '.join(names.candidates)}? Say "
+                f"condition={first!r} to wrap, or give named arguments, {what}={{{first!r}: ...}}"
+            )
+        if names.label is None:
+            raise TypeError(
+                f"this denoiser takes no label: leave {what} out, or give named arguments {what}={{...}}"
+                + (f"; {names.self_condition} takes its own last answer" if names.self_condition else "")
+            )
+        return {names.label: self._row(names.label, label, alone=True)}
+
+    def check_complete(self, condition: Condition) -> None:
+        """Raise where the network cannot be called on this condition alone.
+
+        Raises:
+            ValueError: naming what is missing.
+        """
+        for name in required(self.net) if self.names.label is None or not self.names.needed else [self.names.label]:
+            if name not in condition:
+                count = classes(self.net) if name == "class_labels" else None
+                known = f", a class from 0 to {count - 1}" if count else ""
+                raise ValueError(
+                    f"this denoiser cannot do without {name}{known}: give label=..., also to ask it about no label "
+                    "(the null label or embedding that it was trained with)"
+                )
 
     def _row(self, name: str, value: Any, *, alone: bool) -> Tensor:
         """One row ``[1, ...]`` in the model's type; ``alone``: embeddings may come without their first dimension."""
@@ -84,7 +165,9 @@ class Denoiser(nn.Module):
             row = torch.as_tensor(value, device=self.device)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be a class or a tensor, got {type(value).__name__}") from error
-        row = row.to(self.dtype) if row.is_floating_point() else row
+        if row.dtype == torch.bool and row.numel() == 1:
+            raise TypeError(f"{name} must be a class or a tensor, got {value!r}: a class is a whole number")
+        row = recordable(row.to(self.dtype) if row.is_floating_point() else row)
         embedding = row.dim() == 1 and len(row) > 1 and row.is_floating_point()
         if row.dim() == 0 or (alone and (embedding or row.dim() == 2)):
             row = row[None]
@@ -113,69 +196,85 @@ class Denoiser(nn.Module):
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
 
-class Arguments(NamedTuple):
-    """Names of a network's arguments; None where it goes by position, or takes no label."""
-
-    image: str | None
-    time: str | None
-    label: str | None
-
-
-def _argument_names(forward: Callable[..., Any]) -> Arguments:
-    """By name; where several names would do, the one that forward cannot do without; labels else by third place."""
-    found = [
-        p for p in inspect.signature(forward).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    names = [p.name for p in sorted(found, key=lambda p: p.default is not p.empty)]
-    image, time, label = (next((n for n in names if n in known), None) for known in (_IMAGE, _TIME, _LABELS))
-    if label is None and len(found) > 2 and found[2].default in (found[2].empty, None):
-        label = found[2].name
-    return Arguments(image, time, label) if image and time else Arguments(None, None, label)
-
-
 def _check_row(net: Any, name: str, row: Tensor) -> None:
     """Raise where this is not one condition that the network can read."""
     if len(row) != 1:
         raise ValueError(f"{name} must be one condition, [1, ...], got {list(row.shape)}")
-    if name == _PROMPT and not (row.dim() == 3 and row.is_floating_point()):
+    if name == PROMPT and not (row.dim() == 3 and row.is_floating_point()):
         raise TypeError(
             f"{name} must be an embedding [tokens, width], such as a pipeline's encode_prompt gives; got {row!r:.80}"
         )
-    classes = _classes(net)
-    if name == "class_labels" and classes and row.dim() == 1 and not 0 <= float(row) < classes:
-        raise ValueError(f"this model knows the labels 0 to {classes - 1}, got {float(row):g}")
+    count = classes(net)
+    if name == "class_labels" and count and row.dim() == 1:
+        if row.is_floating_point():
+            raise TypeError(f"a class is a whole number from 0 to {count - 1}, got {float(row):g} as a float")
+        if not 0 <= int(row) < count:
+            raise ValueError(f"this model knows the labels 0 to {count - 1}, got {int(row)}")
 
 
-def _classes(net: Any) -> int | None:
-    """How many labels a diffusers configuration knows, the null label included."""
-    config = getattr(net, "config", None)
-    if not isinstance(config, Mapping):
-        return None
-    transformer = config.get("num_embeds_ada_norm")
-    return config.get("num_class_embeds") or (transformer + 1 if transformer else None)
+def _with_variances(prediction: Tensor, x: Tensor) -> bool:
+    return prediction.dim() == x.dim() and prediction.size(1) == 2 * x.size(1)
 
 
-def _tensor(output: Any) -> Tensor:
-    if hasattr(output, "sample") and isinstance(output.sample, Tensor):
+def _described(value: Tensor) -> str:
+    return str(value.item()) if value.numel() == 1 else f"{list(value.shape)} {value.dtype}"
+
+
+def _tensor(output: Any, shape: torch.Size) -> Tensor:
+    """The prediction in a network's answer: the tensor itself, or the only one of the image's size.
+
+    Raises:
+        TypeError: no such tensor, or several.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(getattr(output, "sample", None), Tensor):
         return output.sample
-    if isinstance(output, dict):
-        output = output.get("sample", next(iter(output.values()), None))
-    if isinstance(output, (tuple, list)) and output:
-        output = output[0]
-    if not isinstance(output, Tensor):
+    if isinstance(output, Mapping):
+        if isinstance(output.get("sample"), Tensor):
+            return output["sample"]
+        output = tuple(output.values())
+    if not isinstance(output, (tuple, list)):
         raise TypeError(f"the denoiser must answer with an image tensor, got {type(output).__name__}")
-    return output
+    tensors = [part for part in output if isinstance(part, Tensor)]
+    found = [part for part in tensors if part.shape[:1] == shape[:1] and part.shape[2:] == shape[2:]] or tensors
+    if len(found) != 1:
+        raise TypeError(
+            f"the denoiser answers with {len(found)} tensors that may be the prediction, "
+            f"{[list(part.shape) for part in found]}: wrap a function that returns the one"
+        )
+    return found[0]
 
 
 def checked_image(image: Any, like: torch.dtype, what: str = "x0") -> Tensor:
     """An image ``[C, H, W]`` of finite numbers in the model's type.
 
     Raises:
-        ValueError: another shape. NonFinite: NaN or infinity.
+        TypeError: no tensor, or whole numbers. ValueError: another shape. NonFinite: NaN or infinity.
     """
-    found = torch.as_tensor(image)
+    try:
+        found = torch.as_tensor(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{what} must be one image, a float tensor [channels, height, width], got {type(image).__name__}"
+        ) from error
     if found.dim() != 3:
         raise ValueError(f"{what} must be one image [channels, height, width], got {list(found.shape)}")
+    check_floats(found, what)
     if not found.isfinite().all():
         raise NonFinite(f"{what} holds NaN or infinity")
     return recordable(found.to(like))
+
+
+def check_floats(images: Any, what: str) -> None:
+    """Raise where images hold whole numbers: pixels as files store them, not as a denoiser sees them.
+
+    Raises:
+        TypeError: naming the remedy.
+    """
+    dtype = images.dtype
+    if not dtype.is_floating_point:
+        raise TypeError(
+            f"{what} must hold floats on the scale that the denoiser was trained on, got {dtype}: for pixels 0 to 255 "
+            "and a model of [-1, 1] give images.float() / 127.5 - 1"
+        )

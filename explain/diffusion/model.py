@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from explain.diffusion.conventions import Convention, convention_of, said
 from explain.diffusion.denoiser import Condition, Denoiser, checked_image
-from explain.diffusion.process import Gaussian, process_of
+from explain.diffusion.networks import check_network, configuration, of_diffusers
+from explain.diffusion.pipelines import parts_of
+from explain.diffusion.process import Gaussian
+from explain.diffusion.schedules import check_run, ddim, preconditions, process_of
+from explain.diffusion.settings import checked_count, checked_shape
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.guard import usual_modes
 
@@ -22,7 +27,12 @@ class DiffusionModel:
         net: a diffusers model, a diffusers pipeline, or any module or function ``(x_t [b, C, H, W], t [b], label)``.
         scheduler: a diffusers scheduler; a pipeline brings its own. It is copied for every run and never changed.
         betas: float ``[T]`` in place of a scheduler: a DDIM scheduler is made from them.
-        prediction_type: "epsilon", "sample", "v_prediction" or "flow_prediction"; the scheduler's when None.
+        time: the unit that the network takes its time in, "step" (``t``), "unit" (``t / T``), "sigma" (it sees
+            ``x_0 + sigma e`` and ``sigma = s_t / a_t``), "log_sigma" (``log(sigma) / 4``, the preconditioned network of
+            EDM), or a function of ``t [b]``. Needed but for diffusers' own networks, for which diffusers defines it.
+        condition: the network's argument that takes the label, where its name does not say.
+        prediction_type: "epsilon", "sample", "v_prediction" or "flow_prediction"; the scheduler's when None, with
+            ``betas`` "epsilon", which the answer then says.
         null: what stands for "no label", as the model was trained: a label, an embedding, or named arguments.
         shape: ``[C, H, W]`` of the images, where the model's configuration does not tell.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
@@ -30,10 +40,14 @@ class DiffusionModel:
         draws: fixed (step, noise) draws that a training example's loss is averaged over.
 
     Raises:
-        TypeError: neither scheduler nor betas, or a network whose arguments cannot be told.
+        TypeError: neither scheduler nor betas, a network whose arguments or unit of time cannot be told, or a pipeline
+            whose call holds more than is followed.
         ValueError: a scheduler with another prediction type than the model's.
 
-    >>> model = DiffusionModel(lambda x, t: x * 0, betas=torch.linspace(1e-4, 0.02, 10), shape=(1, 4, 4))
+    ``assumed`` says what was taken to be so without being told; it is written into every answer.
+
+    >>> betas = torch.linspace(1e-4, 0.02, 10)
+    >>> model = DiffusionModel(lambda x, t: x * 0, betas=betas, time="step", shape=(1, 4, 4))
     >>> model.step(torch.ones(1, 4, 4), t=5, payoff="norm").value()
     0.0
     """
@@ -44,6 +58,8 @@ class DiffusionModel:
         *,
         scheduler: Any = None,
         betas: Tensor | Sequence[float] | None = None,
+        time: str | Callable[[Tensor], Tensor] | None = None,
+        condition: str | None = None,
         prediction_type: str | None = None,
         null: int | Tensor | Condition | None = None,
         shape: Sequence[int] | None = None,
@@ -51,17 +67,45 @@ class DiffusionModel:
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         draws: int = 16,
     ) -> None:
-        if not isinstance(net, nn.Module) and hasattr(net, "components"):
-            net, scheduler = _from_pipeline(net, scheduler)
+        self.assumed: dict[str, str] = {}
+        if not isinstance(net, torch.nn.Module) and hasattr(net, "components"):
+            net, scheduler, self.assumed = parts_of(net, scheduler)
+        check_network(net)
         if (scheduler is None) == (betas is None):
             raise TypeError("give the noise schedule once: scheduler= (diffusers) or betas= ([T])")
-        self.scheduler = scheduler if scheduler is not None else _ddim(betas, prediction_type)
-        self.process: Gaussian = process_of(self.scheduler, prediction_type)
-        self.denoiser = Denoiser(net)
+        self.scheduler = scheduler if scheduler is not None else ddim(betas, prediction_type)
+        own_edm = preconditions(self.scheduler) and time == "sigma"  # the network's answer is not what its steps take
+        self.process: Gaussian = process_of(self.scheduler, None if own_edm else prediction_type)
+        convention = convention_of(net, self.scheduler, self.process, time, prediction_type)
+        if betas is not None and prediction_type is None and time == "sigma":
+            raise TypeError(
+                "what does the network answer to (x0 + sigma e, sigma)? Say prediction_type='sample' (the image), "
+                "'epsilon' or 'v_prediction'"
+            )
+        self.denoiser = Denoiser(net, convention, condition)
         self.module = self.denoiser
-        self.null = None if null is None else self.denoiser.condition(null)
-        self.shape = tuple(shape) if shape is not None else _shape_of(net)
-        self.weight_decay, self.loss, self.draws = weight_decay, loss, draws
+        self.null = None if null is None else self.denoiser.condition(null, "null")
+        self.channels = _channels_of(net)
+        self.shape = checked_shape(shape, self.channels) if shape is not None else _shape_of(net)
+        self.weight_decay, self.loss, self.draws = weight_decay, loss, checked_count(draws, "draws")
+        self.made_here = betas is not None
+        self.assumed |= self._assumptions(convention, prediction_type, time)
+
+    def _assumptions(self, convention: Convention, prediction_type: str | None, time: Any) -> dict[str, str]:
+        """What was taken to be so about the network without being told."""
+        names, found = self.denoiser.names, {}
+        if time is None:
+            found["time"] = f"{said(convention)}: as diffusers' own pipelines give it to this network"
+        elif time == "unit":
+            end = " of flow matching, 0 the image and 1 the noise" if self.process.signal is None else ""
+            found["time"] = f"{said(convention)}{end}"
+        if self.made_here and prediction_type is None:
+            found["prediction_type"] = "epsilon: betas were given without it"
+        if names.label is not None and names.given:
+            found["condition"] = names.given
+        if names.left:
+            found["arguments"] = f"left at their defaults: {', '.join(names.left)}"
+        return found
 
     def step(
         self,
@@ -135,17 +179,12 @@ class DiffusionModel:
         Raises:
             ValueError: the image size is not known, steps outside the schedule, or a scheduler of learned variances.
         """
-        size = tuple(shape) if shape is not None else self.shape
+        size = checked_shape(shape, self.channels) if shape is not None else self.shape
         if size is None:
             raise ValueError("the image size is not known: give shape=(channels, height, width)")
-        if not isinstance(steps, int) or not 1 <= steps <= self.process.steps:
-            raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps}")
-        if str(self.scheduler.config.get("variance_type")).startswith("learned"):
-            name = type(self.scheduler).__name__
-            raise ValueError(
-                f"{name} takes learned variances, which are not followed here: run with "
-                f'{name}.from_config(scheduler.config, variance_type="fixed_small"), or with DDIMScheduler'
-            )
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= self.process.steps:
+            raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps!r:.60}")
+        check_run(self.scheduler)
         with usual_modes():
             return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size)
 
@@ -163,46 +202,23 @@ class DiffusionModel:
 
     def _image(self, x0: Tensor) -> Tensor:
         image = checked_image(x0, self.denoiser.dtype).to(self.denoiser.device)
+        if self.channels is not None and len(image) != self.channels:
+            raise ValueError(f"x0 must have the {self.channels} channels of the network, got {list(image.shape)}")
         if self.shape is not None and tuple(image.shape) != self.shape:
             raise ValueError(f"x0 must be {list(self.shape)} as the model was trained, got {list(image.shape)}")
         return image
 
 
+def _channels_of(net: Any) -> int | None:
+    """The channels that a diffusers network denoises."""
+    return configuration(net).get("in_channels") if of_diffusers(net) else None
+
+
 def _shape_of(net: Any) -> tuple[int, int, int] | None:
     """``[C, H, W]`` as a diffusers configuration tells it."""
-    config: Any = getattr(net, "config", {})
-    size = config.get("sample_size") if hasattr(config, "get") else None
+    config = configuration(net)
+    size = config.get("sample_size") if of_diffusers(net) else None
     if size is None or config.get("in_channels") is None:
         return None
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     return int(config["in_channels"]), int(height), int(width)
-
-
-def _from_pipeline(pipeline: Any, scheduler: Any) -> tuple[nn.Module, Any]:
-    """The denoiser and the scheduler of a diffusers pipeline.
-
-    Raises:
-        TypeError: a pipeline without a unet, a transformer or a scheduler.
-    """
-    parts = pipeline.components
-    net = next((parts[name] for name in ("unet", "transformer") if isinstance(parts.get(name), nn.Module)), None)
-    scheduler = scheduler if scheduler is not None else parts.get("scheduler")
-    if net is None or scheduler is None:
-        raise TypeError(
-            f"{type(pipeline).__name__} has no unet or transformer with a scheduler; it has {', '.join(parts)}"
-        )
-    return net, scheduler
-
-
-def _ddim(betas: Any, prediction_type: str | None) -> Any:
-    from diffusers import DDIMScheduler
-
-    values = torch.as_tensor(betas, dtype=torch.float32)
-    if values.dim() != 1 or not len(values) or not ((values > 0) & (values < 1)).all():
-        raise ValueError("betas must be [T] numbers between 0 and 1")
-    return DDIMScheduler(
-        num_train_timesteps=len(values),
-        trained_betas=values.numpy(),
-        prediction_type=prediction_type or "epsilon",
-        clip_sample=False,
-    )

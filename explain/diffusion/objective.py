@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
+from explain.diffusion.denoiser import check_floats
 from explain.examples import Examples, Rows, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, trainable
@@ -76,6 +77,7 @@ def objective(
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (an image leaves the training loss), got {remove!r}')
     images, labels = _examples(train)
+    check_floats(images, "training images")
     if images.dim() != 4 or images.shape[1:] != image.shape or not len(images):
         size = ", ".join(map(str, image.shape))
         raise ValueError(f"training images must be [n, {size}], got {list(images.shape)}")
@@ -160,13 +162,30 @@ def _examples(train: Any) -> tuple[Tensor | Rows, Labels]:
     pair = isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor | Rows)
     if pair and train[0].dim() == 4:
         images, labels = train
-        return images, labels if labels is None or isinstance(labels, (dict, Rows)) else torch.as_tensor(labels)
+        return images, labels if labels is None or isinstance(labels, (dict, Rows)) else _labels(labels)
     columns = _Columns()
     found = examples_of(train, columns)
     images, *beside = _kept(found) if isinstance(found, Examples) else found
     if columns.names is not None:
         return images, dict(zip(columns.names, beside, strict=True)) or None
     return images, beside[0]
+
+
+def _labels(labels: Any) -> Tensor:
+    """Labels as one tensor.
+
+    Raises:
+        TypeError: captions, or what else is no number.
+    """
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = labels[0] if isinstance(labels, (list, tuple)) and labels else labels
+        raise TypeError(
+            "labels must be classes [n], embeddings [n, ...] or named arguments with one row an image, got a "
+            f"{type(labels).__name__} of {type(first).__name__}: captions are given as a text encoder reads them, "
+            "encode_prompt(captions), [n, tokens, width]"
+        ) from error
 
 
 def _kept(examples: Examples) -> list[Tensor | Rows]:
@@ -182,9 +201,12 @@ def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Conditions
     """The rows of all training images by argument name.
 
     Raises:
-        ValueError: not one row an image.
+        ValueError: not one row an image, an unknown name, or no label for a network that needs one.
+        TypeError: a network of which nobody can tell which argument is the label.
     """
     net = model.denoiser
+    if labels is not None and not isinstance(labels, dict) and net.names.label is None and net.names.candidates:
+        net.condition(0)  # says which names there are
     if isinstance(labels, (Tensor, Rows)):
         labels = {} if net.names.label is None else {net.names.label: labels}
     found = {}
@@ -192,6 +214,8 @@ def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Conditions
         if rows.dim() < 1 or len(rows) != count:
             raise ValueError(f"{count} training images need as many rows of {name}, got {list(rows.shape)}")
         found[name] = _recordable(rows.to(net.device, net.dtype if rows.is_floating_point() else rows.dtype))
+    net.condition({name: rows[:1] for name, rows in found.items()})
+    net.check_complete({name: rows[:1] for name, rows in found.items()})
     return found
 
 

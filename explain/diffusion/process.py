@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
-PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
+Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "edm"]
+PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction", "edm")
 
 
 class Process(Protocol):
@@ -41,23 +40,30 @@ class Process(Protocol):
 class Gaussian:
     """``x_t = a_t x_0 + s_t e``, in whatever parameterisation the model predicts.
 
+    With ``d`` the deviation of the data that ``x_t`` is scaled by, ``d^2 a^2 + s^2 = 1``; ``d = 1`` but for EDM:
+
     ===================  ====================  ======================  ======================
     prediction           the model predicts    ``x_0``                 ``e``
     ===================  ====================  ======================  ======================
     "epsilon"            ``e``                 ``(x - s p) / a``       ``p``
     "sample"             ``x_0``               ``p``                   ``(x - a p) / s``
-    "v_prediction"       ``a e - s x_0``       ``a x - s p``           ``s x + a p``
+    "v_prediction"       ``d a e - s x_0 / d`` ``d^2 a x - d s p``     ``s x + d a p``
+    "edm"                ``s x_0 / d - d a e`` ``d^2 a x + d s p``     ``s x - d a p``
     "flow_prediction"    ``e - x_0``           ``x - s p``             ``x + a p``
     ===================  ====================  ======================  ======================
 
-    The last line holds where ``a + s = 1`` (flow matching), the one before where ``a^2 + s^2 = 1``.
+    The last line holds where ``a + s = 1`` (flow matching). "edm" is what a network inside the preconditioning of
+    Karras et al. answers: ``x = c_in (x_0 + sigma e)``, ``x_0 = c_skip (x_0 + sigma e) + c_out p``.
 
     Args:
         signal: ``a_t``, float64 ``[T]`` for diffusion; None for flow matching, ``a_t = 1 - t/T``.
         steps: ``T``; ``t`` runs from 0 to ``T - 1``, to ``T`` for flow matching.
         prediction: see the table.
+        deviation: ``d``.
 
-    Sources: Ho et al. 2020; Salimans and Ho 2022 (v); Lipman et al. 2023 (flow).
+    Between two steps ``log(s/a)`` is a straight line, as samplers that stop there take it.
+
+    Sources: Ho et al. 2020; Salimans and Ho 2022 (v); Karras et al. 2022 (EDM); Lipman et al. 2023 (flow).
 
     >>> process = Gaussian(torch.tensor([0.9, 0.1]).sqrt().double(), 2, "epsilon")
     >>> x0, e, t = torch.ones(1, 1), torch.zeros(1, 1), torch.tensor([1])
@@ -69,17 +75,44 @@ class Gaussian:
     signal: Tensor | None
     steps: int
     prediction: Prediction
+    deviation: float = 1.0
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """``a_t`` and ``s_t``, shaped to multiply ``like [batch, ...]``."""
-        if self.signal is None:
-            s = torch.as_tensor(t, dtype=torch.float64) / self.steps
-            a = 1 - s
-        else:
-            a = self.signal[torch.as_tensor(t, dtype=torch.long, device=self.signal.device)]
-            s = (1 - a**2).clamp_min(0).sqrt()
+        a, s = self._levels(torch.as_tensor(t))
         shape = (-1, *[1] * (like.dim() - 1))
         return a.to(like.device, like.dtype).reshape(shape), s.to(like.device, like.dtype).reshape(shape)
+
+    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.signal is None:
+            s = t.double() / self.steps
+            return 1 - s, s
+        if not t.is_floating_point():
+            return self._at(t.to(self.signal.device))
+        t = t.to(self.signal.device, torch.float64).clamp(0, self.steps - 1)
+        below, above = self._at(t.floor().long()), self._at(t.ceil().long())
+        share = t - t.floor()
+        ratio = torch.exp(torch.lerp((below[1] / below[0]).log(), (above[1] / above[0]).log(), share))
+        a = (ratio**2 + self.deviation**2).rsqrt()
+        return torch.where(share == 0, below[0], a), torch.where(share == 0, below[1], ratio * a)
+
+    def _at(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.signal is not None
+        a = self.signal[step]
+        return a, (1 - (self.deviation * a) ** 2).clamp_min(0).sqrt()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """``s_t / a_t``, the noise beside an image of full size, float64 ``[batch]``."""
+        a, s = self._levels(torch.as_tensor(t))
+        return s / a
+
+    def at_sigma(self, sigma: Tensor) -> Tensor:
+        """The ``t``, between two steps where it has to be, at which ``s_t / a_t`` is this."""
+        assert self.signal is not None
+        table = self.sigma(torch.arange(self.steps, device=self.signal.device)).log()
+        wanted = sigma.to(table).log().clamp(table[0], table[-1])
+        above = torch.searchsorted(table, wanted).clamp(1, self.steps - 1)
+        return above - 1 + (wanted - table[above - 1]) / (table[above] - table[above - 1])
 
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``a_t x_0 + s_t e``."""
@@ -91,32 +124,38 @@ class Gaussian:
         return self.noised(fill, noise, t)
 
     def wanted(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """``e``, ``x_0``, ``a e - s x_0`` or ``e - x_0``."""
+        """What the table says."""
         a, s = self.levels(t, x0)
+        d = self.deviation
         return {
             "epsilon": lambda: noise,
             "sample": lambda: x0,
-            "v_prediction": lambda: a * noise - s * x0,
+            "v_prediction": lambda: d * a * noise - s / d * x0,
+            "edm": lambda: s / d * x0 - d * a * noise,
             "flow_prediction": lambda: noise - x0,
         }[self.prediction]()
 
     def clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """``x_0`` by the table."""
         a, s = self.levels(t, x_t)
+        d = self.deviation
         return {
             "epsilon": lambda: (x_t - s * prediction) / a,
             "sample": lambda: prediction,
-            "v_prediction": lambda: a * x_t - s * prediction,
+            "v_prediction": lambda: d**2 * a * x_t - d * s * prediction,
+            "edm": lambda: d**2 * a * x_t + d * s * prediction,
             "flow_prediction": lambda: x_t - s * prediction,
         }[self.prediction]()
 
     def noise_in(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """``e`` by the table."""
         a, s = self.levels(t, x_t)
+        d = self.deviation
         return {
             "epsilon": lambda: prediction,
             "sample": lambda: (x_t - a * prediction) / s,
-            "v_prediction": lambda: s * x_t + a * prediction,
+            "v_prediction": lambda: s * x_t + d * a * prediction,
+            "edm": lambda: s * x_t - d * a * prediction,
             "flow_prediction": lambda: x_t + a * prediction,
         }[self.prediction]()
 
@@ -137,38 +176,3 @@ class Gaussian:
         if self.prediction == "sample" and t == 0 and self.signal is None:
             raise ValueError("at t=0 nothing is noise: ask for a later step")
         return t if self.signal is None else int(t)
-
-
-def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
-    """The process that a diffusers scheduler was made for.
-
-    Raises:
-        ValueError: the scheduler predicts something else than ``prediction_type``, something unknown, or flows that it
-            does not run.
-        TypeError: no diffusers scheduler, or one without a Gaussian process.
-    """
-    config = getattr(scheduler, "config", None)
-    if not isinstance(config, Mapping) or not hasattr(scheduler, "step"):
-        got = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else type(scheduler).__name__
-        raise TypeError(f"scheduler must be a diffusers scheduler such as DDIMScheduler(1000), got {got}")
-    steps = int(config.get("num_train_timesteps", 0))
-    matching = "FlowMatch" in type(scheduler).__name__  # these have no prediction_type
-    flow = matching or config.get("use_flow_sigmas")
-    declared: Any = "flow_prediction" if matching else config.get("prediction_type", "epsilon")
-    if prediction_type is not None and prediction_type != declared:
-        raise ValueError(
-            f"the model predicts {prediction_type!r}, {type(scheduler).__name__} is configured for {declared!r}: "
-            f"make it with prediction_type={prediction_type!r}"
-        )
-    if declared not in PREDICTIONS:
-        raise ValueError(f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {declared!r}")
-    if declared == "flow_prediction":
-        if not flow:
-            raise ValueError(
-                f"{type(scheduler).__name__} does not run flow matching: use FlowMatchEulerDiscreteScheduler({steps}), "
-                "or a scheduler with use_flow_sigmas=True"
-            )
-        return Gaussian(None, steps, "flow_prediction")
-    if getattr(scheduler, "alphas_cumprod", None) is None:
-        raise TypeError(f"{type(scheduler).__name__} has no alphas_cumprod: give betas=[T] instead of a scheduler")
-    return Gaussian(torch.as_tensor(scheduler.alphas_cumprod).double().sqrt(), steps, declared)

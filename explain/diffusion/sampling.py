@@ -57,10 +57,13 @@ def guided(
 
 
 class Moment(NamedTuple):
-    """One step of a run: its number, the timestep, what the network saw and predicted, and the images after it."""
+    """One step of a run: its number, the scheduler's timestep and where that is in the schedule, the scaled ``x_t`` and
+    its prediction, and the images after it.
+    """
 
     step: int
     t: Tensor
+    position: Tensor
     seen: Tensor
     prediction: Tensor
     after: Tensor
@@ -81,6 +84,7 @@ def run(
     weights: Tensor,
     condition: Condition,
     null: Condition,
+    position: Callable[[Tensor], Tensor] = lambda t: t,
 ) -> Iterator[Moment]:
     """A sampling run of every row with its own guidance weights, on a fresh copy of the scheduler.
 
@@ -92,6 +96,7 @@ def run(
         weights: guidance weights ``[n, steps]``.
         condition: the label or embedding.
         null: its absence.
+        position: where in the schedule a timestep of the scheduler is: what the denoiser is asked about.
 
     Rows that have met the same seed and the same weights so far are one row to the network.
     """
@@ -104,10 +109,11 @@ def run(
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         step = calls[i]
         weight = weights[:, step].to(x.device)
-        prediction = guided(denoiser, scaled, t.to(x.device).expand(len(x)), condition, null, weight, history)
+        place = position(t).to(x.device)
+        prediction = guided(denoiser, scaled, place.expand(len(x)), condition, null, weight, history)
         after = scheduler.step(prediction, t, x, **options, return_dict=True).prev_sample
         history = torch.unique(torch.stack([history.double(), weight.double()]), dim=1, return_inverse=True)[1]
-        yield Moment(step, t, scaled, prediction, after)
+        yield Moment(step, t, place, scaled, prediction, after)
         x = after
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition, Denoiser, checked_image
 from explain.diffusion.fills import FILLS, fills
 from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions
@@ -19,6 +20,13 @@ from explain.diffusion.objective import objective
 from explain.diffusion.payoffs import STEP_PAYOFFS, step_payoff
 from explain.diffusion.players import image_players, label_player, owner_of_pixels, step_players
 from explain.diffusion.sampling import Moment, guided, prepared, run
+from explain.diffusion.settings import (
+    checked_batch_size,
+    checked_count,
+    checked_guidance,
+    checked_region,
+    checked_seed,
+)
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
 
@@ -32,6 +40,30 @@ class _DenoiserTarget(Target):
     model: DiffusionModel
     label: int | Tensor | Condition | None
     module: Denoiser
+    condition: Condition
+    null: Condition
+    guidance: float
+    assumed: dict[str, str]
+
+    def _check_answers(self, x: Tensor, t: Tensor, both: bool) -> None:
+        """The network's answers at ``x [1, C, H, W]``, with the condition and, where asked for, with the null.
+
+        Raises:
+            ValueError: it cannot be called so, or answers at random. NonFinite: NaN or infinity.
+        """
+        with torch.no_grad(), other_random_states(0), evaluating(self.module):
+            self.assumed |= self.module.tried(x, t, self.condition)
+            if both:
+                self.module.tried(x, t, self.null)
+            first = self.module(x, t, self.condition)
+        with torch.no_grad(), other_random_states(1), evaluating(self.module):
+            again = self.module(x, t, self.condition)
+        if not torch.allclose(first, again, rtol=1e-4, atol=1e-5):
+            raise ValueError("the denoiser is not deterministic: two calls in eval mode differ")
+
+    def _described_assumptions(self) -> dict[str, Any]:
+        found = self.model.assumed | self.assumed
+        return {"assumed": found} if found else {}
 
     def _resolved(self, players: str | Players) -> Players:
         return self.players(players) if isinstance(players, str) else players
@@ -69,45 +101,34 @@ class StepTarget(_DenoiserTarget):
             raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, got {payoff!r}")
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
-        if not steps or draws < 1:
-            raise ValueError(f"a step needs at least one t and one draw, got {len(steps)} and {draws}")
+        seed, draws = checked_seed(seed), checked_count(draws, "draws")
+        if not steps:
+            raise ValueError("a step needs at least one t, got none")
         self.model, self.module, self.image, self.label = model, model.denoiser, image, label
         self.steps, self.seed, self.draws, self.payoff = steps, seed, draws, payoff
-        self.guidance, self.fill, self.batch_size = guidance, fill, batch_size
+        self.guidance, self.fill, self.batch_size = checked_guidance(guidance), fill, checked_batch_size(batch_size)
         self.condition = model.denoiser.condition(label)
-        self.null = model.absent_condition() if guidance != 1 or payoff == "evidence" else model.null or {}
-        self.region = self._checked_region(region)
+        both = self.guidance != 1 or payoff == "evidence"
+        self.null = model.absent_condition() if both else model.null or {}
+        self.region = checked_region(region, image.shape[1:]).to(image.device)
         self.reference = None if reference is None else self._checked_reference(reference)
         generator = torch.Generator().manual_seed(seed)
         self.times = torch.tensor(steps, device=image.device).repeat_interleave(draws)
         noise = torch.randn(len(self.times), *image.shape, generator=generator, dtype=torch.float64)
         self.noise = noise.to(image)
         self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
-        self._check_answer()
+        self.assumed = _scale(image)
+        self._check_answers(self.noised[:1], self.times[:1], both)
 
-    def _checked_region(self, region: Tensor | None) -> Tensor:
-        size = self.image.shape[1:]
-        found = torch.ones(size, dtype=torch.bool) if region is None else torch.as_tensor(region).bool()
-        if found.shape != size or not found.any():
-            raise ValueError(f"region must be bool {list(size)} with at least one pixel, got {list(found.shape)}")
-        return found.to(self.image.device)
-
-    def _checked_reference(self, reference: Tensor) -> Tensor:
-        reference = torch.stack(list(reference)) if isinstance(reference, (list, tuple)) else torch.as_tensor(reference)
-        if reference.dim() != 4 or reference.shape[1:] != self.image.shape or not len(reference):
-            raise ValueError(f"reference must be images [m, {', '.join(map(str, self.image.shape))}]")
-        return torch.stack([checked_image(image, self.image.dtype, "reference") for image in reference]).to(self.image)
-
-    def _check_answer(self) -> None:
-        answers = []
-        for seed in range(2):
-            with torch.no_grad(), other_random_states(seed), evaluating(self.module):
-                answers.append(self.predict(self.noised[:1], self.times[:1]))
-        first, again = answers
-        if not first.isfinite().all():
-            raise NonFinite("the denoiser answers NaN or infinity here: check its weights, or its half precision")
-        if not torch.allclose(first, again, rtol=1e-4, atol=1e-5):
-            raise ValueError("the denoiser is not deterministic: two calls in eval mode differ")
+    def _checked_reference(self, reference: Tensor | Sequence[Tensor]) -> Tensor:
+        wanted = f"reference must be images [m, {', '.join(map(str, self.image.shape))}]"
+        try:
+            found = torch.stack(list(reference)) if isinstance(reference, (list, tuple)) else torch.as_tensor(reference)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{wanted}, got {type(reference).__name__}") from error
+        if found.dim() != 4 or found.shape[1:] != self.image.shape or not len(found):
+            raise ValueError(f"{wanted}, got {list(found.shape)}")
+        return torch.stack([checked_image(image, self.image.dtype, "reference") for image in found]).to(self.image)
 
     # --- the number ---
 
@@ -228,6 +249,7 @@ class StepTarget(_DenoiserTarget):
             "draws": self.draws,
             "noise_seed": self.seed,
             "region": int(self.region.sum()),
+            **self._described_assumptions(),
         }
 
 
@@ -248,8 +270,9 @@ class TrajectoryTarget(_DenoiserTarget):
     def __post_init__(self) -> None:
         if not callable(self.payoff):
             raise ValueError(f"payoff must be a function of the samples, [n, C, H, W] -> [n], got {self.payoff!r}")
-        if self.draws < 1:
-            raise ValueError(f"draws must be at least 1, got {self.draws}")
+        self.seed, self.draws = checked_seed(self.seed), checked_count(self.draws, "draws")
+        checked_seed(self.seed + self.draws)
+        self.guidance, self.batch_size = checked_guidance(self.guidance), checked_batch_size(self.batch_size)
         self.module = self.model.denoiser
         self.condition = self.module.condition(self.label)
         self.null = self.model.null or {}
@@ -257,6 +280,17 @@ class TrajectoryTarget(_DenoiserTarget):
             self.null = self.model.absent_condition()
         self.seeds = [self.seed + draw for draw in range(self.draws)]
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
+        self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
+        t = self._position(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
+        self._check_answers(self.start[:1], t, self.guidance != 1)
+        if self.module.hears_itself(self.start[:1], t, self.condition):
+            raise Unsupported(
+                f"this network reads its own last answer ({self.module.names.self_condition}), which runs here do not "
+                "give it: ask step(...), or wrap a function that leaves it out if your own runs do"
+            )
+
+    def _position(self, t: Tensor) -> Tensor:
+        return position(self.model.process, self.model.scheduler, t)
 
     @cached_property
     def start(self) -> Tensor:
@@ -282,7 +316,7 @@ class TrajectoryTarget(_DenoiserTarget):
         rows = weights.repeat_interleave(draws, 0)
         with evaluating(self.module):
             denoiser, seeds = self.module.with_parameters(params), self.seeds[:draws] * len(weights)
-            yield from run(denoiser, self.scheduler, start, seeds, rows, self.condition, self.null)
+            yield from run(denoiser, self.scheduler, start, seeds, rows, self.condition, self.null, self._position)
 
     def numbers(self, weights: Tensor, params: Parameters | None = None) -> Tensor:
         """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``."""
@@ -307,7 +341,7 @@ class TrajectoryTarget(_DenoiserTarget):
         process = self.model.process
         found = []
         for moment in _firsts(self._moments(self._full(), 1)):
-            found.append(process.clean(moment.seen, moment.prediction, moment.t[None])[0])
+            found.append(process.clean(moment.seen, moment.prediction, moment.position[None])[0])
         return torch.stack(found)
 
     def players(self, kind: str, **options: Any) -> Players:
@@ -372,7 +406,18 @@ class TrajectoryTarget(_DenoiserTarget):
             "guidance": float(self.guidance),
             "draws": self.draws,
             "noise_seed": self.seed,
+            **self._described_assumptions(),
         }
+
+
+def _scale(image: Tensor) -> dict[str, str]:
+    """What is to be said where an image is not on the scale of most denoisers, [-1, 1]."""
+    low, high = float(image.min()), float(image.max())
+    if high > 20 or low < -20:
+        return {"x0": f"taken as it is, with values from {low:.3g} to {high:.3g}, though most denoisers see [-1, 1]"}
+    if low >= 0 and low < high <= 1:
+        return {"x0": "taken as it is, with values in [0, 1], though most denoisers see [-1, 1]"}
+    return {}
 
 
 def _finite(number: float) -> float:

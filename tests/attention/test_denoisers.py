@@ -80,7 +80,7 @@ def model_of(name: str, **options) -> DiffusionModel:
     scheduler = (
         FlowMatchEulerDiscreteScheduler(100) if name.startswith("SD3") else DDIMScheduler(100, clip_sample=False)
     )
-    return DiffusionModel(make(), scheduler=scheduler, shape=shape, **options)
+    return DiffusionModel(make(), time="step", scheduler=scheduler, shape=shape, **options)
 
 
 # --- capture ---
@@ -266,7 +266,7 @@ class TextFirst(nn.Module):
 
 
 def test_text_before_the_image_is_told_too_and_keeps_its_share():
-    model = DiffusionModel(TextFirst(), betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 6))
+    model = DiffusionModel(TextFirst(), time="step", betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 6))
     step = model.step(digits_like()[0, :, :4, :6], t=10, label=2, draws=3)
     layout = image_layout(model.module, step.run, (4, 6))
     assert layout.tokens[28].positions.tolist() == list(range(4, 28))
@@ -291,7 +291,7 @@ class Windows(nn.Module):
 
 
 def test_a_map_that_is_not_over_the_whole_image_is_left_out_and_the_error_says_why():
-    model = DiffusionModel(Windows(), betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 4))
+    model = DiffusionModel(Windows(), time="step", betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 4))
     with pytest.raises(NothingCaptured, match="looks within parts of the image"):
         Attention("patches").explain(model.step(digits_like()[0, :, :4, :4], t=10, draws=2))
 
@@ -299,7 +299,7 @@ def test_a_map_that_is_not_over_the_whole_image_is_left_out_and_the_error_says_w
         def forward(self, x, timestep):
             return x + F.scaled_dot_product_attention(x, x, x)
 
-    model = DiffusionModel(Rows(), betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 7))
+    model = DiffusionModel(Rows(), time="step", betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 7))
     with pytest.raises(NothingCaptured, match="no downsampling of 4x7 pixels"):
         Attention("patches").explain(model.step(digits_like()[0, :, :4, :7], t=10, draws=2))
 
@@ -435,13 +435,13 @@ class Staring(nn.Module):
 @pytest.mark.parametrize("follows", [False, True])
 def test_planted_attention_gets_all_the_credit(follows):
     betas, image = torch.linspace(1e-4, 0.02, 20), image_of((1, 8, 12))
-    step = DiffusionModel(Staring(follows), betas=betas, shape=(1, 8, 12)).step(image, t=10)
+    step = DiffusionModel(Staring(follows), time="step", betas=betas, shape=(1, 8, 12)).step(image, t=10)
     found = Attention(step.players("patches", size=2)).explain(step)
     planted = int(found.players.geometry["labels"][4, 4])
     assert float(found.scores[planted]) == pytest.approx(1)
     assert float(found.scores.sum()) == pytest.approx(1)
     assert abs(found.checks["change_under_uniform"]) > 1e-3
-    deaf = DiffusionModel(Staring(follows, listens=False), betas=betas, shape=(1, 8, 12)).step(image, t=10)
+    deaf = DiffusionModel(Staring(follows, listens=False), time="step", betas=betas, shape=(1, 8, 12)).step(image, t=10)
     found = Attention(found.players).explain(deaf)
     assert found.checks["change_under_uniform"] == 0  # it looks there, and does not care
 
@@ -461,7 +461,7 @@ class Encoder(nn.Module):
 
 
 def test_multi_head_attention_and_a_token_of_the_time():
-    model = DiffusionModel(Encoder().eval(), betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 6))
+    model = DiffusionModel(Encoder().eval(), time="step", betas=torch.linspace(1e-4, 0.02, 20), shape=(1, 4, 6))
     step = model.step(image_of((1, 4, 6)), t=10, draws=2)
     with capture(model.module) as maps:
         step.run()
@@ -525,7 +525,7 @@ def test_what_cannot_be_asked():
         Attention(Players("patches", torch.arange(2))).explain(step)
     with pytest.raises(ValueError, match="got players 'labels'"):
         Attention("labels").explain(step)
-    silent = DiffusionModel(lambda x, t: 0 * x, betas=torch.linspace(1e-4, 0.02, 10), shape=(1, 8, 8))
+    silent = DiffusionModel(lambda x, t: 0 * x, time="step", betas=torch.linspace(1e-4, 0.02, 10), shape=(1, 8, 8))
     with pytest.raises(NothingCaptured):
         Attention().explain(silent.step(digits_like()[0], t=2))
     other = step.players("patches").geometry["labels"][:, :4]

@@ -46,7 +46,7 @@ def _twelve(step):
 
 
 def test_exact_patch_values_equal_brute_force_one_by_one():
-    model = DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10)
+    model = DiffusionModel(tiny_net(), time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10)
     image = digits_like()[0]
     step = model.step(image, t=40, label=3, draws=1, fill="zeros")
     players = _twelve(step)
@@ -100,7 +100,7 @@ def test_every_payoff_is_its_formula(model, payoff):
 
 
 def test_planted_patch_and_label_get_all_the_credit():
-    model = DiffusionModel(Planted(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10)
+    model = DiffusionModel(Planted(), time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10)
     step = model.step(digits_like()[0], t=50, label=3, payoff="norm", fill="zeros")
     for explainer in (Shapley("patches"), Lime("patches", seed=0)):
         credit = explainer.explain(step).scores
@@ -135,7 +135,9 @@ def test_common_noise_lowers_the_variance_tenfold(model):
 def test_the_null_branch_is_evaluated_once():
     """With and without the label on the same image: one conditional and one unconditional pass a draw."""
     net = Counting(tiny_unet())
-    model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
+    model = DiffusionModel(
+        net, time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8)
+    )
     step = model.step(digits_like()[0], t=50, label=3, guidance=3.0, draws=4)
     game = step.game("labels")
     net.tally.rows = net.tally.null_rows = 0
@@ -145,7 +147,9 @@ def test_the_null_branch_is_evaluated_once():
 
 def test_runs_that_agree_so_far_are_one_row():
     net = Counting(tiny_unet())
-    model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
+    model = DiffusionModel(
+        net, time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8)
+    )
     target = model.trajectory(label=3, steps=4, guidance=2.0, payoff=lambda x: x.mean((1, 2, 3)))
     game = target.game("guidance")
     net.tally.rows = net.tally.null_rows = 0
@@ -241,7 +245,7 @@ def test_players_that_do_not_fit(model):
         step.game(Players("nodes", torch.arange(2)))
     with pytest.raises(ValueError, match="plays as patches or superpixels"):
         step.players("nodes")
-    unconditional = DiffusionModel(lambda x, t: x * 0, betas=torch.full((10,), 0.1), shape=(1, 8, 8))
+    unconditional = DiffusionModel(lambda x, t: x * 0, time="step", betas=torch.full((10,), 0.1), shape=(1, 8, 8))
     run = unconditional.trajectory(steps=3, payoff=lambda x: x.mean((1, 2, 3)))
     with pytest.raises(Unsupported, match="without a condition"):
         run.game("steps")
@@ -259,7 +263,7 @@ def test_the_noise_of_the_steps_is_not_the_starting_noise_again(monkeypatch):
         return plain(self, prediction, t, x, **options)
 
     monkeypatch.setattr(DDPMScheduler, "step", watched)
-    model = DiffusionModel(tiny_net().double(), scheduler=DDPMScheduler(STEPS), shape=(1, 8, 8))
+    model = DiffusionModel(tiny_net().double(), time="step", scheduler=DDPMScheduler(STEPS), shape=(1, 8, 8))
     run = model.trajectory(label=3, steps=3, payoff=lambda x: x.mean((1, 2, 3)), draws=2)
     run.value()
     for start, noise in zip(run.start, met[0], strict=True):
@@ -270,7 +274,9 @@ def test_the_noise_of_the_steps_is_not_the_starting_noise_again(monkeypatch):
 
 def test_evidence_under_guidance_asks_the_null_branch_once():
     net = Counting(tiny_unet())
-    model = DiffusionModel(net, scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8))
+    model = DiffusionModel(
+        net, time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, shape=(1, 8, 8)
+    )
     step = model.step(digits_like()[0], t=50, label=3, guidance=3.0, payoff="evidence", draws=4)
     net.tally.rows = net.tally.null_rows = 0
     step.game("patches")(torch.ones(3, 16, dtype=torch.bool))
@@ -291,7 +297,7 @@ def test_gradients_of_some_patches_are_those_of_these_patches(model):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # the scheduler's own arithmetic
 def test_a_schedule_that_rounds_two_steps_to_one_time_still_has_both():
     scheduler = DPMSolverMultistepScheduler(STEPS, use_karras_sigmas=True)
-    model = DiffusionModel(tiny_net(), scheduler=scheduler, null=10, shape=(1, 8, 8))
+    model = DiffusionModel(tiny_net(), time="step", scheduler=scheduler, null=10, shape=(1, 8, 8))
     target = model.trajectory(label=3, steps=40, guidance=2.0, payoff=lambda x: x.mean((1, 2, 3)))
     assert len(set(target.timesteps)) < len(target.timesteps) == 40
     assert len(target.players("steps").names) == 40

@@ -125,7 +125,7 @@ def test_through_the_attention_of_a_unet(asked, data):
     ).double().eval()  # fmt: skip
     assert sum(p.numel() for p in net.parameters()) < 5100
     scheduler = DDPMScheduler(num_train_timesteps=100)
-    step = DiffusionModel(net, scheduler=scheduler, null=10, draws=2).step(asked[0], t=50, label=asked[1])
+    step = DiffusionModel(net, time="step", scheduler=scheduler, null=10, draws=2).step(asked[0], t=50, label=asked[1])
     few = Images(data.images[:6], data.labels[:6])
     objective = step.objective(few)
     v = torch.randn(Hessian(objective).size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -18,7 +18,7 @@ DAMPING = 0.05
 @pytest.fixture(scope="module")
 def model():
     scheduler = DDIMScheduler(STEPS, clip_sample=False)
-    return DiffusionModel(tiny_net().double(), scheduler=scheduler, null=10, draws=1, shape=(1, 8, 8))
+    return DiffusionModel(tiny_net().double(), time="step", scheduler=scheduler, null=10, draws=1, shape=(1, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,7 @@ def test_the_norm_as_the_trained_loss_too(model, train, image, matrix):
     """D-TRAK's measurement on both sides with the curvature of the engine: the Gauss-Newton matrix stays the same."""
     normed = DiffusionModel(
         model.denoiser.net,
+        time="step",
         scheduler=model.scheduler,
         null=10,
         draws=1,

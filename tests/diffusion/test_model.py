@@ -18,7 +18,7 @@ from diffusion_cases import STEPS, digits_like, tiny_unet, unet_model
 from torch import nn
 
 from explain.diffusion.model import DiffusionModel
-from explain.diffusion.process import process_of
+from explain.diffusion.schedules import process_of
 from explain.gradient import Gradient
 from explain.shapley import Shapley
 from explain.types import NonFinite, Unsupported
@@ -40,7 +40,7 @@ def test_functions_with_betas(returns):
         out = x * 0.5 + label.view(-1, 1, 1, 1).to(x.dtype) * 0.1
         return {"tensor": out, "tuple": (out, t), "dictionary": {"sample": out}}[returns]
 
-    model = DiffusionModel(net, betas=torch.linspace(1e-3, 0.05, 20), null=0, shape=(1, 8, 8))
+    model = DiffusionModel(net, time="step", betas=torch.linspace(1e-3, 0.05, 20), null=0, shape=(1, 8, 8))
     step = model.step(digits_like()[0], t=10, label=4, payoff="norm")
     labels = Shapley("labels").explain(step)
     assert labels.value == pytest.approx(float(((step.noised * 0.5 + 0.4) ** 2).sum((1, 2, 3)).mean()), rel=1e-5)
@@ -150,7 +150,7 @@ def test_superpixels_that_collapse():
     [
         ({"payoff": "loss"}, "payoff must be one of"),
         ({"fill": "blur"}, "fill must be one of"),
-        ({"draws": 0}, "at least one t and one draw"),
+        ({"draws": 0}, "draws must be a whole number, at least 1, got 0"),
         ({"region": torch.zeros(8, 8)}, "at least one pixel"),
     ],
 )
@@ -179,17 +179,19 @@ def test_runs_that_cannot_be():
     with pytest.raises(ValueError, match="guidance=1 is no guidance"):
         model.trajectory(label=3, steps=2, payoff=lambda x: x.mean((1, 2, 3))).game("guidance")
     with pytest.raises(ValueError, match="image size is not known"):
-        DiffusionModel(lambda x, t: x, betas=[0.1]).trajectory(steps=1, payoff=lambda x: x.mean((1, 2, 3)))
+        DiffusionModel(lambda x, t: x, time="step", betas=[0.1]).trajectory(steps=1, payoff=lambda x: x.mean((1, 2, 3)))
 
 
 def test_a_denoiser_that_answers_something_else():
-    model = DiffusionModel(lambda x, t: x[:, :, :4], betas=[0.1] * 5, shape=(1, 8, 8))
+    model = DiffusionModel(lambda x, t: x[:, :, :4], time="step", betas=[0.1] * 5, shape=(1, 8, 8))
     with pytest.raises(ValueError, match="the denoiser must answer with the shape of x_t"):
         model.step(digits_like()[0], t=3)
     with pytest.raises(NonFinite, match="answers NaN or infinity"):
-        DiffusionModel(lambda x, t: x / 0, betas=[0.1] * 5, shape=(1, 8, 8)).step(digits_like()[0], t=3)
+        DiffusionModel(lambda x, t: x / 0, time="step", betas=[0.1] * 5, shape=(1, 8, 8)).step(digits_like()[0], t=3)
     with pytest.raises(TypeError, match="takes no label"):
-        DiffusionModel(lambda x, t: x, betas=[0.1] * 5, shape=(1, 8, 8)).step(digits_like()[0], t=3, label=2)
+        DiffusionModel(lambda x, t: x, time="step", betas=[0.1] * 5, shape=(1, 8, 8)).step(
+            digits_like()[0], t=3, label=2
+        )
 
 
 def test_hidden_randomness():
@@ -198,7 +200,7 @@ def test_hidden_randomness():
             return x + torch.randn_like(x)
 
     with pytest.raises(ValueError, match="not deterministic"):
-        DiffusionModel(Noisy(), betas=[0.1] * 5).step(digits_like()[0], t=3)
+        DiffusionModel(Noisy(), time="step", betas=[0.1] * 5).step(digits_like()[0], t=3)
 
 
 def test_half_precision_that_overflows():
@@ -210,7 +212,9 @@ def test_half_precision_that_overflows():
         def forward(self, x, timestep):
             return (x * 200 * self.weight).clamp(-300, 300)
 
-    step = DiffusionModel(Steep(), betas=[0.1] * 5).step(digits_like()[0] * 0.01, t=3, draws=1, payoff="norm")
+    step = DiffusionModel(Steep(), time="step", betas=[0.1] * 5).step(
+        digits_like()[0] * 0.01, t=3, draws=1, payoff="norm"
+    )
     with pytest.raises(NonFinite, match=r"half precision.*float"):
         Gradient("patches", method="input_x_gradient").explain(step)
 
@@ -228,7 +232,7 @@ def test_ways_to_give_a_step(t):
     ("net", "label"),
     [
         (lambda x, t, k: x * 0 + k.view(-1, 1, 1, 1), 2),
-        (lambda a, b, k=None: a * 0 + k.view(-1, 1, 1, 1), 2),
+        (lambda a, b, k=None: a * 0 + k.view(-1, 1, 1, 1), {"k": 2}),
         (lambda x, t, context: x * 0 + context.mean(1).view(-1, 1, 1, 1), torch.tensor([1.0, 3.0])),
         (lambda x, t, context: x * 0 + context.mean((1, 2)).view(-1, 1, 1, 1), torch.tensor([[1.0, 3.0]])),
         (lambda x, t, y: (x * 0 + y.view(-1, 1, 1, 1)).double(), torch.tensor([2])),
@@ -236,14 +240,14 @@ def test_ways_to_give_a_step(t):
     ],
 )
 def test_functions_name_their_label_as_they_like(net, label):
-    model = DiffusionModel(net, betas=[0.1] * 5, shape=(1, 8, 8))
+    model = DiffusionModel(net, time="step", betas=[0.1] * 5, shape=(1, 8, 8))
     assert model.step(digits_like()[0], t=3, label=label, payoff="norm").value() == pytest.approx(4 * 64)
 
 
 @pytest.mark.parametrize(
     ("label", "error", "message"),
     [
-        ("three", TypeError, "class_labels must be a class or a tensor, got str"),
+        ("three", TypeError, "label must be a class or a tensor, got the text 'three'"),
         (torch.tensor([1, 2]), ValueError, r"class_labels must be one condition, \[1, ...\], got \[2\]"),
         ({"class_labels": torch.tensor([1, 2])}, ValueError, "must be one condition"),
         ({"class_labels": {}}, TypeError, "got dict"),
@@ -260,7 +264,7 @@ def test_a_class_for_a_network_that_reads_prompts():
     def net(sample, timestep, encoder_hidden_states):
         return sample + encoder_hidden_states.mean()
 
-    model = DiffusionModel(net, betas=[0.1] * 5, shape=(1, 8, 8))
+    model = DiffusionModel(net, time="step", betas=[0.1] * 5, shape=(1, 8, 8))
     assert model.step(digits_like()[0], t=3, label=torch.ones(4, 6)).value() < 0
     for label in (3, torch.ones(6)):
         with pytest.raises(TypeError, match=r"must be an embedding \[tokens, width\]"):
@@ -292,8 +296,8 @@ def test_half_precision_sums_many_squares(payoff):
     """More than float16 can hold: a large image."""
     image = digits_like(size=512)[0]
     steps = [
-        DiffusionModel(lambda x, t: 0.1 * x, betas=[0.1] * 5, shape=(1, 512, 512)),
-        DiffusionModel(_Half(), betas=[0.1] * 5, shape=(1, 512, 512)),
+        DiffusionModel(lambda x, t: 0.1 * x, time="step", betas=[0.1] * 5, shape=(1, 512, 512)),
+        DiffusionModel(_Half(), time="step", betas=[0.1] * 5, shape=(1, 512, 512)),
     ]
     single, half = (model.step(image, t=3, draws=1, payoff=payoff).value() for model in steps)
     assert half == pytest.approx(single, rel=2e-3)

@@ -30,7 +30,7 @@ from explain.types import Unsupported
 
 @pytest.fixture
 def model():
-    return DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=6)
+    return DiffusionModel(tiny_net(), time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=6)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def train():
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_the_loss_of_each_image(train, prediction):
     scheduler = DDIMScheduler(STEPS, clip_sample=False, prediction_type=prediction)
-    model = DiffusionModel(tiny_net(), scheduler=scheduler, null=10, draws=6)
+    model = DiffusionModel(tiny_net(), time="step", scheduler=scheduler, null=10, draws=6)
     objective = model.step(digits_like()[0], t=20, label=3).objective(train)
     times, noise = draws(model, digits_like()[0])
     assert times.tolist() == [8, 25, 41, 58, 75, 91]
@@ -127,7 +127,9 @@ def test_the_number_moves_as_its_gradient_says(train, question):
     ],
 )
 def test_runs_are_differentiated_through_any_scheduler_of_torch(train, scheduler):
-    model = DiffusionModel(tiny_net().double(), scheduler=scheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
+    model = DiffusionModel(
+        tiny_net().double(), time="step", scheduler=scheduler(STEPS), null=10, draws=2, shape=(1, 8, 8)
+    )
     target = model.trajectory(3, steps=3, guidance=2.0, payoff=lambda x: x.square().mean((1, 2, 3)))
     objective = target.objective(train)
     value, gradient = measured_gradient(objective)
@@ -141,7 +143,7 @@ def test_runs_are_differentiated_through_any_scheduler_of_torch(train, scheduler
 
 
 def test_a_payoff_that_leaves_torch_is_named(train):
-    model = DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
+    model = DiffusionModel(tiny_net(), time="step", scheduler=DDIMScheduler(STEPS), null=10, draws=2, shape=(1, 8, 8))
     target = model.trajectory(3, steps=3, payoff=lambda x: torch.as_tensor(np.mean(np.asarray(x), (1, 2, 3))))
     with pytest.raises(Unsupported, match="or the payoff, computes with NumPy"):
         measured_gradient(target.objective(train))
@@ -153,7 +155,7 @@ def test_a_payoff_that_leaves_torch_is_named(train):
 
 def test_a_payoff_with_parameters_of_its_own_is_not_followed():
     """What judges a sample may be a network: its gradients are not asked for, and must not pile up."""
-    model = DiffusionModel(tiny_net(), scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=2)
+    model = DiffusionModel(tiny_net(), time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10, draws=2)
     judge = torch.nn.Linear(64, 1)
     target = model.trajectory(3, steps=2, payoff=lambda x: judge(x.flatten(1))[:, 0], shape=(1, 8, 8))
     value, gradient = measured_gradient(target.objective((digits_like(5, seed=2), torch.arange(5))))
@@ -199,7 +201,7 @@ def test_images_larger_than_memory_are_those_that_fit(model, beside, monkeypatch
     }[beside]
     data = Watched(*columns)
     if beside in ("nothing", "embeddings"):
-        step = DiffusionModel(Told(), betas=[0.1, 0.2]).step(images[0], t=1)
+        step = DiffusionModel(Told(), time="step", betas=[0.1, 0.2]).step(images[0], t=1)
     else:
         step = model.step(images[0], t=1, label=3)
     whole = step.objective(data)

@@ -6,7 +6,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, Flow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explain.diffusion.process import PREDICTIONS, Gaussian, process_of
+from explain.diffusion.process import PREDICTIONS, Gaussian
+from explain.diffusion.schedules import process_of
 
 
 def _process(prediction):

@@ -177,7 +177,12 @@ def test_directions_make_up_the_hessian_of_the_loss(two_layers):
 def test_many_outputs_are_sampled():
     """The 2 x 64 outputs of an image: the matrix is right on average."""
     model = DiffusionModel(
-        tiny_net().double(), betas=torch.linspace(1e-3, 0.1, 100), shape=(1, 8, 8), draws=2, weight_decay=0.1
+        tiny_net().double(),
+        time="step",
+        betas=torch.linspace(1e-3, 0.1, 100),
+        shape=(1, 8, 8),
+        draws=2,
+        weight_decay=0.1,
     )
     train = digits_like(4, seed=2).double(), torch.tensor([1, 0, 3, 3])
     step = model.step(digits_like()[0].double(), t=20, label=3)

@@ -120,7 +120,7 @@ def test_a_wrapped_network_is_found_by_its_own_names():
     from explain.diffusion.model import DiffusionModel
 
     net = tiny_net()
-    model = DiffusionModel(net, betas=torch.linspace(1e-3, 0.1, 100), shape=(1, 8, 8), draws=2)
+    model = DiffusionModel(net, time="step", betas=torch.linspace(1e-3, 0.1, 100), shape=(1, 8, 8), draws=2)
     train = digits_like(3, seed=1), torch.tensor([1, 2, 3])
     step = model.step(digits_like()[0], t=20, label=3)
     found = TracIn([net.state_dict()], 1.0, train=train).explain(step)

@@ -120,7 +120,9 @@ def test_many_targets_at_once():
 
 def test_dtrak_is_the_norm_on_both_sides():
     """Zheng et al. 2024: ``phi(z) (Phi^T Phi + lambda I)^-1 Phi^T`` with the gradients of ``|e_hat|^2``."""
-    model = DiffusionModel(tiny_net().double(), betas=torch.linspace(1e-3, 0.1, 100), null=10, shape=(1, 8, 8), draws=3)
+    model = DiffusionModel(
+        tiny_net().double(), time="step", betas=torch.linspace(1e-3, 0.1, 100), null=10, shape=(1, 8, 8), draws=3
+    )
     train = digits_like(12, seed=2).double(), torch.arange(12) % 10
     step = model.step(digits_like()[0].double(), t=20, label=3, payoff="norm")
     found = Trak(dimensions=None, features="norm", damping=0.2, train=train).explain(step)

@@ -1,0 +1,98 @@
+"""The settings of a question, checked: each error says what was expected, what came, and the remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explain.payoffs import whole_number
+
+
+def checked_seed(seed: Any) -> int:
+    """A seed that torch's generators take.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = whole_number(seed)
+    if found is None or not 0 <= found < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r:.60}")
+    return found
+
+
+def checked_count(count: Any, what: str) -> int:
+    """A whole number from 1 on.
+
+    Raises:
+        ValueError: anything else.
+    """
+    found = whole_number(count)
+    if found is None or found < 1:
+        raise ValueError(f"{what} must be a whole number, at least 1, got {count!r:.60}")
+    return found
+
+
+def checked_batch_size(size: Any) -> int | None:
+    """Images in one forward pass, or None for the memory budget.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return None if size is None else checked_count(size, "batch_size (None: from a memory budget)")
+
+
+def checked_guidance(weight: Any) -> float:
+    """A finite guidance weight.
+
+    Raises:
+        ValueError: anything else.
+    """
+    number = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
+    try:
+        found = math.nan if isinstance(number, (bool, str, bytes)) else float(number)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"guidance must be a finite number, the w in u + w (c - u), 1 for none; got {weight!r:.60}")
+    return found
+
+
+def checked_region(region: Any, size: torch.Size) -> Tensor:
+    """Which pixels count, bool ``[H, W]``; everywhere when None.
+
+    Raises:
+        ValueError: another shape, other values than true and false, or no pixel.
+    """
+    try:
+        found = torch.ones(size) if region is None else torch.as_tensor(region)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"region must be bool {list(size)}, got {type(region).__name__}") from error
+    if found.shape != size or not found.any():
+        raise ValueError(f"region must be bool {list(size)} with at least one pixel, got {list(found.shape)}")
+    if not ((found == 0) | (found == 1)).all():
+        raise ValueError(
+            f"region must be bool {list(size)}: a pixel counts or does not, got other numbers than 0 and 1"
+        )
+    return found.bool()
+
+
+def checked_shape(shape: Any, channels: int | None) -> tuple[int, int, int]:
+    """``(C, H, W)``.
+
+    Raises:
+        ValueError: signals, lists of frames, sizes that are none, or other channels than the network's.
+    """
+    sizes = [whole_number(size) for size in shape] if isinstance(shape, (Sequence, Tensor)) else []
+    if len(sizes) != 3 or any(size is None or size < 1 for size in sizes):
+        raise ValueError(
+            f"shape must be (channels, height, width) of one image, got {shape!r:.60}: signals [C, L] and videos "
+            "[C, frames, H, W] are not supported"
+        )
+    c, h, w = (int(size) for size in sizes if size is not None)
+    if channels is not None and c != channels:
+        raise ValueError(f"shape must have the {channels} channels of the network, got ({c}, {h}, {w})")
+    return c, h, w

@@ -1,0 +1,165 @@
+"""What a network is given at a step: its own unit of time, or a question to its user."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, EDMEulerScheduler, RePaintScheduler
+from diffusion_cases import digits_like, tiny_unet, unet_model
+from torch import nn
+
+import explain
+from explain.diffusion.model import DiffusionModel
+from explain.types import Unsupported
+
+BETAS = torch.linspace(1e-4, 0.02, 1000)
+DEVIATION = 0.5
+
+
+def _mean(x):
+    return x.mean((1, 2, 3))
+
+
+class Exact(nn.Module):
+    """``D(x_0 + sigma e, sigma)`` of data ``N(0, d^2)``."""
+
+    def __init__(self, deviation=1.0):
+        super().__init__()
+        self.deviation = deviation
+
+    def forward(self, x, sigma):
+        return x * self.deviation**2 / (self.deviation**2 + sigma.view(-1, 1, 1, 1) ** 2)
+
+
+def test_a_network_on_sigma_is_given_sigma_and_the_unscaled_image():
+    image, t = digits_like()[0], 300
+    step = explain.wrap(Exact(), betas=BETAS, time="sigma", prediction_type="sample").step(image, t=t, payoff="x0")
+    kept = (1 - BETAS.double()).cumprod(0)[t]
+    sigma = ((1 - kept) / kept).sqrt()
+    expected = (step.noised.double() / kept.sqrt() / (1 + sigma**2)).mean()
+    assert step.value() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_network_on_the_unit_interval():
+    def net(x, t):
+        return x * t.view(-1, 1, 1, 1)
+
+    step = explain.wrap(net, betas=BETAS, time="unit").step(digits_like()[0], t=300, payoff="norm", draws=1)
+    assert step.value() == pytest.approx(float((0.3 * step.noised).square().sum()), rel=1e-5)
+    assert step.describe()["assumed"]["time"] == "t / 1000"
+    later = explain.wrap(net, betas=BETAS, time=lambda t: (t + 1) / 1000)
+    found = later.step(digits_like()[0], t=299, payoff="norm", draws=1)
+    assert found.value() == pytest.approx(float((0.3 * found.noised).square().sum()), rel=1e-5)
+
+
+def test_nobody_guesses_the_unit():
+    for schedule in ({"betas": BETAS}, {"scheduler": DDIMScheduler(10)}):
+        with pytest.raises(TypeError, match=r"in which unit does Exact take its time\? Say time='step'"):
+            explain.wrap(Exact(), **schedule)
+    with pytest.raises(TypeError, match="time='log_sigma'"):
+        explain.wrap(Exact(), scheduler=EDMEulerScheduler())
+    with pytest.raises(ValueError, match="time must be one of step, unit, sigma, log_sigma"):
+        explain.wrap(Exact(), betas=BETAS, time="seconds")
+    with pytest.raises(TypeError, match="what does the network answer"):
+        explain.wrap(Exact(), betas=BETAS, time="sigma")
+
+
+def test_edm_by_its_own_preconditioning_or_by_the_schedulers():
+    """Of data ``N(0, d^2)`` the preconditioned network has nothing to say: ``D = c_skip x``."""
+    scheduler = EDMEulerScheduler(num_train_timesteps=100, sigma_data=DEVIATION)
+    inside = DiffusionModel(lambda x, c: 0 * x, scheduler=scheduler, time="log_sigma", shape=(1, 8, 8))
+    whole = DiffusionModel(
+        Exact(DEVIATION), scheduler=scheduler, time="sigma", prediction_type="sample", shape=(1, 8, 8)
+    )
+    steps = [model.step(digits_like()[0], t=50, payoff="x0", draws=1) for model in (inside, whole)]
+    t = torch.tensor([50])
+    sigma = float(inside.process.sigma(t))
+    image = steps[0].noised / inside.process.levels(t, steps[0].noised)[0]
+    expected = float((image * DEVIATION**2 / (sigma**2 + DEVIATION**2)).mean())
+    for step in steps:
+        assert step.value() == pytest.approx(expected, rel=1e-4)
+    runs = [model.trajectory(steps=5, payoff=_mean) for model in (inside, whole)]
+    assert runs[0].value() == pytest.approx(runs[1].value(), rel=1e-4)
+
+
+def test_a_run_is_the_pipelines_own():
+    pipeline = DDPMPipeline(tiny_unet(classes=None), DDIMScheduler(100, clip_sample=False))
+    pipeline.set_progress_bar_config(disable=True)
+    run = explain.wrap(pipeline).trajectory(steps=4, payoff=_mean)
+    run.start = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    expected = pipeline(generator=torch.Generator().manual_seed(3), num_inference_steps=4, output_type="pt").images
+    torch.testing.assert_close((run.run() / 2 + 0.5).clamp(0, 1), torch.as_tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pipeline_with_a_call_of_its_own_is_refused():
+    class Mine(DDPMPipeline):
+        def __call__(self):
+            return None
+
+    with pytest.raises(TypeError, match="the runs of Mine are not followed here"):
+        explain.wrap(Mine(tiny_unet(), DDIMScheduler(100)))
+
+
+def test_an_own_last_answer_is_no_label():
+    class Told(nn.Module):
+        def forward(self, x, t, x_self_cond=None):
+            return x if x_self_cond is None else x + x_self_cond
+
+    model = DiffusionModel(Told(), betas=BETAS, time="step", shape=(1, 8, 8))
+    with pytest.raises(TypeError, match="takes no label"):
+        model.step(digits_like()[0], t=3, label=1)
+    assert "x_self_cond" in model.step(digits_like()[0], t=3).describe()["assumed"]["arguments"]
+    with pytest.raises(Unsupported, match="reads its own last answer"):
+        model.trajectory(steps=2, payoff=_mean)
+
+
+def test_a_whole_diffusion_is_refused_with_its_network_named():
+    class GaussianDiffusion(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.objective = tiny_unet(), "pred_v"
+            self.register_buffer("betas", BETAS)
+
+    with pytest.raises(TypeError, match=r"wrap\(GaussianDiffusion\.model, \.\.\.\).*prediction_type='v_prediction'"):
+        explain.wrap(GaussianDiffusion(), betas=BETAS)
+
+
+def test_painting_around_a_mask_is_not_followed():
+    model = DiffusionModel(tiny_unet(), scheduler=RePaintScheduler(100), null=10)
+    with pytest.raises(ValueError, match="it needs the picture and the mask"):
+        model.trajectory(3, steps=2, payoff=_mean)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        *(({"seed": seed}, ValueError, "seed must be a whole number") for seed in (None, 1.5, "a", 2**70)),
+        *(({"draws": draws}, ValueError, "draws must be a whole number") for draws in (None, 2.0, True)),
+        *(({"guidance": w}, ValueError, "guidance must be a finite number") for w in (None, "7.5", float("nan"))),
+        *(({"batch_size": size}, ValueError, "batch_size") for size in (0, -1, "all")),
+        ({"region": "left"}, ValueError, "region must be bool"),
+        ({"region": torch.full((8, 8), 0.3)}, ValueError, "other numbers than 0 and 1"),
+        ({"reference": "mean"}, ValueError, "reference must be images"),
+        ({"x0": "picture"}, TypeError, "x0 must be one image"),
+        ({"x0": torch.zeros(1, 8, 8, dtype=torch.uint8)}, TypeError, r"images\.float\(\) / 127\.5 - 1"),
+        ({"x0": torch.zeros(3, 8, 8)}, ValueError, "must have the 1 channels"),
+        ({"label": None}, ValueError, "cannot do without class_labels, a class from 0 to 10"),
+        ({"label": 3.0}, TypeError, "a class is a whole number"),
+        ({"label": True}, TypeError, "a class is a whole number"),
+        ({"label": {"colour": torch.zeros(1)}}, ValueError, "no condition 'colour'"),
+    ],
+)
+def test_wrong_settings_are_named(options, error, message):
+    with pytest.raises(error, match=message):
+        unet_model().step(**{"x0": digits_like()[0], "t": 3, "label": 3, **options})
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (8, 8), (1, 4, 8, 8)])
+def test_signals_and_videos_are_not_supported(shape):
+    with pytest.raises(ValueError, match=r"shape must be \(channels, height, width\)"):
+        unet_model().trajectory(3, payoff=_mean, shape=shape)
+
+
+def test_words_are_read_by_a_text_encoder():
+    with pytest.raises(TypeError, match="null must be a class or a tensor, got the text ''"):
+        DiffusionModel(tiny_unet(), scheduler=DDIMScheduler(100), null="")
+    with pytest.raises(TypeError, match="captions are given as a text encoder reads them"):
+        unet_model().step(digits_like()[0], t=3, label=3).objective((digits_like(2), ["a cat", "a dog"]))
