@@ -166,7 +166,8 @@ class Digest:
         self._say(f"examples {len(data)}")
         with random_states_kept():
             for number in range(len(data)):
-                self._say(fingerprint(data[number]))  # by itself: nothing of it is held
+                example = data.__getitems__([number])[0] if hasattr(data, "__getitems__") else data[number]
+                self._say(fingerprint(example))  # by itself: nothing of it is held
 
     def _function(self, function: types.FunctionType) -> None:
         self._say(f"function {_name(function)}")
