@@ -56,7 +56,7 @@ class Coalitions:
         """The game, in batches that fit the memory budget."""
         fast = self.fast()
         size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
-        checks = {"removal": self.removal, **self.target.place.checks}
+        checks = {"removal": self.removal, **self.target.model.checks, **self.target.place.checks}
         if isinstance(fast, FastPath):
             checks["fast_path"] = fast.note
         else:
@@ -146,7 +146,7 @@ class Coalitions:
         """What of a coalition's graph is left out because it cannot reach the explained node."""
         if self.atoms not in ("edges", "nodes") or self.removal != "delete" or not self.place.together:
             return "nothing"
-        if self.place.checks.get("direction") != "in" or self.target.model.inputs.dense:
+        if self.place.checks.get("direction") != "in" or self.target.model.inputs.matrices:
             return "nothing"
         programs = self.target.model.programs
         if self._trim is None or self._trim[0] != programs.state:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
-from explain.graph.structure import EDGE, NODE, Copies, Fields, Structure
+from explain.graph.adjacency import Matrix, entries, in_the_order_of
+from explain.graph.data_object import as_data
+from explain.graph.structure import EDGE, NODE, Copies, EdgeType, Fields, Structure
 from explain.guard import recordable
 from explain.types import NonFinite
 
-DENSE = ("adj", "adjacency", "A")  # forward parameters that mean a dense [nodes, nodes] matrix
 _INDEX = ("edge_index", "adj_t")
+_PAIRS = ("edge_label_index", "edge_label")
 _LOGITS = ("logits", "out", "output", "pred", "y_hat")
 
 
@@ -24,33 +26,55 @@ _LOGITS = ("logits", "out", "output", "pred", "y_hat")
 class Inputs:
     """Which tensors the module's forward takes: ``sources`` maps its parameters to what is given for them.
 
-    A source is "edge_index", "adj" (dense), "batch", "edge_label_index", "data" (the whole object), or the name of a
-    node, edge or graph field of the data object; with ``typed``, dictionaries of these by type.
+    A source is "edge_index", "adj" (dense, built from the edges), "batch", "edge_label_index", "data" (the whole
+    object), None, or the name of a field of the data: of nodes, edges or graphs, or a matrix of the graph; with
+    ``typed``, dictionaries of these by type.
+
+    Args:
+        sources: by parameter.
+        typed: whether the data is heterogeneous.
+        positional: parameters that go by position.
+        matrices: how matrices of the graph are built, by source; for "data" those that the object holds.
+        pair_type: the edge type whose pairs are asked about, where forward wants them by type.
+        rest: what a data object holds beside tensors of nodes, edges and graphs.
     """
 
-    sources: Mapping[str, str]
+    sources: Mapping[str, str | None]
     typed: bool = False
-    positional: bool = False
+    positional: tuple[str, ...] = ()
+    matrices: Mapping[str, Matrix] = field(default_factory=dict)
+    pair_type: EdgeType | None = None
+    rest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dense(self) -> bool:
         """Whether the graph enters as a dense adjacency matrix."""
-        return "adj" in self.sources.values()
+        return any(matrix.kind == torch.strided for matrix in self.matrices.values())
 
-    def arguments(self, copies: Copies, pairs: Tensor | None = None) -> dict[str, Any]:
-        """The forward's arguments, by parameter name, for copies of a graph."""
-        return {name: self._source(source, copies, pairs) for name, source in self.sources.items()}
+    @property
+    def whole(self) -> bool:
+        """Whether forward is given the data object."""
+        return "data" in self.sources.values()
 
-    def _source(self, source: str, copies: Copies, pairs: Tensor | None) -> Any:
+    def arguments(self, copies: Copies, pairs: Tensor | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The forward's arguments, by position and by name, for copies of a graph."""
+        made = {name: self._source(name, source, copies, pairs) for name, source in self.sources.items()}
+        first = tuple(made.pop(name) for name in takewhile(made.__contains__, self.positional))
+        return first, made
+
+    def _source(self, name: str, source: str | None, copies: Copies, pairs: Tensor | None) -> Any:
         graph = copies.structure
+        if source is None:
+            return None
         if source == "edge_label_index":
-            return pairs
+            by_type = self.typed and name.endswith("_dict") and self.pair_type is not None
+            return {self.pair_type: pairs} if by_type else pairs
         if source == "data":
-            return _as_data(copies, self.typed)
+            return as_data(copies, self.typed, pairs, self.matrices, self.rest)
         if self.typed:
             return {kind: value for kind, value in self._by_type(source, copies).items() if value is not None}
-        if source == "adj":
-            return _dense(graph)
+        if source in self.matrices:
+            return self.matrices[source].of(graph)
         if source in graph.shared:
             return graph.shared[source]
         return next(iter(self._by_type(source, copies).values()))
@@ -67,34 +91,6 @@ class Inputs:
         return {kind: fields.get(source) for kind, fields in by_type.items()}
 
 
-def infer_inputs(
-    module: nn.Module, data: Data | HeteroData, given: Mapping[str, str] | None, forward: Callable[..., Any]
-) -> Inputs:
-    """Read the signature of ``forward`` (the module's, or its encoder's) and find a source for each parameter.
-
-    Raises:
-        TypeError: a required parameter has no source; the message names it and the remedy, ``inputs={...}``.
-    """
-    typed = isinstance(data, HeteroData)
-    names, optional, positional = _parameters(module, forward)
-    known = _known_sources(data)
-    sources: dict[str, str] = {}
-    for name in names:
-        source = (given or {}).get(name) or _guess(name, known, typed)
-        if source is not None and (source in known or source in ("adj", "batch", "data", "edge_label_index")):
-            sources[name] = source
-        elif given and name in given:
-            raise TypeError(f"inputs names {given[name]!r} for {name!r}, but the data holds {', '.join(sorted(known))}")
-        elif name not in optional:
-            raise TypeError(
-                f"{type(module).__name__}.forward needs {name!r}, and the data holds {', '.join(sorted(known))}: "
-                f"name its source, explain.wrap(model, data, inputs={{{name!r}: ...}})"
-            )
-    if unknown := set(given or ()) - set(names):
-        raise TypeError(f"inputs names {sorted(unknown)}, but forward takes {', '.join(names)}")
-    return Inputs(sources, typed, positional)
-
-
 def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     """The data object's tensors, checked.
 
@@ -104,45 +100,50 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     """
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
     counts, nodes = {}, {}
-    whole = "data" in inputs.sources.values()
-    wanted = set(inputs.sources.values()) | {"x"}
+    wanted = {source for source in inputs.sources.values() if source is not None} | {"x"}
     for store in stores:
         kind = store._key if isinstance(data, HeteroData) else NODE
         counts[kind] = int(store.num_nodes or 0)
         nodes[kind] = {
             name: recordable(value)
             for name, value in store.items()
-            if isinstance(value, Tensor) and store.is_node_attr(name) and (whole or name in wanted) and name != "y"
+            if isinstance(value, Tensor)
+            and name not in inputs.matrices
+            and (name in wanted or (inputs.whole and name != "y"))
+            and store.is_node_attr(name)
         }
     if not sum(counts.values()):
         raise ValueError("the graph is empty: it has no nodes to explain")
-    edges, edge_fields = _edges_of(data, whole, wanted)
+    edges, edge_fields = _edges_of(data, inputs, wanted)
     shared = {
         name: recordable(value)
         for name, value in (data.items() if isinstance(data, Data) else ())
         if isinstance(value, Tensor)
-        and name in wanted
+        and (name in wanted or (inputs.whole and name not in ("y", "ptr")))
         and name not in nodes.get(NODE, {})
-        and name != "adj"
+        and name not in inputs.matrices
         and name not in edge_fields.get(EDGE, {})
-        and name not in (*_INDEX, "batch", "edge_label_index")
+        and name not in (*_INDEX, *_PAIRS, "batch")
     }
     found = Structure(counts, nodes, edges, edge_fields, shared)
     _check_edges(found)
     return found
 
 
-def _edges_of(data: Data | HeteroData, whole: bool, wanted: set[str]) -> tuple[dict[Any, Tensor], dict[Any, Fields]]:
-    if isinstance(data, Data) and isinstance(data.get("adj"), Tensor):
-        index = data.adj.nonzero().t().contiguous()
-        return {EDGE: index}, {EDGE: {"edge_weight": data.adj[index[0], index[1]]}}
+def _edges_of(
+    data: Data | HeteroData, inputs: Inputs, wanted: set[str]
+) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Fields]]:
+    if isinstance(data, Data) and (matrix := next((name for name in inputs.matrices if name in data), None)):
+        return _matrix_edges(data, inputs, matrix, wanted)
     edges, edge_fields = {}, {}
     for store in data.edge_stores if isinstance(data, HeteroData) else [data]:
         kind = store._key if isinstance(data, HeteroData) else EDGE
         index = store.get("edge_index")
+        if index is None and not {"edge_index", "adj"} & wanted:  # edges are made inside, from positions
+            index = torch.zeros(2, 0, dtype=torch.long, device=_device(data))
         if not isinstance(index, Tensor):
             raise ValueError(
-                "the data has no edge_index [2, edges] (sparse adj_t is not read: keep edge_index beside it)"
+                f"the data has no edge_index [2, edges], and forward reads it: it holds {', '.join(store.keys())}"
             )
         if index.is_floating_point() or index.dtype == torch.bool:
             raise TypeError(f"edge_index must hold node numbers, int64, got {index.dtype}: use edge_index.long()")
@@ -150,16 +151,51 @@ def _edges_of(data: Data | HeteroData, whole: bool, wanted: set[str]) -> tuple[d
             if isinstance(store.get(name), Tensor) and len(store[name]) != index.size(-1):
                 raise ValueError(f"{name} must have one row an edge, {index.size(-1)}, got {len(store[name])}")
         edges[kind] = recordable(index.long())
-        edge_fields[kind] = {
-            name: recordable(value)
-            for name, value in store.items()
-            if isinstance(value, Tensor)
-            and store.is_edge_attr(name)
-            and not store.is_node_attr(name)
-            and name not in _INDEX
-            and (whole or name in wanted)
-        }
+        edge_fields[kind] = _edge_fields(store, inputs, wanted)
     return edges, edge_fields
+
+
+def _edge_fields(store: Any, inputs: Inputs, wanted: set[str]) -> Fields:
+    return {
+        name: recordable(value)
+        for name, value in store.items()
+        if isinstance(value, Tensor)
+        and name not in (*_INDEX, *_PAIRS, *inputs.matrices)
+        and (inputs.whole or name in wanted)
+        and store.is_edge_attr(name)
+        and not store.is_node_attr(name)
+    }
+
+
+def _matrix_edges(
+    data: Data, inputs: Inputs, name: str, wanted: set[str]
+) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Fields]]:
+    """The entries of a matrix as edges, those of ``edge_index`` first where it holds them, values as edge weights.
+
+    Raises:
+        ValueError: forward reads ``edge_index`` too, or features of its edges, and it holds others.
+    """
+    index, values = entries(data[name], inputs.matrices[name].transposed)
+    index, values = recordable(index), None if values is None else recordable(values)
+    stored = data.get("edge_index")
+    fields: Fields = {}
+    alike = False
+    if isinstance(stored, Tensor):
+        order = in_the_order_of(index, stored.long())
+        index, values = index[:, order], values if values is None else values[order]
+        alike = torch.equal(index, stored)
+        fields = {key: each for key, each in _edge_fields(data, inputs, wanted).items() if key != "edge_weight"}
+    others = {"edge_index", "edge_weight", *fields} & wanted
+    if others and not alike:
+        raise ValueError(
+            f"forward reads {name} and {', '.join(sorted(others))}, and {name} holds other edges than edge_index: "
+            f"name one of them, explain.wrap(model, data, inputs={{...}})"
+        )
+    return {EDGE: index}, {EDGE: (fields if alike else {}) | ({} if values is None else {"edge_weight": values})}
+
+
+def _device(data: Data | HeteroData) -> torch.device | None:
+    return next((value.device for store in data.stores for value in store.values() if isinstance(value, Tensor)), None)
 
 
 def _check_edges(graph: Structure) -> None:
@@ -196,73 +232,6 @@ def output_rows(output: Any, node_type: str | None = None) -> Tensor:
     if output.dim() == 3 and output.size(0) == 1:  # dense layers keep a batch dimension of one graph
         output = output[0]
     return output.unsqueeze(1) if output.dim() == 1 else output
-
-
-def _parameters(module: nn.Module, forward: Callable[..., Any]) -> tuple[list[str], set[str], bool]:
-    """Names of the forward's parameters, which of them are optional, and whether they go by position."""
-    declared = getattr(getattr(module, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
-    if declared is not None:
-        return list(declared), set(), True
-    parameters = [
-        p
-        for p in inspect.signature(forward).parameters.values()
-        if p.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    ]
-    return [p.name for p in parameters], {p.name for p in parameters if p.default is not p.empty}, False
-
-
-def _known_sources(data: Data | HeteroData) -> set[str]:
-    names = {name for store in data.stores for name, value in store.items() if isinstance(value, Tensor)}
-    return (names | {"edge_index"}) - {"y", "train_mask", "val_mask", "test_mask", "edge_label", "adj"}
-
-
-def _guess(name: str, known: set[str], typed: bool) -> str | None:
-    if typed and name.endswith("_dict"):
-        return _guess(name.removesuffix("_dict"), known, False)
-    if name in ("data", "batch_data", "graph"):
-        return "data"
-    if name in DENSE:
-        return "adj"
-    if name in _INDEX:
-        return "edge_index"
-    if name in ("batch", "edge_label_index"):
-        return name
-    if name in ("features", "feat", "feats", "h", "node_features", "inputs") and name not in known:
-        return "x" if "x" in known else None
-    return name if name in known else None
-
-
-def _dense(graph: Structure) -> Tensor:
-    """``A[source, target]`` = edge weight or 1, as `torch_geometric.utils.to_dense_adj` builds it."""
-    index = graph.edges[EDGE]
-    weight = graph.edge_fields[EDGE].get("edge_weight")
-    x = graph.nodes[NODE].get("x")
-    dtype = x.dtype if x is not None else torch.get_default_dtype()
-    values = torch.ones(index.size(1), device=index.device) if weight is None else weight
-    adjacency = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=dtype, device=index.device)
-    return adjacency.index_put((index[0], index[1]), values.to(dtype), accumulate=True)
-
-
-def _as_data(copies: Copies, typed: bool) -> Data | HeteroData:
-    graph = copies.structure
-    if not typed:
-        return Data(
-            **graph.nodes[NODE],
-            **graph.edge_fields[EDGE],
-            **graph.shared,
-            edge_index=graph.edges[EDGE],
-            batch=copies.batch[NODE],
-            num_nodes=graph.num_nodes,
-        )
-    data = HeteroData()
-    for kind, fields in graph.nodes.items():
-        for name, value in {**fields, "batch": copies.batch[kind]}.items():
-            data[kind][name] = value
-        data[kind].num_nodes = graph.counts[kind]
-    for edge, index in graph.edges.items():
-        for name, value in {**graph.edge_fields[edge], "edge_index": index}.items():
-            data[edge][name] = value
-    return data
 
 
 def check_values(module: nn.Module, graph: Structure) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Data, HeteroData
 
+from explain.graph.arguments.proving import read
 from explain.graph.caches import uncached
+from explain.graph.callables import Decoder, UserCall
 from explain.graph.computation import Direction
 from explain.graph.fast.admission import Programs
-from explain.graph.inputs import Inputs, check_values, infer_inputs, output_rows, structure_of
+from explain.graph.inputs import check_values, output_rows, structure_of
 from explain.graph.structure import Copies, Structure
 from explain.graph.targets import GraphTarget
 from explain.guard import usual_modes
@@ -34,12 +34,17 @@ class GraphModel:
         task: "node", "edge" or "graph"; a list means "graph", otherwise "node".
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
         loss: ``(outputs, labels) -> [examples]`` where it is not cross-entropy.
-        inputs: sources of forward's parameters, ``{"feat": "x"}``, where their names do not tell.
+        inputs: sources of forward's parameters, ``{"feat": "x"}``, where their names do not tell; these and no other
+            optional ones. None switches one off, ``{"edge_weight": None}``.
+        call: your own call in one line, ``lambda net, data: net(data.x, data.edge_index)``. Its arguments are those
+            that are passed, proved on the whole data (``describe()["call_gap"]``); where they are computed in the call,
+            coalitions are your call on the smaller data. For graph tasks ``data`` is a ``Batch`` of one or more graphs;
+            for links it holds ``edge_label_index``.
         decoder: for link models that return embeddings, ``(z, edge_label_index [2, pairs]) -> [pairs]``; a module with
             ``encode`` and ``decode`` needs none.
 
     Raises:
-        TypeError: data of another kind, a parameter without a source, another dtype or device.
+        TypeError: data of another kind, a parameter without a source, or with several, another dtype or device.
         ValueError: an empty graph, edges that point outside, an unknown task.
 
     >>> from torch_geometric.datasets import KarateClub
@@ -59,8 +64,9 @@ class GraphModel:
         task: str | None = None,
         weight_decay: float = 0.0,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        inputs: Mapping[str, str] | None = None,
-        decoder: Callable[[Tensor, Tensor], Tensor] | None = None,
+        inputs: Mapping[str, str | None] | None = None,
+        call: UserCall | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         single = isinstance(data, (Data, HeteroData))
         if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
@@ -74,11 +80,11 @@ class GraphModel:
         self.data = data
         self.weight_decay = weight_decay
         self.loss = loss
-        self.net = _callable_module(module, self.task, decoder)
-        sample = data if single else data[0]
-        self.inputs: Inputs = infer_inputs(module, sample, inputs, getattr(self.net, "encoder", module.forward))
-        if isinstance(self.net, _Linked):
-            self.inputs = replace(self.inputs, sources={**self.inputs.sources, "edge_label_index": "edge_label_index"})
+        with usual_modes():
+            found = read(module, data if single else data[0], self.task, inputs, decoder, call)
+        self.net, self.inputs = found.net, found.inputs
+        self.assumed: dict[str, str] = found.assumed  # what was taken without being told, and why
+        self.checks: dict[str, float] = found.checks
         self.single = single
         self.reach: tuple[int, Direction] | None = None  # the receptive field found last, tried first for the next node
         self.programs = Programs()
@@ -162,8 +168,7 @@ class GraphModel:
         params: Parameters | None = None,
     ) -> Tensor:
         """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
-        arguments = self.inputs.arguments(copies, pairs)
-        args, kwargs = (tuple(arguments.values()), {}) if self.inputs.positional else ((), arguments)
+        args, kwargs = self.inputs.arguments(copies, pairs)
         with uncached(self.module):
             if params is None:
                 return output_rows(self.net(*args, **kwargs), node_type)
@@ -196,34 +201,3 @@ class GraphModel:
         if found is None or not 0 <= found < graph.counts[kind]:
             raise ValueError(f"node must be a whole number from 0 to {graph.counts[kind] - 1}, got {number!r}")
         return kind, found
-
-
-class _Linked(nn.Module):
-    """An encoder and a decoder as one module, so that link models are called like any other."""
-
-    def __init__(self, module: nn.Module, encode: str, decode: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.module = module
-        self.encode = encode
-        self.decode = decode
-
-    @property
-    def encoder(self) -> Callable[..., Any]:
-        """What turns the graph into embeddings."""
-        return getattr(self.module, self.encode)
-
-    def forward(self, edge_label_index: Tensor, **arguments: Any) -> Tensor:
-        """Scores of these pairs."""
-        z = self.encoder(**arguments)
-        return self.decode(z[0] if isinstance(z, tuple) else z, edge_label_index)
-
-
-def _callable_module(module: nn.Module, task: str, decoder: Callable[[Tensor, Tensor], Tensor] | None) -> nn.Module:
-    if task != "edge":
-        return module
-    if decoder is not None:
-        return _Linked(module, "forward", decoder)
-    decode: Any = getattr(module, "decode", None)
-    if callable(decode) and callable(getattr(module, "encode", None)):
-        return _Linked(module, "encode", decode)
-    return module

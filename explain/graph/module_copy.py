@@ -27,9 +27,8 @@ class _Standard(nn.Module):
         graph = self.made.structure
         nodes, edges = {NODE: {**graph.nodes[NODE], "x": x}}, {EDGE: edge_index}
         edited = Structure({NODE: len(x)}, nodes, edges, graph.edge_fields, graph.shared)
-        arguments = self.inputs.arguments(Copies(edited, self.made.batch, 1), self.pairs)
-        output = self.net(*arguments.values()) if self.inputs.positional else self.net(**arguments)
-        return output_rows(output)
+        args, kwargs = self.inputs.arguments(Copies(edited, self.made.batch, 1), self.pairs)
+        return output_rows(self.net(*args, **kwargs))
 
 
 def module_copy(target: GraphTarget) -> Call:

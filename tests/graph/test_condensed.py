@@ -121,7 +121,8 @@ def test_degrees_are_those_of_the_whole_graph(settings, weight, players):
     data = _graph(weight)
     net = Weighted(**settings) if weight else Plain(**settings)
     for node in (4, 9):  # what the first showed of the model holds for the second
-        _, game = _generic(net, data, node, players)
+        inputs = {"edge_weight": weight} if weight else None
+        _, game = _generic(net, data, node, players, inputs=inputs)
         ignored = "improved" in settings and not weight  # without weights the layer adds loops of weight one
         assert game.checks["boundary"] == ("complete" if ignored else "weighted")
         masks = _masks(game)

@@ -125,7 +125,8 @@ ROUGH = {
 @pytest.mark.parametrize("name", ROUGH)
 def test_loops_double_edges_weights_and_isolated_nodes(name, weights):
     torch.manual_seed(0)
-    model = GraphModel(ROUGH[name]().double().eval(), _rough(weights))
+    inputs = {"edge_weight": "edge_weight" if weights else None}
+    model = GraphModel(ROUGH[name]().double().eval(), _rough(weights), inputs=inputs)
     for node, removal in ((4, "delete"), (4, "message"), (23, "delete")):
         for kind in ("edges", "nodes"):
             game = model.node(node, label=0, removal=removal).game(kind)

@@ -199,7 +199,8 @@ def test_edge_weights_travel_with_their_edges():
         edge_index=torch.tensor([[1, 2], [0, 0]]),
         edge_weight=torch.tensor([10.0, 100.0]),
     )
-    game = GraphModel(_Weighted(), data).node(0, payoff=lambda out: out[:, 0]).game("edges")
+    model = GraphModel(_Weighted(), data, inputs={"edge_weight": "edge_weight"})
+    game = model.node(0, payoff=lambda out: out[:, 0]).game("edges")
     assert game(torch.tensor([[True, False], [False, True]])).tolist() == [10, 500]
 
 

@@ -216,7 +216,8 @@ def test_an_edge_weight_is_an_edge_feature_too():
     data = doubled(random_graph())
     data.edge_weight = torch.rand(data.num_edges, generator=torch.Generator().manual_seed(0)).double()
     net = GCNConv(5, 3).double()
-    game = explain.wrap(net, data).node(4, label=0).game("edge_features")
+    model = explain.wrap(net, data, inputs={"edge_weight": "edge_weight"})
+    game = model.node(4, label=0).game("edge_features")
     expected = float(net(data.x, data.edge_index, 0 * data.edge_weight)[4, 0].detach())
     assert game.ends()[0] == pytest.approx(expected)
 

@@ -63,7 +63,7 @@ class _Builder:
         self.ops.append(op)
         return len(self.ops) - 1
 
-    def run(self, module: nn.Module, sources: dict[str, str]) -> Any:
+    def run(self, module: nn.Module, sources: dict[str, str | None]) -> Any:
         """The value of ``module(**sources)``."""
         if isinstance(module, pyg.MessagePassing):
             return self._convolution(module, (), {name: self._source(source) for name, source in sources.items()})

@@ -1,0 +1,276 @@
+"""What forward is given, read from its names, and tried where names do not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from explain.graph.adjacency import TRANSPOSED, Matrix, is_dense_matrix, is_sparse_matrix
+from explain.graph.arguments.signature import MADE, Candidates, Signature, candidates, fields_of, readings, signature_of
+from explain.graph.arguments.trial import Trial, gap, same
+from explain.graph.callables import Decoder, Linked, callable_module
+from explain.graph.inputs import Inputs, structure_of
+
+_POSITIONS = (("data",), ("x", "edge_index"), ("x", "edge_index", "edge_attr"), ("x", "edge_index", "batch"))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The module that is called, what it is given, what of that was assumed, and what was measured."""
+
+    net: nn.Module
+    inputs: Inputs
+    assumed: dict[str, str] = field(default_factory=dict)
+    checks: dict[str, float] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
+
+
+def named(trial: Trial, given: Mapping[str, str | None], decoder: Decoder | None) -> Reading:
+    """How the names of forward's parameters are read; see `explain.graph.arguments.proving.read`."""
+    net = callable_module(trial.module, trial.task, decoder)
+    forward = net.encoder if isinstance(net, Linked) else trial.module.forward
+    signature = signature_of(trial.module, forward)
+    fields, typed = fields_of(trial.data), isinstance(trial.data, HeteroData)
+    signature = _with_given(signature, given, trial)
+    reader = _Reader(trial, net, signature, fields, typed, frozenset(given))
+    required: dict[str, Candidates] = {}
+    for name in signature.names:
+        if name in given:
+            required[name] = _given(name, given[name], signature, fields)
+        elif name in signature.required:
+            required[name] = candidates(name, signature, fields, typed, trial.task)
+    optional = {}
+    for name in signature.optional - set(given):
+        found = candidates(name, signature, fields, typed, trial.task)
+        known = found.sure and found.sources and (found.sources[0] in fields or found.sources[0] in MADE)
+        if known and not (found.sources[0] == "edge_label_index" and trial.task != "edge"):
+            optional[name] = found.sources[0]
+    sources, assumed = reader.settled(required)
+    named = [name for name, source in given.items() if source is not None]
+    if named:
+        for name in [n for n, source in optional.items() if source in fields and source not in ("batch", "edge_index")]:
+            if name not in sources:
+                assumed[name] = "not passed: inputs= names others"
+            del optional[name]
+    return reader.with_optional(sources, optional, assumed)
+
+
+def _with_given(signature: Signature, given: Mapping[str, str | None], trial: Trial) -> Signature:
+    """The signature with names that only the user knows, of ``**kwargs`` or ``*args``."""
+    unknown = [name for name in given if name not in signature.names]
+    if unknown and not (signature.anything or signature.unnamed):
+        raise TypeError(f"inputs names {sorted(unknown)}, but forward takes {', '.join(signature.names)}")
+    names = (*signature.names, *unknown)
+    positional = names if signature.unnamed and not signature.anything else signature.positional
+    if names or not signature.unnamed:
+        return replace(signature, names=names, positional=positional)
+    return _by_position(trial)
+
+
+def _by_position(trial: Trial) -> Signature:
+    """Of a forward ``(*args)`` whose names nobody knows: the only usual arguments that it runs on."""
+    fields, found = fields_of(trial.data), []
+    for sources in _POSITIONS:
+        if all(source in fields or source in ("data", "batch") for source in sources):
+            inputs = inputs_of(dict(zip(sources, sources, strict=True)), sources, fields, trial)
+            rows = trial.says(trial.module, inputs)
+            if trial.runs(rows):
+                found.append(sources)
+    if len(found) != 1:
+        raise TypeError(
+            f"{type(trial.module).__name__}.forward takes (*args), and {'several' if found else 'none'} of the usual "
+            "arguments run: name them in order, explain.wrap(model, data, inputs={'x': 'x', 'edge_index': "
+            "'edge_index'}), or show the call, call=lambda net, data: net(...)"
+        )
+    return Signature(found[0], positional=found[0])
+
+
+def _given(name: str, source: str | None, signature: Signature, fields: Mapping[str, Any]) -> Candidates:
+    if source is None:
+        return Candidates((), sure=True)
+    if source not in fields and source not in MADE:
+        raise TypeError(f"inputs names {source!r} for {name!r}, but the data holds {', '.join(sorted(fields))}")
+    return Candidates((source,), sure=True)
+
+
+def inputs_of(
+    sources: Mapping[str, str | None], positional: tuple[str, ...], fields: Mapping[str, Any], trial: Trial
+) -> Inputs:
+    """These sources, with how the matrices among them are built."""
+    matrices = {
+        source: Matrix.like(source, fields[source])
+        for source in sources.values()
+        if source is not None and (is_sparse_matrix(fields.get(source)) or is_dense_field(source, fields))
+    }
+    if "adj" in sources.values() and "adj" not in matrices:
+        matrices["adj"] = Matrix()
+    rest: dict[str, Any] = {}
+    if "data" in sources.values() and trial.task != "graph":
+        kept = trial.data.stores[0]._mapping.items()
+        rest = {name: v for name, v in kept if not isinstance(v, Tensor) and not is_sparse_matrix(v)}
+        rest.pop("num_nodes", None)
+    return Inputs(sources, isinstance(trial.data, HeteroData), positional, matrices, trial.pair_type, rest)
+
+
+def is_dense_field(source: str, fields: Mapping[str, Any]) -> bool:
+    """Whether a field of this name is the graph as a dense matrix."""
+    return source in ("adj", "adjacency", "A", TRANSPOSED) and is_dense_matrix(fields.get(source))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Chooses among readings by trying them."""
+
+    trial: Trial
+    net: nn.Module
+    signature: Signature
+    fields: Mapping[str, Any]
+    typed: bool
+    given: frozenset[str] = frozenset()
+
+    def inputs(self, sources: Mapping[str, str | None]) -> Inputs:
+        """These sources, in the forward's order."""
+        ordered = {name: sources[name] for name in self.signature.names if name in sources}
+        made = inputs_of(ordered, self.signature.positional, self.fields, self.trial)
+        if isinstance(self.net, Linked):
+            made = replace(made, sources={**made.sources, "edge_label_index": "edge_label_index"})
+        return made
+
+    def says(self, sources: Mapping[str, str | None]) -> list[Tensor] | Exception:
+        """What the network answers on these."""
+        return self.trial.says(self.net, self.inputs(sources))
+
+    def settled(self, found: dict[str, Candidates]) -> tuple[dict[str, str | None], dict[str, str]]:
+        """A source for each of these parameters, and what was assumed.
+
+        Raises:
+            TypeError: none, or several that forward runs on.
+        """
+        off = [name for name, each in found.items() if each.sure and not each.sources]
+        sources: dict[str, str | None] = {name: None for name in off if name in self.signature.required}
+        found = {name: each for name, each in found.items() if name not in off}
+        for name, each in found.items():
+            if not each.sources:
+                raise self._without_source(name)
+        unsure = [name for name, each in found.items() if not each.sure]
+        if not unsure:
+            return sources | {name: each.sources[0] for name, each in found.items()}, {}
+        if self.trial.large and all(found[name].preferred for name in unsure):
+            chosen = {name: each.sources[0] for name, each in found.items()}
+        elif self.trial.large:
+            raise self._without_source(unsure[0])
+        else:
+            chosen = self._tried({**dict.fromkeys(sources, None)}, found, unsure)
+        how = "what its name means" if self.trial.large else "what forward runs on"
+        said = {name: f"{chosen[name]}, {how}: inputs={{{name!r}: ...}} says otherwise" for name in unsure}
+        return sources | chosen, said
+
+    def _tried(self, off: Mapping[str, None], found: Mapping[str, Candidates], unsure: list[str]) -> dict[str, str]:
+        running: list[tuple[dict[str, str], list[Tensor]]] = []
+        for reading in readings(found):
+            rows = self.says({**off, **reading})
+            if self.trial.runs(rows):
+                running.append((reading, rows))
+        if not running:
+            raise self._without_source(unsure[0])
+        meant = [r for r in running if all(r[0][n] == found[n].sources[0] for n in unsure if found[n].preferred)]
+        running = meant or running
+        if any(not same(rows, running[0][1]) for _, rows in running[1:]):
+            ways = "; ".join(", ".join(f"{n}={reading[n]}" for n in unsure) for reading, _ in running[:4])
+            raise TypeError(
+                f"{type(self.trial.module).__name__}.forward runs on several readings of {', '.join(unsure)} ({ways}) "
+                f"and answers otherwise on each: name the source, explain.wrap(model, data, "
+                f"inputs={{{unsure[0]!r}: ...}}), or show the call, call=lambda net, data: net(...)"
+            )
+        return running[0][0]
+
+    def _without_source(self, name: str) -> TypeError:
+        holds = ", ".join(sorted(self.fields)) or "nothing"
+        return TypeError(
+            f"{type(self.trial.module).__name__}.forward needs {name!r}, and the data holds {holds}: name its source, "
+            f"explain.wrap(model, data, inputs={{{name!r}: ...}}), or show the call, call=lambda net, data: net(...)"
+        )
+
+    def with_optional(
+        self, sources: dict[str, str | None], optional: dict[str, str], assumed: dict[str, str]
+    ) -> Reading:
+        """Optional parameters too, and the data object with its matrices, held against what leaving them out says."""
+        everything = sources | {name: source for name, source in optional.items() if name not in sources}
+        trial, doubts = self.trial, []
+        if not trial.large:
+            structure_of(
+                trial.data, self.inputs(everything)
+            )  # fields of a wrong length are no question of what to pass
+        for name in [n for n, s in optional.items() if n not in sources and self._doubtful(s)]:
+            doubts.append(self._held(everything, name, assumed))
+        doubts.append(self._other_graphs(everything, assumed))
+        inputs, told = self.inputs(everything), tuple(filter(None, doubts))
+        return Reading(self.net, inputs, assumed, doubts=told)
+
+    def _doubtful(self, source: str) -> bool:
+        """Whether leaving out an optional source may be what the user does."""
+        if source in ("edge_index", "edge_label_index"):
+            return False
+        return source in self.fields or (source == "batch" and self.trial.task != "graph")
+
+    def _held(self, everything: dict[str, str | None], name: str, assumed: dict[str, str]) -> str:
+        """Keep an optional argument, or leave it out, by what the network says without it; the doubt that is left."""
+        source = everything[name]
+        assert source is not None
+        if self.trial.large:
+            return "" if source == "batch" else self._doubt(assumed, name, source, "")
+        without = {key: s for key, s in everything.items() if key != name}
+        full, less = self.says(everything), self.says(without)
+        if not self.trial.runs(less):
+            return ""  # forward needs it
+        if isinstance(full, Exception):
+            del everything[name]
+            assumed[name] = f"not passed: forward fails with it ({_first_line(full)})"
+        elif not same(full, less):
+            if source == "batch":
+                del everything[name]  # one graph: nobody passes what the data does not hold
+                return ""
+            moves = f", which moves the answers by up to {gap(full, less):.3g}"
+            doubt = self._doubt(assumed, name, source, moves)
+            if not self._built_for(everything, without):
+                return doubt
+            assumed[name] = assumed[name].replace(":", ", and parameters of the network are there for it alone:", 1)
+        return ""
+
+    def _built_for(self, everything: dict[str, str | None], without: dict[str, str | None]) -> bool:
+        """Whether the network has parameters that only an argument reaches: it was trained with it."""
+        full = self.trial.reached(self.net, self.inputs(everything))
+        less = self.trial.reached(self.net, self.inputs(without))
+        return full is not None and less is not None and less < full
+
+    @staticmethod
+    def _doubt(assumed: dict[str, str], name: str, source: str, moves: str) -> str:
+        assumed[name] = f"passed, as the data holds it{moves}: inputs={{{name!r}: None}} switches it off"
+        return (
+            f"forward's optional {name!r} is given data.{source}{moves}; say whether you pass it: "
+            f"explain.wrap(..., inputs={{{name!r}: {source!r}}}) or inputs={{{name!r}: None}}, or show your call, "
+            "call=lambda net, data: net(...)"
+        )
+
+    def _other_graphs(self, sources: dict[str, str | None], assumed: dict[str, str]) -> str:
+        """Where the data says its graph twice, whether the other graph makes another answer."""
+        others = [name for name in (TRANSPOSED,) if is_sparse_matrix(self.fields.get(name))]
+        read = next((name for name, source in sources.items() if source == "edge_index"), None)
+        if self.trial.large or read is None or read in self.given or not others:
+            return ""
+        own, other = self.says(sources), self.says({**sources, read: others[0]})
+        if isinstance(own, Exception) or isinstance(other, Exception) or same(own, other):
+            return ""
+        assumed[read] = f"edge_index, though {others[0]} makes other answers: inputs={{{read!r}: {others[0]!r}}}"
+        return (
+            f"forward's {read!r} is given edge_index; data.{others[0]} moves the answers by up to "
+            f"{gap(own, other):.3g}: say which you pass, explain.wrap(..., inputs={{{read!r}: ...}})"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

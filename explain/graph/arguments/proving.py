@@ -1,0 +1,178 @@
+"""How the user's module is called: by the names of its parameters, proved against the user's own call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data, HeteroData
+
+from explain.graph.adjacency import Matrix, is_sparse_matrix
+from explain.graph.arguments.naming import Reading, inputs_of, is_dense_field, named
+from explain.graph.arguments.recording import recorded
+from explain.graph.arguments.signature import MADE, fields_of
+from explain.graph.arguments.trial import Trial, gap, same
+from explain.graph.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
+from explain.graph.inputs import Inputs
+
+
+def read(
+    module: nn.Module,
+    data: Data | HeteroData,
+    task: str,
+    given: Mapping[str, str | None] | None = None,
+    decoder: Decoder | None = None,
+    call: UserCall | None = None,
+) -> Reading:
+    """How ``module`` is called on ``data``.
+
+    A parameter gets the field of its name. A name that says nothing is tried: it gets the only field on which forward
+    runs. An *optional* parameter gets the field of its name too, and where leaving that out changes the answer this is
+    said and warned of, since only the user knows; ``given`` decides: a source, or None for the parameter's default.
+    Sources that are given are meant to be all: optional parameters beside them are left out. With ``call`` nothing is
+    guessed: the arguments are those that the user's own call passes, or, where they are no fields of the data, the call
+    itself is asked, of smaller data.
+
+    Raises:
+        TypeError: a parameter without a source, or with several that forward runs on.
+        ValueError: ``call`` and ``given`` disagree, or ``call`` does not read its data.
+
+    Warns:
+        UserWarning: an optional field was passed and changes the answer.
+    """
+    core = unwrapped(module)
+    trial = Trial(core, data, task)
+    if call is not None:
+        return _called(trial, given, decoder, call)
+    found = named(trial, given or {}, decoder)
+    for doubt in found.doubts:
+        warnings.warn(doubt, stacklevel=4)
+    if found.inputs.whole and not isinstance(found.net, Linked):
+        return _of_data(trial, found.net, found.inputs, found.assumed)
+    return found
+
+
+def _called(trial: Trial, given: Mapping[str, str | None] | None, decoder: Decoder | None, call: UserCall) -> Reading:
+    """The arguments that the call passes, if with them the network answers as the call does; else the call itself."""
+    itself = Called(trial.module, call, decoder)
+    of_data = inputs_of({"data": "data"}, (), fields_of(trial.data), trial)
+    if decoder is not None:
+        if given is not None:
+            raise ValueError("with decoder=, give inputs= or call=, not both: call= says what the encoder is given")
+        return _of_data(trial, itself, of_data, {})
+    heard = recorded(trial, call)
+    _check_rows(trial, "call=", heard.rows)
+    if given is not None:
+        reading = named(trial, given, None)
+        rows = trial.says(reading.net, reading.inputs)
+        if isinstance(rows, Exception) or not same(rows, heard.rows):
+            passed = ", ".join(f"{name}={source}" for name, source in reading.inputs.sources.items())
+            raise ValueError(
+                f"inputs= and call= disagree: the network called with {passed} {_difference(rows, heard.rows)}, held "
+                "against the call: give one of them, or the same arguments in both"
+            )
+        return replace(reading, checks={"call_gap": gap(rows, heard.rows)})
+    for reading in _of_the_call(trial, heard.sources):
+        rows = trial.says(reading.net, reading.inputs)
+        if not isinstance(rows, Exception) and same(rows, heard.rows):
+            return replace(reading, checks={"call_gap": gap(rows, heard.rows)})
+    return _of_data(trial, itself, of_data, {})
+
+
+def _of_the_call(trial: Trial, sources: Mapping[str, str | None] | None) -> list[Reading]:
+    """Readings that may be what the call does: the arguments it was heard to pass, or those of an encoder's names."""
+    fields = fields_of(trial.data)
+    if sources is not None:
+        known = all(source is None or source in fields or source in MADE for source in sources.values())
+        return [Reading(trial.module, inputs_of(sources, (), fields, trial))] if known else []
+    if isinstance(callable_module(trial.module, trial.task, None), Linked):
+        try:
+            return [replace(named(trial, {}, None), assumed={}, doubts=())]  # the comparison settles them
+        except (TypeError, ValueError):
+            return []
+    return []
+
+
+def _of_data(trial: Trial, net: nn.Module, inputs: Inputs, assumed: dict[str, str]) -> Reading:
+    """A network that reads the data object, given copies of it that answer as the data itself does.
+
+    A graph that the data holds twice, as ``edge_index`` and as a matrix, is given as the one that is read.
+
+    Raises:
+        ValueError: no copy answers so, or what is called does not read its data.
+    """
+    if trial.large:
+        return Reading(net, inputs, assumed)
+    data = trial.sample()
+    try:
+        expected = trial.asked(lambda: net(data))
+    except Exception:  # said with the shapes when the first question is asked
+        return Reading(net, inputs, assumed)
+    _check_rows(trial, f"{type(trial.module).__name__}.forward(data)", expected)
+    held = {
+        name: Matrix.like(name, value)
+        for name, value in fields_of(trial.data).items()
+        if is_sparse_matrix(value) or is_dense_field(name, {name: value})
+    }
+    tried = [{}, *({name: matrix} for name, matrix in held.items())] if "edge_index" in trial.data else [held]
+    failures: list[str] = []
+    for matrices in tried:
+        made = replace(inputs, matrices=matrices)
+        rows = trial.says(net, made)
+        if not isinstance(rows, Exception) and same(rows, expected):
+            if isinstance(net, Called):
+                _check_reads(trial, net, expected)
+            return Reading(net, made, assumed, {"call_gap": gap(rows, expected)})
+        failures.append(_difference(rows, expected))
+    raise ValueError(
+        f"{type(trial.module).__name__} answers otherwise on the data than on a copy of its nodes, edges and their "
+        f"fields, which {' or '.join(failures)}: what else it reads must be a tensor with one row a node, edge or graph"
+    )
+
+
+def _check_rows(trial: Trial, who: str, rows: list[Tensor]) -> None:
+    """Check that an answer has the rows that a target is read from.
+
+    Raises:
+        ValueError: it has others.
+    """
+    if not trial.fits(rows):
+        shapes = " and ".join(str(list(part.shape)) for part in rows)
+        row = {"node": "node", "edge": "pair of edge_label_index", "graph": "graph"}[trial.task]
+        raise ValueError(
+            f"{who} must return a row for every {row}, [rows, outputs], and returned {shapes}: show the call that "
+            "does, call=lambda net, data: net(data.x, data.edge_index)"
+        )
+
+
+def _difference(rows: list[Tensor] | Exception, expected: list[Tensor]) -> str:
+    if isinstance(rows, Exception):
+        return f"fails ({type(rows).__name__}: {rows})"
+    return f"is off by up to {gap(rows, expected):.3g}"
+
+
+def _check_reads(trial: Trial, net: nn.Module, expected: list[Tensor]) -> None:
+    """Check that the user's call reads the data that it is given, not the data it was written beside.
+
+    Raises:
+        ValueError: its answer is the same on other data.
+    """
+    data = trial.sample()
+    for store in data.stores:
+        for name, value in store.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                store[name] = torch.zeros_like(value) if value.layout == torch.strided else value * 0
+            elif name == "edge_index":
+                store[name] = value[:, :0]
+    try:
+        rows = trial.asked(lambda: net(data))
+    except Exception:  # it cannot say the same of this
+        return
+    if gap(rows, expected) == 0 and any(bool(part.any()) for part in rows):
+        raise ValueError(
+            "call= answers the same on other data: it must read its second argument, "
+            "call=lambda net, data: net(data.x, data.edge_index)"
+        )

@@ -1,0 +1,136 @@
+"""The parameters of a forward, and which fields of the data each of them may mean."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from torch import Tensor, nn
+from torch_geometric.data import Data, HeteroData
+
+from explain.graph.adjacency import DENSE, TRANSPOSED, is_dense_matrix, is_sparse_matrix
+
+FEATURES = ("features", "feat", "feats", "h", "node_features", "node_feats", "inputs")  # other names of x
+OBJECTS = ("data", "batch_data", "graph", "batch", "g")  # a first parameter that means the whole data object
+MADE = ("edge_index", "batch", "edge_label_index", "data", "adj")  # sources that every graph has
+_GRAPH = ("edge_index", "adj", TRANSPOSED)  # one graph said in several ways
+LABELS = ("y", "train_mask", "val_mask", "test_mask", "edge_label")  # what a forward reads by their own names alone
+_MOST = 64  # readings of unknown names that are tried
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names of a forward's parameters; which are ``optional``; which go by position, all or those before a slash.
+
+    ``anything``: whether it takes other keywords; ``unnamed``: whether it has names at all (not ``*args`` alone).
+    """
+
+    names: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
+    positional: tuple[str, ...] = ()
+    anything: bool = False
+    unnamed: bool = False
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Those without a default."""
+        return tuple(name for name in self.names if name not in self.optional)
+
+
+def signature_of(module: nn.Module, forward: Callable[..., Any]) -> Signature:
+    """Of ``forward``, the module's or its encoder's; ``(*args, **kwargs)`` is looked through to the module inside."""
+    declared = getattr(getattr(module, "signature", None), "param_dict", None)  # torch_geometric.nn.Sequential
+    if declared is not None:
+        return Signature(tuple(declared), positional=tuple(declared))
+    schema = getattr(forward, "schema", None)  # torch.jit
+    if schema is not None:
+        arguments = schema.arguments[1:]
+        names = tuple(argument.name for argument in arguments)
+        return Signature(names, frozenset(a.name for a in arguments if a.has_default_value()), names)
+    parameters = list(inspect.signature(forward).parameters.values())
+    starred = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    named = [p for p in parameters if p not in starred]
+    inside = getattr(module, "encoder", None)
+    if inside is None and len(children := list(module.children())) == 1:
+        inside = children[0]
+    if not named and starred and isinstance(inside, nn.Module):
+        found = signature_of(inside, inside.forward)
+        by_name = any(p.kind is p.VAR_KEYWORD for p in starred)
+        return found if by_name else replace(found, positional=found.names)
+    return Signature(
+        tuple(p.name for p in named),
+        frozenset(p.name for p in named if p.default is not p.empty),
+        tuple(p.name for p in named if p.kind is p.POSITIONAL_ONLY),
+        any(p.kind is p.VAR_KEYWORD for p in starred),
+        bool(starred) and not named,
+    )
+
+
+def fields_of(data: Data | HeteroData) -> dict[str, Any]:
+    """Tensors and sparse matrices of the data by name; of typed data the first of a name."""
+    found: dict[str, Any] = {}
+    for store in data.stores:
+        for name, value in store.items():
+            if isinstance(value, Tensor) or is_sparse_matrix(value):
+                found.setdefault(name, value)
+    return found
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The sources that one parameter may have, the likeliest first; ``sure``: its name leaves no doubt."""
+
+    sources: tuple[str, ...]
+    sure: bool
+    preferred: bool = False  # the first is what the name means, if forward runs on it
+
+
+def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed: bool, task: str) -> Candidates:
+    """What a parameter may mean, by its name; without one, every field of the data."""
+    if typed and name.endswith("_dict"):
+        name = name.removesuffix("_dict")
+    graph = tuple(source for source in _GRAPH if source in fields and source != "adj")
+    if name in OBJECTS and signature.names[0] == name and not {"x", "edge_index"} & set(signature.names):
+        alone = len(signature.required) == 1
+        return Candidates(("data",) if alone else ("data", *(graph or ("edge_index",)), "x"), alone, True)
+    if name == "edge_index" and "edge_index" not in fields and TRANSPOSED in fields:
+        return Candidates((TRANSPOSED,), True)
+    if name == TRANSPOSED:
+        return Candidates((TRANSPOSED if TRANSPOSED in fields else "edge_index",), True)
+    if name in DENSE:
+        if name in fields and is_sparse_matrix(fields[name]):
+            return Candidates((name,), True)
+        if name in fields and is_dense_matrix(fields[name]):
+            return Candidates(("adj",), True)
+        return Candidates(("adj", *(graph or ("edge_index",))), False, TRANSPOSED not in fields)
+    if name in ("edge_index", "batch") or (name == "edge_label_index" and task == "edge"):
+        return Candidates((name,), True)
+    if name in fields:
+        return Candidates((name,), True)
+    if name in FEATURES and "x" in fields:
+        return Candidates(("x",), True)
+    if name in signature.optional:
+        return Candidates((), True)
+    known = tuple(field for field in fields if field not in ("x", "edge_label_index", "batch", *_GRAPH, *LABELS))
+    first = ("x",) if "x" in fields else ()
+    matrix = () if typed else ("adj",)
+    whole = ("data",) if len(signature.required) == 1 else ()
+    pooled = ("batch",) if task == "graph" or "batch" in fields else ()
+    pairs = ("edge_label_index",) if task == "edge" else ()
+    return Candidates((*first, *(graph or ("edge_index",)), *matrix, *known, *pooled, *pairs, *whole), False)
+
+
+def readings(found: Mapping[str, Candidates]) -> list[dict[str, str]]:
+    """Every way to give each parameter a source of its own; at most `_MOST`."""
+    made = []
+    for chosen in product(*(each.sources for each in found.values())):
+        kinds = ["graph" if source in _GRAPH else source for source in chosen]
+        unsure = [k for k, c in zip(kinds, found.values(), strict=True) if not c.sure]
+        if len(set(kinds)) == len(kinds) or all(kinds.count(kind) == 1 for kind in unsure):
+            made.append(dict(zip(found, chosen, strict=True)))
+        if len(made) == _MOST:
+            break
+    return made

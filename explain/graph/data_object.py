@@ -1,0 +1,50 @@
+"""Copies of a graph as the data object that a forward, or the user's own call, reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data, HeteroData
+
+from explain.graph.adjacency import Matrix
+from explain.graph.structure import EDGE, NODE, Copies
+
+
+def as_data(
+    copies: Copies, typed: bool, pairs: Tensor | None, matrices: Mapping[str, Matrix], rest: Mapping[str, Any]
+) -> Data | HeteroData:
+    """The copies as ``Batch`` (one graph: with ``batch`` zeros), or ``HeteroData``.
+
+    ``pairs`` are its ``edge_label_index``; ``matrices`` the sparse matrices that stand beside, or for, ``edge_index``;
+    ``rest`` what it holds beside tensors of nodes, edges and graphs.
+    """
+    graph = copies.structure
+    if not typed:
+        batch = copies.batch[NODE]
+        sizes = torch.bincount(batch, minlength=copies.count)
+        made = Batch(
+            _base_cls=Data,
+            **{**rest, **graph.nodes[NODE], **graph.edge_fields[EDGE], **graph.shared},
+            edge_index=graph.edges[EDGE],
+            batch=batch,
+            ptr=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+            num_nodes=graph.num_nodes,
+            **{name: matrix.of(graph) for name, matrix in matrices.items()},
+        )
+        if pairs is not None:
+            made.edge_label_index = pairs
+        return made
+    data = HeteroData(**rest)
+    for kind, fields in graph.nodes.items():
+        for name, value in {**fields, "batch": copies.batch[kind]}.items():
+            data[kind][name] = value
+        data[kind].num_nodes = graph.counts[kind]
+    for edge, index in graph.edges.items():
+        for name, value in {**graph.edge_fields[edge], "edge_index": index}.items():
+            data[edge][name] = value
+    if pairs is not None:
+        data["edge_label_index"] = pairs
+    return data

@@ -1,0 +1,356 @@
+"""What forward is given is what its user gives it: proved, said, or asked for; values are the user's own call's."""
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Data, HeteroData
+from torch_geometric.nn import GAE, GAT, GCN, VGAE, GCNConv, LightGCN, SAGEConv, global_mean_pool
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+import explain
+from explain import Shapley
+from explain.graph.structure import EDGE
+
+NODE, LABEL = 7, 1
+
+
+def graph(**fields):
+    generator = torch.Generator().manual_seed(0)
+    return Data(
+        x=torch.randn(20, 4, generator=generator),
+        edge_index=torch.randint(0, 20, (2, 60), generator=generator).unique(dim=1),
+        **fields,
+    )
+
+
+def weighted():
+    data = graph()
+    data.edge_weight = 5 * torch.rand(data.num_edges, generator=torch.Generator().manual_seed(1))
+    return data
+
+
+def seeded(make):
+    torch.manual_seed(0)
+    return make().eval()
+
+
+def number(model, node=NODE):
+    return model.node(node, label=LABEL).value()
+
+
+def says(rows, node=NODE):
+    return pytest.approx(rows[node, LABEL].item(), rel=1e-5)
+
+
+matrices = pytest.mark.filterwarnings(  # what torch and torch_geometric say once to everybody who uses them
+    "ignore:Sparse CSR tensor support", "ignore:Sparse invariant checks", "ignore:Converting sparse tensor to CSR"
+)
+
+
+def sparse(index, values, size, layout=torch.sparse_csr):
+    """``adj_t``: rows are targets."""
+    made = torch.sparse_coo_tensor(index.flip(0), values, (size, size), check_invariants=False).coalesce()
+    return made if layout == torch.sparse_coo else made.to_sparse(layout=layout)
+
+
+class Net(nn.Module):
+    """One convolution, asked under the names that a subclass's forward gives its arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(4, 3)
+
+
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = GCNConv(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x, edge_index, batch=None):
+        return self.out(global_mean_pool(self.conv(x, edge_index).relu(), batch))
+
+
+# optional parameters that the data could feed
+
+
+@pytest.mark.parametrize("inputs", [{"edge_weight": None}, {"x": "x", "edge_index": "edge_index"}])
+def test_sources_that_are_given_are_all(inputs):
+    net, data = seeded(lambda: GCN(4, 8, 2, 3)), weighted()
+    model = explain.wrap(net, data, inputs=inputs)
+    assert number(model) == says(net(data.x, data.edge_index))
+    assert "edge_weight" not in {name for name, source in model.inputs.sources.items() if source}
+
+
+def test_an_optional_weight_that_changes_the_number_is_warned_of_and_said():
+    net, data = seeded(lambda: GCN(4, 8, 2, 3)), weighted()
+    with pytest.warns(UserWarning, match="edge_weight': None.*call="):
+        model = explain.wrap(net, data)
+    assert number(model) == says(net(data.x, data.edge_index, data.edge_weight))
+    why = Shapley("edges", samples=64, seed=0).explain(model.node(NODE, label=LABEL))
+    assert "passed" in why.target["assumed"]["edge_weight"]
+    assert "assumed edge_weight" in str(why)
+    assert why.target["arguments"]["edge_weight"] == "edge_weight"
+
+
+def test_an_optional_weight_that_changes_nothing_is_not_worth_a_word():
+    data = graph()
+    data.edge_weight = torch.ones(data.num_edges)
+    assert explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), data).assumed == {}
+
+
+def test_parameters_that_only_an_argument_reaches_prove_it():
+    data = graph()
+    data.edge_attr = torch.randn(data.num_edges, 2)
+    net = seeded(lambda: GAT(4, 8, 2, 3, edge_dim=2))
+    model = explain.wrap(net, data)
+    assert number(model) == says(net(data.x, data.edge_index, edge_attr=data.edge_attr))
+    assert "parameters of the network" in model.assumed["edge_attr"]
+
+
+def test_labels_are_passed_only_where_they_are_named():
+    class Reuse(Net):
+        def forward(self, x, edge_index, y):
+            return self.conv(x, edge_index) + y[:, None]
+
+    net, data = seeded(Reuse), graph(y=torch.arange(20))
+    assert number(explain.wrap(net, data)) == says(net(data.x, data.edge_index, data.y))
+
+
+# the user's own call
+
+
+@pytest.mark.parametrize("passed", [(), ("edge_weight",)])
+def test_the_arguments_of_the_call_are_those_that_are_passed(passed):
+    net, data = seeded(lambda: GCN(4, 8, 2, 3)), weighted()
+    model = explain.wrap(net, data, call=lambda n, d: n(d.x, d.edge_index, *(d[name] for name in passed)))
+    target = model.node(NODE, label=LABEL)
+    assert target.value() == says(net(data.x, data.edge_index, *(data[name] for name in passed)))
+    assert set(target.describe()["arguments"]) == {"x", "edge_index", *passed}
+    why = Shapley("edges", samples=64, seed=0).explain(target)
+    assert why.checks["call_gap"] == 0
+    assert "assumed" not in why.target
+
+
+def test_a_call_that_computes_its_arguments_is_asked_itself():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GCNConv(4, 3, normalize=False)
+
+        def forward(self, x, edge_index, edge_weight=None):
+            return self.conv(x, edge_index, edge_weight)
+
+    def call(net, data):
+        return net(data.x, *gcn_norm(data.edge_index, None, data.num_nodes))
+
+    net, data = seeded(Plain), graph()
+    target = explain.wrap(net, data, call=call).node(NODE, label=LABEL)
+    assert target.value() == says(call(net, data))
+    game = target.game("edges")
+    mask = torch.arange(len(game.players)) % 2 == 0
+    left = data.clone()
+    absent = game.players.index.view(-1)[~mask]
+    left.edge_index = data.edge_index[:, ~torch.isin(torch.arange(data.num_edges), absent)]
+    assert game(mask[None])[0] == says(call(net, left))
+
+
+def test_a_call_of_graphs():
+    net = seeded(Pooled)
+    graphs = [graph(), graph()]
+    graphs[1].x = -graphs[1].x
+    model = explain.wrap(net, graphs, call=lambda n, d: n(d.x, d.edge_index, d.batch))
+    own = net(graphs[1].x, graphs[1].edge_index, torch.zeros(20, dtype=torch.long))
+    assert model.graph(1, label=1).value() == says(own, 0)
+    assert dict(model.inputs.sources) == {"x": "x", "edge_index": "edge_index", "batch": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("call", "inputs", "said"),
+    [
+        (lambda n, d: n(d.x, d.edge_index), {"edge_weight": "edge_weight"}, "disagree"),
+        (lambda n: n, None, "call= fails on the data"),
+        (lambda n, d: n(d.x, d.edge_index)[3], None, "a row for every node"),
+        (lambda n, d: n(d.x, d.edge_index).mean(), None, "call="),
+    ],
+)
+def test_calls_that_prove_nothing_are_refused(call, inputs, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), weighted(), call=call, inputs=inputs)
+
+
+def test_a_call_that_reads_other_data_is_refused():
+    net, data = seeded(lambda: GCN(4, 8, 2, 3)), graph()
+    other = -data.x
+    with pytest.raises(ValueError, match="must read its second argument"):
+        explain.wrap(net, data, call=lambda n, _: n(other, data.edge_index))
+
+
+# the graph as a matrix
+
+
+class ByMatrix(nn.Module):
+    """The large-benchmark idiom: ``adj_t`` normalised once, layers with ``normalize=False``."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = GCNConv(4, 8, normalize=False), GCNConv(8, 3, normalize=False)
+
+    def forward(self, x, adj_t):
+        return self.second(self.first(x, adj_t).relu(), adj_t)
+
+
+@matrices
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_coo])
+@pytest.mark.parametrize("beside", [True, False])
+def test_values_of_adj_t_are_what_the_model_reads(layout, beside):
+    data = graph()
+    full, values = gcn_norm(data.edge_index, None, 20, dtype=torch.float)
+    data.adj_t = sparse(full, values, 20, layout)
+    net = seeded(ByMatrix)
+    own = net(data.x, data.adj_t)
+    if not beside:
+        del data.edge_index
+    target = explain.wrap(net, data).node(NODE, label=LABEL)
+    assert target.value() == says(own)
+    game = target.game("edges")
+    assert game.ends()[1] == says(own)
+    source, to = target.graph.edges[EDGE][:, game.players.index[0]]
+    entries = data.adj_t.to_dense()
+    entries[to, source] = 0
+    mask = torch.arange(len(game.players)) > 0
+    assert game(mask[None])[0] == says(net(data.x, entries.to_sparse_csr()))
+
+
+@matrices
+def test_two_graphs_that_answer_otherwise_are_said():
+    data = graph()
+    data.adj_t = sparse(data.edge_index, 5 * torch.rand(data.num_edges), 20)
+    with pytest.warns(UserWarning, match="adj_t moves the answers"):
+        model = explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), data)
+    assert "adj_t" in model.assumed["edge_index"]
+
+
+# names as people write them
+
+
+def _named(signature, body):
+    space: dict = {}
+    exec(f"def forward(self, {signature}):\n    return {body}", {}, space)
+    return type("Net", (Net,), {"forward": space["forward"]})
+
+
+@pytest.mark.parametrize(
+    ("signature", "body"),
+    [
+        ("data", "self.conv(data.x, data.edge_index)"),
+        ("batch", "self.conv(batch.x, batch.edge_index)"),
+        ("graph", "self.conv(graph.x, graph.edge_index)"),
+        ("x, ei", "self.conv(x, ei)"),
+        ("x, edges", "self.conv(x, edges)"),
+        ("h, A", "self.conv(h, A.nonzero().t())"),
+        ("feats, graph", "self.conv(feats, graph)"),
+        ("edge_index, features", "self.conv(features, edge_index)"),
+        ("*args", "self.conv(*args)"),
+    ],
+)
+def test_names(signature, body):
+    net, data = seeded(_named(signature, body)), graph()
+    assert number(explain.wrap(net, data)) == says(net.conv(data.x, data.edge_index))
+
+
+def test_a_name_with_several_readings_is_asked_for():
+    net, data = seeded(_named("x, ei, w", "self.conv(x, ei, w)")), graph()
+    data.one, data.two = torch.rand(data.num_edges), torch.rand(data.num_edges)
+    with pytest.raises(TypeError, match=r"several readings of .*inputs=\{.*call="):
+        explain.wrap(net, data)
+    model = explain.wrap(net, data, inputs={"w": "two"})
+    assert number(model) == says(net.conv(data.x, data.edge_index, data.two))
+
+
+@pytest.mark.parametrize("autoencoder", [GAE, VGAE])
+def test_autoencoders(autoencoder):
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean, self.spread = GCNConv(4, 6), GCNConv(4, 6)
+
+        def forward(self, x, edge_index):
+            if autoencoder is GAE:
+                return self.mean(x, edge_index)
+            return self.mean(x, edge_index), self.spread(x, edge_index)
+
+    net, data = seeded(lambda: autoencoder(Encoder())), graph()
+    target = explain.wrap(net, data, task="edge").edge(1, 2, payoff=lambda rows: rows[:, 0])
+    own = net.decode(net.encode(data.x, data.edge_index), torch.tensor([[1], [2]]))
+    assert target.value() == pytest.approx(own.item(), rel=1e-5)
+
+
+def test_lightgcn():
+    net, data = seeded(lambda: LightGCN(20, 8, 2)), Data(edge_index=graph().edge_index, num_nodes=20)
+    own = net(data.edge_index, torch.tensor([[1], [2]]))
+    assert explain.wrap(net, data, task="edge").edge(1, 2, label=1).value() == pytest.approx(own.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda net, data: nn.DataParallel(net),
+        lambda net, data: torch.compile(net, backend="eager"),
+        lambda net, data: torch.jit.trace(net, (data.x, data.edge_index)),
+    ],
+    ids=["DataParallel", "compile", "trace"],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:Converting a tensor")
+def test_wrappers_are_the_network_inside(around):
+    net, data = seeded(_named("x, edge_index", "self.conv(x, edge_index)")), graph()
+    model = explain.wrap(around(net, data), data)
+    assert number(model) == says(net(data.x, data.edge_index))
+    assert len(Shapley("edges", samples=64, seed=0).explain(model.node(NODE)).scores)
+
+
+class Positions(nn.Module):
+    """A SchNet in two lines: atoms feel those around them by their distance; there are no edges outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(10, 4), nn.Linear(4, 1)
+
+    def forward(self, z, pos, batch=None):
+        batch = torch.zeros_like(z) if batch is None else batch
+        near = torch.exp(-(pos[:, None] - pos).square().sum(-1)) * (batch[:, None] == batch)
+        return global_mean_pool(self.out((near @ self.embedding(z)).tanh()), batch)
+
+
+def test_atoms_and_positions_alone():
+    net = seeded(Positions)
+    atoms = [Data(z=torch.randint(1, 9, (6,)), pos=torch.randn(6, 3)) for _ in range(2)]
+    target = explain.wrap(net, atoms).graph(0, payoff=lambda rows: rows[:, 0])
+    z, pos = atoms[0].z, atoms[0].pos
+    assert target.value() == pytest.approx(net(z, pos).item(), rel=1e-5)
+    game = target.game("nodes")
+    mask = torch.tensor([True, False, True, True, False, True])
+    assert game(mask[None])[0] == pytest.approx(net(z[mask], pos[mask]).item(), rel=1e-5)
+
+
+def test_pairs_in_an_edge_store():
+    data = HeteroData()
+    data["user"].x, data["film"].x = torch.randn(6, 4), torch.randn(5, 4)
+    ends = torch.stack([torch.arange(6), torch.arange(6) % 5])
+    data["user", "rates", "film"].edge_index = ends
+    data["film", "rated", "user"].edge_index = ends.flip(0)
+    data["user", "rates", "film"].edge_label_index = torch.tensor([[0, 1], [2, 3]])
+
+    class Rating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = SAGEConv((4, 4), 3)
+
+        def forward(self, x_dict, edge_index_dict, edge_label_index):
+            films = self.conv((x_dict["user"], x_dict["film"]), edge_index_dict["user", "rates", "film"])
+            return (x_dict["user"][edge_label_index[0], :3] * films[edge_label_index[1]]).sum(-1)
+
+    net = seeded(Rating)
+    own = net(data.x_dict, data.edge_index_dict, torch.tensor([[3], [2]])).item()
+    for call in (None, lambda n, d: n(d.x_dict, d.edge_index_dict, d["user", "rates", "film"].edge_label_index)):
+        model = explain.wrap(net, data, task="edge", call=call)
+        assert model.edge(("user", 3), ("film", 2), label=1).value() == pytest.approx(own, rel=1e-5)
