@@ -26,8 +26,8 @@ _LOGITS = ("logits", "out", "output", "pred", "y_hat")
 class Inputs:
     """Which tensors the module's forward takes: ``sources`` maps its parameters to what is given for them.
 
-    A source is "edge_index", "adj" (dense, built from the edges), "batch", "edge_label_index", "data" (the whole
-    object), None, or the name of a field of the data: of nodes, edges or graphs, or a matrix of the graph; with
+    A source is "edge_index", "adj" (dense, built from the edges), "batch", "num_nodes", "edge_label_index", "data" (the
+    whole object), None, or the name of a field of the data: of nodes, edges or graphs, or a matrix of the graph; with
     ``typed``, dictionaries of these by type.
 
     Args:
@@ -69,6 +69,8 @@ class Inputs:
         if source == "edge_label_index":
             by_type = self.typed and name.endswith("_dict") and self.pair_type is not None
             return {self.pair_type: pairs} if by_type else pairs
+        if source == "num_nodes":
+            return dict(graph.counts) if self.typed else graph.num_nodes
         if source == "data":
             return as_data(copies, self.typed, pairs, self.matrices, self.rest)
         if self.typed:
@@ -95,7 +97,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     """The data object's tensors, checked.
 
     Raises:
-        TypeError: edges that are no whole numbers.
+        TypeError: edges that are no whole numbers, or sparse features.
         ValueError: no nodes, an edge that points outside, or edge fields of another length.
     """
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
@@ -109,9 +111,14 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
             for name, value in store.items()
             if isinstance(value, Tensor)
             and name not in inputs.matrices
-            and (name in wanted or (inputs.whole and name != "y"))
+            and (inputs.whole or name in wanted)
             and store.is_node_attr(name)
         }
+    for name, value in ((name, value) for fields in nodes.values() for name, value in fields.items()):
+        if value.layout != torch.strided:
+            raise TypeError(
+                f"{name} is sparse ({value.layout}), and features are replaced one by one: give data.{name}.to_dense()"
+            )
     if not sum(counts.values()):
         raise ValueError("the graph is empty: it has no nodes to explain")
     edges, edge_fields = _edges_of(data, inputs, wanted)
@@ -119,11 +126,11 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         name: recordable(value)
         for name, value in (data.items() if isinstance(data, Data) else ())
         if isinstance(value, Tensor)
-        and (name in wanted or (inputs.whole and name not in ("y", "ptr")))
+        and (inputs.whole or name in wanted)
         and name not in nodes.get(NODE, {})
         and name not in inputs.matrices
         and name not in edge_fields.get(EDGE, {})
-        and name not in (*_INDEX, *_PAIRS, "batch")
+        and name not in (*_INDEX, *_PAIRS, "batch", "ptr")
     }
     found = Structure(counts, nodes, edges, edge_fields, shared)
     _check_edges(found)
@@ -239,7 +246,7 @@ def check_values(module: nn.Module, graph: Structure) -> None:
 
     Raises:
         TypeError: another floating-point type, or another device; with the remedy.
-        NonFinite: NaN or infinity in a field that the model reads.
+        NonFinite: NaN or infinity in a field that the model reads; labels beside them may be unknown.
     """
     parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
     for fields in (*graph.nodes.values(), *graph.edge_fields.values()):
@@ -248,5 +255,5 @@ def check_values(module: nn.Module, graph: Structure) -> None:
                 raise TypeError(f"{name} is on {value.device}, the model on {parameter.device}: move one with .to(...)")
             if parameter is not None and name == "x" and value.is_floating_point() and value.dtype != parameter.dtype:
                 raise TypeError(f"x is {value.dtype}, the model's parameters {parameter.dtype}: convert one of them")
-            if value.is_floating_point() and not value.isfinite().all():
+            if name != "y" and value.is_floating_point() and not value.isfinite().all():
                 raise NonFinite(f"{name} holds NaN or infinity: clean the data before it is explained")

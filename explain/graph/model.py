@@ -191,6 +191,8 @@ class GraphModel:
 
     @staticmethod
     def _node(graph: Structure, node: int | tuple[str, int]) -> tuple[str, int]:
+        if isinstance(node, tuple) and len(node) != 2:
+            raise ValueError(f"node must be a number, or (type, number) in heterogeneous graphs, got {node!r}")
         kind, number = node if isinstance(node, tuple) else (next(iter(graph.counts)), node)
         if not isinstance(node, tuple) and len(graph.counts) > 1:
             raise ValueError(f"name the node's type too, such as ({next(iter(graph.counts))!r}, {node!r})")

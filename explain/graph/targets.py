@@ -61,7 +61,7 @@ class GraphTarget(Target):
         for what, given, known in (("removal", removal, REMOVALS), ("baseline", baseline, BASELINES)):
             if given not in known:
                 raise ValueError(f"{what} must be one of {', '.join(known)}, got {given!r}")
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index

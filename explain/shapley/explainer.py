@@ -89,8 +89,9 @@ class Shapley(Explainer):
         samples = None if isinstance(self.samples, str) else self.samples
         check_settings(self.players, self.estimator, ESTIMATORS, samples)
         check_count("limit", self.limit)
-        if not 0 < self.tolerance < math.inf:
-            raise ValueError(f"tolerance must be a positive number, got {self.tolerance}")
+        numeric = isinstance(self.tolerance, (int, float)) and not isinstance(self.tolerance, bool)
+        if not numeric or not 0 < self.tolerance < math.inf:
+            raise ValueError(f"tolerance must be a positive number, got {self.tolerance!r}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         game = target.game(self.players)

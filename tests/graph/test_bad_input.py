@@ -25,6 +25,12 @@ def test_unknown_node(model, node):
         model.node(node)
 
 
+@pytest.mark.parametrize("node", [(0,), ("a", "b", 0), ()])
+def test_a_node_of_another_shape(model, node):
+    with pytest.raises(ValueError, match=r"node must be a number, or \(type, number\)"):
+        model.node(node)
+
+
 @pytest.mark.parametrize("label", [-1, 3])
 def test_wrong_label(model, label):
     with pytest.raises(ValueError, match="label must be a class from 0 to 2"):
@@ -37,6 +43,7 @@ def test_wrong_label(model, label):
         ({"payoff": "logits"}, "payoff must be one of"),
         ({"removal": "mask"}, "removal must be one of"),
         ({"baseline": "median"}, "baseline must be one of"),
+        *(({"batch_size": size}, "batch_size must be a whole number") for size in ("many", 1.5, True, 0)),
     ],
 )
 def test_unknown_settings(model, options, message):
@@ -79,6 +86,21 @@ def test_non_finite_input(value):
     data.x[3, 2] = value
     with pytest.raises(NonFinite, match="x holds NaN or infinity"):
         GraphModel(network("gcn"), data)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_sparse_features(layout):
+    data = random_graph()
+    data.x = data.x.to_sparse(layout=layout)
+    with pytest.raises(TypeError, match=r"x is sparse .*data.x.to_dense\(\)"):
+        GraphModel(network("gcn"), data)
+
+
+@pytest.mark.parametrize("tolerance", ["small", True, 0, float("nan")])
+def test_tolerance_is_a_positive_number(tolerance):
+    with pytest.raises(ValueError, match="tolerance must be a positive number"):
+        Shapley("edges", tolerance=tolerance)
 
 
 def test_non_finite_output():

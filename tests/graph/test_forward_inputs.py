@@ -116,6 +116,47 @@ def test_labels_are_passed_only_where_they_are_named():
     assert number(explain.wrap(net, data)) == says(net(data.x, data.edge_index, data.y))
 
 
+def test_labels_that_could_be_passed_are_not_and_this_is_said():
+    net = seeded(_named("x, edge_index, y=None", "self.conv(x, edge_index) + (0 if y is None else y[:, None])"))
+    data = graph(y=torch.arange(20))
+    with pytest.warns(UserWarning, match="'y' is left out"):
+        model = explain.wrap(net, data)
+    assert number(model) == says(net(data.x, data.edge_index))
+    assert "not passed" in model.assumed["y"]
+
+
+def test_edge_features_that_could_be_weights_are_asked_about():
+    net, data = seeded(lambda: GCN(4, 8, 2, 3)), graph()
+    data.edge_attr = torch.rand(data.num_edges)
+    with pytest.warns(UserWarning, match="'edge_weight': 'edge_attr'"):
+        model = explain.wrap(net, data)
+    assert number(model) == says(net(data.x, data.edge_index))
+    model = explain.wrap(net, data, inputs={"edge_weight": "edge_attr"})
+    assert number(model) == says(net(data.x, data.edge_index, data.edge_attr))
+
+
+def test_a_data_object_has_its_labels():
+    net = seeded(_named("data", "self.conv(data.x, data.edge_index) + data.y[:, None]"))
+    data = graph(y=torch.arange(20))
+    assert number(explain.wrap(net, data)) == says(net(data))
+
+
+def test_a_forward_that_answers_with_a_loss_is_asked_for_its_call():
+    class Trainer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = GCN(4, 8, 2, 3)
+
+        def forward(self, data, mode="train"):
+            return self.model(data.x, data.edge_index).mean(), 0.5
+
+    net, data = seeded(Trainer), graph()
+    with pytest.raises(ValueError, match=r"a row for every node.*call=lambda"):
+        explain.wrap(net, data)
+    model = explain.wrap(net, data, call=lambda n, d: n.model(d.x, d.edge_index))
+    assert number(model) == says(net.model(data.x, data.edge_index))
+
+
 # the user's own call
 
 
@@ -247,6 +288,7 @@ def _named(signature, body):
         ("graph", "self.conv(graph.x, graph.edge_index)"),
         ("x, ei", "self.conv(x, ei)"),
         ("x, edges", "self.conv(x, edges)"),
+        ("x, edge_index, num_nodes", "self.conv(x, edge_index) * (num_nodes == len(x))"),
         ("h, A", "self.conv(h, A.nonzero().t())"),
         ("feats, graph", "self.conv(feats, graph)"),
         ("edge_index, features", "self.conv(features, edge_index)"),

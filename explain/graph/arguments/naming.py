@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from explain.graph.adjacency import TRANSPOSED, Matrix, is_dense_matrix, is_sparse_matrix
-from explain.graph.arguments.signature import MADE, Candidates, Signature, candidates, fields_of, readings, signature_of
+from explain.graph.arguments.signature import (
+    LABELS,
+    MADE,
+    Candidates,
+    Signature,
+    candidates,
+    fields_of,
+    readings,
+    signature_of,
+    unfed,
+)
 from explain.graph.arguments.trial import Trial, gap, same
 from explain.graph.callables import Decoder, Linked, callable_module
 from explain.graph.inputs import Inputs, structure_of
@@ -47,6 +57,7 @@ def named(trial: Trial, given: Mapping[str, str | None], decoder: Decoder | None
     for name in signature.optional - set(given):
         found = candidates(name, signature, fields, typed, trial.task)
         known = found.sure and found.sources and (found.sources[0] in fields or found.sources[0] in MADE)
+        known = known and name not in LABELS
         if known and not (found.sources[0] == "edge_label_index" and trial.task != "edge"):
             optional[name] = found.sources[0]
     sources, assumed = reader.settled(required)
@@ -166,7 +177,11 @@ class _Reader:
         else:
             chosen = self._tried({**dict.fromkeys(sources, None)}, found, unsure)
         how = "what its name means" if self.trial.large else "what forward runs on"
-        said = {name: f"{chosen[name]}, {how}: inputs={{{name!r}: ...}} says otherwise" for name in unsure}
+        spoken = {"adj": "the dense matrix of edge_index, ones and zeros"}
+        said = {
+            name: f"{spoken.get(chosen[name], chosen[name])}, {how}: inputs={{{name!r}: ...}} or call= says otherwise"
+            for name in unsure
+        }
         return sources | chosen, said
 
     def _tried(self, off: Mapping[str, None], found: Mapping[str, Candidates], unsure: list[str]) -> dict[str, str]:
@@ -201,12 +216,14 @@ class _Reader:
         """Optional parameters too, and the data object with its matrices, held against what leaving them out says."""
         everything = sources | {name: source for name, source in optional.items() if name not in sources}
         trial, doubts = self.trial, []
-        if not trial.large:
-            structure_of(
-                trial.data, self.inputs(everything)
-            )  # fields of a wrong length are no question of what to pass
+        if not trial.large:  # fields of a wrong length are no question of what to pass
+            structure_of(trial.data, self.inputs(everything))
         for name in [n for n, s in optional.items() if n not in sources and self._doubtful(s)]:
             doubts.append(self._held(everything, name, assumed))
+        if not self.given:
+            doubts += [
+                self._left_out(everything, *pair, assumed) for pair in unfed(self.signature, everything, trial.data)
+            ]
         doubts.append(self._other_graphs(everything, assumed))
         inputs, told = self.inputs(everything), tuple(filter(None, doubts))
         return Reading(self.net, inputs, assumed, doubts=told)
@@ -252,6 +269,21 @@ class _Reader:
         assumed[name] = f"passed, as the data holds it{moves}: inputs={{{name!r}: None}} switches it off"
         return (
             f"forward's optional {name!r} is given data.{source}{moves}; say whether you pass it: "
+            f"explain.wrap(..., inputs={{{name!r}: {source!r}}}) or inputs={{{name!r}: None}}, or show your call, "
+            "call=lambda net, data: net(...)"
+        )
+
+    def _left_out(self, sources: dict[str, str | None], name: str, source: str, assumed: dict[str, str]) -> str:
+        """The doubt about an optional argument that is not passed, though a field of the data may be what is."""
+        moves = ""
+        if not self.trial.large:
+            own, other = self.says(sources), self.says({**sources, name: source})
+            if not self.trial.runs(own) or not self.trial.runs(other) or same(own, other):
+                return ""
+            moves = f", which moves the answers by up to {gap(own, other):.3g}"
+        assumed[name] = f"not passed, though it takes data.{source}{moves}: inputs={{{name!r}: {source!r}}} passes it"
+        return (
+            f"forward's optional {name!r} is left out, and the data holds {source}{moves}; say whether you pass it: "
             f"explain.wrap(..., inputs={{{name!r}: {source!r}}}) or inputs={{{name!r}: None}}, or show your call, "
             "call=lambda net, data: net(...)"
         )

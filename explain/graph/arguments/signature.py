@@ -15,7 +15,7 @@ from explain.graph.adjacency import DENSE, TRANSPOSED, is_dense_matrix, is_spars
 
 FEATURES = ("features", "feat", "feats", "h", "node_features", "node_feats", "inputs")  # other names of x
 OBJECTS = ("data", "batch_data", "graph", "batch", "g")  # a first parameter that means the whole data object
-MADE = ("edge_index", "batch", "edge_label_index", "data", "adj")  # sources that every graph has
+MADE = ("edge_index", "batch", "num_nodes", "edge_label_index", "data", "adj")  # sources that every graph has
 _GRAPH = ("edge_index", "adj", TRANSPOSED)  # one graph said in several ways
 LABELS = ("y", "train_mask", "val_mask", "test_mask", "edge_label")  # what a forward reads by their own names alone
 _MOST = 64  # readings of unknown names that are tried
@@ -106,7 +106,7 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
         if name in fields and is_dense_matrix(fields[name]):
             return Candidates(("adj",), True)
         return Candidates(("adj", *(graph or ("edge_index",))), False, TRANSPOSED not in fields)
-    if name in ("edge_index", "batch") or (name == "edge_label_index" and task == "edge"):
+    if name in ("edge_index", "batch", "num_nodes") or (name == "edge_label_index" and task == "edge"):
         return Candidates((name,), True)
     if name in fields:
         return Candidates((name,), True)
@@ -121,6 +121,29 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
     pooled = ("batch",) if task == "graph" or "batch" in fields else ()
     pairs = ("edge_label_index",) if task == "edge" else ()
     return Candidates((*first, *(graph or ("edge_index",)), *matrix, *known, *pooled, *pairs, *whole), False)
+
+
+def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroData) -> list[tuple[str, str]]:
+    """Optional parameters that nothing is given to, each with a field of the data that the user may well pass there.
+
+    A label of the same name, or edge features under another: ``edge_weight`` is often ``data.edge_attr``.
+    """
+    fields = fields_of(data)
+    on_edges = [
+        name
+        for name, value in fields.items()
+        if name not in LABELS
+        and isinstance(value, Tensor)
+        and value.is_floating_point()
+        and any(name in store and store.is_edge_attr(name) for store in data.edge_stores)
+    ]
+    found = []
+    for name in (n for n in signature.names if n in signature.optional and n not in (*sources, *MADE)):
+        if name in LABELS:
+            found += [(name, name)] if name in fields else []
+        elif "edge" in name or "weight" in name:
+            found += [(name, field) for field in on_edges if field != name.removesuffix("_dict")]
+    return found
 
 
 def readings(found: Mapping[str, Candidates]) -> list[dict[str, str]]:
