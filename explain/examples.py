@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from explain.guard import other_random_states, random_states_kept
+from explain.loaders import positions_of
 
 Columns: TypeAlias = tuple[Tensor, ...]  # each [m, ...], one row an example
 HELD = 2**28  # bytes of a data set that are simply kept in memory
 READ = 2**25  # bytes of one batch, about
+STREAMED = 2**18  # examples of a stream, which may have no end
 PROBED = 4  # examples that are read twice, to see that a data set gives the same each time
 
 
@@ -24,12 +26,28 @@ def pair(batch: Any) -> Columns:
     Raises:
         TypeError: it is no pair of tensors.
     """
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(p, Tensor) for p in batch[:2]):
+    if isinstance(batch, (tuple, list)):
+        check_parts(batch)
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(p, Tensor) for p in batch):
         raise TypeError(
             f"a training set gives pairs (input, label) of tensors or numbers, got {type(batch).__name__} of "
             f"{[type(part).__name__ for part in batch][:4] if isinstance(batch, (tuple, list)) else batch!r:.60}"
         )
     return batch[0], batch[1]
+
+
+def check_parts(batch: Sequence[Any]) -> None:
+    """Check that an example is a pair at most: what a third part would do in the loss is not for us to guess.
+
+    Raises:
+        TypeError: it has more parts; with the remedy.
+    """
+    if len(batch) > 2:
+        raise TypeError(
+            f"a training set gives pairs (input, label), and each example of this one has {len(batch)} parts: if the "
+            "third is its weight in the loss, give it as a column of the label, with a loss=lambda outputs, labels: "
+            "... that uses it; else leave it out"
+        )
 
 
 class Examples:
@@ -40,9 +58,11 @@ class Examples:
             DataLoader does.
         collate: from a list of examples to a batch.
         columns: from a batch to its tensors, each with one row an example.
+        positions: int64 ``[n]``, which of its examples, all when None; ``read`` counts through these.
 
     Raises:
-        ValueError: it is empty, or gives another example when asked again, as random augmentation does.
+        ValueError: it is empty, or gives another example when asked again, as random augmentation does, or when
+            collated with others.
         TypeError: its batches have no such columns.
     """
 
@@ -53,14 +73,21 @@ class Examples:
         dataset: Any,
         collate: Callable[[list[Any]], Any] = default_collate,
         columns: Callable[[Any], Columns] = pair,
+        positions: Tensor | None = None,
     ) -> None:
-        self.dataset, self.collate, self.columns = dataset, collate, columns
+        self.dataset, self.collate, self.columns, self.positions = dataset, collate, columns, positions
         self._last: tuple[list[int], Columns] | None = None
         if not len(self):
             raise ValueError("the training set is empty")
+        first = self._probed()
+        self.row_bytes = sum(part[0].nbytes for part in first)
+        self.width = len(first)
+
+    def _probed(self) -> Columns:
+        """A few examples, the same when asked again and when each is read alone."""
         probed = list(range(min(PROBED, len(self))))
         with random_states_kept():
-            first = self._fetch(probed)
+            first, alone = self._fetch(probed), [self._fetch([at]) for at in probed]
         with other_random_states(1):
             again = self._fetch(probed)
         if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
@@ -68,11 +95,15 @@ class Examples:
                 "the training set gives another example each time it is asked: turn its random augmentation off, as "
                 "influence is that of fixed examples"
             )
-        self.row_bytes = sum(part[0].nbytes for part in first)
-        self.width = len(first)
+        if not all(torch.equal(a[at : at + 1], b) for at in probed for a, b in zip(first, alone[at], strict=True)):
+            raise ValueError(
+                "collate_fn gives an example another form beside others than alone (padded, sorted, packed or cut): "
+                "pad all to one length, and let it give one row an example in their order"
+            )
+        return first
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) if self.positions is None else len(self.positions)
 
     def read(self, positions: Sequence[int]) -> Columns:
         """The columns at these positions; the last batch is remembered, as it is asked for again and again."""
@@ -89,6 +120,8 @@ class Examples:
             yield self.read(range(start, min(start + rows, len(self))))
 
     def _fetch(self, positions: list[int]) -> Columns:
+        if self.positions is not None:
+            positions = self.positions[positions].tolist()
         many = getattr(self.dataset, "__getitems__", None)
         batch = self.collate(many(positions) if many else [self.dataset[at] for at in positions])
         return tuple(part.detach() for part in self.columns(batch))
@@ -201,22 +234,39 @@ def pieces(rows: Tensor | Rows) -> Iterator[Tensor]:
         yield rows[start : start + size]
 
 
-def examples_of(train: Any, columns: Callable[[Any], Columns] = pair) -> Examples | Columns:
-    """A data set, or that of a loader, in its own order: collated whole where it is small, else read by position.
+class Read(NamedTuple):
+    """A training set as it was read: its columns, one row an example, or how to read them; and where these stand.
+
+    ``positions``: int64 ``[n]``, in the data set that was given.
+    """
+
+    columns: Examples | tuple[Any, ...]
+    positions: Tensor
+
+
+def examples_of(train: Any, columns: Callable[[Any], Columns] = pair) -> Read:
+    """A data set, or what a loader gives of it, in its own order: whole where it is small, else read by position.
 
     Raises:
-        ValueError: empty, not repeatable, or larger than memory may hold and not map-style.
+        ValueError: empty, not repeatable, or larger than memory may hold and not map-style; see `positions_of` too.
         TypeError: batches without such columns.
     """
-    dataset = train.dataset if isinstance(train, DataLoader) else train
+    loader = train if isinstance(train, DataLoader) else None
+    dataset: Any = train if loader is None else loader.dataset
     if isinstance(dataset, IterableDataset):
-        loader = train if isinstance(train, DataLoader) else DataLoader(train, batch_size=256)
-        return _collated(_streamed(loader, columns))
-    collate = train.collate_fn if isinstance(train, DataLoader) else default_collate
-    examples = Examples(dataset, collate, columns)
+        return _all(_streamed(DataLoader(train, batch_size=256) if loader is None else loader, columns))
+    positions = torch.arange(len(dataset)) if loader is None else positions_of(loader)
+    if loader is not None and loader.batch_sampler is None and loader.batch_size is None:  # items are batches
+        return _all(columns(loader.collate_fn(dataset[at])) for at in positions.tolist())
+    examples = Examples(dataset, default_collate if loader is None else loader.collate_fn, columns, positions)
     if len(examples) * examples.row_bytes > HELD:
-        return examples
-    return _collated(examples.batches())
+        return Read(examples, positions)
+    return Read(_collated(examples.batches()), positions)
+
+
+def _all(batches: Iterator[Columns]) -> Read:
+    found = _collated(batches)
+    return Read(found, torch.arange(len(found[0])))
 
 
 def _streamed(batches: DataLoader[Any], columns: Callable[[Any], Columns]) -> Iterator[Columns]:
@@ -225,15 +275,17 @@ def _streamed(batches: DataLoader[Any], columns: Callable[[Any], Columns]) -> It
     Raises:
         ValueError: more than is kept in memory.
     """
-    size = 0
+    size = count = 0
     with random_states_kept():  # a DataLoader draws a seed even where it does not shuffle
         for batch in batches:
             found = columns(batch)
             size += sum(part.nbytes for part in found)
-            if size > HELD:
+            count += len(found[0])
+            if size > HELD or count > STREAMED:
                 raise ValueError(
                     f"an IterableDataset has no positions to come back to, so it must fit in memory ({HELD >> 20} MiB "
-                    "at most), and this one does not: give a map-style Dataset (__len__ and __getitem__), or tensors"
+                    f"and {STREAMED} examples at most), and this one does not end before: give a map-style Dataset "
+                    "(__len__ and __getitem__), or tensors"
                 )
             yield found
 

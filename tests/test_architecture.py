@@ -21,13 +21,14 @@ MAY_IMPORT = {
     "guard": set(),
     "plain": set(),
     "payoffs": set(),
-    "examples": {"guard"},
+    "loaders": {"guard"},
+    "examples": {"guard", "loaders"},
     "objectives": {"examples", "types"},
     "explanation": {"types"},
     "explainer": {"explanation", "guard", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
-    **{unit: {"examples", "guard", "objectives", "payoffs", "plain", "types"} for unit in FAMILIES},
+    **{unit: {"examples", "guard", "loaders", "objectives", "payoffs", "plain", "types"} for unit in FAMILIES},
     "wrapping": {*FAMILIES, "guard"},
     # what can be done with an answer
     "storage": ANSWER,

@@ -99,10 +99,10 @@ def test_what_batches_hold_is_for_the_caller_to_say(small, monkeypatch):
     def columns(batch):
         return batch["x"], batch["mask"], batch["y"]
 
-    held = examples_of(data, columns)
+    held = examples_of(data, columns).columns
     assert [part.tolist() for part in held[1:]] == [[0, 1, 0, 1, 0], [0, 1, 2, 3, 4]]
     monkeypatch.setattr("explain.examples.HELD", 0)
-    streamed = examples_of(data, columns)
+    streamed = examples_of(data, columns).columns
     assert isinstance(streamed, Examples)
     assert streamed.width == 3
     assert all(torch.equal(a, b[2:4]) for a, b in zip(streamed.read([2, 3]), held, strict=True))

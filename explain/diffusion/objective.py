@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import check_floats
-from explain.examples import Examples, Rows, examples_of, pieces
+from explain.examples import Examples, Read, Rows, check_parts, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, trainable
 from explain.types import Parameters, Players
@@ -36,9 +36,9 @@ class DenoisingObjective(TrainingObjective):
     beside: Labels
 
     @property
-    def train(self) -> tuple[Tensor | Rows, Labels]:
+    def train(self) -> Read:
         """Images and what is beside them, for another number of the same model."""
-        return self.images, self.beside
+        return Read((self.images, self.beside), self.players.index)
 
     def content(self) -> Iterator[Tensor]:
         """All that a training image is, in pieces that fit in memory."""
@@ -76,7 +76,7 @@ def objective(
     """
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (an image leaves the training loss), got {remove!r}')
-    images, labels = _examples(train)
+    images, labels, positions = _examples(train)
     check_floats(images, "training images")
     if images.dim() != 4 or images.shape[1:] != image.shape or not len(images):
         size = ", ".join(map(str, image.shape))
@@ -101,7 +101,7 @@ def objective(
         rows, e, t, _ = noised(batch)
         return (model.loss or _mean_square)(predictions, model.process.wanted(rows, e, t).view(predictions.shape))
 
-    players = Players("train", torch.arange(len(images)), _names(labels, len(images)), None, _gallery(images, labels))
+    players = Players("train", positions, _names(labels, positions), None, _gallery(images, labels))
     return DenoisingObjective(
         trainable(model.denoiser),
         players,
@@ -141,34 +141,40 @@ class _Columns:
     names: tuple[str, ...] | None = None
 
     def __call__(self, batch: Any) -> tuple[Tensor, ...]:
-        images, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
+        parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+        check_parts(parts)
+        images, *rest = parts
         beside = rest[0] if rest else {}
         if isinstance(beside, dict):
             self.names = tuple(beside)
         found = (images, *(beside.values() if isinstance(beside, dict) else (beside,)))
-        if not all(isinstance(part, Tensor) for part in found):
+        if not isinstance(images, Tensor):
             raise TypeError(
                 "a training set gives images, or pairs of an image and its label or named arguments, as tensors or "
                 f"numbers, got {[type(part).__name__ for part in found]}"
             )
-        return found
+        return images, *(part if isinstance(part, Tensor) else _labels(part) for part in found[1:])
 
 
-def _examples(train: Any) -> tuple[Tensor | Rows, Labels]:
+def _examples(train: Any) -> tuple[Tensor | Rows, Labels, Tensor]:
+    """Images, what is beside them, and their positions."""
     if train is None:
         raise ValueError("which images was the model trained on? give Influence(train=(images, labels))")
+    if isinstance(train, Read) and not isinstance(train.columns, Examples):  # of another number's objective
+        return train.columns[0], train.columns[1], train.positions
     if isinstance(train, Tensor):
-        return train, None
+        return train, None, torch.arange(len(train))
     pair = isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor | Rows)
     if pair and train[0].dim() == 4:
         images, labels = train
-        return images, labels if labels is None or isinstance(labels, (dict, Rows)) else _labels(labels)
+        labels = labels if labels is None or isinstance(labels, (dict, Rows)) else _labels(labels)
+        return images, labels, torch.arange(len(images))
     columns = _Columns()
-    found = examples_of(train, columns)
+    found, positions = examples_of(train, columns)
     images, *beside = _kept(found) if isinstance(found, Examples) else found
     if columns.names is not None:
-        return images, dict(zip(columns.names, beside, strict=True)) or None
-    return images, beside[0]
+        return images, dict(zip(columns.names, beside, strict=True)) or None, positions
+    return images, beside[0], positions
 
 
 def _labels(labels: Any) -> Tensor:
@@ -223,10 +229,11 @@ def _recordable(rows: Tensor | Rows) -> Tensor | Rows:
     return recordable(rows) if isinstance(rows, Tensor) else rows
 
 
-def _names(labels: Labels, count: int) -> tuple[str, ...]:
+def _names(labels: Labels, positions: Tensor) -> tuple[str, ...]:
+    numbers = positions.tolist()
     if not isinstance(labels, Tensor) or labels.dim() != 1:
-        return tuple(f"image {i}" for i in range(count))
-    return tuple(f"image {i} ({label})" for i, label in enumerate(labels.tolist()))
+        return tuple(f"image {i}" for i in numbers)
+    return tuple(f"image {i} ({label})" for i, label in zip(numbers, labels.tolist(), strict=True))
 
 
 def _gallery(images: Tensor | Rows, labels: Labels) -> dict[str, Tensor]:

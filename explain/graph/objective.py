@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.data import BaseData
 
@@ -17,6 +18,7 @@ from explain.graph.inputs import structure_of
 from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Copies, Structure, copies
 from explain.guard import evaluating
+from explain.loaders import positions_of
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.types import Parameters, Players, Unsupported
 
@@ -38,8 +40,8 @@ def objective(
     Args:
         target: the number in question.
         train: nodes: a bool mask ``[nodes]`` or int64 positions, ``data.train_mask`` when None; pairs:
-            ``(edge_label_index [2, pairs], edge_label [pairs])``, those of the data when None; graphs: a list or
-            dataset, the wrapped one when None.
+            ``(edge_label_index [2, pairs], edge_label [pairs])``, those of the data when None; graphs: a list, dataset
+            or DataLoader, the wrapped graphs when None.
         remove: "labels": an example leaves the loss, the graph stays as it is. "nodes", "edges", "features",
             "node_features", "relations" or "motifs", all of the graph's, or such players: the graph is another one, see
             `GraphRemoval`.
@@ -94,7 +96,7 @@ def _read(target: GraphTarget, train: Any, players: Players) -> tuple[list[Focus
         return [((first, u), (second, v)) for u, v in players.geometry["ends"].T.tolist()], everyone
     if train is None:
         return [()], torch.tensor([target.index if not target.model.single else 0])
-    graphs = [train] if isinstance(train, Data) else list(train)
+    graphs = _training_graphs(target, train)[0]
     alike = [i for i, graph in enumerate(graphs) if _same(structure_of(graph, target.model.inputs), target.graph)]
     return [()] * bool(alike), torch.tensor(alike[:1], dtype=torch.long)
 
@@ -114,7 +116,12 @@ def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
         train = store.get("train_mask")
         if train is None:
             raise ValueError("which nodes were trained on? give Influence(train=mask) or data.train_mask")
-        train = train if train.dim() == 1 else train[:, 0]
+        if train.dim() > 1 and train.size(1) > 1:
+            raise ValueError(
+                f"data.train_mask {list(train.shape)} holds {train.size(1)} splits, and one was trained on: which? "
+                "give its column, Influence(train=data.train_mask[:, 0])"
+            )
+        train = train.reshape(len(train))
     nodes = _training_nodes(train, graph.counts[kind])
     if not isinstance(store.get("y"), Tensor):
         raise ValueError("training nodes need labels: data.y is missing")
@@ -208,8 +215,7 @@ def _transductive(
 
 def _graphs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     model = target.model
-    graphs = train if train is not None else model.data
-    graphs = [graphs] if isinstance(graphs, Data) else list(graphs)
+    graphs, positions = _training_graphs(target, train)
     if any(not isinstance(graph.get("y"), Tensor) for graph in graphs):
         raise ValueError("training graphs need labels: y is missing")
     if any(graph.y.numel() != 1 for graph in graphs):
@@ -226,4 +232,16 @@ def _graphs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
         with evaluating(model.module):
             return model.outputs(made, None, None, params)
 
-    return predict, labels, Players("train", torch.arange(len(graphs)), tuple(f"graph {i}" for i in range(len(graphs))))
+    return predict, labels, Players("train", positions, tuple(f"graph {i}" for i in positions.tolist()))
+
+
+def _training_graphs(target: GraphTarget, train: Any) -> tuple[list[Data], Tensor]:
+    """The graphs, in the order of their data set, and their positions in it."""
+    given = train if train is not None else target.model.data
+    if isinstance(given, Data):
+        given = [given]
+    if isinstance(given, DataLoader):
+        positions = positions_of(given)
+        return [given.dataset[i] for i in positions.tolist()], positions
+    graphs = list(given)
+    return graphs, torch.arange(len(graphs))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
-from explain.examples import READ, Examples, Rows, examples_of, pieces
+from explain.examples import READ, Examples, Read, Rows, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, example_loss, trainable
 from explain.plain import plain_operations
@@ -76,9 +76,9 @@ class SupervisedObjective(TrainingObjective):
         return replace(self, inputs=found, predict=_reading(self.forward, found))
 
     @property
-    def train(self) -> tuple[Tensor | Rows, Tensor]:
+    def train(self) -> Read:
         """Inputs and labels, for another number of the same model: rows that are read later are not checked again."""
-        return self.inputs, self.labels
+        return Read((self.inputs, self.labels), self.players.index)
 
     def content(self) -> Iterator[Tensor]:
         """All that a training example is, in pieces that fit in memory."""
@@ -113,7 +113,7 @@ def training_objective(
     if remove != "labels":
         raise ValueError(f"remove must be 'labels' for a supervised model, got {remove!r}")
     model = target.model
-    found = training_set(train if train is not None else model.train, target.x.device)
+    found, positions = training_set(train if train is not None else model.train, target.x.device)
     batch_size = target.batching.rows
     inputs: Tensor | Rows
     if isinstance(found, Examples):
@@ -127,7 +127,7 @@ def training_objective(
     outputs = _outputs(target.module)
     return SupervisedObjective(
         params=trainable(target.module),
-        players=_players(inputs, labels),
+        players=_players(inputs, labels, positions),
         predict=_reading(outputs, inputs),
         labels=labels,
         number=lambda params: target.number(outputs(params, target.x[None]))[0],
@@ -165,14 +165,16 @@ def _outputs(module: nn.Module) -> Callable[[Parameters, Tensor], Tensor]:
     return outputs
 
 
-def training_set(train: Any, device: torch.device | None = None) -> tuple[Tensor | Rows, Tensor] | Examples:
+def training_set(train: Any, device: torch.device | None = None) -> Read:
     """``(inputs [n, ...], labels [n, ...])`` out of such a pair, a Dataset or a DataLoader, in the data set's order.
 
     Data sets are brought to the device, as training brings them; tensors must be there.
 
-    >>> training_set(torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([0, 1])))[1]
+    >>> training_set(torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([0, 1]))).columns[1]
     tensor([0, 1])
     """
+    if isinstance(train, Read):
+        return train
     if train is None:
         raise ValueError("there are no training examples: give train=(inputs, labels), a Dataset or a DataLoader")
     if not holds_examples(train):
@@ -180,9 +182,11 @@ def training_set(train: Any, device: torch.device | None = None) -> tuple[Tensor
             f"train must be a pair (inputs, labels) of tensors, a Dataset or a DataLoader, got {_kind(train)}"
         )
     if isinstance(train, (tuple, list)):
-        return train[0], train[1]
+        return Read((train[0], train[1]), torch.arange(len(train[0])))
     found = examples_of(train)
-    return found if isinstance(found, Examples) else (found[0].to(device), found[1].to(device))
+    if isinstance(found.columns, Examples):
+        return found
+    return found._replace(columns=tuple(part.to(device) for part in found.columns))
 
 
 def holds_examples(train: Any) -> bool:
@@ -230,13 +234,13 @@ def _check_classes(labels: Tensor, classes: int) -> None:
         )
 
 
-def _players(inputs: Tensor | Rows, labels: Tensor) -> Players:
+def _players(inputs: Tensor | Rows, labels: Tensor, positions: Tensor) -> Players:
     geometry = {}
     if isinstance(inputs, Tensor) and inputs.dim() == 4 and len(inputs) <= PICTURES:
         geometry["images"] = inputs.cpu()
     if labels.dim() == 1 and not labels.is_floating_point():
         geometry["classes"] = labels.cpu()
-    return Players("train", torch.arange(len(inputs)), geometry=geometry)
+    return Players("train", positions, geometry=geometry)
 
 
 def _kind(train: Any) -> str:

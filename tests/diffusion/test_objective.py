@@ -226,8 +226,14 @@ def test_images_larger_than_memory_are_those_that_fit(model, beside, monkeypatch
 
 def test_a_data_set_of_something_else(model):
     step = model.step(digits_like()[0], t=20, label=3)
-    with pytest.raises(TypeError, match=r"a training set gives images, or pairs .* got \['Tensor', 'tuple'\]"):
-        step.objective([(image, "text") for image in digits_like(3)])
+    images = digits_like(3)
+    for captions in ([(image, "text") for image in images], (images, ["text"] * 3)):
+        with pytest.raises(TypeError, match=r"captions are given as a text encoder reads them"):
+            step.objective(captions)
+    with pytest.raises(TypeError, match="each example of this one has 3 parts"):
+        step.objective([(image, 1, 0.5) for image in images])
+    with pytest.raises(TypeError, match=r"a training set gives images, or pairs .* got \['dict'\]|got \['str'\]"):
+        step.objective([{"image": image} for image in images])
 
 
 def test_influence_of_images_that_are_read_as_they_are_asked_for(model, tmp_path, monkeypatch):
