@@ -67,7 +67,8 @@ def denoiser():
 
 
 def step(net):
-    return explain.wrap(net, scheduler=DDIMScheduler(100, clip_sample=False), draws=2).step(IMAGE, t=30, seed=0)
+    model = explain.wrap(net, scheduler=DDIMScheduler(100, clip_sample=False), draws=2, time="step")
+    return model.step(IMAGE, t=30, seed=0)
 
 
 IMAGE = torch.linspace(-1, 1, 16).view(1, 4, 4)
