@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
+from explain.threads import alone
+
 
 @contextmanager
 def plain_operations(module: nn.Module) -> Iterator[None]:
@@ -21,7 +23,7 @@ def plain_operations(module: nn.Module) -> Iterator[None]:
     Attention by matrix products, recurrent layers step by step, and ``g v / |v|`` of a weight normalisation as it is
     written: the backward of torch's fused one is not differentiated rightly. The module itself stays as it is.
     """
-    with ExitStack() as stack:
+    with alone(), ExitStack() as stack:  # these switches are the process's
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         parts = list(module.modules())
         if any(isinstance(part, nn.RNNBase) for part in parts):

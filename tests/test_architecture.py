@@ -18,8 +18,10 @@ FAMILIES = ("diffusion", "graph", "supervised")
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
     "types": set(),
-    "guard": set(),
-    "plain": set(),
+    "snapshot": set(),
+    "threads": set(),
+    "guard": {"snapshot", "threads"},
+    "plain": {"threads"},
     "payoffs": set(),
     "loaders": {"guard"},
     "examples": {"guard", "loaders"},
@@ -28,11 +30,14 @@ MAY_IMPORT = {
     "explainer": {"explanation", "guard", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
-    **{unit: {"examples", "guard", "loaders", "objectives", "payoffs", "plain", "types"} for unit in FAMILIES},
+    **{
+        unit: {"examples", "guard", "loaders", "objectives", "payoffs", "plain", "threads", "types"}
+        for unit in FAMILIES
+    },
     "wrapping": {*FAMILIES, "guard"},
     # what can be done with an answer
     "storage": ANSWER,
-    "parallel": ANSWER | {"explainer", "guard", "storage"},
+    "parallel": ANSWER | {"explainer", "guard", "storage", "threads"},
     "conversion": ANSWER,
     "summary": ANSWER,
     "comparison": ANSWER,

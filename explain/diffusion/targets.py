@@ -28,6 +28,7 @@ from explain.diffusion.settings import (
     checked_seed,
 )
 from explain.guard import evaluating, other_random_states, usual_modes
+from explain.threads import found_alone
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ class TrajectoryTarget(_DenoiserTarget):
         with usual_modes():
             return torch.stack(noise).to(self.module.device, self.module.dtype)
 
-    @cached_property
+    @found_alone
     def timesteps(self) -> list[float]:
         """The timestep of each step, first to last."""
         with torch.no_grad():

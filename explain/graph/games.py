@@ -21,6 +21,7 @@ from explain.graph.players import ATOMS, KINDS, owners
 from explain.graph.structure import EDGE
 from explain.graph.table import table
 from explain.graph.trimming import Relevant, Trimming, distinct, parts, relevant
+from explain.threads import alone
 from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Coalitions:
         """Values of these coalitions."""
         masks = masks.to(self.owner.device)
         path = self.fast() if self._found is None or self._moved() else self._found[1]
-        with torch.no_grad():
+        with alone(), torch.no_grad():  # hooks of some answers are around the model's own guard
             total = sum(self.target.number(self._answers(masks, draw, path).double()) for draw in range(self._draws))
         values = torch.as_tensor(total) / self._draws
         if self.drops and not values[~masks.any(1)].isfinite().all():

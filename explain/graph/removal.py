@@ -14,6 +14,7 @@ from explain.graph.computation import Focus
 from explain.graph.editing import Editing
 from explain.graph.sites import Site, Sites, sites, whole_sites
 from explain.objectives import TrainingObjective
+from explain.threads import found_alone
 from explain.types import LossChange, Parameters, Players
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class GraphRemoval:
     def _touching(self) -> dict[Site, Tensor]:
         return {}
 
-    @cached_property
+    @found_alone
     def sites(self) -> Sites:
         """Where edits are evaluated."""
         return sites(self.target, self.foci)

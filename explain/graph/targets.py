@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +24,7 @@ from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function
+from explain.threads import alone, found_alone
 from explain.types import (
     Call,
     Differentiable,
@@ -67,7 +68,7 @@ class GraphTarget(Target):
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self.payoff = payoff
         self._games: dict[str | int, Coalitions] = {}
-        with usual_modes(), torch.no_grad():
+        with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
             self.answer = self._checked_outputs()
         self.label = checked_label(label, self.answer)
@@ -186,7 +187,7 @@ class GraphTarget(Target):
 
     # --- where coalitions are evaluated ---
 
-    @cached_property
+    @found_alone
     def place(self) -> Place:
         """The computation graph where the cut answers as the whole graph does, else the whole graph."""
         with usual_modes():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tqdm.auto import tqdm
 
 from explain.parallel.store import Store
+from explain.threads import released
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -129,9 +130,12 @@ def _on_cluster(
                         break
                 if not waiting:
                     return
-                for future in watch.finished(list(waiting)):
+                with released():
+                    finished = watch.finished(list(waiting))
+                for future in finished:
                     number = waiting.pop(future)
-                    result = watch.result(future)
+                    with released():
+                        result = watch.result(future)
                     watch.done += 1
                     yield number, result
         finally:
