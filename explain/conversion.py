@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,10 +19,23 @@ if TYPE_CHECKING:
     import shap
     import torch_geometric.explain
 
+Node: TypeAlias = int | tuple[str, int]  # a node as its user knows it: a number, with its type where there are types
+
+
+def named_nodes(explanation: Explanation, nodes: Iterable[int]) -> list[Node]:
+    """Nodes by their numbers in the geometry, which counts through all types, as the user knows them."""
+    sizes: dict[str, int] = explanation.target.get("node_types", {})
+    if not sizes:
+        return list(nodes)
+    types, starts = list(sizes), list(accumulate(sizes.values(), initial=0))[:-1]
+    found = [(node, bisect_right(starts, node) - 1) for node in nodes]
+    return [(types[kind], node - starts[kind]) for node, kind in found]
+
 
 def to_pandas(explanation: Explanation) -> pd.DataFrame:
     """Index: names. Columns: ``score``, ``error`` (NaN where unknown), ``rank`` (1 = largest absolute score), then ids:
-    ``id``, or ``id_0, id_1, ...`` for an index ``[P, k]``, and ``source``, ``target`` for edges.
+    ``id``, or ``id_0, id_1, ...`` for an index ``[P, k]``, and ``source``, ``target`` for edges (in a heterogeneous
+    graph ``(type, number)``).
     """
     import pandas as pd
 
@@ -31,9 +47,10 @@ def to_pandas(explanation: Explanation) -> pd.DataFrame:
         columns["id"] = players.index
     else:
         columns |= {f"id_{i}": column for i, column in enumerate(players.index.unbind(1))}
+    table: dict[str, Any] = {name: column.cpu().numpy() for name, column in columns.items()}
     if "ends" in players.geometry:
-        columns["source"], columns["target"] = players.geometry["ends"]
-    table = {name: column.cpu().numpy() for name, column in columns.items()}
+        source, target = players.geometry["ends"].tolist()
+        table |= {"source": named_nodes(explanation, source), "target": named_nodes(explanation, target)}
     return pd.DataFrame(table, index=pd.Index(players.names, dtype=object))
 
 
@@ -86,7 +103,7 @@ def node_ids(explanation: Explanation, edge_index: Tensor) -> Tensor:
 
 
 def to_networkx(explanation: Explanation) -> nx.MultiDiGraph:
-    """The graph context in global node ids; parallel edges are kept.
+    """The graph context in global node ids, ``(type, number)`` in a heterogeneous graph; parallel edges are kept.
 
     Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``. Where
     a player owns both directions of an edge, both carry its score.
@@ -99,18 +116,23 @@ def to_networkx(explanation: Explanation) -> nx.MultiDiGraph:
     edge_index, owner = context(explanation)
     focus = set(explanation.players.geometry.get("focus", torch.zeros(0)).flatten().tolist())
     graph = nx.MultiDiGraph(method=explanation.method, value=explanation.value)
-    graph.add_nodes_from((node, {"focus": node in focus}) for node in node_ids(explanation, edge_index).tolist())
+    ids = node_ids(explanation, edge_index).tolist()
+    names = dict(zip(ids, named_nodes(explanation, ids), strict=True))
+    graph.add_nodes_from((names[node], {"focus": node in focus}) for node in ids)
     for (source, target), player in zip(_pairs(edge_index), owner, strict=True):
-        graph.add_edge(source, target, **(_attributes(explanation, player) if player >= 0 else {}))
+        graph.add_edge(names[source], names[target], **(_attributes(explanation, player) if player >= 0 else {}))
     nodes = node_players(explanation)
     if nodes is not None:
         for player, node in enumerate(nodes.tolist()):
-            graph.nodes[node].update(_attributes(explanation, player))
+            graph.nodes[names[node]].update(_attributes(explanation, player))
     return graph
 
 
 def to_pyg(explanation: Explanation) -> torch_geometric.explain.Explanation:
     """The graph context relabelled from 0, ``node_id`` holding the global ids, ``player_id`` the players' index.
+
+    In a heterogeneous graph ``node_id`` is the number within the type, and ``node_type`` the type by its position in
+    ``node_type_names``.
 
     Edge players give ``edge_mask [edges]``, node players ``node_mask [nodes, 1]``, feature players ``node_mask [1,
     features]``; what is no player has 0. Scores keep their sign.
@@ -134,6 +156,11 @@ def to_pyg(explanation: Explanation) -> torch_geometric.explain.Explanation:
     made = torch_geometric.explain.Explanation(
         edge_index=torch.searchsorted(ids, edge_index), node_id=ids, num_nodes=len(ids), **common
     )
+    if types := list(explanation.target.get("node_types", {})):
+        named = named_nodes(explanation, ids.tolist())
+        made.node_type = torch.tensor([types.index(node[0]) for node in named if isinstance(node, tuple)])
+        made.node_id = torch.tensor([node[1] for node in named if isinstance(node, tuple)])
+        made.node_type_names = types
     focus = players.geometry.get("focus")
     if focus is not None:
         made.index = torch.searchsorted(ids, focus.cpu().flatten())

@@ -280,6 +280,7 @@ class GraphTarget(Target):
             "payoff": self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__name__", "callable"),
             "removal": self.removal,
             "baseline": self.baseline,
+            **({"node_types": dict(self.graph.counts)} if len(self.graph.counts) > 1 else {}),
             "arguments": dict(self.model.inputs.sources),
             **self.model.checks,
             **({"assumed": dict(self.model.assumed)} if self.model.assumed else {}),

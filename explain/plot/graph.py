@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 
-from explain.conversion import context, node_ids, node_players, undirected
+from explain.conversion import context, named_nodes, node_ids, node_players, undirected
 from explain.explanation import Explanation
 from explain.plot import network
 from explain.plot.attention import EDGES
@@ -87,7 +87,7 @@ def _draw_edges(ax: Axes, explanation: Explanation, where: network.Part, most: i
         colours = cmap(norm(found))
         network.draw_scored(ax, where, [where.edges[i] for i in chosen], colours, widths, arrows=not both)
     network.draw_nodes(ax, where, where.nodes, "white")
-    network.draw_labels(ax, where, {node: str(node) for node in where.nodes})
+    network.draw_labels(ax, where, _labels(explanation, where.nodes))
     return len({where.owner[i] for i in chosen})
 
 
@@ -101,7 +101,11 @@ def _draw_nodes(ax: Axes, explanation: Explanation, where: network.Part) -> None
     colours = cmap(norm(explanation.scores[[player[node] for node in scored]].numpy()))
     network.draw_nodes(ax, where, [node for node in where.nodes if node not in player], "white")
     network.draw_nodes(ax, where, scored, colours)
-    names = {node: explanation.players.names[player[node]] if node in player else str(node) for node in where.nodes}
+    labels = _labels(explanation, where.nodes)
+    names = {node: explanation.players.names[i] for node, i in player.items()}
     inks = {node: ink_on(colour) for node, colour in zip(scored, colours, strict=True)}
-    short = {node: name if len(name) <= 5 else str(node) for node, name in names.items()}
-    network.draw_labels(ax, where, short, inks)
+    network.draw_labels(ax, where, labels | {node: name for node, name in names.items() if len(name) <= 5}, inks)
+
+
+def _labels(explanation: Explanation, nodes: list[int]) -> dict[int, str]:
+    return dict(zip(nodes, map(network.label, named_nodes(explanation, nodes)), strict=True))

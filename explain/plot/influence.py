@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from explain.conversion import context, node_players
+from explain.conversion import context, named_nodes, node_players
 from explain.explanation import Explanation
 from explain.plot import network
 from explain.plot.graph import LINES
@@ -40,7 +40,8 @@ def influence(explanation: Explanation, ax: Axes | None = None, k: int = 5, max_
     network.draw_lines(ax, where, where.edges)
     network.draw_ring(ax, where, focus)
     _draw_training(ax, explanation, where, nodes.tolist())
-    named = {node: str(node) for node in where.nodes if node in {*strongest[:k], *focus} or len(where.nodes) <= 40}
+    labelled = [node for node in where.nodes if node in {*strongest[:k], *focus} or len(where.nodes) <= 40]
+    named = dict(zip(labelled, map(network.label, named_nodes(explanation, labelled)), strict=True))
     norm = centred(explanation.scores)
     inks = {n: ink_on(LINES(norm(float(s)))) for n, s in zip(nodes.tolist(), explanation.scores, strict=True)}
     network.draw_labels(ax, where, named, inks)

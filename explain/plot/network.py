@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from explain.conversion import Node
 from explain.plot.style import FAINT, INK
 
 RING = "#e69f00"
@@ -127,6 +128,11 @@ def draw_ring(ax: Axes, where: Part, focus: Iterable[int]) -> None:
     """An orange ring around each explained node."""
     shown = [node for node in focus if node in where.position]
     draw_nodes(ax, where, shown, "none", where.node_size * 2.1, edgecolors=RING, linewidths=2.4)
+
+
+def label(node: Node) -> str:
+    """What stands in a node's circle: its number, under its type where there are types."""
+    return f"{node[0]}\n{node[1]}" if isinstance(node, tuple) else str(node)
 
 
 def draw_labels(ax: Axes, where: Part, labels: dict[int, str], colours: dict[int, str] | None = None) -> None:

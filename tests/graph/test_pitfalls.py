@@ -58,6 +58,26 @@ def test_edges_of_a_relational_network_are_those_of_the_definition():
     assert why.scores.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+def _check_typed_names(why):
+    """Other libraries and pictures know typed nodes by type and number, not by a count through all types."""
+    drawn = why.to_networkx()
+    assert drawn.nodes["paper", 0]["focus"]
+    shown = {" ".join(map(str, node)) for node in drawn.nodes} - {"paper 0"}
+    if why.players.kind == "nodes":
+        assert shown == set(why.players.names)
+        assert drawn.nodes["author", 0]["player"] == "author 0"
+    else:
+        assert {f"{source[0]} {source[1]}→{to[0]} {to[1]}" for source, to in drawn.edges()} == set(why.players.names)
+        assert [f"{s[0]} {s[1]}" for s in why.to_pandas()["source"]] == [n.split("→")[0] for n in why.players.names]
+    pyg = why.to_pyg()
+    types, numbers = pyg.node_type.tolist(), pyg.node_id.tolist()
+    assert {(pyg.node_type_names[kind], number) for kind, number in zip(types, numbers, strict=True)} == set(
+        drawn.nodes
+    )
+    texts = {text.get_text() for text in why.plot().texts}
+    assert {"paper\n0", "author\n0"} <= texts
+
+
 @pytest.mark.parametrize("kind", ["edges", "nodes"])
 def test_players_of_a_heterogeneous_network_are_those_of_the_definition(kind):
     generator = torch.Generator().manual_seed(0)
@@ -70,6 +90,7 @@ def test_players_of_a_heterogeneous_network_are_those_of_the_definition(kind):
     target = explain.wrap(net, data).node(("paper", 0), label=1)
     why = Shapley(kind).explain(target)
     assert 4 <= len(why.players) <= 12
+    _check_typed_names(why)
 
     def value(present):
         x, edges = dict(data.x_dict), dict(data.edge_index_dict)
