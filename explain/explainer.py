@@ -55,7 +55,7 @@ class Explainer:
             **answer,
             method=type(self).__name__,
             settings=self.settings(),
-            target=target.describe(),
+            target=described(target),
             seed=seed,
             versions=versions(),
             seconds=seconds,
@@ -67,6 +67,13 @@ class Explainer:
     def settings(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.repr}
+
+
+def described(target: Target) -> dict[str, Any]:
+    """What was asked, and what was found out about it while it was answered."""
+    asked = target.describe()
+    assumed = {**asked.get("assumed", {}), **target.told.get("assumed", {})}
+    return {**asked, **target.told} | ({"assumed": assumed} if assumed else {})
 
 
 def seeded(seed: int | torch.Generator | None) -> tuple[int, torch.Generator]:

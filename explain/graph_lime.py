@@ -67,8 +67,9 @@ class GraphLime(Explainer):
         rows = _chosen(len(x), row, self.nodes, len(players), generator)
         features = x[rows][:, players.index.to(x.device)].double().cpu()
         predicted = outputs[rows].double().cpu()
-        if getattr(target, "label", None) is not None:
-            predicted = predicted.sigmoid() if predicted.size(1) == 1 else predicted.softmax(1)
+        if target.has_classes:
+            found = target.log_probabilities(predicted).exp()
+            predicted = found[:, 1:] if predicted.size(1) == 1 else found
         beta, explained, kkt = hsic_lasso(features, predicted, self.penalty)
         if not beta.numel() or explained is None:
             warnings.warn("the nodes around do not differ: no feature can be told from another", stacklevel=4)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from explain.examples import Rows, pieces
+from explain.losses import binary_cross_entropy, cross_entropy
+from explain.outputs import Meaning
 from explain.types import Parameters, Players, Unsupported
 
 
@@ -35,20 +36,17 @@ def trainable(module: nn.Module) -> Parameters:
 
 
 def example_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """The usual loss of each example, ``[examples, outputs], [examples, ...] -> [examples]``.
+    """Of logits where labels are classes: cross entropy; of values where they are real numbers: their squared error.
 
-    Integer labels: cross entropy, or the logistic loss where there is one output. Real labels: the squared error, mean
-    over the outputs.
+    For those who know which of the two it is; a wrapped model's is `trained_loss`.
 
     >>> example_loss(torch.zeros(1, 4), torch.tensor([2]))
     tensor([1.3863])
     """
     if labels.is_floating_point():
         return (outputs - labels.reshape(outputs.shape).to(outputs.dtype)).square().flatten(1).mean(1)
-    if outputs.size(1) == 1:
-        sign = 2 * labels.reshape(-1).to(outputs.dtype) - 1
-        return F.softplus(-sign * outputs[:, 0])
-    return F.cross_entropy(outputs, labels.long(), reduction="none")
+    logits = Meaning("logits", outputs.size(1))
+    return (binary_cross_entropy if logits.count == 1 else cross_entropy)(outputs, labels.long(), logits)
 
 
 @dataclass(frozen=True, eq=False)

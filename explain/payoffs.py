@@ -4,73 +4,132 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-Payoff: TypeAlias = Literal["logit", "probability", "log_probability", "loss"] | Callable[[Tensor], Tensor]
-NAMES = ("logit", "probability", "log_probability", "loss")
+from explain.guard import other_random_states
+from explain.outputs import Meaning, PayoffName
+
+PROBED = 4  # rows that a callable is tried on
+Payoff: TypeAlias = PayoffName | Callable[[Tensor], Tensor]
+NAMES: tuple[str, ...] = get_args(PayoffName)
 
 
-def payoff_function(payoff: Payoff, label: int | None) -> Callable[[Tensor], Tensor]:
-    """``[rows, outputs] -> [rows]``: the class's logit, probability, log-probability or cross-entropy loss.
+def payoff_function(payoff: Payoff, label: int | None, meaning: Meaning) -> Callable[[Tensor], Tensor]:
+    """``[rows, outputs] -> [rows]``: a class's logit, probability, log-probability or loss, or the model's own number.
 
-    One output a row is a binary classifier's logit ``z``: class 1 reads it as ``z``, class 0 as ``-z``. ``label=None``
-    is a regressor: "logit" is then its only output.
+    "value" is the model's own number, whatever it is. Of a model that answers probabilities or their logarithms the
+    "logit" is the log-odds ``log p - log(1 - p)``, and no softmax is taken twice. One output of a classifier is that of
+    class 1: class 0 reads a logit ``z`` as ``-z``, a probability ``p`` as ``1 - p``. Where classes do not exclude one
+    another, the "probability" of each is its own sigmoid. "loss" is ``-log p(label)``.
 
-    >>> payoff_function("probability", 1)(torch.zeros(1, 4))
+    >>> payoff_function("probability", 1, Meaning("logits", 4))(torch.zeros(1, 4))
     tensor([0.2500])
 
     Raises:
-        ValueError: an unknown payoff, or a callable that does not give one number a row.
+        ValueError: an unknown payoff, or one that needs classes where the outputs are values.
     """
     if callable(payoff):
         return _checked(payoff)
     if payoff not in NAMES:
         raise ValueError(f"payoff must be one of {', '.join(NAMES)} or a callable, got {payoff!r}")
-    if label is None:
-        if payoff != "logit":
+    if meaning.kind == "values":
+        if payoff not in ("logit", "value"):
             raise ValueError(
-                f"payoff={payoff!r} needs classes; a regression target has 'logit' (its output) or a callable"
+                f"payoff={payoff!r} needs classes; a regression target has 'value' or 'logit', its "
+                "output, or a callable, such as lambda outputs: (outputs[:, 0] - truth) ** 2"
             )
-        return lambda outputs: outputs.reshape(len(outputs), -1).sum(1)
-
-    def number(outputs: Tensor) -> Tensor:
-        logits = outputs
-        if outputs.size(1) == 1:
-            logits = torch.cat([torch.zeros_like(outputs), outputs], 1)
-            if payoff == "logit":
-                return logits[:, 1] if label == 1 else -logits[:, 1]
-        if payoff == "logit":
-            return logits[:, label]
-        log_probability = logits.log_softmax(1)[:, label]
-        return {"probability": log_probability.exp(), "log_probability": log_probability, "loss": -log_probability}[
-            payoff
-        ]
-
-    return number
+        return lambda outputs: meaning.own(outputs, label)
+    assert label is not None  # of classes one is always meant
+    return {
+        "value": lambda outputs: meaning.own(outputs, label),
+        "logit": lambda outputs: meaning.log_odds(outputs, label),
+        "probability": lambda outputs: _probability(outputs, label, meaning),
+        "log_probability": lambda outputs: meaning.log_probability(outputs, label),
+        "loss": lambda outputs: -meaning.log_probability(outputs, label),
+    }[payoff]
 
 
-def predicted(outputs: Tensor) -> int:
-    """The class predicted for one row ``[outputs]``: the largest, or the sign of a single logit."""
-    return int(outputs.argmax()) if outputs.numel() > 1 else int(outputs.item() > 0)
+def _probability(outputs: Tensor, label: int, meaning: Meaning) -> Tensor:
+    if meaning.kind == "probabilities":
+        return meaning.own(outputs, label)
+    return meaning.log_probability(outputs, label).exp()
 
 
-def checked_label(label: int | None, outputs: Tensor) -> int:
-    """``label`` if it is a class of this row, the predicted class when it is None.
+def checked_label(label: Any, row: Tensor, meaning: Meaning, payoff: Payoff | None = None) -> int | None:
+    """``label`` if it is a class of this row ``[outputs]``, the predicted class when it is None.
+
+    Of values, which output is meant: None where there is but one, or where a callable reads all.
 
     Raises:
-        ValueError: no such class.
+        ValueError: no such class or output, or several outputs and none named.
     """
-    classes = max(outputs.numel(), 2)
+    found = None if label is None else whole_number(label)
+    if meaning.kind == "values":
+        if label is None and (meaning.count == 1 or callable(payoff)):
+            return None
+        if found is None or not 0 <= found < meaning.count:
+            raise ValueError(
+                f"label must say which of the regressor's {meaning.count} outputs is meant, 0 to {meaning.count - 1}, "
+                f"got {label!r}; of a classifier say explain.wrap(..., outputs='logits')"
+            )
+        return found if meaning.count > 1 else None
     if label is None:
-        return predicted(outputs)
-    found = whole_number(label)
-    if found is None or not 0 <= found < classes:
-        raise ValueError(f"label must be a class from 0 to {classes - 1}, got {label!r}")
+        return meaning.predicted(row)
+    if found is None or not 0 <= found < meaning.classes:
+        raise ValueError(f"label must be a class from 0 to {meaning.classes - 1}, got {label!r}")
     return found
+
+
+def probed(payoff: Callable[[Tensor], Tensor], rows: Tensor) -> None:
+    """Check that a payoff is a function of each row alone: asked twice, and of each row by itself.
+
+    Args:
+        payoff: ``[rows, ...] -> [rows]``.
+        rows: what it may be given; a single row is joined by others made of it.
+
+    Raises:
+        ValueError: it is random, looks at other rows, or does not give one number a row.
+    """
+    rows = rows.detach()[:PROBED]
+    if len(rows) < PROBED:  # the same numbers elsewhere, and less of them: within any bounds that they keep
+        turned = rows[:1].flatten(1).flip(1).reshape(rows[:1].shape)
+        rows = torch.cat([rows, turned, rows[:1] * 0.5, turned * 0.75])[:PROBED]
+
+    def asked(given: Tensor, seed: int) -> Tensor:
+        with torch.no_grad(), other_random_states(seed):
+            return _checked(payoff)(given.clone()).detach().double()
+
+    together = asked(rows, 0)
+    if not _same(together, asked(rows, 1)):
+        raise ValueError(
+            "the payoff is random: two calls on the same rows differ. Seed it inside, or put its network into eval mode"
+        )
+    alone = torch.cat([asked(row, 0) for row in rows.split(1)])
+    if not _same(together, alone):
+        raise ValueError(
+            f"the payoff looks across rows: together they get {_few(together)}, each alone {_few(alone)}. Rows are "
+            "coalitions and draws, answered in batches of any size: it must read each row by itself (no mean, max, "
+            "argmax or normalisation over dimension 0)"
+        )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    finite = one[one.isfinite()].abs()
+    scale = float(finite.max()) if len(finite) else 1.0
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * max(scale, 1e-12), equal_nan=True)
+
+
+def _few(values: Tensor) -> str:
+    return ", ".join(f"{value:.3g}" for value in values.tolist())
+
+
+def payoff_name(payoff: Payoff) -> str:
+    """As it is written into answers."""
+    return payoff if isinstance(payoff, str) else getattr(payoff, "__qualname__", "callable")
 
 
 def whole_number(given: Any) -> int | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, Protocol, Self, TypeAlias, overload, runtime_checkable
 
 import numpy as np
@@ -193,9 +194,9 @@ class Neighbourhood(NamedTuple):
 class Call(NamedTuple):
     """One call of a copy of the user's module, for methods that train something on it.
 
-    ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained. It may
-    be a part of the graph: ``nodes`` and ``edges`` are the numbers of its nodes and edges in the whole (int64, -1 for
-    stand-ins), by which players are found again.
+    ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained: logits
+    of classes, or of a regressor the one value, ``label`` None. It may be a part of the graph: ``nodes`` and ``edges``
+    are the numbers of its nodes and edges in the whole (int64, -1 for stand-ins), by which players are found again.
     """
 
     module: nn.Module
@@ -204,7 +205,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     task: str
     row: int
-    label: int
+    label: int | None
     nodes: Tensor
     edges: Tensor
 
@@ -343,10 +344,12 @@ class Target:
     """One number that a trained model says, and the ways to question it.
 
     A family's target overrides the verbs it can answer; the others raise `Unsupported` and name what is offered.
-    ``module`` is the user's model, as it was given; ``label`` the class the number belongs to, if any.
+    ``module`` is the user's model, as it was given; ``label`` the class the number belongs to, if any; ``told`` what
+    was found out about the question while it was answered, such as the trained loss: written into the answer's target.
     """
 
     module: nn.Module
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def value(self) -> float:
         """The number itself."""
@@ -372,16 +375,54 @@ class Target:
         """One plain forward pass of the user's module, as `Attention` watches it."""
         self._cannot("run")
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the number belongs to a class, rather than being a value such as a regressor's."""
+        return getattr(self, "label", None) is not None
+
     def predicted(self) -> int:
-        """The class that the model predicts: the largest output, or the sign of a single logit.
+        """The class that the model predicts: the largest output, or on which side of even odds a single one is.
 
         Raises:
             Unsupported: the number does not belong to a class.
         """
-        if getattr(self, "label", None) is None:
+        self._expect_classes()
+        self._cannot("predicted")
+
+    def decision(self) -> tuple[int, Callable[[Tensor], Tensor]]:
+        """The class that is decided on, and its margin: ``outputs -> [rows]``, above zero as long as that stands.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("decision")
+
+    def decides(self, outputs: Tensor) -> Tensor:
+        """In which of these outputs of the model the class of the number is the predicted one, bool ``[rows]``.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("decides")
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """``log p`` of every class in these outputs of the model, ``[rows, outputs] -> [rows, classes]``.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("log_probabilities")
+
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Keep what was found out; also for targets that are frozen otherwise."""
+        object.__setattr__(self, "told", told)
+
+    def _expect_classes(self) -> None:
+        if not self.has_classes:
             raise Unsupported(f"this asks for the predicted class, and this {type(self).__name__} has no classes")
-        outputs = self.run()[0]
-        return int(outputs.argmax()) if outputs.numel() > 1 else int(outputs.item() > 0)
 
     def rows(self) -> Tensor:
         """Which query rows of an attention map the number is read from, int64."""
@@ -422,7 +463,8 @@ class Target:
     def __repr__(self) -> str:
         if type(self).describe is Target.describe:
             return object.__repr__(self)
-        return f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in self.describe().items())}"
+        asked = [(name, value) for name, value in self.describe().items() if name != "assumed"]
+        return f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in asked)}"
 
     def _cannot(self, verb: str) -> NoReturn:
         verbs = ("value", "game", "differentiable", "module_copy", "run", "objective")

@@ -55,7 +55,7 @@ def wrap(
             the training set (``(inputs, labels)``, a Dataset or a DataLoader) or a background tensor ``[m, *shape]``.
         task: graphs: "node", "edge" or "graph", inferred when None. Otherwise "classification" or "regression".
         options: those of `GraphModel`, `SupervisedModel` or `DiffusionModel` (``scheduler`` or ``betas`` make a module
-            or function a denoiser): ``weight_decay``, ``loss``, ...
+            or function a denoiser): ``weight_decay``, ``loss``, ``outputs`` (what they mean), ``output`` (which), ...
 
     Raises:
         TypeError: ``model`` is no module (a path, a pickle, a state dict, ...), or data that no family knows.
@@ -81,7 +81,10 @@ def _wrapped(
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: wrap its call in a torch.nn.Module")
     if _holds_graphs(data):
         if task in ("classification", "regression"):
-            raise ValueError(f"task={task!r} is for tables and images; these graphs have 'node', 'edge' or 'graph'")
+            raise ValueError(
+                f"task={task!r} is for tables and images; these graphs have 'node', 'edge' or 'graph'; of a "
+                "regressor say outputs='values', of classes 'logits', 'probabilities' or 'log_probabilities'"
+            )
         from explain.graph.model import GraphModel
 
         return GraphModel(model, data, task=task, **options)

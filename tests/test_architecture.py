@@ -15,6 +15,7 @@ EXPLAINERS = (
     *("mask", "occlusion", "shapley", "subgraphx", "surrogate"),
 )
 FAMILIES = ("diffusion", "graph", "supervised")
+SHARED = {"examples", "guard", "loaders", "losses", "objectives", "outputs", "parts", "payoffs", "plain", "threads"}
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
     "types": set(),
@@ -22,18 +23,18 @@ MAY_IMPORT = {
     "threads": set(),
     "guard": {"snapshot", "threads"},
     "plain": {"threads"},
-    "payoffs": set(),
+    "outputs": set(),
+    "parts": set(),
+    "losses": {"outputs"},
+    "payoffs": {"guard", "outputs"},
     "loaders": {"guard"},
     "examples": {"guard", "loaders"},
-    "objectives": {"examples", "types"},
+    "objectives": {"examples", "losses", "outputs", "types"},
     "explanation": {"types"},
     "explainer": {"explanation", "guard", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
-    **{
-        unit: {"examples", "guard", "loaders", "objectives", "payoffs", "plain", "threads", "types"}
-        for unit in FAMILIES
-    },
+    **{unit: {*SHARED, "types"} for unit in FAMILIES},
     "wrapping": {*FAMILIES, "guard"},
     # what can be done with an answer
     "storage": ANSWER,

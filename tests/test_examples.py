@@ -50,9 +50,9 @@ class Other(Generated):
     [
         (Augmented(600, 600), ValueError, "turn its random augmentation off"),
         (Other((torch.full((600,), float("nan")), 0)), ValueError, "training inputs hold NaN"),
-        (Other((torch.ones(600), 7)), ValueError, "from 0 to 1, got 0 to 7"),
+        (Other((torch.ones(600), 7)), ValueError, r"from 0 to 1, got \[600\] from 0 to 7"),
         (TensorDataset(torch.ones(600, 600)), TypeError, r"gives pairs \(input, label\)"),
-        (TensorDataset(torch.ones(600, 600), torch.ones(600)), TypeError, "labels must be integers"),
+        (TensorDataset(torch.ones(600, 600), torch.full((600,), 0.5)), ValueError, "which loss was trained"),
         (TensorDataset(torch.ones(600, 7), torch.ones(600).long()), ValueError, r"train must be inputs \[n, 600\]"),
         (TensorDataset(torch.ones(600, 600).double(), torch.ones(600).long()), TypeError, "must be torch.float32"),
     ],

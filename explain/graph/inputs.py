@@ -19,7 +19,6 @@ from explain.types import NonFinite
 
 _INDEX = ("edge_index", "adj_t")
 _PAIRS = ("edge_label_index", "edge_label")
-_LOGITS = ("logits", "out", "output", "pred", "y_hat")
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,30 +214,6 @@ def _check_edges(graph: Structure) -> None:
                 raise ValueError(
                     f"edge_index points to nodes {int(row.min())} to {int(row.max())}, the graph has {size}"
                 )
-
-
-def output_rows(output: Any, node_type: str | None = None) -> Tensor:
-    """The logits ``[rows, outputs]`` in whatever the forward returned: a tensor, a tuple, a dictionary.
-
-    Raises:
-        TypeError: no tensor of rows in it.
-    """
-    if isinstance(output, Mapping):
-        keys = [key for key in ((node_type,) if node_type else ()) + _LOGITS if key in output]
-        if not keys and len(output) != 1:
-            raise TypeError(f"forward returned a dictionary with {list(output)}: expected one of {', '.join(_LOGITS)}")
-        return output_rows(output[keys[0]] if keys else next(iter(output.values())), node_type)
-    if isinstance(output, (tuple, list)):
-        if not output:
-            raise TypeError("forward returned an empty tuple: expected the logits first")
-        return output_rows(output[0], node_type)
-    if hasattr(output, "logits"):
-        return output_rows(output.logits)
-    if not isinstance(output, Tensor) or not output.is_floating_point():
-        raise TypeError(f"forward must return floating-point logits [rows, outputs], got {type(output).__name__}")
-    if output.dim() == 3 and output.size(0) == 1:  # dense layers keep a batch dimension of one graph
-        output = output[0]
-    return output.unsqueeze(1) if output.dim() == 1 else output
 
 
 def check_values(module: nn.Module, graph: Structure) -> None:

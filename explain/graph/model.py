@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -13,10 +13,14 @@ from explain.graph.caches import uncached
 from explain.graph.callables import Decoder, UserCall
 from explain.graph.computation import Direction
 from explain.graph.fast.admission import Programs
-from explain.graph.inputs import check_values, output_rows, structure_of
-from explain.graph.structure import Copies, Structure
+from explain.graph.inputs import check_values, structure_of
+from explain.graph.outputs import labels_of, meaning_of_model
+from explain.graph.structure import NODE, Copies, Structure
 from explain.graph.targets import GraphTarget
 from explain.guard import usual_modes
+from explain.losses import Loss, check_loss
+from explain.outputs import Kind, Meaning, check_kind, column_count
+from explain.parts import Output, Part
 from explain.payoffs import Payoff, whole_number
 from explain.plain import plain_operations
 from explain.types import Parameters
@@ -33,7 +37,11 @@ class GraphModel:
         data: a ``Data`` or ``HeteroData``; for graph tasks a dataset or list of them.
         task: "node", "edge" or "graph"; a list means "graph", otherwise "node".
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
-        loss: ``(outputs, labels) -> [examples]`` where it is not cross-entropy.
+        loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", or a function
+            ``(outputs, labels) -> [examples]``; taken from outputs and labels where these leave no doubt.
+        outputs: what they are: "logits", "probabilities", "log_probabilities", or a regressor's "values"; by default
+            read off the model's answers on the whole data and the labels.
+        output: which part of a tuple, dictionary or object that forward returns: its position, its name, or a function.
         inputs: sources of forward's parameters, ``{"feat": "x"}``, where their names do not tell; these and no other
             optional ones. None switches one off, ``{"edge_weight": None}``.
         call: your own call in one line, ``lambda net, data: net(data.x, data.edge_index)``. Its arguments are those
@@ -63,7 +71,9 @@ class GraphModel:
         *,
         task: str | None = None,
         weight_decay: float = 0.0,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: Loss | None = None,
+        outputs: Kind | None = None,
+        output: Output | None = None,
         inputs: Mapping[str, str | None] | None = None,
         call: UserCall | None = None,
         decoder: Decoder | None = None,
@@ -80,8 +90,12 @@ class GraphModel:
         self.data = data
         self.weight_decay = weight_decay
         self.loss = loss
+        self.given_outputs = outputs
+        self.part = Part(output, column_count(labels_of(data, self.task)))
+        check_loss(loss)
+        check_kind(outputs)
         with usual_modes():
-            found = read(module, data if single else data[0], self.task, inputs, decoder, call)
+            found = read(module, data if single else data[0], self.task, inputs, decoder, call, self.part)
         self.net, self.inputs = found.net, found.inputs
         self.assumed: dict[str, str] = found.assumed  # what was taken without being told, and why
         self.checks: dict[str, float] = found.checks
@@ -95,7 +109,7 @@ class GraphModel:
         node: int | tuple[str, int],
         label: int | None = None,
         *,
-        payoff: Payoff = "logit",
+        payoff: Payoff | None = None,
         removal: str = "delete",
         baseline: str = "zeros",
         batch_size: int | None = None,
@@ -104,9 +118,9 @@ class GraphModel:
 
         Args:
             node: its number, or ``(type, number)``.
-            label: the class the number is read for, the predicted one when None.
-            payoff: "logit", "probability", "log_probability", "loss" or a callable ``[rows, outputs] -> [rows]``; of a
-                regressor ``lambda rows: rows[:, 0]``, as one output is otherwise read as a binary logit.
+            label: the class the number is read for, the predicted one when None; of a regressor which of its outputs.
+            payoff: "logit", "probability", "log_probability", "loss", "value" (the model's own number) or a callable
+                ``[rows, outputs] -> [rows]``; None: the model's own number, whose name follows from ``outputs``.
             removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
                 zero; "features" keeps the structure and replaces an absent node's features.
             baseline: absent features become "zeros", the "mean" over the nodes, or "marginal" draws of them.
@@ -126,7 +140,7 @@ class GraphModel:
         target: int,
         label: int | None = None,
         *,
-        payoff: Payoff = "logit",
+        payoff: Payoff | None = None,
         removal: str = "delete",
         baseline: str = "zeros",
         batch_size: int | None = None,
@@ -142,7 +156,7 @@ class GraphModel:
         index: int = 0,
         label: int | None = None,
         *,
-        payoff: Payoff = "logit",
+        payoff: Payoff | None = None,
         removal: str = "delete",
         baseline: str = "zeros",
         batch_size: int | None = None,
@@ -169,11 +183,21 @@ class GraphModel:
     ) -> Tensor:
         """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
         args, kwargs = self.inputs.arguments(copies, pairs)
+        expected = copies.count if self.task == "graph" else copies.structure.counts.get(node_type or NODE)
+        expected = pairs.size(1) if pairs is not None else expected
         with uncached(self.module):
             if params is None:
-                return output_rows(self.net(*args, **kwargs), node_type)
+                return self.part.rows(self.net(*args, **kwargs), expected, node_type)
             with plain_operations(self.module):
-                return output_rows(functional_call(self.net, params, args, kwargs), node_type)
+                return self.part.rows(functional_call(self.net, params, args, kwargs), expected, node_type)
+
+    def meaning(self, target: GraphTarget) -> Meaning:
+        """What the outputs of a target mean; found once for each state of the model."""
+        kind = target.focus[0][0] if target.focus else None
+        known = self.programs.meanings
+        if kind not in known or target.state != self.programs.state:
+            known[kind] = meaning_of_model(self, target)
+        return known[kind]
 
     def _whole(self) -> Structure:
         if self._structure is None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from explain.graph.caches import forget
-from explain.graph.inputs import Inputs, output_rows
 from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
 from explain.types import Call, Unsupported
 
@@ -17,18 +16,22 @@ if TYPE_CHECKING:
 
 
 class _Standard(nn.Module):
-    """``(x, edge_index) -> [rows, outputs]`` whatever the user's forward takes and returns."""
+    """``(x, edge_index) -> [rows, outputs]``, logits or one value, whatever the user's forward takes and returns."""
 
-    def __init__(self, net: nn.Module, inputs: Inputs, made: Copies, pairs: Tensor | None) -> None:
+    def __init__(self, net: nn.Module, target: GraphTarget, made: Copies) -> None:
         super().__init__()
-        self.net, self.inputs, self.made, self.pairs = net, inputs, made, pairs
+        self.net, self.made, self.pairs = net, made, target._pairs(target.place, made)
+        self.inputs, self.part = target.model.inputs, target.model.part
+        self.meaning, self.label = target.meaning, target.label
+        self.expected = 1 if target.model.task == "graph" else None if self.pairs is None else self.pairs.size(1)
 
     def forward(self, x: Tensor, edge_index: Tensor, **_: Any) -> Tensor:
         graph = self.made.structure
         nodes, edges = {NODE: {**graph.nodes[NODE], "x": x}}, {EDGE: edge_index}
         edited = Structure({NODE: len(x)}, nodes, edges, graph.edge_fields, graph.shared)
         args, kwargs = self.inputs.arguments(Copies(edited, self.made.batch, 1), self.pairs)
-        return output_rows(self.net(*args, **kwargs))
+        rows = self.part.rows(self.net(*args, **kwargs), len(x) if self.expected is None else self.expected)
+        return self.meaning.standard(rows, self.label)[0]
 
 
 def module_copy(target: GraphTarget) -> Call:
@@ -47,7 +50,8 @@ def module_copy(target: GraphTarget) -> Call:
         if getattr(part, "cached", False) is True:
             forget(part)
     made = copies(graph, 1)
-    standard = _Standard(net, model.inputs, made, target._pairs(place, made))
+    standard = _Standard(net, target, made)
+    label = target.meaning.standard(target.answer[None], target.label)[1]
     row = place.focus[0][1] if len(place.focus) == 1 else 0
     x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]
-    return Call(standard.eval(), x, edge_index, {}, model.task, row, target.label, place.nodes, place.edges)
+    return Call(standard.eval(), x, edge_index, {}, model.task, row, label, place.nodes, place.edges)

@@ -19,7 +19,8 @@ from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Copies, Structure, copies
 from explain.guard import evaluating
 from explain.loaders import positions_of
-from explain.objectives import TrainingObjective, example_loss, trainable
+from explain.losses import trained_loss
+from explain.objectives import TrainingObjective, trainable
 from explain.types import Parameters, Players, Unsupported
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def objective(
         raise ValueError(f"remove must be {known} or such Players, got {remove!r}")
     model = target.model
     build = {"node": _nodes, "edge": _pairs, "graph": _graphs}[model.task]
-    predict, labels, players = build(target, train)
+    predict, given, players = build(target, train)
+    trained = trained_loss(model.loss, target.meaning, given)
+    target.tell({"loss": trained.name} | ({"assumed": {"loss": trained.assumed}} if trained.assumed else {}))
 
     def number(params: Parameters) -> Tensor:
         return target.number(target.outputs(whole(target.graph, target.focus), 1, params=params).double())[0]
@@ -64,11 +67,11 @@ def objective(
         trainable(model.net),
         players,
         predict,
-        labels,
+        trained.labels,
         number,
-        model.loss or example_loss,
+        trained.of,
         model.weight_decay,
-        convex=model.loss is None,
+        convex=trained.convex,
         module=model.net,
         data=_tensors(train if model.task == "graph" and train is not None else model.data),
     )
@@ -128,7 +131,6 @@ def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     if len(store.y) != graph.counts[kind]:
         raise ValueError(f"data.y must have one label a node, {graph.counts[kind]}, got {len(store.y)}")
     labels = store.y[nodes].squeeze(-1) if store.y.dim() == 2 and store.y.size(1) == 1 else store.y[nodes]
-    _check_labels(target, labels)
     predict = _transductive(target.model, graph, kind, nodes, None)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": target.rows(), "classes": labels.cpu()}
@@ -157,29 +159,6 @@ def _training_nodes(train: Any, count: int) -> Tensor:
     return given.long()
 
 
-def _check_labels(target: GraphTarget, labels: Tensor) -> None:
-    """Check that labels fit the outputs, where the loss is the usual one.
-
-    Raises:
-        ValueError: a class that the model does not have, or real targets of another shape.
-    """
-    if target.model.loss is not None or not len(labels):
-        return
-    with torch.no_grad():
-        outputs = target.outputs(whole(target.graph, target.focus), 1).size(1)
-    if labels.is_floating_point():
-        if labels[0].numel() != outputs:
-            raise ValueError(
-                f"real labels {list(labels.shape)} need as many columns as the model has outputs, {outputs}: for "
-                "classes give integers, labels.long(), or explain.wrap(..., loss=callable)"
-            )
-    elif labels.dim() > 1 or not 0 <= int(labels.min()) <= int(labels.max()) < max(outputs, 2):
-        raise ValueError(
-            f"training labels must be classes [n] from 0 to {max(outputs, 2) - 1}, got {list(labels.shape)} from "
-            f"{int(labels.min())} to {int(labels.max())}: leave unlabelled examples out of the training set"
-        )
-
-
 def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     data: Any = target.model.data
     pairs, labels = train if train is not None else (data.get("edge_label_index"), data.get("edge_label"))
@@ -188,13 +167,10 @@ def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     count = target.graph.num_nodes
     if pairs.dim() != 2 or len(pairs) != 2 or (pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < count):
         raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {count - 1}, got {list(pairs.shape)}")
-    if not torch.equal(labels, labels.round()):
-        raise ValueError("labels of training pairs must be whole numbers, 0 or 1 for one score a pair")
-    _check_labels(target, labels.long())
     predict = _transductive(target.model, target.graph, None, None, pairs)
     names = tuple(f"{u}–{v}" for u, v in pairs.t().tolist())
     geometry = {"edge_index": target.graph.flat_edges.cpu(), "focus": target.rows(), "ends": pairs.cpu()}
-    return predict, labels.long(), Players("train", torch.arange(len(labels)), names, None, geometry)
+    return predict, labels, Players("train", torch.arange(len(labels)), names, None, geometry)
 
 
 def _transductive(
@@ -218,10 +194,10 @@ def _graphs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     graphs, positions = _training_graphs(target, train)
     if any(not isinstance(graph.get("y"), Tensor) for graph in graphs):
         raise ValueError("training graphs need labels: y is missing")
-    if any(graph.y.numel() != 1 for graph in graphs):
-        raise ValueError("training graphs need one label each, y [1]")
-    labels = torch.cat([graph.y.reshape(1) for graph in graphs])
-    _check_labels(target, labels)
+    if len({graph.y.numel() for graph in graphs}) > 1:
+        raise ValueError("training graphs need as many labels each, y [1] or [1, tasks]")
+    labels = torch.stack([graph.y.reshape(-1) for graph in graphs])
+    labels = labels[:, 0] if labels.size(1) == 1 else labels
     if not {"batch", "data"} & set(model.inputs.sources.values()) and len(graphs) > 1:
         raise Unsupported("influence over many graphs needs a forward that takes batch")
 

@@ -23,7 +23,7 @@ from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states, usual_modes
-from explain.payoffs import Payoff, checked_label, payoff_function
+from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone
 from explain.types import (
     Call,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class GraphTarget(Target):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
-    found = ("_games", "state", "answer")  # follow from the rest
+    found = ("_games", "state", "answer", "told")  # follow from the rest
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class GraphTarget(Target):
         graph: Structure,
         focus: Focus,
         label: int | None,
-        payoff: Payoff,
+        payoff: Payoff | None,
         removal: str,
         baseline: str,
         batch_size: int | None,
@@ -66,13 +66,16 @@ class GraphTarget(Target):
             raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
-        self.payoff = payoff
         self._games: dict[str | int, Coalitions] = {}
         with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
             self.answer = self._checked_outputs()
-        self.label = checked_label(label, self.answer)
-        self.number = payoff_function(payoff, self.label)
+            self.meaning = model.meaning(self)
+        self.label = checked_label(label, self.answer, self.meaning, payoff)
+        self.payoff = payoff or self.meaning.default_payoff
+        self.number = payoff_function(self.payoff, self.label, self.meaning)
+        if callable(payoff):
+            probed(payoff, self.answer[None].double())
 
     def _checked_outputs(self) -> Tensor:
         """The model's answer ``[outputs]``, asked for twice.
@@ -180,6 +183,11 @@ class GraphTarget(Target):
             raise ValueError(f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}")
         return rows
 
+    def everyone(self) -> Tensor:
+        """What the model answers for all nodes of the explained one's type; else for this pair or graph."""
+        place = self._stage
+        return self._rows(place, copies(place.graph, 1), 1)
+
     def _pairs(self, place: Place, made: Copies) -> Tensor | None:
         if len(self.focus) != 2:
             return None
@@ -238,6 +246,32 @@ class GraphTarget(Target):
         with torch.no_grad():
             return self.outputs(whole(self.graph, self.focus), 1)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the outputs are of classes."""
+        return self.meaning.classes > 0 and self.label is not None
+
+    def predicted(self) -> int:
+        """The class that the model predicts."""
+        self._expect_classes()
+        return self.meaning.predicted(self.run()[0])
+
+    def decision(self) -> tuple[int, Callable[[Tensor], Tensor]]:
+        """The class that is decided on, and its margin; see `Meaning.decision`."""
+        self._expect_classes()
+        return self.meaning.decision(self.run()[0], self.label)
+
+    def decides(self, outputs: Tensor) -> Tensor:
+        """Which rows of outputs are decided for the target's class."""
+        self._expect_classes()
+        assert self.label is not None  # of a classifier's
+        return self.meaning.decides(outputs, self.label)
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """``log p`` of every class."""
+        self._expect_classes()
+        return self.meaning.log_probabilities(outputs)
+
     def rows(self) -> Tensor:
         """The explained nodes; every node for a graph."""
         place = whole(self.graph, self.focus)
@@ -271,17 +305,19 @@ class GraphTarget(Target):
         """What was asked, as JSON values."""
         asked = [node_name(self.graph, self.graph.node_starts[kind] + number) for kind, number in self.focus]
         what: Any = {0: self.index, 1: asked[0] if asked else None, 2: asked}[len(self.focus)]
+        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed)}
         return {
             "family": "graph",
             "model": type(self.module).__name__,
             "task": self.model.task,
             self.model.task: what,
             "label": self.label,
-            "payoff": self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__name__", "callable"),
+            "payoff": payoff_name(self.payoff),
             "removal": self.removal,
             "baseline": self.baseline,
             **({"node_types": dict(self.graph.counts)} if len(self.graph.counts) > 1 else {}),
+            "outputs": self.meaning.kind,
             "arguments": dict(self.model.inputs.sources),
             **self.model.checks,
-            **({"assumed": dict(self.model.assumed)} if self.model.assumed else {}),
+            **({"assumed": assumed} if assumed else {}),
         }

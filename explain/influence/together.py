@@ -70,6 +70,8 @@ def asked_of(
         questions = first.questions(targets)
         if questions is not None:
             objective = first.objective(train, remove)
+            for target in targets[1:]:
+                target.tell(first.told)
             values, gradients = measured_gradients(objective.params, questions)
             return [objective] * len(targets), values, gradients
     objectives = objectives_of(targets, train, remove)

@@ -86,11 +86,12 @@ def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple
 
 
 def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) -> tuple[Tensor, PyGExplainer]:
-    """torch_geometric's Explainer on a fresh copy of the module, and the label that it shall explain, for every row."""
+    """torch_geometric's Explainer on a fresh copy of the module, and the label or value it explains, of every row."""
     module = copy.deepcopy(call.module).eval()
     with torch.no_grad():
         outputs = module(call.x, call.edge_index, **call.kwargs)
     single = outputs.dim() == 1 or outputs.size(1) == 1
+    mode = "binary_classification" if single else "multiclass_classification"
     explainer = PyGExplainer(
         model=module,
         algorithm=algorithm,
@@ -98,11 +99,13 @@ def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) 
         node_mask_type=node_mask,
         edge_mask_type="object" if node_mask is None else None,
         model_config={
-            "mode": "binary_classification" if single else "multiclass_classification",
+            "mode": "regression" if call.label is None else mode,
             "task_level": call.task,
             "return_type": "raw",
         },
     )
+    if call.label is None:
+        return outputs, explainer
     return torch.full((len(outputs),), call.label, dtype=torch.int64, device=outputs.device), explainer
 
 

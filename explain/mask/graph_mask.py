@@ -75,7 +75,11 @@ def gated(call: Call, algorithm: GraphMask, players: Players) -> Tensor:
 
 
 def _probability(outputs: Tensor, target: Tensor, index: int) -> float:
-    row, label = outputs[index].detach().reshape(-1), int(target[index].reshape(-1)[0])
+    """Of the explained class; of a regressor its value."""
+    row = outputs[index].detach().reshape(-1)
+    if target.is_floating_point():
+        return float(row)
+    label = int(target[index].reshape(-1)[0])
     if row.numel() == 1:
         return float(row.sigmoid() if label == 1 else (-row).sigmoid())
     return float(row.softmax(-1)[label])

@@ -86,13 +86,13 @@ def unfaithfulness(why: Explanation, target: Target, size: float = 0.2, absolute
     Raises:
         Unsupported: the target has no classes.
     """
-    if getattr(target, "label", None) is None:
+    if not target.has_classes:
         raise Unsupported("unfaithfulness is about a distribution over classes, and this target has none: use fidelity")
     top = selected(why, size, absolute)
-    log_p = _log_probabilities(target.run()[:1].double())
+    log_p = target.log_probabilities(target.run()[:1].double())
 
     def divergence(outputs: Tensor) -> Tensor:
-        log_q = _log_probabilities(outputs.double())
+        log_q = target.log_probabilities(outputs.double())
         return (log_p.exp() * (log_p - log_q)).where(log_p.exp() > 0, 0.0).sum(1)
 
     return float(-torch.expm1(-target.asking(divergence).game(why.players)(top[None]).clamp_min(0)))
@@ -104,17 +104,6 @@ def ask(target: Target, payoff: Any) -> Target:
 
 
 def _still(target: Target) -> Callable[[Tensor], Tensor]:
-    label = getattr(target, "label", None)
-    if label is None:
+    if not target.has_classes:
         raise Unsupported('payoff="label" asks which class is predicted, and this target has no classes: use "logit"')
-
-    def number(outputs: Tensor) -> Tensor:
-        found = outputs.argmax(1) if outputs.size(1) > 1 else (outputs[:, 0] > 0).long()
-        return (found == label).double()
-
-    return number
-
-
-def _log_probabilities(outputs: Tensor) -> Tensor:
-    """Of the classes, ``[rows, classes]``; one output is a binary classifier's logit."""
-    return (torch.cat([torch.zeros_like(outputs), outputs], 1) if outputs.size(1) == 1 else outputs).log_softmax(1)
+    return lambda outputs: target.decides(outputs).double()

@@ -85,7 +85,7 @@ def randomisation(explainer: Explainer, target: Target, *, repeats: int = 3, k: 
 
 def _same_class(target: Target, generator: torch.Generator, repeats: int, scale: float) -> list[Target]:
     drawn = (target.perturbed(generator, scale) for _ in range(repeats * TRIES))
-    if getattr(target, "label", None) is None:
+    if not target.has_classes:
         return list(itertools.islice(drawn, repeats))
     predicted = target.predicted()
     found = list(itertools.islice((noisy for noisy in drawn if noisy.predicted() == predicted), repeats))

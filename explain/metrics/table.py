@@ -27,7 +27,7 @@ def table(
     A target without classes has the fidelity of its own number, and nothing that needs classes. With ``truth``, bool
     ``[P]``, also `ground_truth`, whose "random" and "distance" rows have no other columns.
     """
-    measured = _of_classes if getattr(target, "label", None) is not None else _of_number
+    measured = _of_classes if target.has_classes else _of_number
     rows = {
         name: {
             **measured(why, target, size, absolute),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from explain.guard import recordable
+from explain.parts import Part
 from explain.types import NonFinite
 
 MEMORY = 2**28  # bytes of intermediate results in one forward pass
@@ -25,37 +26,50 @@ def checked_example(x: Tensor, module: nn.Module) -> Tensor:
         ValueError: another shape, or another device than the module's.
         NonFinite: NaN or infinity in the example.
     """
+    if isinstance(x, (tuple, list)) and x and all(isinstance(part, Tensor) for part in x):
+        raise TypeError(
+            f"x must be one torch.Tensor, got {len(x)}: join the inputs of a model of several into one row, "
+            "torch.cat([a.flatten(), b.flatten()]), and split it in a module around the model"
+        )
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor(x)")
     if x.dim() not in (1, 3) or x.numel() == 0:
-        raise ValueError(
-            f"x must be one example, [features] or [C, H, W], got {list(x.shape)}: leave the batch dimension out"
-        )
+        remedy = "leave the batch dimension out"
+        if x.dim() == 2 and len(x) > 1:  # a series
+            remedy = (
+                f"a series is explained as one row, net = nn.Sequential(nn.Unflatten(1, {tuple(x.shape)}), net) and "
+                "x.flatten(), its steps or channels as Players with groups"
+            )
+        raise ValueError(f"x must be one example, [features] or [C, H, W], got {list(x.shape)}: {remedy}")
     like = checked_like(x, module, "x")
-    if not like.isfinite().all():
+    if like.is_floating_point() and not like.isfinite().all():
         raise NonFinite(f"x holds NaN or infinity in {int((~like.isfinite()).sum())} of {like.numel()} places")
     return like.detach()
 
 
 def checked_like(x: Tensor, module: nn.Module, name: str) -> Tensor:
-    """``x`` if it is floating point and of the module's dtype and device.
+    """``x`` if it is of the module's device, and floating point of its dtype, or whole numbers that it looks up.
 
     Raises:
         TypeError: another dtype. ValueError: another device.
     """
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-    if not x.is_floating_point() or (weight is not None and x.dtype != weight.dtype):
-        expected = "floating point" if weight is None else weight.dtype
-        raise TypeError(f"{name} must be {expected} as the model is, got {x.dtype}: use {name}.to(dtype)")
+    token_ids = x.dtype in (torch.int32, torch.int64) and any(isinstance(m, nn.Embedding) for m in module.modules())
+    if not token_ids and (not x.is_floating_point() or (weight is not None and x.dtype != weight.dtype)):
+        expected = "floating point" if weight is None else str(weight.dtype)
+        remedy = f"use {name}.to({expected if weight is not None else 'torch.float32'})"
+        if x.dtype == torch.uint8:
+            remedy = f"give the numbers that the model was trained on, such as {name}.float() / 255, then normalised"
+        elif not x.is_floating_point():
+            remedy += "; token ids are taken as they are where the model holds an nn.Embedding"
+        raise TypeError(f"{name} must be {expected} as the model is, got {x.dtype}: {remedy}")
     if weight is not None and x.device != weight.device:
         raise ValueError(f"{name} must be on {weight.device} as the model is, got {x.device}: use {name}.to(device)")
     return recordable(x)
 
 
-def outputs_of(module: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """The module's outputs ``[rows, outputs]`` for ``x [rows, *shape]``.
-
-    Of a tuple or list the first tensor is read, of a mapping its "logits"; ``[rows]`` counts as one output a row.
+def outputs_of(module: Callable[[Tensor], Any], x: Tensor, part: Part) -> Tensor:
+    """The module's outputs ``[rows, outputs]`` for ``x [rows, *shape]``; ``[rows]`` counts as one output a row.
 
     Raises:
         ValueError: the module cannot take such inputs, or does not answer with one row of numbers an example.
@@ -64,10 +78,11 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor) -> Tensor:
         answer = module(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"the model could not take inputs of shape {list(x.shape)}: {error}") from error
-    outputs = _logits(answer)
-    if outputs.dim() == 1 and len(outputs) == len(x):
-        outputs = outputs[:, None]
-    if outputs.dim() != 2 or len(outputs) != len(x) or not outputs.size(1) or not outputs.is_floating_point():
+    try:
+        outputs = part.rows(answer, len(x))
+    except TypeError as error:
+        raise ValueError(f"{error}; or wrap it in a module that returns its logits") from None
+    if outputs.dim() != 2 or len(outputs) != len(x) or not outputs.size(1):
         raise ValueError(
             f"the model must answer [rows, outputs] in floating point, here [{len(x)}, outputs], "
             f"got {list(outputs.shape)} of {outputs.dtype}: wrap it in a module that returns its logits"
@@ -106,21 +121,6 @@ def batching_of(outputs: Callable[[Tensor], Tensor], x: Tensor, other: Tensor, b
         return Batching(1, False)
     affordable = MEMORY // max(pair.bytes - alone.bytes, 1)
     return Batching(batch_size or max(1, min(LARGEST_BATCH, affordable)), True)
-
-
-def _logits(answer: Any) -> Tensor:
-    found = answer
-    if isinstance(answer, Mapping):
-        found = answer.get("logits")
-    elif isinstance(answer, (tuple, list)):
-        found = next((part for part in answer if isinstance(part, Tensor)), None)
-    if not isinstance(found, Tensor):
-        keys = f" with keys {sorted(map(str, answer))}" if isinstance(answer, Mapping) else ""
-        raise ValueError(
-            f"the model must answer a tensor, a tuple that holds one, or a mapping with 'logits', "
-            f"got {type(answer).__name__}{keys}: wrap it in a module that returns its logits"
-        )
-    return found
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explain.guard import recordable, untouched, usual_modes
-from explain.payoffs import Payoff, checked_label, payoff_function
+from explain.losses import OF_VALUES, Loss, check_loss
+from explain.outputs import Kind, LastOperation, Meaning, check_kind, column_count, label_form, meaning_of, unsettled
+from explain.parts import Output, Part
+from explain.payoffs import Payoff, checked_label, payoff_function, probed
 from explain.supervised.baselines import Baseline, chosen
-from explain.supervised.border import batching_of, checked_example, checked_like, outputs_of
+from explain.supervised.border import Batching, batching_of, checked_example, checked_like, outputs_of
 from explain.supervised.targets import ExampleTarget
 from explain.types import NonFinite
+
+SEEN = 64  # rows of a background or a training set that are asked about to see what outputs mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +27,16 @@ class SupervisedModel:
     """Any torch classifier or regressor ``[rows, *shape] -> [rows, outputs]`` on tables or images.
 
     Args:
-        module: the trained model. Of a tuple its first tensor is read, of a mapping its "logits"; one output a row of a
-            classifier is the logit of class 1.
+        module: the trained model. One output a row of a classifier is that of class 1.
         task: "classification" or "regression".
         background: ``[m, features]`` or ``[m, C, H, W]``, typical examples: what an absent feature may look like.
         train: what it was trained on, for `Influence`: ``(inputs, labels)``, a Dataset or a DataLoader.
         weight_decay: of the trained loss, as in ``torch.optim.SGD``.
-        loss: ``(outputs, labels) -> [examples]``; cross entropy or squared error when None.
+        loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", or a function
+            ``(outputs, labels) -> [examples]``; None: taken from outputs and labels where these leave no doubt.
+        outputs: what a classifier answers, "logits", "probabilities" or "log_probabilities"; None: found out on the
+            background or the training inputs. Several outputs that do not exclude one another have ``loss="bce"``.
+        output: which part of a tuple, mapping or object the model returns: its position, its name, or a function.
         feature_names: one a feature of a table.
         batch_size: rows in one call of the model; from a memory budget when None. Never changes a result.
         query_rows: for `Attention`, the rows of an attention map that outputs are read from: ``(0,)``, a class token.
@@ -53,10 +59,17 @@ class SupervisedModel:
     background: Tensor | None = None
     train: Any = None
     weight_decay: float = 0.0
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    loss: Loss | None = None
+    outputs: Kind | None = None
+    output: Output | None = None
     feature_names: tuple[str, ...] = ()
     batch_size: int | None = None
     query_rows: tuple[int, ...] | None = None
+    part: Part = field(init=False, repr=False)
+    _inputs: Tensor | None = field(init=False, repr=False)
+    _labels: Tensor | None = field(init=False, repr=False)
+
+    found = ("_inputs", "_labels")  # follow from the rest
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
@@ -67,7 +80,15 @@ class SupervisedModel:
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
+        check_loss(self.loss)
+        check_kind(self.outputs)
+        if (self.outputs == "values") != (self.task == "regression") and self.outputs is not None:
+            raise ValueError(f"outputs={self.outputs!r} do not go with task={self.task!r}: values are a regressor's")
         object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        inputs, labels = _at_hand(self.train)
+        object.__setattr__(self, "_inputs", inputs)
+        object.__setattr__(self, "_labels", labels)
+        object.__setattr__(self, "part", Part(self.output, column_count(self._labels)))
         if self.background is not None:
             self._check_background(self.background)
             object.__setattr__(self, "background", recordable(self.background))
@@ -77,7 +98,7 @@ class SupervisedModel:
         x: Tensor,
         label: int | None = None,
         *,
-        payoff: Payoff = "logit",
+        payoff: Payoff | None = None,
         baseline: str | Tensor | Baseline | None = None,
     ) -> ExampleTarget:
         """The number that the model says about one example, as a question to explain.
@@ -85,7 +106,8 @@ class SupervisedModel:
         Args:
             x: ``[features]`` or ``[C, H, W]``, of the model's dtype and device.
             label: the class; the predicted one when None. Of a regressor, which of several outputs.
-            payoff: "logit", "probability", "log_probability", "loss", or a callable ``[rows, outputs] -> [rows]``.
+            payoff: "logit", "probability", "log_probability", "loss", "value" (the model's own number) or a callable
+                ``[rows, outputs] -> [rows]``; None: the model's own number, whose name follows from ``outputs``.
             baseline: what an absent feature looks like. "zeros"; "mean" of the background; a tensor like ``x``; a
                 tensor ``[m, *x.shape]`` or "background": the number averaged over those rows (interventional);
                 "conditional" or a `Conditional`: ``E[f(x) | x_S]`` under a Gaussian fitted to the background.
@@ -107,33 +129,40 @@ class SupervisedModel:
         with usual_modes():
             absence = chosen(baseline, x, self.background)
         with untouched(self.module), torch.no_grad():
-            batching = batching_of(self.outputs, x, absence.reference, self.batch_size)
-            outputs = self.outputs(x[None])
+            batching = batching_of(self.answers, x, absence.reference, self.batch_size)
+            meaning, outputs = self._meaning(x, absence.reference, batching)
         if not batching.independent:
             warnings.warn("rows of a batch see one another in this model: evaluated one by one, slowly", stacklevel=2)
-        label, number = self._number(payoff, label, outputs)
-        number(outputs)  # a callable that does not fit is told so now
-        return ExampleTarget(self, x, label, payoff, number, absence, batching)
+        found = checked_label(label, outputs[0], meaning, payoff)
+        asked = payoff or meaning.default_payoff
+        number = payoff_function(asked, found, meaning)
+        if callable(asked):
+            probed(asked, outputs)
+        return ExampleTarget(self, x, found, asked, number, absence, batching, meaning)
 
-    def outputs(self, x: Tensor) -> Tensor:
+    def answers(self, x: Tensor) -> Tensor:
         """The module's outputs ``[rows, outputs]`` for ``x [rows, *shape]``, in the mode the module is in."""
-        return outputs_of(self.module, x)
+        return outputs_of(self.module, x, self.part)
 
-    def _number(
-        self, payoff: Payoff, label: int | None, outputs: Tensor
-    ) -> tuple[int | None, Callable[[Tensor], Tensor]]:
-        """The label that is meant, and the number as a function of the outputs ``[rows, outputs] -> [rows]``."""
-        asked = None if label is None else _as_index(label)
-        if self.task == "classification":
-            found = checked_label(asked, outputs[0])
-            return found, payoff_function(payoff, found)
-        number = payoff_function(payoff, None)
-        count = outputs.size(1)
-        if asked is None and (count == 1 or callable(payoff)):
-            return None, number
-        if asked is None or not 0 <= asked < count:
-            raise ValueError(f"label must say which of the regressor's {count} outputs is meant, 0 to {count - 1}")
-        return asked, number if callable(payoff) else lambda found: number(found[:, asked, None])
+    def _meaning(self, x: Tensor, reference: Tensor, batching: Batching) -> tuple[Meaning, Tensor]:
+        """What the outputs mean, and those that it was read off, the example's first."""
+        with LastOperation() as last:
+            outputs = self.answers(x[None])
+        operation = last.of(outputs)
+        if self.task == "regression":
+            return Meaning("values", outputs.size(1), False), outputs
+        if unsettled(outputs) and self.outputs is None and batching.independent:
+            like = (x.shape, x.dtype, x.device)
+            seen = [part for part in (reference[None], self.background, self._inputs) if part is not None]
+            rows = [part[:SEEN] for part in seen if (part.shape[1:], part.dtype, part.device) == like]
+            outputs = torch.cat([outputs, *(self.answers(each) for part in rows for each in part.split(batching.rows))])
+        loss = None if self.loss in OF_VALUES else self.loss  # a classifier's all the same
+        return meaning_of(outputs, operation, self._classes_in(outputs), given=self.outputs, loss=loss), outputs
+
+    def _classes_in(self, outputs: Tensor) -> Tensor | None:
+        """The model's own labels, unless they are of a loss of the user's."""
+        form = label_form(self._labels, outputs.size(1))
+        return None if form in ("reals", "whole") else self._labels
 
     def _check_background(self, background: Tensor) -> None:
         if not isinstance(background, Tensor):
@@ -144,8 +173,10 @@ class SupervisedModel:
             raise NonFinite("the background holds NaN or infinity: drop those rows")
 
 
-def _as_index(label: Any) -> int:
-    try:
-        return operator.index(label)
-    except TypeError:
-        raise TypeError(f"label must be an int, got {label!r}") from None
+def _at_hand(train: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Inputs and labels of a training set where they are tensors already, and need not be read one by one."""
+    data = getattr(train, "dataset", train)
+    pair = getattr(data, "tensors", data)
+    if isinstance(pair, (tuple, list)) and len(pair) >= 2 and all(isinstance(part, Tensor) for part in pair[:2]):
+        return pair[0], pair[1]
+    return None, None

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
 from explain.examples import READ, Examples, Read, Rows, examples_of, pieces
 from explain.guard import evaluating, recordable
-from explain.objectives import TrainingObjective, example_loss, trainable
+from explain.losses import trained_loss
+from explain.objectives import TrainingObjective, trainable
 from explain.plain import plain_operations
 from explain.supervised.border import checked_like, outputs_of
 from explain.supervised.players import features, pixels
 from explain.types import NonFinite, Parameters, Players, Questions, Target
 
 if TYPE_CHECKING:
+    from explain.supervised.model import SupervisedModel
     from explain.supervised.targets import ExampleTarget
 
 PICTURES = 2_000  # up to this many training images travel with an explanation
@@ -124,7 +126,10 @@ def training_objective(
     if isinstance(inputs, Rows):
         batch_size = max(1, min(batch_size, READ // max(1, inputs.examples.row_bytes)))
 
-    outputs = _outputs(target.module)
+    trained = trained_loss(model.loss, target.meaning, labels)
+    labels = trained.labels
+    target.tell({"loss": trained.name} | ({"assumed": {"loss": trained.assumed}} if trained.assumed else {}))
+    outputs = _outputs(target.model)
     return SupervisedObjective(
         params=trainable(target.module),
         players=_players(inputs, labels, positions),
@@ -135,10 +140,10 @@ def training_objective(
         forward=outputs,
         asked=target.x,
         names=model.feature_names,
-        loss_of=model.loss or example_loss,
+        loss_of=trained.of,
         weight_decay=model.weight_decay,
         batch_size=batch_size,
-        convex=model.loss is None,
+        convex=trained.convex,
         module=target.module,
     )
 
@@ -149,7 +154,7 @@ def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | N
     alike = all(each.x.shape == target.x.shape and each.batching.independent for each in asked)
     if len(asked) < len(targets) or not alike:
         return None
-    outputs, x = _outputs(target.module), torch.stack([each.x for each in asked])
+    outputs, x = _outputs(target.model), torch.stack([each.x for each in asked])
 
     def numbers(rows: Tensor) -> Tensor:
         return torch.cat([each.number(row) for each, row in zip(asked, rows.split(1), strict=True)])
@@ -157,10 +162,12 @@ def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | N
     return Questions(lambda params, positions: outputs(params, x[positions]), numbers, len(asked), apart=True)
 
 
-def _outputs(module: nn.Module) -> Callable[[Parameters, Tensor], Tensor]:
+def _outputs(model: SupervisedModel) -> Callable[[Parameters, Tensor], Tensor]:
+    module = model.module
+
     def outputs(params: Parameters, x: Tensor) -> Tensor:
         with evaluating(module), plain_operations(module):
-            return outputs_of(lambda rows: functional_call(module, params, (rows,)), x)
+            return outputs_of(lambda rows: functional_call(module, params, (rows,)), x, model.part)
 
     return outputs
 
@@ -211,27 +218,12 @@ def _checked(inputs: Tensor | Rows, labels: Tensor, target: ExampleTarget) -> tu
             f"{list(labels.shape)}"
         )
     for name, found in (("inputs", inputs), ("labels", labels)):
-        if isinstance(found, Tensor) and not found.isfinite().all():
+        unknown = name == "labels" and found.dim() > 1  # NaN of several tasks: no label
+        if isinstance(found, Tensor) and not (found.isfinite() | (found.isnan() if unknown else False)).all():
             raise NonFinite(f"the training {name} hold NaN or infinity: drop those examples")
     if isinstance(inputs, Tensor):
         inputs = checked_like(inputs.detach(), target.module, "the training inputs")
-    if target.model.task == "regression":
-        return inputs, labels.to(inputs.device, inputs.dtype)
-    if target.model.loss is None:
-        _check_classes(labels, classes=max(target.run().size(1), 2))
     return inputs, labels.to(inputs.device)
-
-
-def _check_classes(labels: Tensor, classes: int) -> None:
-    if labels.is_floating_point() or labels.dim() != 1:
-        raise TypeError(
-            f"a classifier's labels must be integers [n], got {list(labels.shape)} of {labels.dtype}: use "
-            "labels.long(), or give loss="
-        )
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise ValueError(
-            f"training labels must be from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
-        )
 
 
 def _players(inputs: Tensor | Rows, labels: Tensor, positions: Tensor) -> Players:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from explain.guard import untouched
-from explain.payoffs import Payoff, shuffled
+from explain.outputs import Meaning
+from explain.payoffs import Payoff, payoff_name, shuffled
 from explain.supervised.baselines import Baseline
 from explain.supervised.border import Batching
 from explain.supervised.games import coalition_game, gradient_question
@@ -40,6 +41,7 @@ class ExampleTarget(Target):
         number: the same as a function, ``[rows, outputs] -> [rows]``.
         baseline: what absence means.
         batching: how many rows one call of the model may take.
+        meaning: what the model's outputs are.
     """
 
     model: SupervisedModel
@@ -49,6 +51,9 @@ class ExampleTarget(Target):
     number: Callable[[Tensor], Tensor]
     baseline: Baseline
     batching: Batching
+    meaning: Meaning
+
+    found = ("told",)  # follows from the rest
 
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here
@@ -57,7 +62,7 @@ class ExampleTarget(Target):
 
     def numbers(self, x: Tensor) -> Tensor:
         """The number for each row of ``x [rows, *shape]``, ``[rows]``, in as many calls as memory asks for."""
-        outputs = [self.model.outputs(rows) for rows in x.split(self.batching.rows)]
+        outputs = [self.model.answers(rows) for rows in x.split(self.batching.rows)]
         return self.number(torch.cat(outputs))
 
     def value(self) -> float:
@@ -92,7 +97,33 @@ class ExampleTarget(Target):
     def run(self) -> Tensor:
         """The model's outputs for this example, ``[1, outputs]``."""
         with untouched(self.module), torch.no_grad():
-            return self.model.outputs(self.x[None])
+            return self.model.answers(self.x[None])
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the model is a classifier."""
+        return self.meaning.classes > 0
+
+    def predicted(self) -> int:
+        """The class that the model predicts."""
+        self._expect_classes()
+        return self.meaning.predicted(self.run()[0])
+
+    def decision(self) -> tuple[int, Callable[[Tensor], Tensor]]:
+        """The class that is decided on, and its margin; see `Meaning.decision`."""
+        self._expect_classes()
+        return self.meaning.decision(self.run()[0], self.label)
+
+    def decides(self, outputs: Tensor) -> Tensor:
+        """Which rows of outputs are decided for the target's class."""
+        self._expect_classes()
+        assert self.label is not None  # of a classifier's
+        return self.meaning.decides(outputs, self.label)
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """``log p`` of every class."""
+        self._expect_classes()
+        return self.meaning.log_probabilities(outputs)
 
     def rows(self) -> Tensor:
         """The model's ``query_rows``.
@@ -121,6 +152,8 @@ class ExampleTarget(Target):
 
     def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> ExampleTarget:
         """The same question of ``x + scale * std * normal``; ``std`` is the background's, else that of ``x`` itself."""
+        if not self.x.is_floating_point():
+            raise Unsupported("noise is added to real numbers, and this example holds whole ones")
         background = self.model.background
         spread = self.x.std(correction=0) if background is None else background.std(0, correction=0)
         noise = torch.randn(self.x.shape, generator=generator, dtype=self.x.dtype).to(self.x.device)
@@ -140,16 +173,18 @@ class ExampleTarget(Target):
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values."""
-        payoff = self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__qualname__", "callable")
+        assumed = self.meaning.told(self.payoff, self.model.part.assumed)
         return {
             "family": "supervised",
             "model": type(self.module).__name__,
             "task": self.model.task,
             "shape": list(self.x.shape),
             "label": self.label,
-            "payoff": payoff,
+            "payoff": payoff_name(self.payoff),
             "baseline": self.baseline.name,
             "removal": self.baseline.removal,
+            "outputs": self.meaning.kind,
+            **({"assumed": assumed} if assumed else {}),
         }
 
     def _these(self, players: str | Players) -> Players:

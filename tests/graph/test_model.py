@@ -68,7 +68,7 @@ def test_all_signatures_and_outputs_give_the_same_game(make):
     other = make()
     other.load_state_dict(plain.state_dict())
     expected = GraphModel(plain, data).node(4, label=2)
-    found = GraphModel(other, data).node(4, label=2)
+    found = GraphModel(other, data, output=0 if make is _Tuple else None).node(4, label=2)
     assert found.value() == pytest.approx(expected.value(), rel=1e-5)
     players = expected.players("edges")
     masks = torch.rand(6, len(players)) < 0.5

@@ -54,11 +54,12 @@ def test_an_example_that_does_not_fit(x, error, message):
         (lambda out: out * float("nan"), NonFinite, "the model answers NaN or infinity"),
         (lambda out: out / 0, NonFinite, "the model answers NaN or infinity"),
         (lambda out: out + torch.randn(()), ValueError, "not deterministic"),
-        (lambda out: out.argmax(1), ValueError, r"floating point, here \[1, outputs\], got .* torch.int64"),
-        (lambda out: out[:, :, None], ValueError, r"got \[1, 2, 1\]"),
+        (lambda out: out.argmax(1), ValueError, r"floating-point logits \[rows, outputs\], got torch.int64"),
+        (lambda out: out[:, :, None], ValueError, r"here \[1, outputs\], got \[2, 1\]"),
         (lambda out: out[:, :0], ValueError, r"got \[1, 0\]"),
         (lambda out: out.mean(), ValueError, r"got \[\] of torch.float32"),
-        (lambda out: {"scores": out, "loss": 1}, ValueError, r"got dict with keys \['loss', 'scores'\]"),
+        (lambda out: {"loss": out.sum()}, ValueError, r"got dict of 'loss': \[\]"),
+        (lambda out: [out, out * 2], ValueError, "several parts that may be the outputs .*output=1"),
         (lambda out: ("no", "tensor"), ValueError, "got tuple"),
         (lambda out: out.tolist(), ValueError, "got list"),
         (lambda out: None, ValueError, "got NoneType"),
@@ -70,7 +71,7 @@ def test_a_model_whose_answers_do_not_fit(function, error, message):
 
 
 @pytest.mark.parametrize(
-    "function", [lambda out: (out, "aux"), lambda out: {"logits": out}, lambda out: [out, out * 2]]
+    "function", [lambda out: (out, "aux"), lambda out: {"logits": out}, lambda out: {"scores": out, "loss": 1}]
 )
 def test_outputs_in_tuples_and_mappings_are_understood(function):
     model = classifier(function)
@@ -95,8 +96,9 @@ def test_one_column_is_a_binary_logit():
     [
         (2, ValueError, "from 0 to 1, got 2"),
         (-1, ValueError, "from 0 to 1, got -1"),
-        (0.5, TypeError, "label must be an int, got 0.5"),
-        ("cat", TypeError, "label must be an int, got 'cat'"),
+        (0.5, ValueError, "from 0 to 1, got 0.5"),
+        (True, ValueError, "from 0 to 1, got True"),
+        ("cat", ValueError, "from 0 to 1, got 'cat'"),
     ],
 )
 def test_an_unknown_label(label, error, message):
@@ -123,8 +125,7 @@ def test_a_regressor_with_several_outputs_asks_which():
     ("payoff", "message"),
     [
         ("margin", "payoff must be one of"),
-        (lambda out: out, r"one number a row, \[1\], got \[1, 2\]"),
-        (None, "payoff"),
+        (lambda out: out, r"one number a row, \[4\], got \[4, 2\]"),
     ],
 )
 def test_an_unknown_payoff(payoff, message):
@@ -250,7 +251,7 @@ def test_rows_that_see_one_another_are_evaluated_alone():
         ((torch.zeros(4, 3), torch.zeros(5).long()), ValueError, r"got \[4, 3\] and \[5\]"),
         ((torch.zeros(0, 3), torch.zeros(0).long()), ValueError, "training"),
         (TensorDataset(torch.zeros(0, 3), torch.zeros(0).long()), ValueError, "empty"),
-        ((torch.zeros(4, 3), torch.zeros(4)), TypeError, "labels must be integers"),
+        ((torch.zeros(4, 3), torch.full((4,), 0.5)), ValueError, "which loss was trained"),
         ((torch.zeros(4, 3), torch.full((4,), 2)), ValueError, "from 0 to 1"),
         ((torch.zeros(4, 3), torch.full((4,), -1)), ValueError, "from 0 to 1"),
         ((torch.zeros(4, 3).double(), torch.zeros(4).long()), TypeError, "training inputs must be torch.float32"),

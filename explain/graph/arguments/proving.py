@@ -17,6 +17,7 @@ from explain.graph.arguments.signature import MADE, fields_of
 from explain.graph.arguments.trial import Trial, gap, same
 from explain.graph.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
 from explain.graph.inputs import Inputs
+from explain.parts import NoRows, Part
 
 
 def read(
@@ -26,6 +27,7 @@ def read(
     given: Mapping[str, str | None] | None = None,
     decoder: Decoder | None = None,
     call: UserCall | None = None,
+    part: Part | None = None,
 ) -> Reading:
     """How ``module`` is called on ``data``.
 
@@ -44,7 +46,7 @@ def read(
         UserWarning: an optional field was passed and changes the answer.
     """
     core = unwrapped(module)
-    trial = Trial(core, data, task)
+    trial = Trial(core, data, task, part or Part())
     if call is not None:
         return _called(trial, given, decoder, call)
     found = named(trial, given or {}, decoder)
@@ -107,11 +109,14 @@ def _of_data(trial: Trial, net: nn.Module, inputs: Inputs, assumed: dict[str, st
     if trial.large:
         return Reading(net, inputs, assumed)
     data = trial.sample()
+    who = f"{type(trial.module).__name__}.forward(data)"
     try:
         expected = trial.asked(lambda: net(data))
+    except NoRows as error:
+        raise ValueError(_without_rows(trial, who, str(error))) from error
     except Exception:  # said with the shapes when the first question is asked
         return Reading(net, inputs, assumed)
-    _check_rows(trial, f"{type(trial.module).__name__}.forward(data)", expected)
+    _check_rows(trial, who, expected)
     held = {
         name: Matrix.like(name, value)
         for name, value in fields_of(trial.data).items()
@@ -141,11 +146,15 @@ def _check_rows(trial: Trial, who: str, rows: list[Tensor]) -> None:
     """
     if not trial.fits(rows):
         shapes = " and ".join(str(list(part.shape)) for part in rows)
-        row = {"node": "node", "edge": "pair of edge_label_index", "graph": "graph"}[trial.task]
-        raise ValueError(
-            f"{who} must return a row for every {row}, [rows, outputs], and returned {shapes}: show the call that "
-            "does, call=lambda net, data: net(data.x, data.edge_index)"
-        )
+        raise ValueError(_without_rows(trial, who, f"it returned {shapes}"))
+
+
+def _without_rows(trial: Trial, who: str, instead: str) -> str:
+    row = {"node": "node", "edge": "pair of edge_label_index", "graph": "graph"}[trial.task]
+    return (
+        f"{who} must return a row for every {row}, [rows, outputs]: show the call that does, call=lambda net, data: "
+        f"net(data.x, data.edge_index); {instead}"
+    )
 
 
 def _difference(rows: list[Tensor] | Exception, expected: list[Tensor]) -> str:

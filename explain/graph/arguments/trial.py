@@ -13,9 +13,10 @@ from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.caches import uncached
-from explain.graph.inputs import Inputs, output_rows, structure_of
+from explain.graph.inputs import Inputs, structure_of
 from explain.graph.structure import EdgeType, copies
 from explain.guard import evaluating, other_random_states
+from explain.parts import Part
 
 TOLERANCE = 1e-4  # of two calls of one function, relative: what rounding may explain
 _PAIRS = 16  # pairs of nodes that a link model is tried on, where the data names none
@@ -29,6 +30,7 @@ class Trial:
     module: nn.Module
     data: Data | HeteroData
     task: str
+    part: Part
 
     @cached_property
     def large(self) -> bool:
@@ -101,9 +103,19 @@ class Trial:
         with evaluating(self.module), other_random_states(0), uncached(self.module):
             found = ask()
         kinds = self.data.node_types if isinstance(self.data, HeteroData) else []
-        if isinstance(found, Mapping) and set(found) & set(kinds):
-            return [output_rows(found[kind]) for kind in kinds if kind in found]
-        return [output_rows(found)]
+        if self.part.given is None and isinstance(found, Mapping) and set(found) & set(kinds):
+            return [self._rows(found, self.data[kind].num_nodes, kind) for kind in kinds if kind in found]
+        if self.task == "node":
+            return [self._rows(found, None if kinds else self.data.num_nodes)]
+        return [self._rows(found, self._asked_count)]
+
+    def _rows(self, found: Any, expected: int | None, kind: str | None = None) -> Tensor:
+        return self.part.again().rows(found, expected, kind)
+
+    @property
+    def _asked_count(self) -> int:
+        """Rows in the answer for pairs or graphs."""
+        return 1 if self.pairs is None else self.pairs.size(1)
 
     def runs(self, rows: list[Tensor] | Exception) -> TypeGuard[list[Tensor]]:
         """Whether an answer came, with numbers in rows that a target can be read from."""
@@ -117,7 +129,7 @@ class Trial:
         if self.task == "node":
             stores = self.data.node_stores if isinstance(self.data, HeteroData) else [self.data]
             return found <= {int(store.num_nodes or 0) for store in stores}
-        return found == {1 if self.pairs is None else self.pairs.size(1)}
+        return found == {self._asked_count}
 
 
 def gap(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -19,6 +19,7 @@ from explain.graph.fast.trace import program_of
 from explain.graph.structure import EDGE, NODE
 from explain.graph.trimming import Trimming
 from explain.guard import evaluating
+from explain.outputs import Meaning
 from explain.types import Masks
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Programs:
         self.reach: tuple[int, Direction] | None = None  # the receptive field, once checked on the whole graph
         self.together: bool | None = None
         self.trims: dict[str, Trimming] = {}
+        self.meanings: dict[str | None, Meaning] = {}  # of the outputs, by the type of node that is asked about
 
     def known(self, target: GraphTarget) -> bool:
         """Whether what is remembered was found on this target's graph, in the state it was made in."""

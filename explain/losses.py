@@ -1,0 +1,227 @@
+"""Losses by name, ``(outputs [n, outputs], labels [n, ...]) -> [n]``, and which of them a model was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from explain.outputs import Form, Meaning, label_form
+
+LossName: TypeAlias = Literal["cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson"]
+Loss: TypeAlias = LossName | Callable[[Tensor, Tensor], Tensor]
+Function: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+NAMES: tuple[str, ...] = get_args(LossName)
+OF_VALUES = ("mse", "mae", "huber", "poisson")
+REMEDY = f"explain.wrap(..., loss={' | '.join(map(repr, NAMES))}), or a callable (outputs, labels) -> [examples]"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A loss and the labels as it takes them: ``of(outputs, labels) -> [examples]``.
+
+    ``convex``: known to be convex in the outputs; ``assumed``: why it was taken, None where it was given.
+    """
+
+    name: str
+    of: Function
+    labels: Tensor
+    convex: bool
+    assumed: str | None
+
+
+def check_loss(given: Loss | None) -> None:
+    """Raises ValueError where this is not one of `NAMES`, a callable, or None."""
+    if given is not None and given not in NAMES and not callable(given):
+        raise ValueError(f"loss must be one of {', '.join(NAMES)}, a callable or None, got {given!r}")
+
+
+def trained_loss(given: Loss | None, meaning: Meaning, labels: Tensor) -> Trained:
+    """The loss that was given, or the one that outputs and labels leave no doubt about.
+
+    Args:
+        given: a name, a callable, or None.
+        meaning: what the outputs are.
+        labels: ``[n]``, ``[n, 1]`` or ``[n, outputs]``; NaN among the 0 and 1 of several tasks are not trained on.
+
+    Raises:
+        ValueError: labels that do not fit the loss or the outputs, or several losses would do: say which.
+
+    >>> model = Meaning("logits", 1)
+    >>> trained_loss(None, model, torch.tensor([0.0, 1.0])).name
+    'bce'
+    """
+    check_loss(given)
+    if callable(given):
+        return Trained(getattr(given, "__name__", "callable"), given, labels, False, None)
+    form = label_form(labels, meaning.count)
+    name, why = (given, None) if given is not None else _guess(meaning, form, labels)
+    return Trained(name, _function(name, meaning, labels), _prepared(name, meaning, labels, form), True, why)
+
+
+def alternatives(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Trained]:
+    """The other losses that these labels could have been trained with."""
+    found = []
+    logits = Meaning("logits", meaning.count, meaning.exclusive)
+    for name in NAMES:
+        for read, how in ((meaning, ""), (logits, " on the outputs as if they were logits")):
+            if (name == taken.name and read is meaning) or (how and (meaning.kind == "logits" or name in OF_VALUES)):
+                continue
+            try:
+                other = trained_loss(name, read, labels)  # type: ignore[arg-type]
+            except ValueError:
+                continue
+            found.append(Trained(f"{name}{how}", other.of, other.labels, True, None))
+    return found
+
+
+def _guess(meaning: Meaning, form: Form, labels: Tensor) -> tuple[str, str]:
+    """The loss and why; see `trained_loss` for the errors."""
+    outputs = "one output" if meaning.count == 1 else f"{meaning.count} {meaning.kind}"
+    said = _SAID[form]
+    if meaning.kind == "values":
+        if form in ("signs", "classes", "one_hot", "multi_hot") and not labels.is_floating_point():
+            raise ValueError(
+                f"which loss was trained? outputs are values, and labels are {said} of {labels.dtype}: {REMEDY}"
+            )
+        return "mse", f"mse: labels are {said}, outputs values; mae, huber, ... where that was trained"
+    if form == "classes":
+        name = "bce" if meaning.count == 1 else "cross_entropy"
+        return name, f"{name}: labels are {said}, the model has {outputs}"
+    if form in ("one_hot", "multi_hot") and meaning.count > 1:
+        if not meaning.exclusive:
+            return "bce", f"bce, each output by itself: labels are {said}"
+        if meaning.kind != "logits" and form == "one_hot":
+            return "cross_entropy", f"cross_entropy: labels are {said}, outputs {meaning.kind} that exclude one another"
+    if form == "soft" and meaning.exclusive and meaning.count > 1:
+        return "cross_entropy", f"cross_entropy: each row of labels sums to 1, the model has {outputs}"
+    raise ValueError(
+        f"which loss was trained? labels {list(labels.shape)} of {labels.dtype} are {said}, the model has {outputs}: "
+        f"{REMEDY}"
+    )
+
+
+_SAID = {
+    "none": "empty",
+    "classes": "classes",
+    "signs": "-1 and 1",
+    "one_hot": "rows of 0 with one 1",
+    "multi_hot": "rows of 0 and 1",
+    "soft": "rows that sum to 1",
+    "whole": "whole numbers",
+    "reals": "real numbers",
+}
+
+
+def _prepared(name: str, meaning: Meaning, labels: Tensor, form: Form) -> Tensor:
+    """Labels as the loss takes them: classes int64 ``[n]``, else real ``[n, outputs]``, ``[n]`` where there is one."""
+    count, wide = meaning.count, labels.reshape(len(labels), -1)
+    flat = wide[:, 0] if wide.size(1) == 1 else None
+    if name == "cross_entropy":
+        if meaning.kind == "values" or count == 1:
+            raise ValueError(
+                f"cross_entropy needs the outputs of several classes, the model has {count} {meaning.kind}: take 'bce' "
+                "for one output, 'mse' for values"
+            )
+        if form == "classes" and flat is not None:
+            return _classes(flat, count)
+        if form == "one_hot":
+            return wide.long().argmax(1)
+        if form == "soft" and wide.size(1) == count:
+            return wide
+    elif name in ("bce", "hinge"):
+        if meaning.kind == "values":
+            raise ValueError(
+                f"{name} is a loss of classes, and the outputs are values: take 'mse', or say outputs='logits'"
+            )
+        if name == "bce" and count > 1 and wide.size(1) == count and form in ("one_hot", "multi_hot", "soft", "reals"):
+            _check_fraction(wide)
+            return wide if wide.is_floating_point() else wide.float()
+        if count == 1 and flat is not None:
+            if form == "classes":
+                return _classes(flat, 2)
+            if name == "hinge" and form == "signs":
+                return (flat > 0).long()
+            if name == "bce" and form == "reals":
+                _check_fraction(flat)
+                return flat
+    elif wide.size(1) == count:
+        return (flat if flat is not None else wide).to(torch.promote_types(labels.dtype, torch.float32))
+    raise ValueError(
+        f"{name} of {count} output{'s' * (count > 1)} does not go with labels {list(labels.shape)} of {labels.dtype}, "
+        f"{_SAID[form]}: "
+        + (
+            f"give real labels [n, {count}] for as many outputs, or {REMEDY}"
+            if name in OF_VALUES
+            else f"classes from 0 to {max(count, 2) - 1} are [n], int64 (unlabelled examples left out), or {REMEDY}"
+        )
+    )
+
+
+def _classes(labels: Tensor, classes: int) -> Tensor:
+    if labels.is_floating_point() and labels.isnan().any():
+        raise ValueError("some training labels are NaN: leave unlabelled examples out of the training set")
+    found = labels.long()
+    if int(found.min()) < 0 or int(found.max()) >= classes:
+        raise ValueError(
+            f"training labels must be classes [n] from 0 to {classes - 1}, got {list(labels.shape)} from "
+            f"{int(found.min())} to {int(found.max())}: leave unlabelled examples out of the training set"
+        )
+    return found
+
+
+def _check_fraction(labels: Tensor) -> None:
+    known = labels[~labels.isnan()] if labels.is_floating_point() else labels
+    if bool(((known < 0) | (known > 1)).any()):
+        raise ValueError(f"bce needs labels from 0 to 1, got {float(known.min()):.3g} to {float(known.max()):.3g}")
+
+
+def _function(name: str, meaning: Meaning, labels: Tensor) -> Function:
+    """The loss of each example; the mean over outputs where there are several, as torch takes it."""
+    if name == "cross_entropy":
+        return lambda outputs, y: cross_entropy(outputs, y, meaning)
+    if name == "bce":
+        # over several tasks the trained mean is over the labels that there are, not over all n * outputs
+        known = float((~labels.isnan()).double().mean()) if labels.is_floating_point() else 1.0
+        return lambda outputs, y: binary_cross_entropy(outputs, y, meaning) / known
+    if name == "hinge":
+        even = 0.0 if meaning.kind == "logits" else 0.5
+        return lambda outputs, y: (1 - (2 * y.reshape(-1) - 1) * (outputs[:, 0] - even)).relu()
+    pointwise: Function = {
+        "mse": lambda outputs, y: (outputs - y).square(),
+        "mae": lambda outputs, y: (outputs - y).abs(),
+        "huber": lambda outputs, y: F.huber_loss(outputs, y, reduction="none"),
+        "poisson": lambda outputs, y: outputs.exp() - y * outputs,
+    }[name]
+    return lambda outputs, y: pointwise(outputs, y.reshape(outputs.shape).to(outputs.dtype)).flatten(1).mean(1)
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor, meaning: Meaning) -> Tensor:
+    """``-log p(label)``, or ``-sum_c label_c log p(c)`` for labels ``[n, outputs]``."""
+    if labels.is_floating_point():
+        labels = labels.to(outputs.dtype)
+    if meaning.kind == "logits":
+        return F.cross_entropy(outputs, labels, reduction="none")
+    logs = outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log() if meaning.kind == "probabilities" else outputs
+    if labels.dim() == 1:
+        return -logs.gather(1, labels[:, None])[:, 0]
+    return -(labels * logs).sum(1)
+
+
+def binary_cross_entropy(outputs: Tensor, labels: Tensor, meaning: Meaning) -> Tensor:
+    """``-y log p - (1 - y) log(1 - p)``, mean over the outputs; NaN labels count nothing."""
+    y = labels.reshape(len(labels), -1).to(outputs.dtype)
+    if meaning.kind == "logits":
+        if not labels.is_floating_point():
+            return F.softplus((1 - 2 * y) * outputs).mean(1)
+        each = F.softplus(outputs) - y.nan_to_num() * outputs
+    else:
+        tiny = torch.finfo(outputs.dtype).tiny
+        yes = outputs.clamp_min(tiny).log() if meaning.kind == "probabilities" else outputs
+        no = (1 - (outputs if meaning.kind == "probabilities" else outputs.exp())).clamp_min(tiny).log()
+        each = -y.nan_to_num() * yes - (1 - y.nan_to_num()) * no
+    return torch.where(y.isnan(), 0.0, each).mean(1)

@@ -1,0 +1,125 @@
+"""Losses against torch's own, and which of them outputs and labels leave no doubt about."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from explain.losses import NAMES, alternatives, trained_loss
+from explain.outputs import Meaning
+
+Z = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
+CLASSES = torch.tensor([0, 1, 2, 2, 1, 0])
+YES = torch.tensor([0, 1, 1, 0, 1, 0])
+TASKS = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 0, 1]]).double()
+REAL = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)).double()
+
+
+def mean(name, meaning, outputs, labels):
+    found = trained_loss(name, meaning, labels)
+    return found.of(outputs, found.labels).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "outputs", "labels", "expected"),
+    [
+        ("cross_entropy", "logits", Z, CLASSES, F.cross_entropy(Z, CLASSES)),
+        ("cross_entropy", "logits", Z, CLASSES.double()[:, None], F.cross_entropy(Z, CLASSES)),
+        ("cross_entropy", "probabilities", Z.softmax(1), CLASSES, F.cross_entropy(Z, CLASSES)),
+        ("cross_entropy", "log_probabilities", Z.log_softmax(1), CLASSES, F.nll_loss(Z.log_softmax(1), CLASSES)),
+        ("cross_entropy", "logits", Z, REAL.softmax(1), F.cross_entropy(Z, REAL.softmax(1))),
+        ("bce", "logits", Z[:, :1], YES, F.binary_cross_entropy_with_logits(Z[:, 0], YES.double())),
+        ("bce", "logits", Z[:, :1], YES.double(), F.binary_cross_entropy_with_logits(Z[:, 0], YES.double())),
+        (
+            "bce",
+            "probabilities",
+            Z[:, :1].sigmoid(),
+            YES.bool(),
+            F.binary_cross_entropy(Z[:, 0].sigmoid(), YES.double()),
+        ),
+        ("bce", "logits", Z, TASKS, F.binary_cross_entropy_with_logits(Z, TASKS)),
+        ("bce", "probabilities", Z.sigmoid(), TASKS, F.binary_cross_entropy(Z.sigmoid(), TASKS)),
+        ("mse", "values", Z, REAL, F.mse_loss(Z, REAL)),
+        ("mse", "values", Z[:, :1], REAL[:, 0], F.mse_loss(Z[:, 0], REAL[:, 0])),
+        ("mae", "values", Z, REAL, F.l1_loss(Z, REAL)),
+        ("huber", "values", Z, REAL, F.huber_loss(Z, REAL)),
+        ("poisson", "values", Z[:, :1], CLASSES, F.poisson_nll_loss(Z[:, 0], CLASSES)),
+        ("hinge", "logits", Z[:, :1], 2 * YES - 1, (1 - (2 * YES - 1) * Z[:, 0]).relu().mean()),
+    ],
+)
+def test_losses_are_torchs_own(name, kind, outputs, labels, expected):
+    meaning = Meaning(kind, outputs.size(1), exclusive=labels is not TASKS)
+    torch.testing.assert_close(mean(name, meaning, outputs, labels), expected.double())
+
+
+def test_unknown_labels_of_some_tasks_are_left_out_of_the_mean():
+    some = TASKS.clone()
+    some[0, 1] = some[3, 2] = float("nan")
+    known = ~some.isnan()
+    expected = F.binary_cross_entropy_with_logits(Z[known], some[known])
+    torch.testing.assert_close(mean("bce", Meaning("logits", 3, exclusive=False), Z, some), expected)
+
+
+@pytest.mark.parametrize(
+    ("meaning", "labels", "name"),
+    [
+        (Meaning("logits", 3), CLASSES, "cross_entropy"),
+        (Meaning("logits", 3), CLASSES.double(), "cross_entropy"),
+        (Meaning("logits", 1), YES, "bce"),
+        (Meaning("logits", 1), YES.float(), "bce"),
+        (Meaning("logits", 1), YES.bool()[:, None], "bce"),
+        (Meaning("logits", 3, exclusive=False), TASKS, "bce"),
+        (Meaning("probabilities", 3), F.one_hot(CLASSES), "cross_entropy"),
+        (Meaning("logits", 3), REAL.softmax(1), "cross_entropy"),
+        (Meaning("values", 3), REAL, "mse"),
+        (Meaning("values", 1), CLASSES.float(), "mse"),
+    ],
+)
+def test_what_is_not_in_doubt_is_taken_and_said(meaning, labels, name):
+    found = trained_loss(None, meaning, labels)
+    assert found.name == name
+    assert found.assumed.startswith(name)
+    assert trained_loss(name, meaning, labels).assumed is None
+
+
+@pytest.mark.parametrize(
+    ("meaning", "labels"),
+    [
+        (Meaning("logits", 3), F.one_hot(CLASSES)),  # softmax or a sigmoid each
+        (Meaning("logits", 1), 2 * YES - 1),  # hinge or a logistic loss
+        (Meaning("logits", 1), REAL[:, 0]),
+        (Meaning("values", 1), YES),
+    ],
+)
+def test_what_is_in_doubt_is_asked(meaning, labels):
+    with pytest.raises(ValueError, match=r"which loss was trained\?.*loss='cross_entropy' \| 'bce'"):
+        trained_loss(None, meaning, labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning", "labels", "message"),
+    [
+        ("cross_entropy", Meaning("logits", 1), YES, "take 'bce' for one output"),
+        ("cross_entropy", Meaning("logits", 3), CLASSES + 1, "from 0 to 2"),
+        ("bce", Meaning("logits", 1), REAL[:, 0], "bce needs labels from 0 to 1"),
+        ("bce", Meaning("values", 1), YES, "or say outputs='logits'"),
+        ("mse", Meaning("values", 3), REAL[:, :2], r"give real labels \[n, 3\]"),
+        ("square", Meaning("values", 3), REAL, "loss must be one of cross_entropy"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, meaning, labels, message):
+    with pytest.raises(ValueError, match=message):
+        trained_loss(name, meaning, labels)
+
+
+def test_alternatives_are_those_that_the_labels_allow():
+    meaning = Meaning("probabilities", 3)
+    taken = trained_loss(None, meaning, CLASSES)
+    assert [each.name for each in alternatives(taken, meaning, CLASSES)] == [
+        "cross_entropy on the outputs as if they were logits"
+    ]
+    (twice,) = alternatives(taken, meaning, CLASSES)  # softmax inside, and again in the loss: a common slip
+    torch.testing.assert_close(twice.of(Z.softmax(1), CLASSES).mean(), F.cross_entropy(Z.softmax(1), CLASSES))
+    yes = Meaning("logits", 1)
+    names = [each.name for each in alternatives(trained_loss(None, yes, YES), yes, YES)]
+    assert names == ["mse", "mae", "huber", "hinge", "poisson"]
+    assert set(names) < set(NAMES)
