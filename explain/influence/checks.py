@@ -22,7 +22,7 @@ MORE_STEPS = "Allow more steps, add damping, or use solver='cg' or 'exact'"
 def curvature_checks(chosen: Chosen) -> dict[str, Any]:
     """``hessian_lambda_min`` is that of the undamped Hessian where it was measured, ``lambda_*`` those of ``A``.
 
-    ``lambda_max`` is None where nothing needed it.
+    ``lambda_max`` is None where nothing needed it. ``hvp_error`` is that of `hvp_checks`.
     """
     A, spectrum = chosen.A, chosen.spectrum
     return {
@@ -36,6 +36,7 @@ def curvature_checks(chosen: Chosen) -> dict[str, Any]:
         "lambda_max": spectrum.largest if spectrum.measured else None,
         "eigenvalues": spectrum.how,
         "hessian_lambda_min": chosen.hessian.smallest if chosen.hessian else None,
+        **chosen.proof,
     }
 
 

@@ -7,10 +7,11 @@ costs about one gradient; else they are built anew for each product, and memory 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from explain.influence.linear import (
 )
 from explain.types import NonFinite, Objective
 
+Mode: TypeAlias = Callable[[], AbstractContextManager[Any]]
 MEMORY = 2**30  # bytes of linearisations that are kept between products
 
 
@@ -187,6 +189,16 @@ class Curvature:
         """``v -> sum_i C_i v`` over this batch, ``[p] -> [p]``."""
         raise NotImplementedError(f"{type(self).__name__} has no linear_map")
 
+    def first_derivative(self, batch: Tensor, theta: Tensor, mode: Mode) -> LinearMap:
+        """A map ``[p] -> [p]`` whose derivative at ``theta`` `linear_map` is, by plain first derivatives.
+
+        Args:
+            batch: the examples.
+            theta: the parameters, ``[p]``, of any dtype.
+            mode: within it the model is evaluated.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no first_derivative")
+
 
 class Hessian(Curvature):
     """``H = (1/n) sum_i d2 loss_i / d theta2 + (weight_decay + damping) I``: exact, indefinite away from a minimum.
@@ -225,6 +237,17 @@ class Hessian(Curvature):
 
         return pullback(slope(total), self.theta)[1]
 
+    def first_derivative(self, batch: Tensor, theta: Tensor, mode: Mode) -> LinearMap:
+        """``sum_i grad loss_i``."""
+
+        def gradient(at: Tensor) -> Tensor:
+            at = at.detach().requires_grad_()
+            with torch.enable_grad(), mode():
+                total = self.objective.train_loss(self.flat.params(at), batch).sum()
+            return _gradient(total, at)
+
+        return gradient
+
 
 class GaussNewton(Curvature):
     """``G = (1/n) sum_i J_i^T H_out,i J_i + (weight_decay + damping) I``: the Hessian of the linearised model.
@@ -252,3 +275,27 @@ class GaussNewton(Curvature):
         push = pushforward(pull, outputs)
         curve = pullback(slope(lambda o: self.objective.loss(o, batch).sum()), outputs)[1]
         return lambda v: pull(curve(push(v)))
+
+    def first_derivative(self, batch: Tensor, theta: Tensor, mode: Mode) -> LinearMap:
+        """``sum_i J_i(theta)^T grad loss_i(outputs_i)``, the Jacobian held fixed."""
+
+        def outputs(at: Tensor) -> Tensor:
+            with torch.enable_grad(), mode():
+                return self.objective.outputs(self.flat.params(at), batch)
+
+        start = theta.detach().requires_grad_()
+        held = outputs(start)
+
+        def gradient(at: Tensor) -> Tensor:
+            given = outputs(at.detach()).detach().requires_grad_()
+            with torch.enable_grad(), mode():
+                total = self.objective.loss(given, batch).sum()
+            return _gradient(held, start, _gradient(total, given))
+
+        return gradient
+
+
+def _gradient(value: Tensor, at: Tensor, direction: Tensor | None = None) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    return torch.autograd.grad(value, at, direction, retain_graph=direction is not None, materialize_grads=True)[0]

@@ -102,6 +102,7 @@ class Inverse:
             "examples": self.A.objective.size,
             "residual": self.residual,
             **ends,
+            **self.chosen.proof,
         }
 
     def _saw(self, residual: float) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
+from explain.influence.differences import hvp_checks
 from explain.influence.doubts import doubt
 from explain.influence.solvers.arnoldi import Arnoldi
 from explain.influence.solvers.cg import ConjugateGradient
@@ -36,12 +37,13 @@ SHARING = 16  # right-hand sides from which on a Krylov space of all of them nee
 
 
 class Chosen(NamedTuple):
-    """A positive definite curvature, its spectrum, and why it is this one."""
+    """A positive definite curvature, its spectrum, why it is this one, and the proof that it is the loss's."""
 
     A: Curvature
     spectrum: Spectrum
     why: str
     hessian: Spectrum | None
+    proof: dict[str, Any]
 
 
 def choose_curvature(objective: Objective, curvature: str, damping: str | float, generator: torch.Generator) -> Chosen:
@@ -55,7 +57,13 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
 
     Raises:
         Indefinite: the curvature with the damping asked for is not positive definite.
+        Unsupported: it is not the derivative of the loss's gradient; see `hvp_checks`.
     """
+    chosen = _chosen(objective, curvature, damping, generator)
+    return chosen._replace(proof=hvp_checks(chosen.A, torch.Generator().manual_seed(0)))
+
+
+def _chosen(objective: Objective, curvature: str, damping: str | float, generator: torch.Generator) -> Chosen:
     if curvature == "ggn":
         return _damped(GaussNewton(objective), damping, generator, None, "asked for")
     hessian = Hessian(objective)
@@ -63,7 +71,7 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
     given = 0.0 if damping == "auto" else float(damping)
     if spectrum.shifted(given).positive:
         why = "asked for" if curvature == "hessian" else "the Hessian is positive definite"
-        return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum)
+        return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum, {})
     if curvature == "hessian" and damping != "auto":
         raise Indefinite(hessian.damped(given), spectrum.shifted(given))
     if curvature == "hessian":
@@ -118,4 +126,4 @@ def _damped(
 
 
 def _shifted(A: Curvature, damping: float, spectrum: Spectrum, why: str) -> Chosen:
-    return Chosen(A.damped(damping), spectrum.shifted(damping), why, spectrum)
+    return Chosen(A.damped(damping), spectrum.shifted(damping), why, spectrum, {})
