@@ -140,7 +140,7 @@ class TrainingObjective:
         Raises:
             ValueError: the loss does not give one number an example.
         """
-        losses = self.loss_of(outputs, self.labels[batch])
+        losses = self.loss_of(outputs if self.convex else outputs.clone(), self.labels[batch])  # own ones may write
         if losses.shape != batch.shape:
             raise ValueError(f"the loss must give one number an example, [{len(batch)}], got {list(losses.shape)}")
         return losses if self.weights is None else losses * self.weights[batch]

@@ -163,7 +163,7 @@ def shuffled(module: nn.Module, generator: torch.Generator) -> None:
 
 def _checked(payoff: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def number(outputs: Tensor) -> Tensor:
-        values = payoff(outputs)
+        values = payoff(outputs.clone())  # it may work in place
         if not isinstance(values, Tensor) or values.shape != outputs.shape[:1]:
             got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"payoff must give one number a row, [{len(outputs)}], got {got}")

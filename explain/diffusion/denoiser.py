@@ -61,10 +61,11 @@ class Denoiser(nn.Module):
     def called(self, x: Tensor, timestep: Tensor, condition: Condition | None = None) -> Any:
         """Whatever the network returns."""
         arguments: dict[str, Any] = {
-            name: value.expand(len(x), *value.shape[1:]) if len(value) == 1 else value
+            name: (value.expand(len(x), *value.shape[1:]) if len(value) == 1 else value).clone()
             for name, value in (condition or {}).items()
         }
         seen, time = (x, timestep) if self.convention is None else self.convention.asked(x, timestep)
+        seen, time = seen.clone(), time.clone()  # the network may write onto what it is given
         if self.names.image and self.names.time:
             return self.net(**{self.names.image: seen, self.names.time: time}, **arguments)
         return self.net(seen, time, **arguments)

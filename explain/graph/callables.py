@@ -44,7 +44,7 @@ class Linked(nn.Module):
     def forward(self, *args: Any, edge_label_index: Tensor, **arguments: Any) -> Tensor:
         """Scores of these pairs."""
         z = self.encoder(*args, **arguments)
-        return self.decode(z[0] if isinstance(z, tuple) else z, edge_label_index)
+        return self.decode(_rows_of(z), edge_label_index)
 
 
 class Called(nn.Module):
@@ -61,7 +61,12 @@ class Called(nn.Module):
         found = self.call(self.module, data)
         if self.decode is None:
             return found
-        return self.decode(found[0] if isinstance(found, tuple) else found, data.edge_label_index)
+        return self.decode(_rows_of(found), data.edge_label_index)
+
+
+def _rows_of(answer: Any) -> Tensor:
+    """The embeddings, apart from what they are: an encoder may answer with its own parameter."""
+    return (answer[0] if isinstance(answer, tuple) else answer).clone()
 
 
 def callable_module(module: nn.Module, task: str, decoder: Decoder | None) -> nn.Module:

@@ -182,10 +182,10 @@ class GraphModel:
         params: Parameters | None = None,
     ) -> Tensor:
         """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
-        args, kwargs = self.inputs.arguments(copies, pairs)
         expected = copies.count if self.task == "graph" else copies.structure.counts.get(node_type or NODE)
         expected = pairs.size(1) if pairs is not None else expected
-        with uncached(self.module):
+        with uncached(self.module), self.programs.apart.given(copies) as given:
+            args, kwargs = self.inputs.arguments(given, pairs)
             if params is None:
                 return self.part.rows(self.net(*args, **kwargs), expected, node_type)
             with plain_operations(self.module):

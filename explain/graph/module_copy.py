@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from explain.graph.apart import Apart
 from explain.graph.caches import forget
 from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
 from explain.types import Call, Unsupported
@@ -21,7 +22,7 @@ class _Standard(nn.Module):
     def __init__(self, net: nn.Module, target: GraphTarget, made: Copies) -> None:
         super().__init__()
         self.net, self.made, self.pairs = net, made, target._pairs(target.place, made)
-        self.inputs, self.part = target.model.inputs, target.model.part
+        self.inputs, self.part, self.apart = target.model.inputs, target.model.part, Apart()
         self.meaning, self.label = target.meaning, target.label
         self.expected = 1 if target.model.task == "graph" else None if self.pairs is None else self.pairs.size(1)
 
@@ -29,8 +30,9 @@ class _Standard(nn.Module):
         graph = self.made.structure
         nodes, edges = {NODE: {**graph.nodes[NODE], "x": x}}, {EDGE: edge_index}
         edited = Structure({NODE: len(x)}, nodes, edges, graph.edge_fields, graph.shared)
-        args, kwargs = self.inputs.arguments(Copies(edited, self.made.batch, 1), self.pairs)
-        rows = self.part.rows(self.net(*args, **kwargs), len(x) if self.expected is None else self.expected)
+        with self.apart.given(Copies(edited, self.made.batch, 1)) as given:
+            args, kwargs = self.inputs.arguments(given, self.pairs)
+            rows = self.part.rows(self.net(*args, **kwargs), len(x) if self.expected is None else self.expected)
         return self.meaning.standard(rows, self.label)[0]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from explain.graph import variants
 from explain.graph.absence import BASELINES
+from explain.graph.apart import Apart
 from explain.graph.computation import Focus, Place, whole
 from explain.graph.differentiable import differentiable
 from explain.graph.games import REMOVALS, Coalitions
@@ -69,6 +70,8 @@ class GraphTarget(Target):
         self._games: dict[str | int, Coalitions] = {}
         with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
+            if graph is not model.whole_structure:
+                model.programs.apart = Apart()  # of another graph
             self.answer = self._checked_outputs()
             self.meaning = model.meaning(self)
         self.label = checked_label(label, self.answer, self.meaning, payoff)

@@ -75,7 +75,7 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor, part: Part) -> Tensor
         ValueError: the module cannot take such inputs, or does not answer with one row of numbers an example.
     """
     try:
-        answer = module(x)
+        answer = module(x.clone())  # a first layer may write onto what it is given
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"the model could not take inputs of shape {list(x.shape)}: {error}") from error
     try:

@@ -56,7 +56,7 @@ class Trial:
             found = store.get("edge_index")
         if not isinstance(found, Tensor) or not found.numel():
             return torch.zeros(2, 1, dtype=torch.long)
-        return found[:, :_PAIRS]
+        return found[:, :_PAIRS].clone()
 
     def sample(self) -> Data | HeteroData:
         """A copy of the graph as the user's call gets it: a batch of one for graph tasks, with pairs for links."""

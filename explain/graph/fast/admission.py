@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.absence import feature_matrix
+from explain.graph.apart import Apart
 from explain.graph.computation import Direction
 from explain.graph.fast.plan import Plan, planned
 from explain.graph.fast.program import Program, Refused
@@ -40,6 +41,7 @@ class Programs:
         self._forget()
 
     def _forget(self) -> None:
+        self.apart = Apart()
         self.agreement: dict[Hashable, float] = {}
         self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
         self.reach: tuple[int, Direction] | None = None  # the receptive field, once checked on the whole graph
