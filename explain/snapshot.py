@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,7 +80,7 @@ class Snapshot:
         self._versions = {key: _version(t) for key, (t, _) in _held.items() if isinstance(t, Tensor)}
 
     def _look(self, values: Iterable[Any], depth: int, deep: bool) -> None:
-        """Note how to put these back; ``deep``: also objects of other classes and arrays, which have no versions."""
+        """Note how to put these back; ``deep``: also records and arrays, which have no versions."""
         for value in values:
             kind = type(value)
             if kind in _CONSTANT:
@@ -106,8 +108,8 @@ class Snapshot:
                 copy = value.copy()
                 self._undo[id(value)] = lambda: np.copyto(value, copy)
             return
-        attributes = getattr(value, "__dict__", None)
-        if isinstance(attributes, dict) and kind.__module__ != "builtins" and not isinstance(value, (nn.Module, type)):
+        if kind is SimpleNamespace or is_dataclass(kind):  # records; other objects have a life of their own
+            attributes = getattr(value, "__dict__", {})
             before = dict(attributes)
             self._undo[id(value)] = lambda: _set_back(attributes, before)
             self._look(list(before.values()), depth - 1, True)
