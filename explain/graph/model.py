@@ -35,7 +35,8 @@ class GraphModel:
         module: takes ``x [nodes, features]`` and ``edge_index [2, edges]`` (or a dense adjacency, a data object,
             dictionaries by type) and returns logits ``[rows, outputs]``: a tensor, or a tuple or dictionary with them.
         data: a ``Data`` or ``HeteroData``; for graph tasks a dataset or list of them.
-        task: "node", "edge" or "graph"; a list means "graph", otherwise "node".
+        task: "node", "edge" or "graph"; a list means "graph", otherwise "node". "node" with a list: the nodes of many
+            graphs or snapshots, ``model.node(3, graph=7)``.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
         loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", or a function
             ``(outputs, labels) -> [examples]``; taken from outputs and labels where these leave no doubt.
@@ -84,8 +85,8 @@ class GraphModel:
         self.task = task or ("node" if single else "graph")
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-        if not single and self.task != "graph":
-            raise ValueError(f'a list of graphs is for task="graph"; give one graph for task={task!r}')
+        if not single and self.task == "edge":
+            raise ValueError('a list of graphs is for task="graph" or task="node"; give one graph for task="edge"')
         self.module = module
         self.data = data
         self.weight_decay = weight_decay
@@ -113,6 +114,7 @@ class GraphModel:
         removal: str = "delete",
         baseline: str = "zeros",
         batch_size: int | None = None,
+        graph: int | None = None,
     ) -> GraphTarget:
         """The model's answer for one node (``(type, number)`` in heterogeneous graphs).
 
@@ -125,14 +127,20 @@ class GraphModel:
                 zero; "features" keeps the structure and replaces an absent node's features.
             baseline: absent features become "zeros", the "mean" over the nodes, or "marginal" draws of them.
             batch_size: coalitions in one forward; by default from a memory budget.
+            graph: which graph of a list.
 
         Raises:
-            ValueError: no such node or class.
+            ValueError: no such node, class or graph.
         """
         self._expect("node")
-        graph = self._whole()
-        kind, number = self._node(graph, node)
-        return GraphTarget(self, graph, ((kind, number),), label, payoff, removal, baseline, batch_size)
+        if self.single != (graph is None):
+            raise ValueError(
+                f"graph= says which graph of a list has the node, got graph={graph!r} and "
+                f"{'one graph' if self.single else f'{len(self.data)} graphs'}"
+            )
+        found = self._whole() if graph is None else self.structure(graph)
+        kind, number = self._node(found, node)
+        return GraphTarget(self, found, ((kind, number),), label, payoff, removal, baseline, batch_size, graph)
 
     def edge(
         self,

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
 from explain.graph import editing
 from explain.graph.computation import Focus, whole
 from explain.graph.inputs import structure_of
+from explain.graph.many import Predict, Training, nodes_of_graphs, training_graphs, whole_graphs
 from explain.graph.removal import GraphRemoval
-from explain.graph.structure import Copies, Structure, copies
+from explain.graph.structure import Structure, copies
 from explain.guard import evaluating
-from explain.loaders import positions_of
 from explain.losses import trained_loss
 from explain.objectives import TrainingObjective, trainable
 from explain.types import Parameters, Players, Unsupported
@@ -26,9 +24,6 @@ from explain.types import Parameters, Players, Unsupported
 if TYPE_CHECKING:
     from explain.graph.model import GraphModel
     from explain.graph.targets import GraphTarget
-
-Predict = Callable[[Parameters, Tensor], Tensor]
-
 
 REMOVABLE = ("labels", *editing.REMOVABLE)
 
@@ -42,7 +37,7 @@ def objective(
         target: the number in question.
         train: nodes: a bool mask ``[nodes]`` or int64 positions, ``data.train_mask`` when None; pairs:
             ``(edge_label_index [2, pairs], edge_label [pairs])``, those of the data when None; graphs: a list, dataset
-            or DataLoader, the wrapped graphs when None.
+            or DataLoader, the wrapped graphs when None; nodes of many graphs: such graphs, with a label a node.
         remove: "labels": an example leaves the loss, the graph stays as it is. "nodes", "edges", "features",
             "node_features", "relations" or "motifs", all of the graph's, or such players: the graph is another one, see
             `GraphRemoval`.
@@ -55,10 +50,15 @@ def objective(
         known = ", ".join(f'"{kind}"' for kind in REMOVABLE)
         raise ValueError(f"remove must be {known} or such Players, got {remove!r}")
     model = target.model
-    build = {"node": _nodes, "edge": _pairs, "graph": _graphs}[model.task]
-    predict, given, players = build(target, train)
-    trained = trained_loss(model.loss, target.meaning, given)
-    target.tell({"loss": trained.name} | ({"assumed": {"loss": trained.assumed}} if trained.assumed else {}))
+    many = model.task == "node" and not model.single
+    if many and remove != "labels":
+        raise Unsupported("of the nodes of many graphs only labels can be removed: wrap one graph to edit it")
+    build = nodes_of_graphs if many else {"node": _nodes, "edge": _pairs, "graph": whole_graphs}[model.task]
+    training = build(target, train)
+    players = training.players
+    trained = trained_loss(model.loss, target.meaning, training.labels)
+    assumed = {name: why for name, why in (("loss", trained.assumed), ("examples", training.assumed)) if why}
+    target.tell({"loss": trained.name} | ({"assumed": assumed} if assumed else {}))
 
     def number(params: Parameters) -> Tensor:
         return target.number(target.outputs(whole(target.graph, target.focus), 1, params=params).double())[0]
@@ -66,14 +66,15 @@ def objective(
     made = TrainingObjective(
         trainable(model.net),
         players,
-        predict,
+        training.predict,
         trained.labels,
         number,
         trained.of,
         model.weight_decay,
+        training.batch_size,
         convex=trained.convex,
         module=model.net,
-        data=_tensors(train if model.task == "graph" and train is not None else model.data),
+        data=_tensors(training_graphs(target, train)[0] if model.task == "graph" or many else model.data),
     )
     if not isinstance(remove, Players) and remove == "labels":
         return made
@@ -99,7 +100,7 @@ def _read(target: GraphTarget, train: Any, players: Players) -> tuple[list[Focus
         return [((first, u), (second, v)) for u, v in players.geometry["ends"].T.tolist()], everyone
     if train is None:
         return [()], torch.tensor([target.index if not target.model.single else 0])
-    graphs = _training_graphs(target, train)[0]
+    graphs = training_graphs(target, train)[0]
     alike = [i for i, graph in enumerate(graphs) if _same(structure_of(graph, target.model.inputs), target.graph)]
     return [()] * bool(alike), torch.tensor(alike[:1], dtype=torch.long)
 
@@ -111,7 +112,7 @@ def _same(one: Structure, other: Structure) -> bool:
     return all(x is y or (x is not None and y is not None and torch.equal(x, y)) for x, y in pairs)
 
 
-def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
+def _nodes(target: GraphTarget, train: Any) -> Training:
     graph, (kind, _) = target.graph, target.focus[0]
     data = target.model.data
     store: Any = data[kind] if isinstance(data, HeteroData) else data
@@ -134,7 +135,8 @@ def _nodes(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     predict = _transductive(target.model, graph, kind, nodes, None)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": target.rows(), "classes": labels.cpu()}
-    return predict, labels, Players("train", nodes.cpu(), tuple(f"node {i}" for i in nodes.tolist()), None, geometry)
+    players = Players("train", nodes.cpu(), tuple(f"node {i}" for i in nodes.tolist()), None, geometry)
+    return Training(predict, labels, players)
 
 
 def _training_nodes(train: Any, count: int) -> Tensor:
@@ -159,7 +161,7 @@ def _training_nodes(train: Any, count: int) -> Tensor:
     return given.long()
 
 
-def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
+def _pairs(target: GraphTarget, train: Any) -> Training:
     data: Any = target.model.data
     pairs, labels = train if train is not None else (data.get("edge_label_index"), data.get("edge_label"))
     if not isinstance(pairs, Tensor) or not isinstance(labels, Tensor):
@@ -170,7 +172,7 @@ def _pairs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
     predict = _transductive(target.model, target.graph, None, None, pairs)
     names = tuple(f"{u}–{v}" for u, v in pairs.t().tolist())
     geometry = {"edge_index": target.graph.flat_edges.cpu(), "focus": target.rows(), "ends": pairs.cpu()}
-    return predict, labels, Players("train", torch.arange(len(labels)), names, None, geometry)
+    return Training(predict, labels, Players("train", torch.arange(len(labels)), names, None, geometry))
 
 
 def _transductive(
@@ -187,37 +189,3 @@ def _transductive(
             return model.outputs(made, pairs[:, batch], None, params)
 
     return predict
-
-
-def _graphs(target: GraphTarget, train: Any) -> tuple[Predict, Tensor, Players]:
-    model = target.model
-    graphs, positions = _training_graphs(target, train)
-    if any(not isinstance(graph.get("y"), Tensor) for graph in graphs):
-        raise ValueError("training graphs need labels: y is missing")
-    if len({graph.y.numel() for graph in graphs}) > 1:
-        raise ValueError("training graphs need as many labels each, y [1] or [1, tasks]")
-    labels = torch.stack([graph.y.reshape(-1) for graph in graphs])
-    labels = labels[:, 0] if labels.size(1) == 1 else labels
-    if not {"batch", "data"} & set(model.inputs.sources.values()) and len(graphs) > 1:
-        raise Unsupported("influence over many graphs needs a forward that takes batch")
-
-    def predict(params: Parameters, batch: Tensor) -> Tensor:
-        together = Batch.from_data_list([graphs[i] for i in batch.tolist()])
-        structure = structure_of(together, model.inputs)
-        made = Copies(structure, {"": together.batch}, len(batch))
-        with evaluating(model.module):
-            return model.outputs(made, None, None, params)
-
-    return predict, labels, Players("train", positions, tuple(f"graph {i}" for i in positions.tolist()))
-
-
-def _training_graphs(target: GraphTarget, train: Any) -> tuple[list[Data], Tensor]:
-    """The graphs, in the order of their data set, and their positions in it."""
-    given = train if train is not None else target.model.data
-    if isinstance(given, Data):
-        given = [given]
-    if isinstance(given, DataLoader):
-        positions = positions_of(given)
-        return [given.dataset[i] for i in positions.tolist()], positions
-    graphs = list(given)
-    return graphs, torch.arange(len(graphs))

@@ -26,6 +26,10 @@ def labels_of(data: Any, task: str, kind: str | None = None) -> Tensor | None:
     if task == "graph":
         graphs = [data] if isinstance(data, BaseData) else [data[i] for i in range(min(len(data), 1024))]
         return _graph_labels(graphs, [graph.get("y") for graph in graphs])
+    if not isinstance(data, BaseData):  # nodes of many graphs
+        graphs = [data[i] for i in range(min(len(data), 1024))]
+        each = [part for graph in graphs if (part := labels_of(graph, task, kind)) is not None]
+        return torch.cat(each) if len(each) == len(graphs) else None
     found: Any
     if task == "edge":
         found = data.get("edge_label") if isinstance(data, Data) else None

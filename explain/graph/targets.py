@@ -314,6 +314,7 @@ class GraphTarget(Target):
             "model": type(self.module).__name__,
             "task": self.model.task,
             self.model.task: what,
+            **({"graph": self.index} if self.focus and self.index is not None else {}),
             "label": self.label,
             "payoff": payoff_name(self.payoff),
             "removal": self.removal,
