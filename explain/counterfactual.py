@@ -1,4 +1,4 @@
-"""Counterfactuals: the fewest players whose absence changes the predicted class."""
+"""Counterfactuals: the fewest players whose absence changes the predicted class, or a number by a stated amount."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import itertools
 import math
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
-from explain.types import Game, Players, Target, Unsupported
+from explain.types import Game, Masks, Players, Target, Unsupported, Values
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,17 @@ class Counterfactual(Explainer):
         limit: the most players deleted.
         budget: the most coalitions evaluated for the sets of one size.
         width: sets kept by the beam.
+        change: by how much the number shall change instead of the class, with its sign.
         seed: written down only: nothing is drawn.
         progress: show a progress bar.
 
-    ``checks``: ``class`` (the predicted one); ``flipped``; ``deleted`` (how many); ``smallest`` (no smaller set flips
-    it, as all were tried); ``tried`` (the size up to which all sets were); ``margin_before``, ``margin_after``
-    (logits). ``parts["deleted"]`` says who.
+    ``checks``: ``class`` (the predicted one) or ``change``; ``flipped``; ``deleted`` (how many); ``smallest`` (no
+    smaller set does it, as all were tried); ``tried`` (the size up to which all sets were); ``margin_before``,
+    ``margin_after`` (to the border, in the outputs' units). ``parts["deleted"]`` says who.
 
     Raises:
-        ValueError: a setting that is not a whole number of at least 1.
-        Unsupported: a target without classes.
+        ValueError: a setting that is not a whole number of at least 1, a change that is none.
+        Unsupported: a target without classes, and no ``change``.
 
     Warns:
         UserWarning: no set of up to ``limit`` players was found.
@@ -54,12 +55,16 @@ class Counterfactual(Explainer):
     >>> why = Counterfactual("features").explain(explain.wrap(net, task="classification").example(torch.ones(3)))
     >>> why.scores, why.checks["smallest"]
     (tensor([2., 0., 0.], dtype=torch.float64), True)
+    >>> regressor = explain.wrap(net, task="regression").example(torch.ones(3))
+    >>> Counterfactual("features", change=1.2).explain(regressor).scores
+    tensor([ 0.0000,  0.0000, -1.5000], dtype=torch.float64)
     """
 
     players: str | Players = "edges"
     limit: int = 10
     budget: int = 20_000
     width: int = 32
+    change: float | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
 
@@ -68,17 +73,21 @@ class Counterfactual(Explainer):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+        if self.change is not None:
+            number = isinstance(self.change, (int, float)) and not isinstance(self.change, bool)
+            if not number or not math.isfinite(self.change) or self.change == 0:
+                raise ValueError(f"change must be a number other than 0, with its sign, or None; got {self.change!r}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        game = target.game(self.players)
-        label = _predicted(target, game.players)
-        margins = _margins(target, game.players, label)
-        value, before = game.ends()[1], float(margins(_without(len(game.players), [()])))
-        found = self._search(margins, len(game.players))
+        game, change = target.game(self.players), self.change
+        value = game.ends()[1]
+        goal = _other_class(target, game.players) if change is None else _other_number(game, value, change)
+        before = float(goal.margins(_without(len(game.players), [()])))
+        found = self._search(goal.margins, len(game.players))
         if not found.flips:
             warnings.warn(
                 f"no {min(self.limit, len(game.players))} or fewer {game.players.kind} were found whose absence "
-                "changes the class: raise limit or width, or the class does not hang on them",
+                f"changes {goal.what}: raise limit or width, or it does not hang on them",
                 stacklevel=4,
             )
         deleted = torch.zeros(len(game.players), dtype=torch.bool)
@@ -92,7 +101,7 @@ class Counterfactual(Explainer):
             parts={"deleted": deleted},
             checks={
                 **game.checks,
-                "class": label,
+                **goal.asked,
                 "flipped": found.flips,
                 "deleted": int(deleted.sum()),
                 "smallest": found.flips and found.tried >= len(found.players) - 1,
@@ -100,7 +109,7 @@ class Counterfactual(Explainer):
                 "margin_before": before,
                 "margin_after": found.margin,
             },
-            calls=game.calls + margins.calls,
+            calls=game.calls + (goal.margins.calls if change is None else 0),
         )
 
     def _search(self, margins: Game, players: int) -> _Found:
@@ -135,27 +144,33 @@ class _Found(NamedTuple):
         return self.margin < 0
 
 
-def _predicted(target: Target, players: Players) -> int:
-    """The class predicted with every player."""
-    if getattr(target, "label", None) is None:
-        raise Unsupported("a counterfactual changes the predicted class, and this target has no classes: use Occlusion")
+class _Goal(NamedTuple):
+    """What shall change: ``margins`` of coalitions, negative where it has; ``asked`` goes into the checks."""
 
-    def number(outputs: Tensor) -> Tensor:
-        return (outputs.argmax(1) if outputs.size(1) > 1 else outputs[:, 0] > 0).double()
-
-    return int(target.asking(number).game(players)(_without(len(players), [()])))
+    what: str
+    margins: Game
+    asked: dict[str, Any]
 
 
-def _margins(target: Target, players: Players, label: int) -> Game:
-    """The logit of a class less the best other one, as a game: negative where another class is predicted."""
+def _other_class(target: Target, players: Players) -> _Goal:
+    """Another class than that which is predicted with every player."""
+    if not target.has_classes:
+        raise Unsupported(
+            "a counterfactual changes the predicted class, and this target has no classes: say by how much its number, "
+            f"{target.value():.4g}, shall change: Counterfactual(change=-0.5) lowers it by more than that"
+        )
+    label, margin = target.decision()
+    return _Goal("the class", target.asking(margin).game(players), {"class": label})
 
-    def margin(outputs: Tensor) -> Tensor:
-        if outputs.size(1) == 1:
-            return outputs[:, 0] if label == 1 else -outputs[:, 0]
-        rest = torch.cat([outputs[:, :label], outputs[:, label + 1 :]], 1)
-        return outputs[:, label] - rest.max(1).values
 
-    return target.asking(margin).game(players)
+def _other_number(game: Game, value: float, change: float) -> _Goal:
+    """The number, further than ``change`` away to that side."""
+
+    def margin(masks: Masks) -> Values:
+        return abs(change) - math.copysign(1.0, change) * (game(masks) - value)
+
+    margins = Game(game.players, margin, batch_size=game.batch_size)
+    return _Goal(f"the number by {change:+.4g}", margins, {"change": change})
 
 
 def _without(players: int, sets: list[tuple[int, ...]]) -> Tensor:

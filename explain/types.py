@@ -377,8 +377,8 @@ class Target:
 
     @property
     def has_classes(self) -> bool:
-        """Whether the number belongs to a class, rather than being a value such as a regressor's."""
-        return getattr(self, "label", None) is not None
+        """Whether the number belongs to a class, rather than being a value such as a regressor's or a denoiser's."""
+        return False
 
     def predicted(self) -> int:
         """The class that the model predicts: the largest output, or on which side of even odds a single one is.

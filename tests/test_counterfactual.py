@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import graph_cases
 import pytest
@@ -116,8 +117,78 @@ def test_a_pair_is_deleted_in_both_directions():
 
 def test_what_has_no_class_is_refused():
     target = explain.wrap(nn.Linear(2, 1), task="regression").example(torch.ones(2))
-    with pytest.raises(explain.Unsupported, match="no classes"):
+    with pytest.raises(explain.Unsupported, match=r"say by how much its number, .* Counterfactual\(change="):
         Counterfactual("features").explain(target)
+    for change in (0, True, float("nan"), "up"):
+        with pytest.raises(ValueError, match="change must be a number other than 0"):
+            Counterfactual("features", change=change)
+
+
+def regressor(weight):
+    net = nn.Linear(len(weight), 1).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([weight]))
+    return explain.wrap(net, task="regression").example(torch.ones(len(weight), dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "deleted"), [(-2.5, [0]), (-3.5, [0, 2]), (-5.5, [0, 1, 2]), (0.4, [4]), (1.0, [3, 4])]
+)
+def test_a_number_is_changed_by_a_stated_amount_to_a_stated_side(change, deleted):
+    target = regressor([3.0, 1.0, 2.0, -0.5, -0.6])
+    why = Counterfactual("features", change=change).explain(target)
+    assert why.parts["deleted"].nonzero().view(-1).tolist() == deleted
+    left = float(target.game("features")(~why.parts["deleted"][None]))
+    assert (left - why.value) * change > change * change
+    assert float(why.scores.sum()) == pytest.approx(why.value - left)
+    assert (why.checks["change"], why.checks["flipped"], why.checks["smallest"]) == (change, True, True)
+    assert "class" not in why.checks
+
+
+def test_a_change_that_nobody_makes_is_said():
+    with pytest.warns(UserWarning, match=r"changes the number by \+9"):
+        why = Counterfactual("features", change=9.0).explain(regressor([3.0, 1.0]))
+    assert not why.checks["flipped"]
+
+
+def test_probabilities_are_decided_as_their_logits_are():
+    data = graph_cases.doubled(graph_cases.random_graph(nodes=10, edges=12, seed=6))
+    data.y = data.y % 2
+    net = graph_cases.network("sage", classes=1, seed=6, double=True)
+    inside = Sigmoid(net)
+    compared = 0
+    for node in range(9):
+        logit, probability = (explain.wrap(each, data).node(node) for each in (net, inside))
+        assert logit.label == probability.label
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some cannot be flipped, by either
+            found = [Counterfactual("edges", limit=3).explain(target) for target in (logit, probability)]
+        assert found[0].checks["flipped"] == found[1].checks["flipped"]
+        assert found[0].checks["deleted"] == found[1].checks["deleted"]
+        assert torch.equal(found[0].parts["deleted"], found[1].parts["deleted"])
+        compared += found[0].checks["flipped"]
+    assert compared
+
+
+class Sigmoid(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, edge_index):
+        return self.net(x, edge_index).sigmoid()
+
+
+def test_of_several_labels_what_is_said_to_one_is_changed():
+    net = nn.Linear(3, 2).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[5.0, 1.0, 1.0], [0.5, -3.0, 0.0]]))
+        net.bias.copy_(torch.tensor([1.0, 0.2]))
+    hot = torch.tensor([[1.0, 1.0], [0.0, 0.0]]).double()
+    model = explain.wrap(net, (torch.zeros(2, 3).double(), hot), task="classification")
+    why = Counterfactual("features").explain(model.example(torch.ones(3).double(), label=1))
+    assert why.checks["class"] == 1
+    assert why.parts["deleted"].tolist() == [False, True, False]  # the second output says no, and yes without it
 
 
 @pytest.mark.parametrize("setting", ["limit", "budget", "width"])

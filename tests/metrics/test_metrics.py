@@ -264,6 +264,8 @@ class NoClassStays(explain.Target):
         lambda self: self.target.describe(),
     )
 
+    has_classes = property(lambda self: self.target.has_classes)
+
     def predicted(self):
         return self.target.predicted()
 
