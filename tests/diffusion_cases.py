@@ -61,7 +61,7 @@ def tiny_net(seed=0) -> nn.Module:
 
 
 class Tally:
-    """Counts outside of any module: what a module holds itself is put back after every call."""
+    """Two counters."""
 
     rows = 0
     null_rows = 0
@@ -70,9 +70,11 @@ class Tally:
 class Counting(nn.Module):
     """Counts the rows that a network is asked for, and how many of them hold the null label."""
 
+    tally = Tally()  # of the class: what an instance holds is put back
+
     def __init__(self, net, null=10):
         super().__init__()
-        self.net, self.null, self.tally = net, null, Tally()
+        self.net, self.null = net, null
 
     def forward(self, sample, timestep, class_labels):
         self.tally.rows += len(sample)

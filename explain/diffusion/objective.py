@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import check_floats
+from explain.diffusion.proofs import check_rows, elsewhere
 from explain.examples import Examples, Read, Rows, check_parts, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, trainable
@@ -84,6 +85,7 @@ def objective(
     images = _recordable(images.to(image.device, image.dtype))
     conditions = _conditions(model, labels, len(images))
     times, noise = draws(model, image)
+    _check_training(model, images, conditions, image)
 
     def noised(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows, t = images[batch].repeat_interleave(len(times), 0), times.repeat(len(batch))
@@ -216,13 +218,39 @@ def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Conditions
     if isinstance(labels, (Tensor, Rows)):
         labels = {} if net.names.label is None else {net.names.label: labels}
     found = {}
-    for name, rows in (labels or {}).items():
+    for name, given in (labels or {}).items():
+        rows = given if isinstance(given, Rows) else _labels(given)
         if rows.dim() < 1 or len(rows) != count:
             raise ValueError(f"{count} training images need as many rows of {name}, got {list(rows.shape)}")
         found[name] = _recordable(rows.to(net.device, net.dtype if rows.is_floating_point() else rows.dtype))
-    net.condition({name: rows[:1] for name, rows in found.items()})
     net.check_complete({name: rows[:1] for name, rows in found.items()})
     return found
+
+
+def _check_training(model: DiffusionModel, images: Tensor | Rows, conditions: Conditions, image: Tensor) -> None:
+    """Check two training images, those of the smallest and the largest class where there are classes.
+
+    Raises:
+        ValueError: they are on another scale than the image asked about, or the network does not answer them, or not
+            each by itself.
+        TypeError: conditions that the network does not take.
+    """
+    net, chosen = model.denoiser, [0, len(images) - 1]
+    for rows in conditions.values():
+        if isinstance(rows, Tensor) and rows.dim() == 1:
+            chosen = [int(rows.argmin()), int(rows.argmax())]
+    x = images[torch.tensor(chosen, device=image.device)]
+    reach, own = float(x.abs().max()), float(image.abs().max())
+    if max(reach, 1) > 20 * max(own, 1) or max(own, 1) > 20 * max(reach, 1):
+        raise ValueError(
+            f"training images reach {reach:.3g} where the image asked about reaches {own:.3g}: give both on the scale "
+            "that the denoiser was trained on; divide or shift one of them (pixels 0 to 255: images / 127.5 - 1)"
+        )
+    pair = {name: rows[torch.tensor(chosen, device=image.device)] for name, rows in conditions.items()}
+    for row in (0, 1):
+        net.condition({name: rows[row : row + 1] for name, rows in pair.items()})
+    _, t = elsewhere(model.process, x[:1], torch.zeros(1, dtype=torch.long, device=image.device))
+    check_rows(net, x, t.flip(0), pair)
 
 
 def _recordable(rows: Tensor | Rows) -> Tensor | Rows:

@@ -163,3 +163,89 @@ def test_words_are_read_by_a_text_encoder():
         DiffusionModel(tiny_unet(), scheduler=DDIMScheduler(100), null="")
     with pytest.raises(TypeError, match="captions are given as a text encoder reads them"):
         unet_model().step(digits_like()[0], t=3, label=3).objective((digits_like(2), ["a cat", "a dog"]))
+
+
+class AcrossRows(nn.Module):
+    def forward(self, x, t):
+        return x - x.mean(0)
+
+
+class FirstTime(nn.Module):
+    def forward(self, x, t):
+        return x * t[0] / 1000
+
+
+class OneTime(nn.Module):
+    def forward(self, x, t):
+        return x * t.item() / 1000
+
+
+class DropsLabels(nn.Module):
+    def forward(self, x, t, classes=None, cond_drop_prob=0.5):
+        return x + (torch.rand(len(x)) > cond_drop_prob).view(-1, 1, 1, 1)
+
+
+class FirstLabel(nn.Module):
+    def forward(self, x, t, y):
+        return x * (y[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (AcrossRows(), "otherwise than alone"),
+        (FirstTime(), "otherwise than alone"),
+        (OneTime(), r"one image and not a batch.*no t\.item\(\)"),
+        (DropsLabels(), "not deterministic"),
+    ],
+)
+@pytest.mark.parametrize("question", ["step", "trajectory"])
+def test_a_row_is_answered_by_itself(net, message, question):
+    model = DiffusionModel(net, betas=BETAS, time="step", shape=(1, 8, 8))
+    with pytest.raises(ValueError, match=message):
+        model.step(digits_like()[0], t=3) if question == "step" else model.trajectory(steps=2, payoff=_mean)
+
+
+def test_training_images_are_answered_each_with_its_own_label():
+    step = DiffusionModel(FirstLabel(), betas=BETAS, time="step").step(digits_like()[0], t=3, label=1)
+    with pytest.raises(ValueError, match="otherwise than alone"):
+        step.objective((digits_like(3), torch.tensor([0, 2, 1])))
+
+
+def test_a_network_may_write_into_what_it_is_given():
+    class InPlace(nn.Module):
+        def forward(self, x, t, y):
+            t.add_(1)
+            y.mul_(2)
+            return x.mul_(0.5)
+
+    def plain(x, t, y):
+        return 0.5 * x
+
+    label = torch.tensor([3])
+    models = [DiffusionModel(net, betas=BETAS, time="step", shape=(1, 8, 8)) for net in (InPlace(), plain)]
+    steps = [model.step(digits_like()[0], t=[100, 500], label=label) for model in models]
+    runs = [model.trajectory(label, steps=3, payoff=_mean, draws=2) for model in models]
+    for own, expected in (steps, runs):
+        assert own.value() == expected.value() == own.value()
+    assert label.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (digits_like(4) * 127 + 127, torch.arange(4), "training images reach 2.*divide or shift"),
+        (digits_like(4), torch.tensor([0, 11, 1, 2]), "knows the labels 0 to 10, got 11"),
+        (digits_like(4), {"class_labels": ["a", "b", "c", "d"]}, "captions"),
+    ],
+)
+def test_training_images_that_the_network_was_not_trained_on(images, labels, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        unet_model().step(digits_like()[0], t=3, label=3).objective((images, labels))
+
+
+def test_named_arguments_of_training_images_may_be_lists():
+    step = unet_model().step(digits_like()[0], t=3, label=3)
+    found, expected = (step.objective((digits_like(2), labels)) for labels in ({"class_labels": [1, 2]}, [1, 2]))
+    batch = torch.arange(2)
+    torch.testing.assert_close(found.train_loss(found.params, batch), expected.train_loss(expected.params, batch))

@@ -1,0 +1,71 @@
+"""What is proved of a network before it is asked: that it answers, always the same, and each row by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.denoiser import Condition, Denoiser
+from explain.diffusion.process import Gaussian
+from explain.guard import evaluating, other_random_states
+
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the largest number, by the network's type; others: 3 %
+
+
+def elsewhere(process: Gaussian, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """``x [1, ...]`` at ``t [1]``, and below it another picture at another step: ``[2, ...]`` and ``[2]``."""
+    return torch.cat([x, x.flip(-1)]), torch.cat([t, (t + process.steps // 2) % process.steps])
+
+
+@torch.no_grad()
+def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> dict[str, str]:
+    """Call the network on each of two rows alone, twice, and on both in one batch.
+
+    Args:
+        denoiser: the network.
+        x: ``[2, ...]``.
+        t: ``[2]``.
+        condition: one row for both, or two.
+
+    Returns:
+        What was taken to be so about its answers.
+
+    Raises:
+        ValueError: it cannot be called, answers at random, or a row hangs on the others of its batch.
+        NonFinite: NaN or infinity.
+    """
+
+    def given(rows: list[int]) -> tuple[Tensor, Tensor, Condition]:
+        return x[rows], t[rows], {name: part[rows] if len(part) > 1 else part for name, part in condition.items()}
+
+    with other_random_states(0), evaluating(denoiser):
+        said = denoiser.tried(*given([0]))
+        alone = torch.cat([denoiser(*given([row])) for row in (0, 1)])
+    with other_random_states(1), evaluating(denoiser):
+        again = denoiser(*given([0]))
+        try:
+            batch = denoiser(*given([0, 1, 0, 1]))
+        except (TypeError, RuntimeError, IndexError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"the denoiser answers one image and not a batch, x_t {list(x.repeat(2, 1, 1, 1).shape)} and t [4]: "
+                f"{error}. It must read t[i], and its label, for row i: no t.item() and no t[0]"
+            ) from error
+    together, repeated = batch.chunk(2)
+    if not (_same(alone[:1], again) and _same(together, repeated)):
+        raise ValueError(
+            "the denoiser is not deterministic: two calls in eval mode differ. Where it drops its label at random "
+            "(cond_drop_prob), wrap a function that says not to"
+        )
+    if not _same(alone, together):
+        raise ValueError(
+            "the denoiser answers a row of a batch otherwise than alone: rows are coalitions and draws, each with its "
+            "own t. It must read x[i], t[i] and the label for row i (no t[0], no mean or norm over the batch)"
+        )
+    return said
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    bound = _TOLERANCE.get(one.dtype, 3e-2)
+    return torch.allclose(one, other, rtol=bound, atol=bound * max(float(one.abs().max()), 1e-12))
