@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +18,18 @@ from torch import Tensor, nn
 from explain.snapshot import Snapshot
 from explain.threads import alone
 
+M = TypeVar("M", bound=nn.Module)
 _warned: dict[int, weakref.ref[nn.Module]] = {}  # by id: a module need not be hashable
+
+
+def copied(module: M, memo: dict[int, Any] | None = None) -> M:
+    """A deep copy; what a layer computed in its last call and kept, as old weight normalisation does, as a number."""
+    memo = {} if memo is None else memo
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(module, memo)
 
 
 @contextmanager

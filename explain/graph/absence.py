@@ -52,7 +52,7 @@ def edge_matrix(graph: Structure, kind: EdgeType) -> Tensor:
     name = graph.edge_field(kind)
     if name is None:
         return torch.zeros(graph.edges[kind].size(1), 0, device=graph.flat_edges.device)
-    return fields[name] if fields[name].dim() == 2 else fields[name].reshape(len(fields[name]), -1)
+    return rows(fields[name])
 
 
 def feature_matrix(graph: Structure, kind: str) -> Tensor:
@@ -60,7 +60,12 @@ def feature_matrix(graph: Structure, kind: str) -> Tensor:
     x = graph.nodes[kind].get("x")
     if x is None:
         return torch.zeros(graph.counts[kind], 0, device=graph.flat_edges.device)
-    return x if x.dim() == 2 else x.reshape(len(x), -1)
+    return rows(x)
+
+
+def rows(field: Tensor) -> Tensor:
+    """A field as a matrix with one row a node or edge, also where there are none."""
+    return field if field.dim() == 2 else field.reshape(len(field), field.shape[1:].numel())
 
 
 def real_rows(place: Place, kind: str) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from explain.graph import edits
-from explain.graph.absence import absent_edge_features, absent_features
+from explain.graph.absence import absent_edge_features, absent_features, rows
 from explain.graph.computation import Place
 from explain.graph.condensed import Condensed, condensable, edge_weights, weighable
 from explain.graph.fast.admission import FastPath, admitted
@@ -162,7 +162,7 @@ class Coalitions:
         border = ~self.place.reachable & (source != target)
         if condensable(self.place):
             for value in graph.edge_fields[EDGE].values():
-                border &= value.reshape(len(border), -1).any(1)
+                border &= rows(value).any(1)
         return bool(border.any())
 
     def trimmed(self, masks: Masks, draw: int, trimming: Trimming) -> Tensor:

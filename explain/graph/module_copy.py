@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from explain.graph.apart import Apart
 from explain.graph.caches import forget
 from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
+from explain.guard import copied
 from explain.types import Call, Unsupported
 
 if TYPE_CHECKING:
@@ -40,13 +40,16 @@ def module_copy(target: GraphTarget) -> Call:
     """The target's module, copied, with the arguments of its call on the computation graph.
 
     Raises:
-        Unsupported: a heterogeneous graph, or one without features.
+        Unsupported: a heterogeneous graph, or one without features ``x [nodes, features]``.
     """
     place, model = target.place, target.model
     graph = place.graph
     if NODE not in graph.counts or "x" not in graph.nodes[NODE]:
         raise Unsupported("learned masks need a homogeneous graph with features x: use Shapley or Lime")
-    net = copy.deepcopy(model.net)
+    x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]
+    if x.dim() != 2:
+        raise Unsupported(f"learned masks need features x [nodes, features], got {list(x.shape)}: use Shapley or Lime")
+    net = copied(model.net)
     for part in net.modules():
         part.training = False
         if getattr(part, "cached", False) is True:
@@ -55,5 +58,4 @@ def module_copy(target: GraphTarget) -> Call:
     standard = _Standard(net, target, made)
     label = target.meaning.standard(target.answer[None], target.label)[1]
     row = place.focus[0][1] if len(place.focus) == 1 else 0
-    x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]
     return Call(standard.eval(), x, edge_index, {}, model.task, row, label, place.nodes, place.edges)

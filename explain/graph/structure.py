@@ -132,7 +132,8 @@ def copies(
         owner, chosen = _chosen(None if node_keep is None else node_keep[:, start : start + size], count, size, device)
         fields = {name: _take(field, chosen, count) for name, field in graph.nodes[kind].items()}
         if features is not None and kind in features:
-            fields["x"] = features[kind].reshape(count * size, *features[kind].shape[2:])
+            shape = fields["x"].shape[1:] if "x" in fields else features[kind].shape[2:]
+            fields["x"] = features[kind].reshape(count * size, *shape)
         if chosen is not None:
             rows = owner * size + chosen
             numbers[kind] = torch.empty(count * size, dtype=torch.long, device=device)

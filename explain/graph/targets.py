@@ -218,9 +218,24 @@ class GraphTarget(Target):
         entries; "edge_features", columns of ``edge_attr``; "relations"; "motifs", blocks of the graph, or the node sets
         in ``motifs=``.
         """
+        if kind in ("features", "node_features"):
+            self._check_reads_features()
         beyond = options.get("all", False) and kind != "features"
         place = whole(self.graph, self.focus) if beyond else self.place
         return players_of(place, self.graph, kind, options, self.baseline)
+
+    def _check_reads_features(self) -> None:
+        """Check that there are features and that the model is given them.
+
+        Raises:
+            ValueError: there are none, or it is not.
+        """
+        sources = self.model.inputs.sources
+        if not any("x" in fields for fields in self.graph.nodes.values()):
+            raise ValueError("the nodes have no features x: ask for credit of nodes or edges")
+        if not self.model.inputs.whole and "x" not in sources.values():
+            given = ", ".join(str(source) for source in sources.values())
+            raise ValueError(f"the model does not read the features x, it is given {given}: ask for nodes or edges")
 
     def _resolved(self, players: str | Players) -> Players:
         return self.players(players) if isinstance(players, str) else players

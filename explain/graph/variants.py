@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from explain.graph.absence import feature_matrix
 from explain.graph.fast.admission import Programs
 from explain.graph.structure import copies
-from explain.guard import evaluating
+from explain.guard import copied, evaluating
 from explain.payoffs import Payoff, shuffled
 from explain.types import Neighbourhood, Players, Unsupported
 
@@ -69,10 +69,10 @@ def perturbed(target: GraphTarget, generator: torch.Generator, scale: float) -> 
 
 def randomised(target: GraphTarget, generator: torch.Generator) -> GraphTarget:
     """The same question of a copy of the network whose parameters are each shuffled."""
-    memo: dict[int, object] = {}
+    memo: dict[int, Any] = {}
     model: GraphModel = copy.copy(target.model)
-    model.net = copy.deepcopy(target.model.net, memo)
-    model.module = copy.deepcopy(target.model.module, memo)  # the same copy that net holds
+    model.net = copied(target.model.net, memo)
+    model.module = copied(target.model.module, memo)  # the same copy that net holds
     model.reach, model.programs = None, Programs()  # of another state
     shuffled(model.net, generator)
     return _like(target, model=model)

@@ -100,7 +100,9 @@ def warn(answers: Sequence[Answer]) -> None:
     checks = max((answer["checks"] for answer in answers), key=lambda found: found["residual"])
     if checks["residual"] > LOOSE:
         loose(checks["residual"], checks["solver"], checks["iterations"])
-    moves = [(abs(a["checks"]["still_to_move"]), float(a["scores"].abs().max())) for a in answers]
+    moves = [(abs(a["checks"]["still_to_move"]), float(a["scores"].abs().max())) for a in answers if len(a["scores"])]
+    if not moves:  # nobody is asked about
+        return
     left, most = max(moves, key=lambda pair: pair[0] - pair[1])
     if left > most:
         doubt(

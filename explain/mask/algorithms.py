@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch_geometric.explain import Explainer as PyGExplainer
 from torch_geometric.explain import GNNExplainer, GraphMaskExplainer, PGExplainer
 from torch_geometric.explain.algorithm import ExplainerAlgorithm
 
+from explain.guard import copied
 from explain.mask.messages import aligned_masks
 from explain.types import Call, Players
 
@@ -86,10 +86,21 @@ def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple
 
 
 def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) -> tuple[Tensor, PyGExplainer]:
-    """torch_geometric's Explainer on a fresh copy of the module, and the label or value it explains, of every row."""
-    module = copy.deepcopy(call.module).eval()
-    with torch.no_grad():
-        outputs = module(call.x, call.edge_index, **call.kwargs)
+    """torch_geometric's Explainer on a fresh copy of the module, and the label or value it explains, of every row.
+
+    Raises:
+        ValueError: the module's answer cannot be differentiated.
+    """
+    module = copied(call.module).eval()
+    x = call.x.detach().clone().requires_grad_(call.x.is_floating_point())
+    with torch.enable_grad():
+        outputs = module(x, call.edge_index, **call.kwargs)
+    if x.requires_grad and not outputs.requires_grad:
+        raise ValueError(
+            "no mask can be learned: no gradient leaves the model's answer (a detach, a rounding or a no_grad inside "
+            "the model?); use Shapley or Lime"
+        )
+    outputs = outputs.detach()
     single = outputs.dim() == 1 or outputs.size(1) == 1
     mode = "binary_classification" if single else "multiclass_classification"
     explainer = PyGExplainer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from explain.guard import untouched
+from explain.guard import copied, untouched
 from explain.outputs import Meaning
 from explain.payoffs import Payoff, payoff_name, shuffled
 from explain.supervised.baselines import Baseline
@@ -161,7 +160,7 @@ class ExampleTarget(Target):
 
     def randomised(self, generator: torch.Generator) -> ExampleTarget:
         """The same question of a copy of the model with shuffled parameters."""
-        module = copy.deepcopy(self.module)
+        module = copied(self.module)
         shuffled(module, generator)
         return self._like(model=replace(self.model, module=module))
 

@@ -6,10 +6,13 @@ import torch
 from graph_cases import network, random_graph
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN, GCNConv, RGCNConv
+from torch_geometric.nn import GCN, GATConv, GCNConv, RGCNConv
 
+from explain.gradient import Gradient
 from explain.graph.model import GraphModel
+from explain.influence import Influence
 from explain.lime import Lime
+from explain.mask import Mask
 from explain.shapley import Shapley
 from explain.types import NonFinite, Unsupported
 
@@ -347,3 +350,85 @@ def test_asking_leaves_no_attribute_on_the_layers():
     before = set(vars(net))
     GraphModel(net, data).node(4, label=1).value()
     assert set(vars(net)) == before
+
+
+@pytest.mark.parametrize("kind", ["edges", "nodes", "motifs"])
+def test_isolated_node_of_a_model_that_reads_edge_features(kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = GATConv(5, 3, edge_dim=2)
+
+        def forward(self, x, edge_index, edge_attr):
+            return self.conv(x, edge_index, edge_attr)
+
+    data, net = random_graph(), Net().eval()
+    data.edge_attr = torch.randn(data.num_edges, 2)
+    own = net(data.x, data.edge_index, data.edge_attr)[23, 1].item()
+    why = Shapley(kind).explain(GraphModel(net, data).node(23, label=1))
+    assert len(why.players) == 0
+    assert [why.value, why.base] == pytest.approx([own] * 2, rel=1e-6)
+
+
+def test_nobody_to_remove_is_an_empty_answer():
+    data = random_graph()
+    data.edge_index = data.edge_index[:, :0]
+    target = GraphModel(network("gcn"), data, weight_decay=0.1).node(3)
+    assert len(Influence(remove="edges", curvature="ggn", damping=0.1).explain(target).scores) == 0
+
+
+@pytest.mark.parametrize("kind", ["features", "node_features"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_features_that_the_model_does_not_read(kind, beside):
+    class Embedded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.nodes, self.conv = nn.Embedding(24, 4), GCNConv(4, 3)
+
+        def forward(self, edge_index):
+            return self.conv(self.nodes.weight, edge_index)
+
+    data = random_graph()
+    if not beside:
+        data = Data(edge_index=data.edge_index, num_nodes=24)
+    said = "does not read the features x" if beside else "no features x"
+    with pytest.raises(ValueError, match=said):
+        Shapley(kind).explain(GraphModel(Embedded(), data).node(3))
+
+
+class _Tail(nn.Module):
+    """A convolution, and what comes after it."""
+
+    def __init__(self, tail):
+        super().__init__()
+        self.conv, self.tail = GCNConv(5, 3), tail
+
+    def forward(self, x, edge_index):
+        return self.tail(self.conv(x.flatten(1), edge_index))
+
+
+@pytest.mark.parametrize("kind", ["edges", "nodes", "features"])
+def test_masks_where_no_gradient_leaves_the_answer(kind):
+    target = GraphModel(_Tail(torch.detach).eval(), random_graph()).node(3)
+    with pytest.raises(ValueError, match="no mask can be learned: no gradient"):
+        Mask(kind, epochs=2, repeats=1, seed=0).explain(target)
+
+
+def test_features_of_more_dimensions():
+    data, net = random_graph(), _Tail(nn.Identity()).eval()
+    flat = GraphModel(net, data).node(3, label=1)
+    data.x = data.x[..., None]
+    target = GraphModel(net, data).node(3, label=1)
+    for kind in ("features", "nodes", "node_features"):
+        expected = Gradient(kind).explain(flat).scores
+        assert torch.allclose(Gradient(kind).explain(target).scores, expected)
+    with pytest.raises(Unsupported, match=r"need features x \[nodes, features\]"):
+        Mask("edges", epochs=2, repeats=1, seed=0).explain(target)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_network_that_keeps_what_it_computed_can_be_copied():
+    net = _Tail(nn.utils.weight_norm(nn.Linear(3, 3))).eval()
+    target = GraphModel(net, random_graph()).node(3)
+    assert Mask("edges", epochs=2, repeats=1, seed=0).explain(target).value == pytest.approx(target.value())
+    assert target.randomised(torch.Generator().manual_seed(0)).value() != target.value()
