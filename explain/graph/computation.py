@@ -1,20 +1,22 @@
 """The computation graph: the least part of a graph that answers for a node as the whole graph does.
 
 The receptive field is found by asking the model, not by counting layers: values beyond ``k`` hops are made NaN, and the
-smallest ``k`` at which none of them reaches the answer is the receptive field. The cut keeps every node within it
+smallest ``k`` at which none of them reaches the answer is the receptive field. Where no node lies beyond, values cannot
+tell how deep the model is: every edge that a path leads from is then within it. The cut keeps every node within it
 *and every edge into it*, whose far ends become one stand-in node: degrees on the boundary stay what they were, so a
 GCN normalises in the cut as it does in the whole graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from explain.graph.agreement import relative, tolerance
 from explain.graph.structure import EdgeType, Fields, Structure
 
 Focus: TypeAlias = tuple[tuple[str, int], ...]  # (node type, number within the type) of each explained node
@@ -22,12 +24,24 @@ Direction: TypeAlias = Literal["in", "out", "both"]
 _FAR = torch.iinfo(torch.int32).max
 
 
+class Reach(NamedTuple):
+    """A receptive field: ``hops`` along a ``direction``.
+
+    ``measured``: whether a node lies farther away. Else the hops are those of the longest path that there may be.
+    """
+
+    hops: int
+    direction: Direction
+    measured: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Place:
     """Where coalitions are evaluated: a cut, or the whole graph.
 
     ``nodes [n]``, ``edges [e]``: the flat number in the whole graph of each node and edge here, -1 for stand-ins.
-    ``reachable [e]``: edges that can carry a message to the explained nodes. ``together``: whether several copies may
+    ``reachable [e]``: edges that can carry a message to the explained nodes. ``degrees [e]``: others whose removal
+    changes the answer all the same, as they count in a degree; None for none. ``together``: whether several copies may
     share one forward pass. ``checks``: what was measured while it was chosen.
     """
 
@@ -36,8 +50,14 @@ class Place:
     nodes: Tensor
     edges: Tensor
     reachable: Tensor
+    degrees: Tensor | None = None
     together: bool = True
     checks: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def matters(self) -> Tensor:
+        """Edges whose removal can change the answer, bool ``[e]``."""
+        return self.reachable if self.degrees is None else self.reachable | self.degrees
 
     def flat_focus(self) -> Tensor:
         """Flat numbers, in this place, of the explained nodes."""
@@ -52,10 +72,13 @@ def whole(graph: Structure, focus: Focus, flat_focus: Tensor | None = None) -> P
     return Place(graph, focus, nodes, edges, torch.ones(graph.num_edges, dtype=torch.bool, device=device))
 
 
-def receptive_field(
-    answer: Callable[[Fields], Tensor], graph: Structure, focus: Tensor, hint: tuple[int, Direction] | None = None
-) -> tuple[int, Direction] | None:
-    """The smallest ``k``, and the direction of the hops, such that NaN beyond ``k`` hops does not reach the answer.
+def receptive_fields(
+    answer: Callable[[Fields], Tensor], graph: Structure, focus: Tensor, hint: Reach | None = None
+) -> Iterator[Reach]:
+    """For each direction of the hops, the smallest ``k`` such that no value beyond ``k`` hops reaches the answer.
+
+    After it, every hop of that direction: edges may matter where no value does (a bias is sent, a degree counted).
+    Values are made NaN, and then, as a model may swallow NaN (a maximum, ``nan_to_num``), those of other nodes.
 
     Args:
         answer: outputs of the explained rows for other features ``x`` by node type.
@@ -63,35 +86,75 @@ def receptive_field(
         focus: flat numbers of the explained nodes.
         hint: the answer for another node of the same model, tried first.
 
-    Returns:
-        None where everything reaches the answer (attention over all pairs, norms over the graph), or there are no
-        floating-point features to make NaN.
+    Yields:
+        Nothing where everything reaches the answer (attention over all pairs, norms over the graph), or there are no
+        floating-point features to change.
     """
-    if any(
-        not fields.get("x", torch.zeros(0, dtype=torch.long)).is_floating_point() for fields in graph.nodes.values()
-    ):
-        return None
-
-    def unreached(distance: Tensor, hops: int) -> bool:
-        features = {}
-        for kind, fields in graph.nodes.items():
-            start = graph.node_starts[kind]
-            far = distance[start : start + graph.counts[kind]] > hops
-            features[kind] = fields["x"].masked_fill(far.view(-1, *[1] * (fields["x"].dim() - 1)), float("nan"))
-        return bool(answer(features).isfinite().all())
-
+    features = {kind: fields.get("x", torch.zeros(0, dtype=torch.long)) for kind, fields in graph.nodes.items()}
+    if not all(x.is_floating_point() for x in features.values()):
+        return
+    probe = _Probe(answer, graph, features)
+    if hint is not None and probe.fits(hop_distance(graph, focus, hint.direction), hint):
+        yield hint
     directions: tuple[Direction, ...] = ("in", "out", "both")
-    if hint is not None:
-        distance = hop_distance(graph, focus, hint[1])
-        if unreached(distance, hint[0]) and (hint[0] == 0 or not unreached(distance, hint[0] - 1)):
-            return hint
     for direction in directions:
         distance = hop_distance(graph, focus, direction)
-        finite = distance[distance < _FAR]
-        if not unreached(distance, int(finite.max())):
-            continue  # something that no path of this direction leads from reaches the answer
-        return next(k for k in range(int(finite.max()) + 1) if unreached(distance, k)), direction
-    return None
+        paths = distance[distance < _FAR]
+        farthest = int(paths.max())
+        if probe.unreached(distance, farthest):  # else something that no path leads from reaches the answer
+            hops = next(k for k in range(farthest + 1) if probe.unreached(distance, k) and probe.unread(distance, k))
+            if hops < farthest:
+                yield Reach(hops, direction)
+            yield Reach(len(paths), direction, measured=False)
+
+
+def receptive_field(
+    answer: Callable[[Fields], Tensor], graph: Structure, focus: Tensor, hint: Reach | None = None
+) -> Reach | None:
+    """The first of the `receptive_fields`."""
+    return next(receptive_fields(answer, graph, focus, hint), None)
+
+
+class _Probe:
+    """Whether features far away reach the answer."""
+
+    def __init__(self, answer: Callable[[Fields], Tensor], graph: Structure, features: Fields) -> None:
+        self.answer, self.graph, self.features = answer, graph, features
+        self.expected: Tensor | None = None
+
+    def fits(self, distance: Tensor, reach: Reach) -> bool:
+        """Whether no fewer hops would do, as far as nodes lie there, and no more are needed."""
+        hops = reach.hops
+        if not self.unreached(distance, hops):
+            return False
+        return hops == 0 or not bool((distance == hops).any()) or not self.unreached(distance, hops - 1)
+
+    def unreached(self, distance: Tensor, hops: int) -> bool:
+        """Whether NaN beyond so many hops leaves the answer finite."""
+        if not bool((distance > hops).any()):
+            return True
+        try:
+            found = self.answer(self._beyond(distance, hops, lambda x: x.new_tensor(float("nan"))))
+        except Exception:  # whatever a user's forward raises of NaN: it was looked at
+            return False
+        return bool(found.isfinite().all())
+
+    def unread(self, distance: Tensor, hops: int) -> bool:
+        """Whether other numbers beyond so many hops leave the answer as it is."""
+        if not bool((distance > hops).any()):
+            return True
+        if self.expected is None:
+            self.expected = self.answer(self.features)
+        found = self.answer(self._beyond(distance, hops, lambda x: 0.3 - 1.7 * x.flip(0)))
+        return relative(found, self.expected) <= tolerance(self.expected)
+
+    def _beyond(self, distance: Tensor, hops: int, other: Callable[[Tensor], Tensor]) -> Fields:
+        made = {}
+        for kind, x in self.features.items():
+            start = self.graph.node_starts[kind]
+            far = distance[start : start + self.graph.counts[kind]] > hops
+            made[kind] = torch.where(far.view(-1, *[1] * (x.dim() - 1)), other(x), x)
+        return made
 
 
 def hop_distance(graph: Structure, focus: Tensor, direction: Direction, most: int | None = None) -> Tensor:
@@ -117,17 +180,20 @@ def hop_distance(graph: Structure, focus: Tensor, direction: Direction, most: in
     return distance
 
 
-def cut(graph: Structure, focus: Focus, hops: int, direction: Direction, stranger: bool = False) -> Place:
+def cut(
+    graph: Structure, focus: Focus, hops: int, direction: Direction, stranger: bool = False, far: bool = False
+) -> Place:
     """The part of the graph that a model with this receptive field needs, boundary degrees kept.
 
     ``stranger``: a stand-in of each type even where no edge leads to one, to see whether the model looks that far.
+    ``far``: no stand-ins, but the far ends of edges into the boundary as they are.
     """
     flat = torch.tensor([graph.node_starts[kind] + number for kind, number in focus], device=graph.flat_edges.device)
     distance = hop_distance(graph, flat, direction, hops)
     inside = (distance <= hops).nonzero().view(-1)
     chosen = _edges_at(graph, inside, direction)
-    near, far = distance[graph.flat_edges[1, chosen]], distance[graph.flat_edges[0, chosen]]
-    carries = {"in": near, "out": far, "both": torch.minimum(near, far)}[direction] < hops
+    source, target = distance[graph.flat_edges[:, chosen]]
+    carries = {"in": target, "out": source, "both": torch.minimum(source, target)}[direction] < hops
     touched = graph.flat_edges[:, chosen].reshape(-1)
     outside = touched[distance[touched] > hops].unique()
     counts, nodes, number, origin = {}, {}, torch.full_like(distance, -1), []
@@ -135,13 +201,14 @@ def cut(graph: Structure, focus: Focus, hops: int, direction: Direction, strange
         start = graph.node_starts[kind]
         kept, beyond = (part[(part >= start) & (part < start + size)] for part in (inside, outside))
         number[kept] = torch.arange(len(kept), dtype=number.dtype, device=kept.device)
-        number[beyond] = len(kept)
+        number[beyond] = len(kept) + (torch.arange(len(beyond), dtype=number.dtype, device=kept.device) if far else 0)
         if stranger and not len(beyond) and len(kept) < size:
             beyond = start + (distance[start : start + size] > hops).int().argmax().view(1)
-        rows = torch.cat([kept, beyond[:1]])  # the stand-in holds one far node's values, which do not matter
+        beyond = beyond if far else beyond[:1]  # a stand-in holds one far node's values, which do not matter
+        rows = torch.cat([kept, beyond])
         counts[kind] = len(rows)
         nodes[kind] = {name: value[rows - start] for name, value in graph.nodes[kind].items()}
-        origin.append(torch.cat([kept, torch.full_like(beyond[:1], -1)]))
+        origin.append(torch.cat([kept, beyond if far else torch.full_like(beyond, -1)]))
     edges, edge_fields = _cut_edges(graph, chosen, number)
     small = Structure(counts, nodes, edges, edge_fields, graph.shared)
     here = tuple((kind, int(number[graph.node_starts[kind] + i])) for kind, i in focus)

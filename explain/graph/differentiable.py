@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.absence import absent_features, feature_matrix
+from explain.graph.computation import Place
 from explain.graph.players import ATOMS, owners
 from explain.types import Differentiable, Players, Unsupported
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def differentiable(target: GraphTarget, players: Players) -> Differentiable:
     """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live."""
-    place, owner = target.place, owners(players, target.place, target.graph)
+    place = target.place_of(players.kind)
+    owner = owners(players, place, target.graph)
     owner = torch.where(owner == len(players), -1, owner)
     atoms = ATOMS.get(players.kind, players.kind)
     if atoms == "edge_features":
@@ -25,7 +27,7 @@ def differentiable(target: GraphTarget, players: Players) -> Differentiable:
     if atoms == "edges":
         parameter = next(target.module.parameters(), torch.zeros(()))
         ones = torch.ones(1, place.graph.num_edges, dtype=parameter.dtype, device=owner.device)
-        return Differentiable(ones, torch.zeros_like(ones), _apart(target, "amounts"), owner)
+        return Differentiable(ones, torch.zeros_like(ones), _apart(target, place, "amounts"), owner)
     if len(place.graph.counts) > 1:
         raise Unsupported("gradients of node and feature players need a homogeneous graph: use edges, or Shapley")
     kind = next(iter(place.graph.counts))
@@ -36,15 +38,15 @@ def differentiable(target: GraphTarget, players: Players) -> Differentiable:
     shape = {"nodes": (len(x), 1), "features": (1, x.size(1)), "node_features": x.shape}[atoms]
     grid = owner.reshape(shape).expand_as(x)
     base = torch.where(grid >= 0, base, x)  # what no player owns does not move
-    return Differentiable(x[None], base[None], _apart(target, "features"), grid)
+    return Differentiable(x[None], base[None], _apart(target, place, "features"), grid)
 
 
-def _apart(target: GraphTarget, edit: str) -> Any:
-    kind = next(iter(target.place.graph.counts))
+def _apart(target: GraphTarget, place: Place, edit: str) -> Any:
+    kind = next(iter(place.graph.counts))
 
     def number(batch: Tensor) -> Tensor:
-        groups = [batch] if target.place.together else list(batch.split(1))
+        groups = [batch] if place.together else list(batch.split(1))
         edits = [{edit: {kind: group} if edit == "features" else group} for group in groups]
-        return torch.cat([target.numbers(target.place, len(g), **e) for g, e in zip(groups, edits, strict=True)])
+        return torch.cat([target.numbers(place, len(g), **e) for g, e in zip(groups, edits, strict=True)])
 
     return number

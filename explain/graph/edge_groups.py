@@ -8,7 +8,6 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from explain.graph.computation import Place
 from explain.graph.structure import EDGE, Fields, Structure
 from explain.payoffs import whole_number
 from explain.types import Players
@@ -16,15 +15,14 @@ from explain.types import Players
 _NAMED = 8  # nodes that a motif's name lists
 
 
-def relation_players(place: Place, graph: Structure, geometry: Fields) -> Players:
+def relation_players(flat: Tensor, graph: Structure, geometry: Fields) -> Players:
     """Relations of a heterogeneous graph by edge type, of a homogeneous one by its field ``edge_type``.
 
-    A relation owns its edges that can reach the explained nodes; one without any does not play.
+    ``flat``: the edges that matter. A relation owns those of its type; one without any does not play.
 
     Raises:
         ValueError: edges without types.
     """
-    flat = place.edges[place.reachable].sort().values.cpu()
     names = ["-".join(kind) for kind in graph.edges]
     if EDGE not in graph.edges:
         firsts = torch.tensor(list(graph.edge_starts.values()))
@@ -39,23 +37,22 @@ def relation_players(place: Place, graph: Structure, geometry: Fields) -> Player
         names = [f"relation {i}" for i in range(int(relation.max()) + 1 if len(relation) else 0)]
     index = relation.unique()
     groups = tuple(flat[relation == each] for each in index.tolist())
-    return Players("relations", index, tuple(names[i] for i in index.tolist()), groups, _drawn(place, groups, geometry))
+    return Players("relations", index, tuple(names[i] for i in index.tolist()), groups, _drawn(flat, groups, geometry))
 
 
 def motif_players(
-    place: Place, graph: Structure, geometry: Fields, motifs: Iterable[Iterable[int]] | None = None
+    flat: Tensor, graph: Structure, geometry: Fields, motifs: Iterable[Iterable[int]] | None = None
 ) -> Players:
     """Groups of edges that stand or fall together.
 
-    With ``motifs``, node sets (flat numbers): each owns the edges among its nodes, all other edges stay. Without: the
-    blocks of the graph (its biconnected components): ring systems whole, and every bridge by itself, so that each edge
-    belongs to exactly one.
+    ``flat``: the edges that matter. With ``motifs``, node sets (flat numbers): each owns the edges among its nodes, all
+    other edges stay. Without: the blocks of the graph (its biconnected components): ring systems whole, and every
+    bridge by itself, so that each edge belongs to exactly one.
 
     Raises:
         TypeError: motifs that are no sets of whole numbers.
         ValueError: motifs that share an edge, or one without an edge that can reach the explained nodes.
     """
-    flat = place.edges[place.reachable].sort().values.cpu()
     ends = graph.flat_edges.cpu()[:, flat]
     if motifs is None:
         sets = _blocks(ends)
@@ -78,7 +75,7 @@ def motif_players(
     order = sorted(range(len(groups)), key=lambda i: int(groups[i][0]))
     names = tuple(_name(sets[i]) for i in order)
     groups = [groups[i] for i in order]
-    return Players("motifs", torch.arange(len(order)), names, tuple(groups), _drawn(place, groups, geometry))
+    return Players("motifs", torch.arange(len(order)), names, tuple(groups), _drawn(flat, groups, geometry))
 
 
 def _node_set(motif: Iterable[int], count: int) -> frozenset[int]:
@@ -97,9 +94,8 @@ def _name(nodes: frozenset[int]) -> str:
     return few if len(listed) <= _NAMED else f"{few}–… ({len(listed)} nodes)"
 
 
-def _drawn(place: Place, groups: Sequence[Tensor], geometry: Fields) -> Fields:
+def _drawn(drawn: Tensor, groups: Sequence[Tensor], geometry: Fields) -> Fields:
     """The geometry with ``owner [C]``: the player of each drawn edge, -1 for none."""
-    drawn = place.edges[place.reachable].cpu()
     owner = torch.full_like(drawn, -1)
     for player, group in enumerate(groups):
         owner[torch.isin(drawn, group)] = player

@@ -57,7 +57,9 @@ class Coalitions:
         """The game, in batches that fit the memory budget."""
         fast = self.fast()
         size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
-        checks = {"removal": self.removal, **self.target.model.checks, **self.target.place.checks}
+        checks = {"removal": self.removal, **self.target.model.checks, **self.place.checks}
+        if self.left_out is not None:
+            checks["degree_edges"], checks["degree_edges_worth"] = self.left_out
         if isinstance(fast, FastPath):
             checks["fast_path"] = fast.note
         else:
@@ -101,7 +103,21 @@ class Coalitions:
     @property
     def place(self) -> Place:
         """Where coalitions are evaluated."""
-        return self.target.place
+        return self.target.place_of(self.players.kind)
+
+    @cached_property
+    def left_out(self) -> tuple[int, float] | None:
+        """How many edges that only count in a degree do not play, and what they are worth together; None for none."""
+        place = self.place
+        if place.degrees is None or self.atoms != "edges":
+            return None
+        idle = place.degrees & (self.owner == len(self.players))
+        if not bool(idle.any()):
+            return None
+        with torch.no_grad():
+            without = self.target.numbers(place, 1, edge_keep=~idle[None])
+            worth = self.target.number(self.target.answer[None].double()) - without
+        return int(idle.sum()), float(worth)
 
     @cached_property
     def owner(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch_geometric.data import Data, HeteroData
 from explain.graph.arguments.proving import read
 from explain.graph.caches import uncached
 from explain.graph.callables import Decoder, UserCall
-from explain.graph.computation import Direction
+from explain.graph.computation import Reach
 from explain.graph.fast.admission import Programs
 from explain.graph.inputs import check_values, structure_of
 from explain.graph.outputs import labels_of, meaning_of_model
@@ -101,7 +101,7 @@ class GraphModel:
         self.assumed: dict[str, str] = found.assumed  # what was taken without being told, and why
         self.checks: dict[str, float] = found.checks
         self.single = single
-        self.reach: tuple[int, Direction] | None = None  # the receptive field found last, tried first for the next node
+        self.reach: Reach | None = None  # the receptive field found last, tried first for the next node
         self.programs = Programs()
         self._structure = self.structure(0) if single else None
 

@@ -21,7 +21,7 @@ class _Standard(nn.Module):
 
     def __init__(self, net: nn.Module, target: GraphTarget, made: Copies) -> None:
         super().__init__()
-        self.net, self.made, self.pairs = net, made, target._pairs(target.place, made)
+        self.net, self.made, self.pairs = net, made, target._pairs(target.node_place, made)
         self.inputs, self.part, self.apart = target.model.inputs, target.model.part, Apart()
         self.meaning, self.label = target.meaning, target.label
         self.expected = 1 if target.model.task == "graph" else None if self.pairs is None else self.pairs.size(1)
@@ -42,7 +42,7 @@ def module_copy(target: GraphTarget) -> Call:
     Raises:
         Unsupported: a heterogeneous graph, or one without features ``x [nodes, features]``.
     """
-    place, model = target.place, target.model
+    place, model = target.node_place, target.model
     graph = place.graph
     if NODE not in graph.counts or "x" not in graph.nodes[NODE]:
         raise Unsupported("learned masks need a homogeneous graph with features x: use Shapley or Lime")

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from explain.graph.computation import Direction, Place, cut, receptive_field, whole
+from explain.graph.agreement import relative, tolerance
+from explain.graph.completeness import DRAWS, held
+from explain.graph.computation import Place, Reach, cut, hop_distance, receptive_fields, whole
+from explain.graph.players import AFFORDABLE
 from explain.graph.structure import Fields, Structure
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ def placed(target: GraphTarget) -> Place:
         together = _known_together(target, chosen)
     where = "cut" if "hops" in chosen.checks else "whole graph"
     checks = {"computation": where, "batching": "together" if together else "one by one", **chosen.checks}
+    checks.setdefault("left_out_edges", 0)
     return replace(chosen, together=together, checks=checks)
 
 
@@ -44,45 +48,60 @@ def _chosen(target: GraphTarget) -> Place:
     if is_large(target.graph):
         return _local(target) or whole(target.graph, target.focus)
     if programs.reach is not None and programs.known(target):
-        found = _checked(target, *programs.reach)
+        found = _checked(target, programs.reach)
         if found is not None:
             return found
     return _global(target)
 
 
 def _global(target: GraphTarget) -> Place:
-    """The cut held against the whole graph."""
+    """The first cut that agrees with the whole graph, or the whole graph with the edges that matter."""
     full = whole(target.graph, target.focus)
-    found = receptive_field(_answers(target, full), target.graph, full.flat_focus(), target.model.reach)
-    if found is None:
-        return full
-    target.model.reach = found
-    small = cut(target.graph, target.focus, *found)
-    if int((small.nodes >= 0).sum()) == target.graph.num_nodes:  # nothing is saved
-        return replace(full, reachable=full.reachable & torch.isin(full.edges, small.edges[small.reachable]))
-    error = cut_error(target, small, full, (1.0, 0.8, 0.5, 0.2))
-    if not error <= tolerance(target.graph):
-        return full
-    target.model.programs.reach = found
-    small.checks.update(hops=found[0], direction=found[1], cut_error=error, cut_against="whole graph")
-    return small
+    model = target.model
+    for reach in receptive_fields(_answers(target, full), target.graph, full.flat_focus(), model.reach):
+        small = cut(target.graph, target.focus, *reach[:2])
+        saves = int((small.nodes >= 0).sum()) < target.graph.num_nodes
+        if not saves:
+            small = replace(full, reachable=torch.isin(full.edges, small.edges[small.reachable]))
+        proved = held(target, small, full)
+        if proved is None:
+            continue
+        if reach.measured:
+            model.reach = reach
+        if saves:
+            model.programs.reach = reach if reach.measured else model.programs.reach
+            proved.checks.update(hops=reach.hops, direction=reach.direction, cut_against="whole graph")
+        return proved
+    return full
 
 
 def _local(target: GraphTarget) -> Place | None:
     """The cut, its receptive field found in a region around the target; None where no region holds it."""
     hint = target.model.reach
-    for hops in range(2 if hint is None else hint[0] + 1, _FARTHEST):
+    for hops in range(2 if hint is None else hint.hops + 1, _FARTHEST):
         region = next((r for r in _regions(target, hops) if r.graph.num_nodes + r.graph.num_edges <= _REGION), None)
         if region is None:
             return None
-        answers = _answers(target, region)
-        found = receptive_field(answers, region.graph, region.flat_focus().to(region.nodes.device), hint)
-        if found is None:
+        focus = region.flat_focus().to(region.nodes.device)
+        for reach in receptive_fields(_answers(target, region), region.graph, focus, hint):
+            if not _inside(reach, region, focus, hops):
+                break  # what lies at the border of the region may reach the answer: take a larger one
+            if (proved := _checked(target, reach)) is None:
+                continue
+            if reach.measured:
+                target.model.reach = reach
+            return proved
+        else:
             return None
-        if found[0] < hops:  # what lies at the border of the region does not reach the answer
-            target.model.reach = found
-            return _checked(target, *found)
     return None
+
+
+def _inside(reach: Reach, region: Place, focus: Tensor, hops: int) -> bool:
+    """Whether a receptive field ends before the border of the region, or no path of its direction leads there."""
+    if reach.measured:
+        return reach.hops < hops
+    beyond = hop_distance(region.graph, focus, reach.direction)[region.nodes < 0]
+    return not bool((beyond <= reach.hops).any())
 
 
 def _regions(target: GraphTarget, hops: int) -> list[Place]:
@@ -91,18 +110,38 @@ def _regions(target: GraphTarget, hops: int) -> list[Place]:
     return [both] if small else [cut(target.graph, target.focus, hops, "in", stranger=True)]
 
 
-def _checked(target: GraphTarget, hops: int, direction: Direction) -> Place | None:
+def _checked(target: GraphTarget, reach: Reach) -> Place | None:
     """The cut held against the one two hops larger, and against what the model said; None where it differs."""
+    hops, direction, _ = reach
     wide = cut(target.graph, target.focus, hops + 2, direction)
     inner = cut(wide.graph, wide.focus, hops, direction)
-    error = cut_error(target, inner, wide, (1.0, 0.8, 0.5, 0.2) if is_large(target.graph) else (0.5,))
-    small = replace(inner, nodes=_through(wide.nodes, inner.nodes), edges=wide.edges[inner.edges])
-    if "answer" in vars(target):
-        error = max(error, relative(target.outputs(small, 1)[0], target.answer))
-    if not error <= tolerance(target.graph):
+    proved = held(target, inner, wide, DRAWS if is_large(target.graph) else 1)
+    if proved is None:
         return None
-    small.checks.update(hops=hops, direction=direction, cut_error=error, cut_against="cut two hops larger")
+    small = replace(proved, nodes=_through(wide.nodes, proved.nodes), edges=wide.edges[proved.edges])
+    if "answer" in vars(target):
+        error = relative(target.outputs(small, 1)[0], target.answer)
+        if not error <= tolerance(target.answer):
+            return None
+        small.checks["cut_error"] = max(error, small.checks["cut_error"])
+    small.checks.update(hops=hops, direction=direction, cut_against="cut two hops larger")
+    small.checks["left_out_edges"] = target.graph.num_edges - int(small.matters.sum())
     return small
+
+
+def with_far_nodes(target: GraphTarget) -> Place:
+    """The place with the nodes themselves at the far ends of edges that only count in a degree, as far as they are few.
+
+    Deleting such a node changes the degree of another, as deleting the edge does.
+    """
+    place = target.place
+    if "hops" not in place.checks or place.degrees is None or target.removal != "delete":
+        return place
+    checks = place.checks
+    wide = cut(target.graph, target.focus, checks["hops"], checks["direction"], far=True)
+    if wide.graph.num_nodes > AFFORDABLE or not torch.equal(wide.edges, place.edges):
+        return place
+    return replace(place, graph=wide.graph, focus=wide.focus, nodes=wide.nodes)
 
 
 def _through(outer: Tensor, inner: Tensor) -> Tensor:
@@ -115,19 +154,6 @@ def _answers(target: GraphTarget, place: Place) -> Callable[[Fields], Tensor]:
         return target.outputs(place, 1, features={kind: x[None] for kind, x in features.items()})
 
     return answers
-
-
-def cut_error(target: GraphTarget, small: Place, full: Place, shares: tuple[float, ...]) -> float:
-    """Largest relative difference between two places, with these shares of the edges that can carry a message."""
-    generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for kept in shares:
-        here = ~small.reachable | (torch.rand(len(small.edges), generator=generator).to(small.edges.device) < kept)
-        there = torch.ones(len(full.edges), dtype=torch.bool, device=here.device)
-        there[small.edges] = here
-        expected = target.outputs(full, 1, edge_keep=there[None])
-        worst = max(worst, relative(target.outputs(small, 1, edge_keep=here[None]), expected))
-    return worst
 
 
 def _known_together(target: GraphTarget, place: Place) -> bool:
@@ -162,15 +188,4 @@ def _together(target: GraphTarget, place: Place) -> bool:
         )
         for i in range(2)
     ]
-    return relative(both, torch.cat(alone)) <= tolerance(target.graph)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the largest number expected."""
-    return float((found - expected).abs().max()) / float(expected.abs().max().clamp_min(1e-12))
-
-
-def tolerance(graph: Structure) -> float:
-    """What rounding alone may explain."""
-    double = any(fields["x"].dtype == torch.float64 for fields in graph.nodes.values() if "x" in fields)
-    return 1e-9 if double else 1e-5
+    return relative(both, torch.cat(alone)) <= tolerance(both)

@@ -16,9 +16,10 @@ from explain.types import Players
 
 KINDS = ("nodes", "edges", "features", "node_features", "edge_features", "relations", "motifs")
 ATOMS = {"relations": "edges", "motifs": "edges"}  # what players own, where it is not called as they are
+AFFORDABLE = 256  # players that the default budget of 2,048 coalitions serves, eight for each
 _OPTIONS: dict[str, set[str]] = {
     "nodes": {"all"},
-    "edges": {"undirected", "all"},
+    "edges": {"undirected", "degrees", "all"},
     "features": {"all"},
     "node_features": {"all"},
     "relations": {"all"},
@@ -37,21 +38,45 @@ def players_of(place: Place, graph: Structure, kind: str, options: dict[str, Any
     allowed = _OPTIONS.get(kind, set())
     if unknown := set(options) - allowed:
         raise ValueError(f"players({kind!r}) takes {sorted(allowed) or 'no options'}, got {sorted(unknown)}")
-    context = graph.flat_edges[:, place.edges[place.reachable]]
-    geometry = {"edge_index": context.cpu(), "focus": place.nodes[place.flat_focus().to(place.nodes.device)].cpu()}
+    edges = place.edges[_playing(place, kind, options)].sort().values.cpu()
+    if kind == "motifs" or options.get("undirected"):
+        edges = _with_twins(edges, place, graph)
+    geometry = {
+        "edge_index": graph.flat_edges.cpu()[:, edges],
+        "focus": place.nodes[place.flat_focus().to(place.nodes.device)].cpu(),
+    }
     if kind == "nodes":
         return _node_players(place, graph, geometry)
     if kind == "edges":
-        return _edge_players(place, graph, geometry, bool(options.get("undirected", False)))
+        return _edge_players(edges, graph, geometry, bool(options.get("undirected", False)))
     if kind == "relations":
-        return relation_players(place, graph, geometry)
+        return relation_players(edges, graph, geometry)
     if kind == "motifs":
-        return motif_players(place, graph, geometry, options.get("motifs"))
+        return motif_players(edges, graph, geometry, options.get("motifs"))
     if kind == "node_features":
         return _node_feature_players(place, graph, geometry, baseline)
     if kind == "edge_features":
         return _edge_feature_players(place, graph, baseline)
     return _feature_players(place, graph, baseline, bool(options.get("all", False)))
+
+
+def _playing(place: Place, kind: str, options: dict[str, Any]) -> Tensor:
+    """The edges of a place that play, or are shown with nodes and features; bool ``[e]``.
+
+    Those that only count in a degree are edges whose removal changes the number: they play wherever that adds no
+    player, and as players of their own as long as the default budget of coalitions serves all.
+    """
+    if kind in ("relations", "motifs") and not (kind == "motifs" and options.get("motifs") is None):
+        return place.matters
+    if kind not in ("edges", "motifs"):
+        return place.reachable
+    degrees = options.get("degrees")
+    return place.matters if degrees or (degrees is None and not crowded(place)) else place.reachable
+
+
+def crowded(place: Place) -> bool:
+    """Whether edges that only count in a degree are too many to be players of their own by default."""
+    return place.degrees is not None and bool(place.degrees.any()) and int(place.matters.sum()) > AFFORDABLE
 
 
 def _node_players(place: Place, graph: Structure, geometry: Fields) -> Players:
@@ -62,8 +87,7 @@ def _node_players(place: Place, graph: Structure, geometry: Fields) -> Players:
     return Players("nodes", index, names, geometry={**geometry, "node": flat})
 
 
-def _edge_players(place: Place, graph: Structure, geometry: Fields, undirected: bool) -> Players:
-    flat = place.edges[place.reachable].sort().values.cpu()
+def _edge_players(flat: Tensor, graph: Structure, geometry: Fields, undirected: bool) -> Players:
     ends = graph.flat_edges.cpu()[:, flat]
     arrow, groups = "→", None
     if undirected:
@@ -79,6 +103,14 @@ def _edge_players(place: Place, graph: Structure, geometry: Fields, undirected: 
         groups,
         {**geometry, "edge_index": ends if undirected else geometry["edge_index"], "ends": ends},
     )
+
+
+def _with_twins(flat: Tensor, place: Place, graph: Structure) -> Tensor:
+    """These edges, and those between the same nodes whose removal changes the number as well."""
+    every = place.edges[place.matters].sort().values.cpu()
+    low, high = graph.flat_edges.cpu().sort(0).values
+    pair = low * graph.num_nodes + high
+    return every[torch.isin(pair[every], pair[flat])]
 
 
 def _feature_players(place: Place, graph: Structure, baseline: str, everything: bool) -> Players:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from explain.graph.computation import Direction, Focus, Place, cut, receptive_field, whole
+from explain.graph.agreement import relative, tolerance
+from explain.graph.computation import Focus, Place, Reach, cut, receptive_field, whole
 from explain.graph.messages import by_type, scaled_messages
 from explain.graph.structure import Fields, Structure, copies
 from explain.guard import evaluating
@@ -92,13 +93,13 @@ def sites(target: GraphTarget, foci: list[Focus]) -> Sites:
         if found is None:
             return full
         made = Sites(
-            replace(full.number, place=cut(target.graph, target.focus, *found)),
+            replace(full.number, place=cut(target.graph, target.focus, *found[:2])),
             [
-                Site(cut(target.graph, focus, *found), full.together.examples[[i]], len(focus))
+                Site(cut(target.graph, focus, *found[:2]), full.together.examples[[i]], len(focus))
                 for i, focus in enumerate(foci)
             ],
-            replace(full.together, place=cut(target.graph, full.together.place.focus, *found)),
-            found[0],
+            replace(full.together, place=cut(target.graph, full.together.place.focus, *found[:2])),
+            found.hops,
         )
         return made if _alike(target, made, full) else full
 
@@ -111,24 +112,22 @@ def whole_sites(target: GraphTarget, foci: list[Focus]) -> Sites:
     return Sites(number, [everyone] if foci else [], everyone, None)
 
 
-def _reach(target: GraphTarget, foci: list[Focus]) -> tuple[int, Direction] | None:
+def _reach(target: GraphTarget, foci: list[Focus]) -> Reach | None:
     """The largest receptive field of these examples; None where one has none, or they differ in direction."""
-    found: list[tuple[int, Direction]] = []
+    found: list[Reach] = []
 
     def answer(features: Fields, site: Site) -> Tensor:
         return site.outputs(target.model, None, 1, {"features": {kind: x[None] for kind, x in features.items()}})
 
     for focus in foci:
         site = Site(whole(target.graph, focus), torch.zeros(0, dtype=torch.long), len(focus))
-        hint = found[-1] if found else target.model.reach
+        hint = next((reach for reach in reversed(found) if reach.measured), target.model.reach)
         reach = receptive_field(partial(answer, site=site), target.graph, site.place.flat_focus(), hint)
         if reach is None:
             return None
         found.append(reach)
-    directions = {direction for hops, direction in found if hops}
-    if len(directions) > 1:
-        return None
-    return max(hops for hops, _ in found), next(iter(directions), "in")
+    told = [reach for reach in found if reach.measured and reach.hops] or found
+    return None if len({reach.direction for reach in told}) > 1 else max(told)
 
 
 def _alike(target: GraphTarget, made: Sites, full: Sites) -> bool:
@@ -142,10 +141,8 @@ def _alike(target: GraphTarget, made: Sites, full: Sites) -> bool:
         pairs = [(made.number, of_number), (made.together, expected)]
         pairs += [(site, expected[site.examples]) for site in made.apart[draw::DRAWS]]
         for site, wanted in pairs:
-            gap = (
-                (site.outputs(target.model, None, 1, _within(site.place, target.graph, edits))[0] - wanted).abs().max()
-            )
-            if not gap <= _tolerance(wanted) * wanted.abs().max():
+            found = site.outputs(target.model, None, 1, _within(site.place, target.graph, edits))[0]
+            if not relative(found, wanted) <= tolerance(wanted):
                 return False
     return True
 
@@ -171,7 +168,3 @@ def _within(place: Place, graph: Structure, edits: dict[str, Any]) -> dict[str, 
         real = (nodes >= 0).view(-1, *[1] * (there.dim() - 1))
         features[kind] = torch.where(real, there, place.graph.nodes[kind]["x"])[None]
     return {"edge_keep": edits["edge_keep"][:, place.edges], "features": features}
-
-
-def _tolerance(like: Tensor) -> float:
-    return 1e-9 if like.dtype == torch.float64 else 1e-5

@@ -47,14 +47,12 @@ def _alike(game: Coalitions, hops: int, start: int, stop: int) -> Tensor:
     positions = torch.arange(start, stop, dtype=torch.int32)
     present = [(positions >> player & 1).bool() for player in range(len(game.players))]
     source, target = place.graph.flat_edges.cpu()
-    edges = place.reachable.cpu().nonzero().view(-1).tolist()
     everyone = torch.ones(len(positions), dtype=torch.bool)
     present.append(everyone)
     reached = dict.fromkeys(place.flat_focus().tolist(), everyone)
-    ends = {e: (int(source[e]), int(target[e])) for e in edges}
+    edges = list(enumerate(zip(source.tolist(), target.tolist(), strict=True)))
     for _ in range(hops):
-        for e in edges:
-            u, v = ends[e]
+        for e, (u, v) in edges:
             if v not in reached or reached.get(u) is everyone:
                 continue
             carried = reached[v]

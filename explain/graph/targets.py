@@ -19,7 +19,7 @@ from explain.graph.locality import neighbourhoods
 from explain.graph.messages import by_type, scaled_messages
 from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
-from explain.graph.placing import is_large, placed
+from explain.graph.placing import is_large, placed, with_far_nodes
 from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
@@ -67,7 +67,8 @@ class GraphTarget(Target):
             raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
-        self._games: dict[str | int, Coalitions] = {}
+        self._games: dict[str, Coalitions] = {}
+        self._left_out: dict[str, str] = {}
         with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
             if graph is not model.whole_structure:
@@ -204,6 +205,15 @@ class GraphTarget(Target):
         with usual_modes():
             return placed(self)
 
+    @found_alone
+    def node_place(self) -> Place:
+        """Where coalitions of nodes are evaluated: with the nodes whose absence changes a degree, unless too many."""
+        return with_far_nodes(self)
+
+    def place_of(self, kind: str) -> Place:
+        """Where coalitions of players of this kind are evaluated."""
+        return self.node_place if kind == "nodes" else self.place
+
     @property
     def _stage(self) -> Place:
         """Where the number itself is asked for: the whole graph, unless it is too large to be run."""
@@ -217,11 +227,19 @@ class GraphTarget(Target):
         "nodes"; "edges" (``undirected=True``: a pair is one); "features", columns of ``x``; "node_features", its
         entries; "edge_features", columns of ``edge_attr``; "relations"; "motifs", blocks of the graph, or the node sets
         in ``motifs=``.
+
+        An edge is left out only where its removal changes nothing: ``checks["left_out_edges"]`` says how many were, and
+        ``checks["left_out_change"]`` the most that the model's outputs moved when they were removed at random, in
+        random coalitions. With ``removal="delete"`` an edge into a node at the end of the receptive field changes that
+        node's degree, and so the number, though it carries no message: it plays too (``degrees=True``), as the values
+        are otherwise not those of the user's own graph without it. Where that would make more than 256 players, more
+        than the default budget serves, such edges stay by default, and the answer says how many they are and what they
+        are worth together (``degrees=False``: always).
         """
         if kind in ("features", "node_features"):
             self._check_reads_features()
         beyond = options.get("all", False) and kind != "features"
-        place = whole(self.graph, self.focus) if beyond else self.place
+        place = whole(self.graph, self.focus) if beyond else self.place_of(kind)
         return players_of(place, self.graph, kind, options, self.baseline)
 
     def _check_reads_features(self) -> None:
@@ -242,13 +260,20 @@ class GraphTarget(Target):
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of nodes, edges or features."""
-        key = players if isinstance(players, str) else id(players)
-        if key not in self._games:  # holds the players, so that their id stays theirs
-            self._games[key] = Coalitions(self, self._resolved(players))
-        coalitions = self._games[key]
+        coalitions = self._games.get(players) if isinstance(players, str) else Coalitions(self, players)
+        if coalitions is None:
+            coalitions = self._games[str(players)] = Coalitions(self, self.players(str(players)))
+        if isinstance(players, str) and coalitions.left_out is not None:
+            count, worth = coalitions.left_out
+            self._left_out["edges"] = (
+                f"{count} that carry no message but count in a degree do not play; together they are worth "
+                f'{worth:.3g}: players("edges", degrees=True) lets them'
+            )
         game = coalitions.game()
         if coalitions.players.kind == "nodes" and not self.focus:  # a pooled prediction may be a sum of local parts
-            game.neighbourhoods = partial(neighbourhoods, self.place.graph, coalitions.owner, len(coalitions.players))
+            game.neighbourhoods = partial(
+                neighbourhoods, coalitions.place.graph, coalitions.owner, len(coalitions.players)
+            )
         return game
 
     def differentiable(self, players: str | Players) -> Differentiable:
@@ -323,7 +348,7 @@ class GraphTarget(Target):
         """What was asked, as JSON values."""
         asked = [node_name(self.graph, self.graph.node_starts[kind] + number) for kind, number in self.focus]
         what: Any = {0: self.index, 1: asked[0] if asked else None, 2: asked}[len(self.focus)]
-        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed)}
+        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed), **self._left_out}
         return {
             "family": "graph",
             "model": type(self.module).__name__,

@@ -106,7 +106,7 @@ def _with_border(target):
     """Half of the edges that reach the node, and some that only count in a degree."""
     place = target.place
     border = place.edges[~place.reachable]
-    own = target.players("edges").index
+    own = target.players("edges", degrees=False).index
     return Players("edges", torch.cat([own[::2], border[::3]]))
 
 

@@ -86,7 +86,7 @@ def test_an_optional_weight_that_changes_the_number_is_warned_of_and_said():
     with pytest.warns(UserWarning, match="edge_weight': None.*call="):
         model = explain.wrap(net, data)
     assert number(model) == says(net(data.x, data.edge_index, data.edge_weight))
-    why = Shapley("edges", samples=64, seed=0).explain(model.node(NODE, label=LABEL))
+    why = Shapley("edges", samples=256, seed=0).explain(model.node(NODE, label=LABEL))
     assert "passed" in why.target["assumed"]["edge_weight"]
     assert "assumed edge_weight" in str(why)
     assert why.target["arguments"]["edge_weight"] == "edge_weight"
@@ -167,7 +167,7 @@ def test_the_arguments_of_the_call_are_those_that_are_passed(passed):
     target = model.node(NODE, label=LABEL)
     assert target.value() == says(net(data.x, data.edge_index, *(data[name] for name in passed)))
     assert set(target.describe()["arguments"]) == {"x", "edge_index", *passed}
-    why = Shapley("edges", samples=64, seed=0).explain(target)
+    why = Shapley("edges", samples=256, seed=0).explain(target)
     assert why.checks["call_gap"] == 0
     assert "assumed" not in why.target
 
@@ -347,7 +347,7 @@ def test_wrappers_are_the_network_inside(around):
     net, data = seeded(_named("x, edge_index", "self.conv(x, edge_index)")), graph()
     model = explain.wrap(around(net, data), data)
     assert number(model) == says(net(data.x, data.edge_index))
-    assert len(Shapley("edges", samples=64, seed=0).explain(model.node(NODE)).scores)
+    assert len(Shapley("edges", samples=256, seed=0).explain(model.node(NODE)).scores)
 
 
 class Positions(nn.Module):

@@ -98,8 +98,11 @@ def test_pyg_sequential():
     data = random_graph()
     torch.manual_seed(0)
     net = Sequential("x, edge_index", [(GCNConv(5, 8), "x, edge_index -> x"), nn.ReLU(), nn.Linear(8, 3)])
-    game = GraphModel(net, data).node(4).game("edges")
-    assert len(game.players) == int((data.edge_index[1] == 4).sum())
+    target = GraphModel(net, data).node(4)
+    into = (data.edge_index[1] == 4).nonzero().view(-1)
+    assert target.players("edges", degrees=False).index.tolist() == into.tolist()
+    near = torch.cat([data.edge_index[0, into], torch.tensor([4])])  # edges into these change their degrees
+    assert target.players("edges").index.tolist() == torch.isin(data.edge_index[1], near).nonzero().view(-1).tolist()
 
 
 class _EdgeFeatures(nn.Module):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from explain.graph.absence import feature_matrix
+from explain.graph.agreement import relative, tolerance
 from explain.graph.apart import Apart
-from explain.graph.computation import Direction
+from explain.graph.computation import Reach, hop_distance
 from explain.graph.fast.plan import Plan, planned
 from explain.graph.fast.program import Program, Refused
 from explain.graph.fast.scene import Scene
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 KINDS = ("edges", "nodes", "features")
 _KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # chance of each player in the trial coalitions
+_ALL = 6  # players of whom all coalitions are tried
 
 
 class Programs:
@@ -44,7 +46,8 @@ class Programs:
         self.apart = Apart()
         self.agreement: dict[Hashable, float] = {}
         self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
-        self.reach: tuple[int, Direction] | None = None  # the receptive field, once checked on the whole graph
+        self.reach: Reach | None = None  # the receptive field, once checked on the whole graph
+        self.degrees: bool | None = None  # whether edges that carry no message count in degrees
         self.together: bool | None = None
         self.trims: dict[str, Trimming] = {}
         self.meanings: dict[str | None, Meaning] = {}  # of the outputs, by the type of node that is asked about
@@ -69,10 +72,10 @@ class Programs:
     def trimming(self, game: Coalitions) -> Trimming:
         """How much may be left out before the model answers otherwise.
 
-        Found once for each state; other targets are held against complete copies in two coalitions.
+        Found once for each state; other targets are held against complete copies in a few coalitions.
         """
         first = game.atoms not in self.trims
-        masks = trials(game) if first else trials(game)[:6:5]
+        masks = trials(game, few=not first)
         with torch.no_grad():
             complete = game.untrimmed(masks)
         allowed = tolerance(game.target.answer)
@@ -147,22 +150,30 @@ def _disagreement(game: Coalitions, path: FastPath) -> float:
         return relative(path.outputs(masks), game.outputs(masks, 0))
 
 
-def trials(game: Coalitions) -> Masks:
-    """Coalitions of every size, the same each time."""
+def trials(game: Coalitions, few: bool = False) -> Masks:
+    """Coalitions of every size, the same each time: all there are where these are no more than 64.
+
+    The last one holds only edges that lead away from the explained nodes: a model that reads its edges backwards, or
+    both ways, answers it as no other does.
+    """
+    players = len(game.players)
+    if players <= _ALL:
+        masks = (torch.arange(2**players)[:, None] >> torch.arange(players) & 1).bool().flip(0)
+        return (masks[:-1] if game.drops else masks).to(game.owner.device)  # pooling over no node is undefined
     generator = torch.Generator().manual_seed(0)
-    chance = torch.tensor(_KEPT[:-1] if game.drops else _KEPT)[:, None]  # pooling over no node is undefined
-    masks = torch.rand(len(chance), len(game.players), generator=generator) < chance
-    return masks.to(game.owner.device)
+    chance = torch.tensor(_KEPT[:-1] if game.drops else _KEPT)[:, None]
+    masks = torch.rand(len(chance), players, generator=generator) < chance
+    masks = (masks[:6:5] if few else masks).to(game.owner.device)
+    return torch.cat([masks, _leading_away(game)[None]]) if game.atoms == "edges" and game.place.focus else masks
 
 
-def tolerance(outputs: Tensor) -> float:
-    """What rounding alone may explain."""
-    return 1e-9 if outputs.dtype == torch.float64 else 1e-5
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the largest number expected."""
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+def _leading_away(game: Coalitions) -> Tensor:
+    """Players of whose edges none comes nearer to the explained nodes, bool ``[P]``."""
+    graph = game.place.graph
+    source, target = hop_distance(graph, game.place.flat_focus().to(game.owner.device), "in")[graph.flat_edges]
+    away = torch.ones(len(game.players) + 1, dtype=torch.bool, device=game.owner.device)
+    away[game.owner[source > target]] = False
+    return away[:-1]
 
 
 def scenes_of(game: Coalitions) -> list[Scene]:

@@ -1,0 +1,121 @@
+"""Players and exact values against brute force over every edge of the whole graph, by the user's own call."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+from reference.shapley import by_weight_vector
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import ChebConv, DirGNNConv, GATConv, GCNConv, GINConv, SAGEConv
+from torch_geometric.utils import to_undirected
+
+from explain import Shapley
+from explain.graph.model import GraphModel
+
+MOST = 7  # edges of a drawn graph
+EXAMPLES, PARTS = 500, 10
+
+
+class Stack(nn.Module):
+    """Layers of one convolution, tanh between them; ``edges`` is what forward makes of its edges."""
+
+    def __init__(self, make, depth, edges=lambda edge_index, nodes: edge_index):
+        super().__init__()
+        self.convs = nn.ModuleList(make(3 if i == 0 else 4, 4) for i in range(depth))
+        self.edges = edges
+
+    def forward(self, x, edge_index):
+        edge_index = self.edges(edge_index, x.size(0))
+        for conv in self.convs:
+            x = torch.tanh(conv(x, edge_index))
+        return x
+
+
+def _undirected(edge_index, nodes):
+    return to_undirected(edge_index, num_nodes=nodes)
+
+
+def _reversed(edge_index, nodes):
+    return edge_index.flip(0)
+
+
+CONVOLUTIONS = {
+    "gcn": (GCNConv,),
+    "gcn without loops": (lambda i, o: GCNConv(i, o, add_self_loops=False),),
+    "sage": (SAGEConv,),
+    "sage by maximum": (lambda i, o: SAGEConv(i, o, aggr="max"),),
+    "gat": (GATConv,),
+    "gin": (lambda i, o: GINConv(nn.Sequential(nn.Linear(i, o), nn.Tanh(), nn.Linear(o, o))),),
+    "directed": (lambda i, o: DirGNNConv(SAGEConv(i, o)),),
+    "directed gcn": (lambda i, o: DirGNNConv(GCNConv(i, o, add_self_loops=False)),),
+    "chebyshev": (lambda i, o: ChebConv(i, o, K=2),),
+    "undirected inside": (GCNConv, _undirected),
+    "undirected sage": (SAGEConv, _undirected),
+    "reversed inside": (SAGEConv, _reversed),
+}
+
+
+def drawn(draw: random.Random) -> tuple[int, Tensor]:
+    """Nodes and edges of a small graph of a random kind."""
+    kind = draw.choice(["complete", "star", "ring", "path", "random", "apart", "loops", "doubled"])
+    nodes = draw.randint(2, 7)
+    if kind == "complete":
+        nodes = draw.choice([2, 3])
+        pairs = list(itertools.permutations(range(nodes), 2))
+    elif kind == "star":
+        pairs = [draw.choice([(0, i), (i, 0)]) for i in range(1, nodes)]
+    elif kind == "ring":
+        pairs = [(i, (i + 1) % nodes) for i in range(nodes)]
+    elif kind == "path":
+        pairs = [draw.choice([(i, i + 1), (i + 1, i + 1 - 1)]) for i in range(nodes - 1)]
+    elif kind == "apart":
+        nodes = 6
+        pairs = [(draw.randrange(3), draw.randrange(3)) for _ in range(4)] + [(3, 4), (4, 5), (5, 3)]
+    else:
+        pairs = [(draw.randrange(nodes), draw.randrange(nodes)) for _ in range(draw.randint(1, MOST))]
+    if kind == "loops":
+        pairs = pairs[: MOST - 2] + [(node, node) for node in draw.sample(range(nodes), 2)]
+    if kind == "doubled":
+        pairs = pairs[: MOST - 2] + draw.choices(pairs, k=2)
+    draw.shuffle(pairs)
+    return nodes, torch.tensor(pairs[:MOST]).t()
+
+
+def brute_force(net: nn.Module, x: Tensor, edge_index: Tensor, node: int, label: int) -> tuple[Tensor, Tensor]:
+    """The number for all ``2^E`` graphs without some of the edges, side by side, and the Shapley values of it."""
+    edges, nodes = edge_index.size(1), len(x)
+    masks = torch.arange(2**edges)[:, None] >> torch.arange(edges) & 1
+    copy, kept = masks.nonzero(as_tuple=True)
+    with torch.no_grad():
+        rows = net(x.repeat(len(masks), 1), edge_index[:, kept] + copy * nodes)
+    table = rows[node + nodes * torch.arange(len(masks)), label]
+    return table, by_weight_vector(table)
+
+
+def check(seed: int) -> tuple[str, float]:
+    """One drawn graph and network: its name, and the largest difference of the values."""
+    draw = random.Random(seed)
+    nodes, edge_index = drawn(draw)
+    name = draw.choice(list(CONVOLUTIONS))
+    make, *inside = CONVOLUTIONS[name]
+    torch.manual_seed(seed)
+    net = Stack(make, draw.randint(1, 5), *inside).double().eval()
+    x, node = torch.randn(nodes, 3, dtype=torch.float64), draw.randrange(nodes)
+    target = GraphModel(net, Data(x=x, edge_index=edge_index)).node(node, label=0)
+    why = Shapley("edges", estimator="exact").explain(target)
+    table, expected = brute_force(net, x, edge_index, node, 0)
+    with torch.no_grad():  # the copies side by side are the user's own call
+        assert torch.allclose(net(x, edge_index)[node, 0], table[-1], rtol=0, atol=1e-12)
+    found = torch.zeros_like(expected)
+    found[why.players.index] = why.scores
+    return name, float((found - expected).abs().max())
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_values_are_those_of_every_edge_of_the_whole_graph(part):
+    wrong = {seed: found for seed in range(part, EXAMPLES, PARTS) if (found := check(seed))[1] > 1e-6}
+    assert not wrong
