@@ -105,6 +105,15 @@ class Meaning:
         """``log p`` of every class, ``[rows, outputs] -> [rows, classes]``."""
         return torch.stack([self.log_probability(outputs, label) for label in range(self.classes)], 1)
 
+    def divergence(self, row: Tensor, outputs: Tensor) -> Tensor:
+        """``KL(p || q)`` of what ``row`` ``[1, outputs]`` says from what each of these says, 0 to infinity, ``[rows]``.
+
+        Of several yes or no the sum over each: they are distributions of their own, which need not sum to 1.
+        """
+        log_p, log_q = self.log_probabilities(row), self.log_probabilities(outputs)
+        found = _relative(log_p, log_q)
+        return found if self.exclusive or self.count == 1 else found + _relative(log1mexp(log_p), log1mexp(log_q))
+
     def standard(self, outputs: Tensor, label: int | None) -> tuple[Tensor, int | None]:
         """For those that take a softmax of several columns or a sigmoid of one: such logits, and the label in them.
 
@@ -154,6 +163,11 @@ class Meaning:
     @property
     def _even(self) -> float:
         return {"logits": 0.0, "probabilities": 0.5, "log_probabilities": math.log(0.5), "values": 0.0}[self.kind]
+
+
+def _relative(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``sum p (log p - log q)``; what has no chance under p adds nothing."""
+    return (log_p.exp() * (log_p - log_q)).where(log_p.exp() > 0, 0.0).sum(1)
 
 
 def log1mexp(x: Tensor) -> Tensor:

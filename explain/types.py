@@ -416,6 +416,15 @@ class Target:
         self._expect_classes()
         self._cannot("log_probabilities")
 
+    def divergence(self, outputs: Tensor) -> Tensor:
+        """``KL(p || q)`` of what the model says, ``p``, from each of these outputs, ``[rows, outputs] -> [rows]``.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("divergence")
+
     def tell(self, told: Mapping[str, Any]) -> None:
         """Keep what was found out; also for targets that are frozen otherwise."""
         object.__setattr__(self, "told", told)

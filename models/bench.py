@@ -149,7 +149,7 @@ def _network(benchmark: Benchmark, seed: int) -> tuple[nn.Module, str]:
 
 def _targets(benchmark: Benchmark, net: nn.Module, count: int) -> list[tuple[Any, torch.Tensor]]:
     """Targets that the network gets right and whose truth distinguishes somebody, evenly spread; and their truths."""
-    model = explain.wrap(net, benchmark.data, task=benchmark.task)
+    model = explain.wrap(net, benchmark.data, task=benchmark.task, outputs="logits")
     found: list[tuple[Any, torch.Tensor]] = []
     step = max(1, len(benchmark.targets) // (3 * count))
     for position in benchmark.targets[::step]:

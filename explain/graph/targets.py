@@ -315,6 +315,11 @@ class GraphTarget(Target):
         self._expect_classes()
         return self.meaning.log_probabilities(outputs)
 
+    def divergence(self, outputs: Tensor) -> Tensor:
+        """``KL(p || q)`` of what the model says from each of these outputs; see `Meaning.divergence`."""
+        self._expect_classes()
+        return self.meaning.divergence(self.run()[:1].double(), outputs)
+
     def rows(self) -> Tensor:
         """The explained nodes; every node for a graph."""
         place = whole(self.graph, self.focus)

@@ -78,10 +78,11 @@ def characterisation(plus: float, minus: float, weight: float = 0.5) -> float:
 
 
 def unfaithfulness(why: Explanation, target: Target, size: float = 0.2, absolute: bool = False) -> float:
-    """``1 - exp(-KL(p || q))``: how far the classes' distribution moves with the top players alone, 0 to 1.
+    """``1 - exp(-KL(p || q))``: how far what the model says of classes moves with the top players alone, 0 to 1.
 
     ``p`` is the model's answer with every player and ``q`` with the top ones, so that what the model says weighs the
-    divergence (Agarwal et al. 2023, graph explanation faithfulness).
+    divergence (Agarwal et al. 2023, graph explanation faithfulness). Of several labels that do not exclude one another
+    the divergences add up. It is 1 where the top ones alone rule out what the model says may be.
 
     Raises:
         Unsupported: the target has no classes.
@@ -89,13 +90,11 @@ def unfaithfulness(why: Explanation, target: Target, size: float = 0.2, absolute
     if not target.has_classes:
         raise Unsupported("unfaithfulness is about a distribution over classes, and this target has none: use fidelity")
     top = selected(why, size, absolute)
-    log_p = target.log_probabilities(target.run()[:1].double())
 
-    def divergence(outputs: Tensor) -> Tensor:
-        log_q = target.log_probabilities(outputs.double())
-        return (log_p.exp() * (log_p - log_q)).where(log_p.exp() > 0, 0.0).sum(1)
+    def moved(outputs: Tensor) -> Tensor:
+        return -torch.expm1(-target.divergence(outputs.double()).clamp_min(0))
 
-    return float(-torch.expm1(-target.asking(divergence).game(why.players)(top[None]).clamp_min(0)))
+    return float(target.asking(moved).game(why.players)(top[None]))
 
 
 def ask(target: Target, payoff: Any) -> Target:

@@ -124,6 +124,11 @@ class ExampleTarget(Target):
         self._expect_classes()
         return self.meaning.log_probabilities(outputs)
 
+    def divergence(self, outputs: Tensor) -> Tensor:
+        """``KL(p || q)`` of what the model says from each of these outputs; see `Meaning.divergence`."""
+        self._expect_classes()
+        return self.meaning.divergence(self.run()[:1].double(), outputs)
+
     def rows(self) -> Tensor:
         """The model's ``query_rows``.
 

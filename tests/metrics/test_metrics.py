@@ -91,6 +91,24 @@ def test_unfaithfulness_weighs_by_what_the_model_says_with_everyone():
     assert metrics.unfaithfulness(answer([3.0, 1.0]), target, 2) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_unfaithfulness_of_labels_that_do_not_exclude_one_another_adds_up():
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Sigmoid()).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[3.0, 1.0], [-1.0, 2.0]]))
+    target = explain.wrap(net, task="classification", outputs="probabilities").example(torch.ones(2).double(), 0)
+    p, q = np.array([sigmoid(4), sigmoid(1)]), np.array([sigmoid(3), sigmoid(-1)])
+    divergence = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum()
+    assert metrics.unfaithfulness(answer([3.0, 1.0]), target, 1) == pytest.approx(1 - np.exp(-divergence))
+
+
+def test_unfaithfulness_is_one_where_the_top_alone_rule_out_what_the_model_says():
+    net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Hardsigmoid()).double()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[-9.0, 9.0]]))
+    target = explain.wrap(net, task="classification", outputs="probabilities").example(torch.ones(2).double(), 1)
+    assert metrics.unfaithfulness(answer([3.0, 1.0]), target, 1) == 1.0
+
+
 def test_unfaithfulness_of_certain_predictions_is_a_number():
     target = linear([2000.0, 1.0], [1.0, 1.0])
     assert metrics.unfaithfulness(answer([2000.0, 1.0]), target, 1) == pytest.approx(0.0, abs=1e-9)
@@ -100,7 +118,7 @@ def test_unfaithfulness_of_certain_predictions_is_a_number():
 @pytest.mark.parametrize("absolute", [False, True])
 def test_the_curve_of_fidelity_is_fidelity_at_each_size(absolute):
     target = member()
-    why = explain.Shapley("edges", samples=256, seed=0).explain(target)
+    why = explain.Shapley("edges", samples=512, seed=0).explain(target)
     curve = metrics.fidelity_curve(why, target, (0.1, 0.5, 3), absolute=absolute)
     for row in curve.itertuples():
         size = int(row.size) if row.size >= 1 else float(row.size)
@@ -230,7 +248,7 @@ class Blind(explain.Explainer):
 
 def test_what_looks_at_the_model_changes_when_it_is_randomised():
     target = member("logit")
-    honest = metrics.randomisation(explain.Shapley("edges", samples=256, seed=0), target)
+    honest = metrics.randomisation(explain.Shapley("edges", samples=2048, seed=0), target)
     blind = metrics.randomisation(Blind("edges"), target)
     assert blind.spearman == 1.0
     assert blind.sensitivity == 0.0
@@ -239,7 +257,7 @@ def test_what_looks_at_the_model_changes_when_it_is_randomised():
 
 
 def test_small_noise_moves_an_explanation_little_and_large_noise_more():
-    target, shapley = member("logit"), explain.Shapley("edges", samples=256, seed=0)
+    target, shapley = member("logit"), explain.Shapley("edges", samples=2048, seed=0)
     small, large = (metrics.stability(shapley, target, scale=scale, repeats=3) for scale in (0.001, 0.3))
     assert small.spearman > 0.99
     assert small.sensitivity < 0.05
@@ -338,7 +356,7 @@ def test_seeds_matter_only_to_what_is_drawn():
 def test_the_table_has_a_row_an_explanation_and_the_two_to_read_them_against():
     target = member()
     every = {
-        "Shapley": explain.Shapley("edges", samples=256, seed=0).explain(target),
+        "Shapley": explain.Shapley("edges", samples=512, seed=0).explain(target),
         "Gradient": explain.Gradient("edges").explain(target),
     }
     truth = torch.arange(len(every["Shapley"].players)) < 3
