@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -13,6 +13,7 @@ from explain.graph.caches import uncached
 from explain.graph.callables import Decoder, UserCall
 from explain.graph.computation import Reach
 from explain.graph.fast.admission import Programs
+from explain.graph.fast.state import contents
 from explain.graph.inputs import check_values, structure_of
 from explain.graph.outputs import labels_of, meaning_of_model
 from explain.graph.structure import NODE, Copies, Structure
@@ -63,7 +64,7 @@ class GraphModel:
     ('node', True)
     """
 
-    found = ("reach", "programs")  # follow from the rest
+    found = ("reach", "programs", "seen")  # follow from the rest
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class GraphModel:
         self.single = single
         self.reach: Reach | None = None  # the receptive field found last, tried first for the next node
         self.programs = Programs()
+        self.seen: Hashable = contents(data) if single else None  # what of the data is kept was read from this
         self._structure = self.structure(0) if single else None
 
     def node(
@@ -210,6 +212,13 @@ class GraphModel:
     def _whole(self) -> Structure:
         if self._structure is None:
             raise ValueError("give one graph, not a list, to ask about its nodes or edges")
+        return self.reread()
+
+    def reread(self) -> Structure:
+        """The one graph of the data: that which is kept, or, where the data was edited since, what it holds now."""
+        assert self._structure is not None
+        if (seen := contents(self.data)) != self.seen:
+            self.seen, self._structure = seen, self.structure(0)
         return self._structure
 
     @property

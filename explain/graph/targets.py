@@ -14,6 +14,7 @@ from explain.graph.absence import BASELINES
 from explain.graph.apart import Apart
 from explain.graph.computation import Focus, Place, whole
 from explain.graph.differentiable import differentiable
+from explain.graph.fast.state import glance
 from explain.graph.games import REMOVALS, Coalitions
 from explain.graph.locality import neighbourhoods
 from explain.graph.messages import by_type, scaled_messages
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 class GraphTarget(Target):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
-    found = ("_games", "state", "answer", "told")  # follow from the rest
+    found = ("_games", "_left_out", "_glanced", "state", "answer", "told")  # follow from the rest
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class GraphTarget(Target):
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self._games: dict[str, Coalitions] = {}
         self._left_out: dict[str, str] = {}
+        self._glanced = glance(model.data) if graph is model.whole_structure else None
         with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
             if graph is not model.whole_structure:
@@ -120,8 +122,22 @@ class GraphTarget(Target):
             shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in given.items())
             raise ValueError(f"the model's forward fails on this graph ({shapes}): {error}") from error
 
+    def _look_again(self) -> None:
+        """Read data that was edited since anew: the number, the cut and the games; the label stays as it was asked."""
+        if self._glanced is None or (seen := glance(self.model.data)) == self._glanced:
+            return
+        with alone(), usual_modes(), torch.no_grad():
+            self._glanced, self.graph = seen, self.model.reread()
+            self._games.clear()
+            self._left_out.clear()
+            for found in ("place", "node_place"):
+                vars(self).pop(found, None)
+            self.state = self.model.programs.current(self.model)
+            self.answer = self._checked_outputs()
+
     def value(self) -> float:
         """The number on the whole graph."""
+        self._look_again()
         with usual_modes(), torch.no_grad():
             return float(self.numbers(self._stage, 1))
 
@@ -236,6 +252,7 @@ class GraphTarget(Target):
         than the default budget serves, such edges stay by default, and the answer says how many they are and what they
         are worth together (``degrees=False``: always).
         """
+        self._look_again()
         if kind in ("features", "node_features"):
             self._check_reads_features()
         beyond = options.get("all", False) and kind != "features"
@@ -260,10 +277,12 @@ class GraphTarget(Target):
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of nodes, edges or features."""
-        coalitions = self._games.get(players) if isinstance(players, str) else Coalitions(self, players)
-        if coalitions is None:
-            coalitions = self._games[str(players)] = Coalitions(self, self.players(str(players)))
-        if isinstance(players, str) and coalitions.left_out is not None:
+        self._look_again()
+        key = players if isinstance(players, str) else ""  # of players of the user's own the last ones asked for
+        if key not in self._games or (not key and self._games[key].players is not players):
+            self._games[key] = Coalitions(self, self._resolved(players))
+        coalitions = self._games[key]
+        if key and coalitions.left_out is not None:
             count, worth = coalitions.left_out
             self._left_out["edges"] = (
                 f"{count} that carry no message but count in a degree do not play; together they are worth "
@@ -278,14 +297,17 @@ class GraphTarget(Target):
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """Edges by the amount of their messages; nodes and features by their features."""
+        self._look_again()
         return differentiable(self, self._resolved(players))
 
     def module_copy(self) -> Call:
         """A deep copy of the module as ``(x, edge_index, ...) -> [rows, outputs]``."""
+        self._look_again()
         return module_copy(self)
 
     def run(self) -> Tensor:
         """One forward pass of the user's module on the whole graph."""
+        self._look_again()
         with torch.no_grad():
             return self.outputs(whole(self.graph, self.focus), 1)
 
@@ -327,6 +349,7 @@ class GraphTarget(Target):
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""
+        self._look_again()
         return objective(self, train, remove)
 
     def questions(self, targets: Sequence[Target]) -> Questions | None:

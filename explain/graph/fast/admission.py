@@ -57,8 +57,8 @@ class Programs:
         return target.state == self.state and target.graph is target.model.whole_structure
 
     def current(self, model: GraphModel) -> Hashable:
-        """The state of the model; a new one is traced anew."""
-        state = fingerprint(model.net)
+        """The state of the model and its data; a new one is traced anew."""
+        state = (*fingerprint(model.net), model.seen)
         if state != self.state:
             self.state = state
             self._forget()

@@ -1,16 +1,20 @@
-"""Whether a module is still the one that was looked at: its parameters, its settings, its hooks."""
+"""Whether a module and its graph are still those that were looked at: parameters, settings, hooks; fields and edges."""
 
 from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data, HeteroData
 
+_BESIDE = ("y", "train_mask", "val_mask", "test_mask")  # fields that no forward is given
+_SUMMED = 2**26  # bytes of a field up to which writes that torch does not count are noticed too
+_COLUMNS = 1021  # prime: rows that change places fall into other columns
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -45,3 +49,49 @@ def _checksum(tensor: Tensor) -> Hashable:
     if flat.device.type != "cpu":
         return float(flat.double().sum()), float(flat.double().norm())
     return zlib.crc32(flat.view(torch.uint8).numpy().tobytes())
+
+
+def glance(data: Data | HeteroData) -> Hashable:
+    """Where each field of the data lies, and how often it was written."""
+    return tuple((*name, *_where(value)) for name, value in _fields(data))
+
+
+def contents(data: Data | HeteroData) -> Hashable:
+    """`glance`, and sums of each field, as writes through ``.data`` and NumPy leave no other trace."""
+    return glance(data), tuple(_sums(part) for _, value in _fields(data) for part in _strided(value))
+
+
+def _fields(data: Data | HeteroData) -> Iterator[tuple[tuple[str, str], Tensor]]:
+    for store in data.stores:
+        for name, value in store.items():
+            if isinstance(value, Tensor) and name not in _BESIDE:
+                yield (str(store._key), name), value
+
+
+def _strided(value: Tensor) -> tuple[Tensor, ...]:
+    """The tensors that hold a field, of which a sparse matrix has several."""
+    if value.layout == torch.strided:
+        return (value,)
+    if value.layout == torch.sparse_coo:
+        return value._indices(), value._values()
+    if value.layout == torch.sparse_csr:
+        return value.crow_indices(), value.col_indices(), value.values()
+    return value.ccol_indices(), value.row_indices(), value.values()
+
+
+def _where(value: Tensor) -> tuple[Hashable, ...]:
+    parts = _strided(value)
+    return tuple((part.data_ptr(), None if part.is_inference() else part._version) for part in parts)
+
+
+def _sums(value: Tensor) -> Hashable:
+    """Bits as whole numbers, summed by columns of a table that they are laid out in: one pass at memory's speed."""
+    if value.nbytes > _SUMMED:
+        return value.nbytes
+    bits = value.detach().contiguous().view(-1).view(torch.uint8)
+    bits = bits if bits.storage_offset() % 8 == 0 else bits.clone()
+    whole = len(bits) // 8 * 8
+    words = bits[:whole].view(torch.int64)
+    table = words[: len(words) // _COLUMNS * _COLUMNS].view(-1, _COLUMNS).sum(0)
+    rest = words[len(words) // _COLUMNS * _COLUMNS :].tolist()
+    return zlib.crc32(table.cpu().numpy().tobytes()), *rest, *bits[whole:].tolist()
