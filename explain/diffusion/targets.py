@@ -29,6 +29,7 @@ from explain.diffusion.settings import (
     checked_seed,
 )
 from explain.guard import evaluating, other_random_states, usual_modes
+from explain.payoffs import probed
 from explain.threads import found_alone
 from explain.types import Differentiable, Game, NonFinite, Objective, Parameters, Players, Target, Unsupported
 
@@ -115,6 +116,8 @@ class StepTarget(_DenoiserTarget):
         self.noise = noise.to(image)
         self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
         self.assumed = _scale(image)
+        if callable(payoff):
+            probed(payoff, image[None])
         self._check_answers(self.noised[:1], self.times[:1], both)
 
     def _checked_reference(self, reference: Tensor | Sequence[Tensor]) -> Tensor:
@@ -278,6 +281,7 @@ class TrajectoryTarget(_DenoiserTarget):
         self.seeds = [self.seed + draw for draw in range(self.draws)]
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
         self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
+        probed(self.payoff, self.start)
         t = self._position(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
         self._check_answers(self.start[:1], t, self.guidance != 1)
         if self.module.hears_itself(self.start[:1], t, self.condition):

@@ -249,3 +249,22 @@ def test_named_arguments_of_training_images_may_be_lists():
     found, expected = (step.objective((digits_like(2), labels)) for labels in ({"class_labels": [1, 2]}, [1, 2]))
     batch = torch.arange(2)
     torch.testing.assert_close(found.train_loss(found.params, batch), expected.train_loss(expected.params, batch))
+
+
+@pytest.mark.parametrize(
+    ("payoff", "message"),
+    [
+        (lambda images: _mean(images) - _mean(images).mean(), "looks across rows"),
+        (lambda images: _mean(images) + torch.rand(len(images)), "payoff is random"),
+        (lambda images: images.mean(), "payoff must give one number a row"),
+    ],
+)
+@pytest.mark.parametrize("question", ["step", "trajectory"])
+def test_a_payoff_reads_each_image_by_itself(payoff, message, question):
+    model = unet_model()
+    asked = {
+        "step": lambda: model.step(digits_like()[0], t=3, label=3, payoff=payoff),
+        "trajectory": lambda: model.trajectory(3, steps=2, payoff=payoff),
+    }
+    with pytest.raises(ValueError, match=message):
+        asked[question]()
