@@ -8,17 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.graph.structure import EDGE, NODE, Structure
+from explain.graph.structure import EDGE, EdgeType, Structure
 
 DENSE = ("adj", "adjacency", "A")  # forward parameters that mean a [nodes, nodes] matrix
 TRANSPOSED = "adj_t"  # rows are targets, as torch_geometric writes it; in other matrices rows are sources
 
 
 def is_sparse_matrix(value: Any) -> bool:
-    """Whether this is a sparse ``[nodes, nodes]`` matrix, torch's own or torch_sparse's."""
+    """Whether this is a sparse matrix, torch's own or torch_sparse's."""
     if isinstance(value, Tensor):
-        return value.layout != torch.strided and value.dim() == 2 and value.size(0) == value.size(1)
+        return value.layout != torch.strided and value.dim() == 2
     return callable(getattr(value, "coo", None)) and callable(getattr(value, "sparse_sizes", None))
+
+
+def is_graph(name: str, value: Any) -> bool:
+    """Whether a field of the data is the graph as a matrix: a sparse one, but for features, or dense by its name."""
+    if is_sparse_matrix(value):
+        return name == TRANSPOSED or (name != "x" and (not isinstance(value, Tensor) or len(value) == value.size(1)))
+    return name in (*DENSE, TRANSPOSED) and is_dense_matrix(value)
 
 
 def is_dense_matrix(value: Any) -> bool:
@@ -69,24 +76,23 @@ class Matrix:
             return cls(value.layout, name == TRANSPOSED)
         return cls(type(value), name == TRANSPOSED, value.coo()[2] is not None)
 
-    def of(self, graph: Structure) -> Any:
-        """The matrix of this graph; entries are edge weights, or 1, those of parallel edges summed."""
-        index, size = graph.edges[EDGE], graph.num_nodes
-        weight, x = graph.edge_fields[EDGE].get("edge_weight"), graph.nodes[NODE].get("x")
+    def of(self, graph: Structure, kind: EdgeType = EDGE) -> Any:
+        """The matrix of a graph's edges of one type; entries are edge weights, or 1, those of parallel edges summed."""
+        index, sizes = graph.edges[kind], (graph.counts[kind[0]], graph.counts[kind[2]])
+        weight, x = graph.edge_fields[kind].get("edge_weight"), graph.nodes[kind[0]].get("x")
         floating = x is not None and x.is_floating_point()
         dtype = x.dtype if x is not None and floating else torch.get_default_dtype()
         values = torch.ones(index.size(1), dtype=dtype, device=index.device) if weight is None else weight
         row, column = index.flip(0) if self.transposed else index
+        shape = sizes[::-1] if self.transposed else sizes
         if not isinstance(self.kind, torch.layout):
             return self.kind(
-                row=row, col=column, value=values if self.valued else None, sparse_sizes=(size, size), is_sorted=False
+                row=row, col=column, value=values if self.valued else None, sparse_sizes=shape, is_sorted=False
             )
         if self.kind == torch.strided:
-            dense = torch.zeros(size, size, dtype=dtype, device=index.device)
+            dense = torch.zeros(shape, dtype=dtype, device=index.device)
             return dense.index_put((row, column), values.to(dtype), accumulate=True)
-        sparse = torch.sparse_coo_tensor(
-            torch.stack([row, column]), values, (size, size), check_invariants=False
-        ).coalesce()
+        sparse = torch.sparse_coo_tensor(torch.stack([row, column]), values, shape, check_invariants=False).coalesce()
         return sparse if self.kind == torch.sparse_coo else sparse.to_sparse(layout=self.kind)
 
 

@@ -43,7 +43,8 @@ def as_data(
             data[kind][name] = value
         data[kind].num_nodes = graph.counts[kind]
     for edge, index in graph.edges.items():
-        for name, value in {**graph.edge_fields[edge], "edge_index": index}.items():
+        made_of = {name: matrix.of(graph, edge) for name, matrix in matrices.items()}
+        for name, value in {**graph.edge_fields[edge], "edge_index": index, **made_of}.items():
             data[edge][name] = value
     if pairs is not None:
         data["edge_label_index"] = pairs

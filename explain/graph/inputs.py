@@ -72,6 +72,8 @@ class Inputs:
             return dict(graph.counts) if self.typed else graph.num_nodes
         if source == "data":
             return as_data(copies, self.typed, pairs, self.matrices, self.rest)
+        if self.typed and source in self.matrices:
+            return {kind: self.matrices[source].of(graph, kind) for kind in graph.edges}
         if self.typed:
             return {kind: value for kind, value in self._by_type(source, copies).items() if value is not None}
         if source in self.matrices:
@@ -139,11 +141,12 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
 def _edges_of(
     data: Data | HeteroData, inputs: Inputs, wanted: set[str]
 ) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Fields]]:
-    if isinstance(data, Data) and (matrix := next((name for name in inputs.matrices if name in data), None)):
-        return _matrix_edges(data, inputs, matrix, wanted)
     edges, edge_fields = {}, {}
     for store in data.edge_stores if isinstance(data, HeteroData) else [data]:
         kind = store._key if isinstance(data, HeteroData) else EDGE
+        if matrix := next((name for name in inputs.matrices if name in store), None):
+            edges[kind], edge_fields[kind] = _matrix_edges(store, inputs, matrix, wanted)
+            continue
         index = store.get("edge_index")
         if index is None and not {"edge_index", "adj"} & wanted:  # edges are made inside, from positions
             index = torch.zeros(2, 0, dtype=torch.long, device=_device(data))
@@ -173,31 +176,29 @@ def _edge_fields(store: Any, inputs: Inputs, wanted: set[str]) -> Fields:
     }
 
 
-def _matrix_edges(
-    data: Data, inputs: Inputs, name: str, wanted: set[str]
-) -> tuple[dict[EdgeType, Tensor], dict[EdgeType, Fields]]:
+def _matrix_edges(store: Any, inputs: Inputs, name: str, wanted: set[str]) -> tuple[Tensor, Fields]:
     """The entries of a matrix as edges, those of ``edge_index`` first where it holds them, values as edge weights.
 
     Raises:
         ValueError: forward reads ``edge_index`` too, or features of its edges, and it holds others.
     """
-    index, values = entries(data[name], inputs.matrices[name].transposed)
+    index, values = entries(store[name], inputs.matrices[name].transposed)
     index, values = recordable(index), None if values is None else recordable(values)
-    stored = data.get("edge_index")
+    stored = store.get("edge_index")
     fields: Fields = {}
     alike = False
     if isinstance(stored, Tensor):
         order = in_the_order_of(index, stored.long())
         index, values = index[:, order], values if values is None else values[order]
         alike = torch.equal(index, stored)
-        fields = {key: each for key, each in _edge_fields(data, inputs, wanted).items() if key != "edge_weight"}
+        fields = {key: each for key, each in _edge_fields(store, inputs, wanted).items() if key != "edge_weight"}
     others = {"edge_index", "edge_weight", *fields} & wanted
     if others and not alike:
         raise ValueError(
             f"forward reads {name} and {', '.join(sorted(others))}, and {name} holds other edges than edge_index: "
             f"name one of them, explain.wrap(model, data, inputs={{...}})"
         )
-    return {EDGE: index}, {EDGE: (fields if alike else {}) | ({} if values is None else {"edge_weight": values})}
+    return index, (fields if alike else {}) | ({} if values is None else {"edge_weight": values})
 
 
 def _device(data: Data | HeteroData) -> torch.device | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Data, HeteroData
-from torch_geometric.nn import GAE, GAT, GCN, VGAE, GCNConv, LightGCN, SAGEConv, global_mean_pool
+from torch_geometric.nn import GAE, GAT, GCN, VGAE, GCNConv, HeteroConv, LightGCN, SAGEConv, global_mean_pool
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 import explain
@@ -260,6 +260,51 @@ def test_values_of_adj_t_are_what_the_model_reads(layout, beside):
     entries[to, source] = 0
     mask = torch.arange(len(game.players)) > 0
     assert game(mask[None])[0] == says(net(data.x, entries.to_sparse_csr()))
+
+
+@matrices
+@pytest.mark.parametrize("name", ["adj_t_dict", "edge_index_dict"])
+def test_matrices_of_typed_edges(name):
+    generator = torch.Generator().manual_seed(0)
+    data = HeteroData()
+    data["author"].x, data["paper"].x = torch.randn(6, 4, generator=generator), torch.randn(5, 4, generator=generator)
+    ends = {
+        ("author", "writes", "paper"): (6, 5),
+        ("paper", "by", "author"): (5, 6),
+        ("paper", "cites", "paper"): (5, 5),
+    }
+    for kind, sizes in ends.items():
+        full = (torch.rand(sizes, generator=generator) < 0.5).float()
+        data[kind].adj_t = full.t().to_sparse_csr()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = HeteroConv({kind: SAGEConv((4, 4), 3) for kind in ends})
+
+    space: dict = {}
+    exec(f"def forward(self, x_dict, {name}):\n    return self.conv(x_dict, {name})", {}, space)
+    Net.forward = space["forward"]
+    net = seeded(Net)
+    target = explain.wrap(net, data).node(("author", 1), label=LABEL)
+    assert target.value() == says(net(data.x_dict, data.adj_t_dict)["author"], 1)
+    game = target.game("edges")
+    kind, edge = game.players.index[0].tolist()
+    assert list(ends)[kind] == ("paper", "by", "author")
+    entry = target.graph.edges["paper", "by", "author"][:, edge]
+    dense = data["paper", "by", "author"].adj_t.to_dense()
+    dense[entry[1], entry[0]] = 0
+    data["paper", "by", "author"].adj_t = dense.to_sparse_csr()
+    mask = torch.arange(len(game.players)) > 0
+    assert game(mask[None])[0] == says(net(data.x_dict, data.adj_t_dict)["author"], 1)
+
+
+@matrices
+def test_sparse_features_are_no_graph():
+    data = graph()
+    data.x = torch.eye(20).to_sparse()
+    with pytest.raises(TypeError, match="x is sparse"):
+        explain.wrap(seeded(lambda: GCN(20, 8, 2, 3)), data)
 
 
 @matrices

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from explain.graph.adjacency import TRANSPOSED, Matrix, is_dense_matrix, is_sparse_matrix
+from explain.graph.adjacency import TRANSPOSED, Matrix, is_graph
 from explain.graph.arguments.signature import (
     LABELS,
     MADE,
@@ -115,21 +115,16 @@ def inputs_of(
     matrices = {
         source: Matrix.like(source, fields[source])
         for source in sources.values()
-        if source is not None and (is_sparse_matrix(fields.get(source)) or is_dense_field(source, fields))
+        if source is not None and is_graph(source, fields.get(source))
     }
     if "adj" in sources.values() and "adj" not in matrices:
         matrices["adj"] = Matrix()
     rest: dict[str, Any] = {}
     if "data" in sources.values() and trial.task != "graph":
         kept = trial.data.stores[0]._mapping.items()
-        rest = {name: v for name, v in kept if not isinstance(v, Tensor) and not is_sparse_matrix(v)}
+        rest = {name: v for name, v in kept if not isinstance(v, Tensor) and not is_graph(name, v)}
         rest.pop("num_nodes", None)
     return Inputs(sources, isinstance(trial.data, HeteroData), positional, matrices, trial.pair_type, rest)
-
-
-def is_dense_field(source: str, fields: Mapping[str, Any]) -> bool:
-    """Whether a field of this name is the graph as a dense matrix."""
-    return source in ("adj", "adjacency", "A", TRANSPOSED) and is_dense_matrix(fields.get(source))
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +285,7 @@ class _Reader:
 
     def _other_graphs(self, sources: dict[str, str | None], assumed: dict[str, str]) -> str:
         """Where the data says its graph twice, whether the other graph makes another answer."""
-        others = [name for name in (TRANSPOSED,) if is_sparse_matrix(self.fields.get(name))]
+        others = [name for name in (TRANSPOSED,) if is_graph(name, self.fields.get(name))]
         read = next((name for name, source in sources.items() if source == "edge_index"), None)
         if self.trial.large or read is None or read in self.given or not others:
             return ""

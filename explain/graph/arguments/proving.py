@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
-from explain.graph.adjacency import Matrix, is_sparse_matrix
-from explain.graph.arguments.naming import Reading, inputs_of, is_dense_field, named
+from explain.graph.adjacency import Matrix, is_graph
+from explain.graph.arguments.naming import Reading, inputs_of, named
 from explain.graph.arguments.recording import recorded
 from explain.graph.arguments.signature import MADE, fields_of
 from explain.graph.arguments.trial import Trial, gap, same
@@ -117,11 +117,7 @@ def _of_data(trial: Trial, net: nn.Module, inputs: Inputs, assumed: dict[str, st
     except Exception:  # said with the shapes when the first question is asked
         return Reading(net, inputs, assumed)
     _check_rows(trial, who, expected)
-    held = {
-        name: Matrix.like(name, value)
-        for name, value in fields_of(trial.data).items()
-        if is_sparse_matrix(value) or is_dense_field(name, {name: value})
-    }
+    held = {name: Matrix.like(name, value) for name, value in fields_of(trial.data).items() if is_graph(name, value)}
     tried = [{}, *({name: matrix} for name, matrix in held.items())] if "edge_index" in trial.data else [held]
     failures: list[str] = []
     for matrices in tried:

@@ -133,7 +133,7 @@ def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroD
         name
         for name, value in fields.items()
         if name not in LABELS
-        and isinstance(value, Tensor)
+        and not is_sparse_matrix(value)
         and value.is_floating_point()
         and any(name in store and store.is_edge_attr(name) for store in data.edge_stores)
     ]
