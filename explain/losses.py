@@ -24,7 +24,8 @@ REMEDY = f"explain.wrap(..., loss={' | '.join(map(repr, NAMES))}), or a callable
 class Trained:
     """A loss and the labels as it takes them: ``of(outputs, labels) -> [examples]``.
 
-    ``convex``: known to be convex in the outputs; ``assumed``: why it was taken, None where it was given.
+    ``convex``: known to be convex in the outputs; ``assumed``: why it was taken, None where it was given; ``option``:
+    how it is asked for.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Trained:
     labels: Tensor
     convex: bool
     assumed: str | None
+    option: str = ""
 
 
 def check_loss(given: Loss | None) -> None:
@@ -75,7 +77,8 @@ def alternatives(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Train
                 other = trained_loss(name, read, labels)  # type: ignore[arg-type]
             except ValueError:
                 continue
-            found.append(Trained(f"{name}{how}", other.of, other.labels, True, None))
+            option = "outputs='logits'" if how else f"loss={name!r}"
+            found.append(Trained(f"{name}{how}", other.of, other.labels, True, None, option))
     return found
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from explain.examples import Rows, pieces
-from explain.losses import binary_cross_entropy, cross_entropy
+from explain.losses import Trained, alternatives, binary_cross_entropy, cross_entropy
 from explain.outputs import Meaning
-from explain.types import Parameters, Players, Unsupported
+from explain.types import Parameters, Players, Suspect, Unsupported
 
 
 def trainable(module: nn.Module) -> Parameters:
@@ -49,6 +50,18 @@ def example_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return (binary_cross_entropy if logits.count == 1 else cross_entropy)(outputs, labels.long(), logits)
 
 
+def other_losses(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Suspect]:
+    """The other losses that these labels could have been trained with."""
+    return [
+        Suspect("loss", each.name, partial(_with_loss, each), f"explain.wrap(..., {each.option})")
+        for each in alternatives(taken, meaning, labels)
+    ]
+
+
+def _with_loss(trained: Trained, objective: TrainingObjective) -> TrainingObjective:
+    return replace(objective, loss_of=trained.of, labels=trained.labels)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingObjective:
     """``J(theta) = (1/n) sum_i weights_i loss_i(theta) + weight_decay/2 |theta|^2``, and the number in question.
@@ -66,6 +79,7 @@ class TrainingObjective:
         convex: whether ``loss_of`` is known to be convex in the outputs; families say no for a user's own loss.
         module: what ``params`` are the parameters of, by the same names, for methods that watch its layers.
         data: what else ``predict`` reads, so that a change of it can be noticed.
+        suspects: what else the model may have been trained with, asked only where the gradient does not vanish.
         labelled: whether others may stand in for ``labels``; not where these only say which example it is.
 
     Raises:
@@ -91,6 +105,7 @@ class TrainingObjective:
     module: nn.Module | None = None
     data: tuple[Tensor | Rows, ...] = ()
     labelled: bool = True
+    suspects: Callable[[], list[Suspect]] = list
 
     def __post_init__(self) -> None:
         if not len(self.players):

@@ -260,6 +260,18 @@ class Objective(Protocol):
         """The same objective after this player is taken away, ``n`` kept fixed."""
 
 
+class Suspect(NamedTuple):
+    """Another training that the parameters may be the minimum of, where they are not that of the one taken.
+
+    ``what`` is "loss" or "examples", ``name`` says which, ``change`` makes it of an objective, ``remedy`` asks for it.
+    """
+
+    what: str
+    name: str
+    change: Callable[[Any], Objective]
+    remedy: str
+
+
 class Questions(NamedTuple):
     """Many numbers of one model, each read from its own row: ``numbers(outputs(theta, positions))``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from explain.graph.inputs import structure_of
 from explain.graph.many import Predict, Training, nodes_of_graphs, training_graphs, whole_graphs
 from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Structure, copies
+from explain.graph.suspects import suspects
 from explain.guard import evaluating
 from explain.losses import trained_loss
 from explain.objectives import TrainingObjective, trainable
@@ -74,6 +76,7 @@ def objective(
         training.batch_size,
         convex=trained.convex,
         module=model.net,
+        suspects=partial(suspects, target, build, trained, training),
         data=_tensors(training_graphs(target, train)[0] if model.task == "graph" or many else model.data),
     )
     if not isinstance(remove, Players) and remove == "labels":

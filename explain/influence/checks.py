@@ -14,7 +14,10 @@ from explain.influence.doubts import doubt
 from explain.influence.leverage import leverages
 from explain.influence.solvers.choice import SOLVERS, Chosen
 from explain.influence.solvers.solution import Solution
+from explain.influence.suspects import advice, another_training
+from explain.types import Objective
 
+NOTED = 0.05  # of the largest score: training left to do that is asked about
 LOOSE = 1e-2  # a residual above this is warned about
 MORE_STEPS = "Allow more steps, add damping, or use solver='cg' or 'exact'"
 
@@ -95,7 +98,7 @@ def loose(residual: float, solver: str, steps: int | None = None) -> None:
     doubt(f"the inverse is loose: |A x - b| / |b| is {residual:.2g}{after}. {remedy}")
 
 
-def warn(answers: Sequence[Answer]) -> None:
+def warn(answers: Sequence[Answer], objective: Objective) -> None:
     """Warns of a loose inverse, and of a model that is far from a minimum: once, by the worst of the answers."""
     checks = max((answer["checks"] for answer in answers), key=lambda found: found["residual"])
     if checks["residual"] > LOOSE:
@@ -104,9 +107,15 @@ def warn(answers: Sequence[Answer]) -> None:
     if not moves:  # nobody is asked about
         return
     left, most = max(moves, key=lambda pair: pair[0] - pair[1])
-    if left > most:
+    if left <= most:
+        if left > NOTED * most and (other := another_training(objective)):
+            doubt(
+                f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}), "
+                f"and is at that of another. {other}"
+            )
+    else:
         doubt(
             f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}): "
             f"finishing the training would move the number by about {left:.2g}, more than any example does "
-            f"({most:.2g}). Train until the gradient vanishes, or read the scores as those of the training so far"
+            f"({most:.2g}). {advice(objective)}"
         )

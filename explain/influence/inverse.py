@@ -22,6 +22,7 @@ from explain.influence.solvers.choice import Chosen, choose_curvature, choose_so
 from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solver, relative
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
+from explain.influence.suspects import advice
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
 
 
@@ -208,8 +209,8 @@ def still_to_move(objective: Objective, s: Tensor, effects: Tensor) -> dict[str,
     if abs(left) > most:
         doubt(
             f"the model is not at a minimum of its training loss (gradient norm {norm:.2g}): finishing the training "
-            f"would move the number by about {abs(left):.2g}, more than any of these changes does ({most:.2g}). Train "
-            "until the gradient vanishes"
+            f"would move the number by about {abs(left):.2g}, more than any of these changes does ({most:.2g}). "
+            f"{advice(objective, training)}"
         )
     return {"gradient_norm": norm, "still_to_move": left}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from explain.examples import READ, Examples, Read, Rows, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.losses import trained_loss
-from explain.objectives import TrainingObjective, trainable
+from explain.objectives import TrainingObjective, other_losses, trainable
 from explain.plain import plain_operations
 from explain.supervised.border import checked_like, outputs_of
 from explain.supervised.players import features, pixels
@@ -126,7 +127,7 @@ def training_objective(
     if isinstance(inputs, Rows):
         batch_size = max(1, min(batch_size, READ // max(1, inputs.examples.row_bytes)))
 
-    trained = trained_loss(model.loss, target.meaning, labels)
+    given, trained = labels, trained_loss(model.loss, target.meaning, labels)
     labels = trained.labels
     target.tell({"loss": trained.name} | ({"assumed": {"loss": trained.assumed}} if trained.assumed else {}))
     outputs = _outputs(target.model)
@@ -144,6 +145,7 @@ def training_objective(
         weight_decay=model.weight_decay,
         batch_size=batch_size,
         convex=trained.convex,
+        suspects=partial(other_losses, trained, target.meaning, given),
         module=target.module,
     )
 

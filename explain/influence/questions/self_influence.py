@@ -13,6 +13,7 @@ from explain.influence.explainer import Influence
 from explain.influence.gradients import example_gradients, per_example
 from explain.influence.inverse import checked_engine, inverse_of
 from explain.influence.scores import directional, example_losses, training_gradient
+from explain.influence.suspects import advice
 from explain.types import NonFinite, Target
 
 
@@ -76,7 +77,7 @@ class SelfInfluence(Explainer):
             doubt(
                 f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}): "
                 f"finishing the training would move the losses by about {checks['still_to_move']:.2g}, more than "
-                f"leaving examples out does ({float(scores.mean()):.2g}). Train until the gradient vanishes"
+                f"leaving examples out does ({float(scores.mean()):.2g}). {advice(objective, training)}"
             )
         return Answer(
             scores=scores,

@@ -1,0 +1,106 @@
+"""Where the gradient does not vanish, the loss, the examples and the weight decay are suspected before the training."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv
+
+import explain
+from explain import Influence
+from explain.influence import group_influence
+
+G = torch.Generator().manual_seed(0)
+X = torch.randn(40, 3, generator=G).double()
+CLASSES = ((X[:, 0] > 0).long() + torch.randint(2, (40,), generator=G)) % 2
+REAL = (X @ torch.tensor([1.0, -1.0, 2.0]).double()).exp() / 10
+GRAPH = Data(
+    x=torch.randn(30, 4, generator=G).double(),
+    edge_index=torch.randint(30, (2, 70), generator=G),
+    y=torch.randint(3, (30,), generator=G),
+    train_mask=torch.arange(30) < 12,
+    val_mask=(torch.arange(30) >= 12) & (torch.arange(30) < 20),
+)
+
+
+def trained(net, loss, decay):
+    optimiser = torch.optim.LBFGS(net.parameters(), max_iter=400, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        total = loss() + decay / 2 * sum(p.square().sum() for p in net.parameters())
+        total.backward()
+        return total
+
+    optimiser.step(closure)
+    return net
+
+
+def table(outputs, *after):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, outputs), *after).double()
+
+
+def said(target, ask=lambda target: Influence(curvature="ggn", damping=0.01, seed=0).explain(target)):
+    with pytest.warns(UserWarning, match=r"not at a minimum of its training loss \(gradient norm") as heard:
+        ask(target)
+    return next(text for text in map(str, (w.message for w in heard)) if "not at a minimum" in text)
+
+
+def test_another_loss_is_named_first():
+    net = table(1)
+    trained(net, lambda: F.huber_loss(net(X)[:, 0], REAL), 0.05)
+    target = explain.wrap(net, (X, REAL), task="regression", weight_decay=0.05).example(X[0])
+    assert "Under huber it is" in said(target)
+    assert "explain.wrap(..., loss='huber')" in said(target)
+    right = explain.wrap(net, (X, REAL), task="regression", weight_decay=0.05, loss="huber").example(X[0])
+    assert Influence(curvature="ggn", damping=0.01, seed=0).explain(right).checks["gradient_norm"] < 1e-6
+
+
+def test_a_softmax_that_was_taken_twice_is_found():
+    net = table(2, nn.Softmax(1))
+    trained(net, lambda: F.cross_entropy(net(X), CLASSES), 0.05)
+    target = explain.wrap(net, (X, CLASSES), task="classification", weight_decay=0.05).example(X[0])
+    text = said(target)
+    assert "Under cross_entropy on the outputs as if they were logits it is" in text
+    assert "explain.wrap(..., outputs='logits')" in text
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_the_weight_decay_is_solved_for(decay):
+    net = table(2)
+    trained(net, lambda: F.cross_entropy(net(X), CLASSES), 0.05)
+    target = explain.wrap(net, (X, CLASSES), task="classification", weight_decay=decay).example(X[0])
+    assert "With weight_decay=0.05 it is" in said(target)
+    grouped = said(target, lambda t: group_influence(t, [[1]], Influence(curvature="ggn", damping=0.01)))
+    assert "With weight_decay=0.05 it is" in grouped
+
+
+def test_another_loss_with_another_weight_decay():
+    net = table(1)
+    trained(net, lambda: F.mse_loss(net(X)[:, 0], CLASSES.double()), 0.3)
+    target = explain.wrap(net, (X, CLASSES), task="classification").example(X[0])
+    text = said(target)
+    assert "Under mse with weight_decay=0.3 or huber with weight_decay=0.15 it is" in text  # huber is half of it
+
+
+@pytest.mark.parametrize("name", ["train_mask and val_mask", "all nodes with a label"])
+def test_other_examples_of_a_graph_are_named(name):
+    torch.manual_seed(0)
+    net = GCNConv(4, 3).double()
+    mask = GRAPH.train_mask | GRAPH.val_mask if "mask" in name else torch.ones(30).bool()
+    trained(net, lambda: F.cross_entropy(net(GRAPH.x, GRAPH.edge_index)[mask], GRAPH.y[mask]), 0.05)
+    text = said(explain.wrap(net.eval(), GRAPH, weight_decay=0.05).node(3))
+    assert f"Under {name} it is" in text
+    assert f"Influence(train=mask), those of {name}" in text
+
+
+def test_training_on_is_the_last_advice():
+    net = table(1)
+    with torch.no_grad():
+        net[0].weight.mul_(8)
+    text = said(explain.wrap(net, (X, CLASSES), task="classification", weight_decay=0.05).example(X[0]))
+    assert "First compare loss, examples (40) and weight_decay (0.05) with those of the training" in text
+    assert "(no weight decay makes it vanish, nor does mse, nor does mae" in text
+    assert text.index("First compare") < text.index("train until the gradient vanishes")
