@@ -14,17 +14,16 @@ from torch_geometric.data.data import BaseData
 from explain.graph import editing
 from explain.graph.computation import Focus, whole
 from explain.graph.inputs import structure_of
-from explain.graph.many import Predict, Training, nodes_of_graphs, training_graphs, whole_graphs
+from explain.graph.many import Training, nodes_of_graphs, training_graphs, whole_graphs
+from explain.graph.reading import reading_nodes, reading_pairs
 from explain.graph.removal import GraphRemoval
-from explain.graph.structure import Structure, copies
+from explain.graph.structure import Structure
 from explain.graph.suspects import suspects
-from explain.guard import evaluating
 from explain.losses import trained_loss
 from explain.objectives import TrainingObjective, trainable
 from explain.types import Parameters, Players, Unsupported
 
 if TYPE_CHECKING:
-    from explain.graph.model import GraphModel
     from explain.graph.targets import GraphTarget
 
 REMOVABLE = ("labels", *editing.REMOVABLE)
@@ -135,7 +134,7 @@ def _nodes(target: GraphTarget, train: Any) -> Training:
     if len(store.y) != graph.counts[kind]:
         raise ValueError(f"data.y must have one label a node, {graph.counts[kind]}, got {len(store.y)}")
     labels = store.y[nodes].squeeze(-1) if store.y.dim() == 2 and store.y.size(1) == 1 else store.y[nodes]
-    predict = _transductive(target.model, graph, kind, nodes, None)
+    predict = reading_nodes(target.model, graph, kind, nodes)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": target.rows(), "classes": labels.cpu()}
     players = Players("train", nodes.cpu(), tuple(f"node {i}" for i in nodes.tolist()), None, geometry)
@@ -172,23 +171,7 @@ def _pairs(target: GraphTarget, train: Any) -> Training:
     count = target.graph.num_nodes
     if pairs.dim() != 2 or len(pairs) != 2 or (pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < count):
         raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {count - 1}, got {list(pairs.shape)}")
-    predict = _transductive(target.model, target.graph, None, None, pairs)
+    predict = reading_pairs(target.model, target.graph, pairs)
     names = tuple(f"{u}–{v}" for u, v in pairs.t().tolist())
     geometry = {"edge_index": target.graph.flat_edges.cpu(), "focus": target.rows(), "ends": pairs.cpu()}
     return Training(predict, labels, Players("train", torch.arange(len(labels)), names, None, geometry))
-
-
-def _transductive(
-    model: GraphModel, graph: Structure, kind: str | None, nodes: Tensor | None, pairs: Tensor | None
-) -> Predict:
-    """Outputs of training nodes or pairs, all read from the one graph."""
-    made = copies(graph, 1)
-
-    def predict(params: Parameters, batch: Tensor) -> Tensor:
-        with evaluating(model.module):
-            if nodes is not None:
-                return model.outputs(made, None, kind, params)[nodes[batch]]
-            assert pairs is not None
-            return model.outputs(made, pairs[:, batch], None, params)
-
-    return predict

@@ -32,6 +32,7 @@ from explain.influence.linear import (
 from explain.types import NonFinite, Objective
 
 Mode: TypeAlias = Callable[[], AbstractContextManager[Any]]
+WORK = 2**32  # bytes made by all products of a whole matrix, up to which it costs seconds
 MEMORY = 2**30  # bytes of linearisations that are kept between products
 
 
@@ -41,6 +42,7 @@ class _Kept:
 
     matrix: Tensor | None = None
     affine: bool | None = None
+    work: int | None = None
     linear: list[LinearMap] = field(default_factory=list)
     columns: Columns = field(default_factory=Columns)
     samples: Columns = field(default_factory=Columns)
@@ -100,6 +102,22 @@ class Curvature:
     def ridge(self) -> float:
         """What is added to the diagonal, ``weight_decay + damping``."""
         return self.objective.weight_decay + self.damping
+
+    @property
+    def work(self) -> int:
+        """Bytes that one evaluation of all training losses makes: what a product costs, but for a small factor."""
+        if self._kept.work is None:
+            batch = self.batch if self.batch is not None else next(iter(self.objective.batches()))
+            count = self.objective.size if self.batch is None else len(self.batch)
+            with torch.no_grad(), Bytes() as made:
+                self.objective.train_loss(self.objective.params, batch)
+            self._kept.work = made.total * -(-count // len(batch))
+        return self._kept.work
+
+    @property
+    def affordable(self) -> bool:
+        """Whether a product for each parameter costs less than an iteration would, or little."""
+        return self.size * self.work <= WORK
 
     @property
     def has_matrix(self) -> bool:

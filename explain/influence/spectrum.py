@@ -152,7 +152,7 @@ def sufficient_damping(spectrum: Spectrum) -> float:
 
 
 def extreme_eigenvalues(A: Curvature, generator: torch.Generator) -> Spectrum:
-    """Both ends of the spectrum of ``A``: by the whole matrix up to 1,500 parameters, else by Lanczos (scipy's ARPACK).
+    """Both ends of the spectrum of ``A``: by the whole matrix of few parameters, else by Lanczos (scipy's ARPACK).
 
     The smallest is found as the largest of ``largest I - A``, which Lanczos finds in far fewer products. Where ``A``
     has a known floor that is taken instead: measuring would cost more than most solutions.
@@ -161,7 +161,7 @@ def extreme_eigenvalues(A: Curvature, generator: torch.Generator) -> Spectrum:
 
 
 def _measured(A: Curvature, generator: torch.Generator) -> Ends:
-    if A.has_matrix or (A.size <= DENSE and A.floor is None):
+    if A.has_matrix or (A.size <= DENSE and A.floor is None and A.affordable):
         values = torch.linalg.eigvalsh(A.dense())
         return Ends(float(values[0]), float(values[-1]), 0.0, "dense")
     if A.floor is not None:

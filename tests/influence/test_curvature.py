@@ -12,6 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
 from explain.influence import GaussNewton, Hessian
+from explain.influence.solvers.choice import choose_solver
+from explain.influence.spectrum import extreme_eigenvalues
 from explain.objectives import TrainingObjective, trainable
 from explain.types import NonFinite, Players, Unsupported
 
@@ -218,3 +220,18 @@ def test_a_linear_head_is_assembled_without_products():
     A = GaussNewton(half_trained())  # outputs share the parameters of the first layer
     assert A.dense().allclose(reference.gauss_newton(half_trained()))
     assert A.products == A.size
+
+
+def test_a_matrix_whose_products_cost_too_much_is_not_made(monkeypatch):
+    objective, generator = half_trained(), torch.Generator().manual_seed(0)
+    dense = extreme_eigenvalues(Hessian(objective), generator)
+    assert choose_solver("auto", GaussNewton(objective, 0.1))[0].name == "exact"
+    assert dense.how == "dense"
+    monkeypatch.setattr("explain.influence.curvature.WORK", 0)
+    solver, why = choose_solver("auto", GaussNewton(objective, 0.1))
+    found = extreme_eigenvalues(Hessian(objective), generator)
+    assert solver.name == "cg"
+    assert "a product takes" in why
+    assert found.how == "lanczos"
+    assert found.smallest == pytest.approx(dense.smallest, rel=1e-3)
+    assert found.largest == pytest.approx(dense.largest, rel=1e-3)

@@ -105,9 +105,11 @@ def choose_solver(
         return Exact(), f"the whole matrix of {size} parameters is assembled without a product"
     if SHARING <= columns < size / 10:
         return ConjugateGradient(), f"{columns} right-hand sides share one Krylov space of {size} parameters"
-    if size <= DIRECT:
+    if size <= DIRECT and (A.has_matrix or A.affordable):
         return Exact(), f"{size} parameters are few enough for the whole matrix"
     many = f"{size} parameters are too many for the whole matrix (over {DIRECT})"
+    if size <= DIRECT:
+        many = f"a product takes {A.work:.2g} bytes, too many to have {size} of them for the whole matrix"
     if columns < SHARING and spectrum is not None and spectrum.measured and spectrum.positive:
         condition = spectrum.largest / spectrum.smallest
         if condition > WIDE:
