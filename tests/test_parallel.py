@@ -263,7 +263,7 @@ def test_many_targets_are_those_one_by_one_and_resumed(tmp_path, monkeypatch):
         (Occlusion("features"), questions(), "method"),
         (Shapley("features", seed=0), questions(seed=1), "model"),
         (Shapley("features", seed=0), questions(4), "targets"),
-        (Shapley("features", seed=0), questions(scale=2.0), "what they are asked of"),
+        (Shapley("features", seed=0), questions(scale=2.0), "differs: what they are asked of: x\\."),
     ],
 )
 def test_explanations_of_other_questions_are_refused(tmp_path, explainer, targets, message):

@@ -136,11 +136,7 @@ class Trak(Together, Explainer):
         key = self.shards.key(objective, module, settings)
         points = (at_checkpoint(objective, state) for state in states)
         key["checkpoints"] = [fingerprint(point.params, point.constants) for point in points]
-        first = replace(at_checkpoint(objective, states[0]), feature=self._feature())
-        with torch.no_grad():  # a user's function may have changed under the same name
-            sample = first.train_loss(first.params, next(iter(first.batches()))[:16])
-        near = {"the first features": sample.nan_to_num().tolist()}
-        return [Store(self.shards.folder, key, near, name=f"features-{t}") for t in range(len(states))]
+        return [Store(self.shards.folder, key, name=f"features-{t}") for t in range(len(states))]
 
     def _at(self, points: Sequence[At], seed: int, store: Store[Tensors] | None) -> _Found:
         """The scores of one checkpoint."""

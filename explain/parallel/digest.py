@@ -128,7 +128,7 @@ class Digest:
             return
         self._say("module")
         self.add(type(module))
-        held = _attributes(module)
+        held = attributes(module)
         caching = held.get("cached") is True  # such layers keep the last graph, which is not asked for here
         for name, value in held.items():
             if name in _MODULE_OWN or (caching and name.startswith("_cached")):
@@ -232,7 +232,7 @@ class Digest:
             raise self._refused(thing, str(error)) from error
         if not _has_own_reduction(type(thing)):
             self.add(type(thing))
-            self._items(_attributes(thing))
+            self._items(attributes(thing))
             return
         for part in found if isinstance(found, tuple) else (found,):
             self.add(list(part) if isinstance(part, Iterator) else part)
@@ -295,7 +295,7 @@ def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def _attributes(thing: Any) -> dict[str, Any]:
+def attributes(thing: Any) -> dict[str, Any]:
     """What an object was given: its attributes, without those that follow from others."""
     kind = type(thing)
     held = dict(getattr(thing, "__dict__", {}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from explain.explainer import Explainer
 from explain.explanation import Explanation, versions
-from explain.parallel.digest import fingerprint, shown
+from explain.parallel.digest import attributes, fingerprint, shown
 from explain.parallel.store import Store
 from explain.parallel.tasks import run
 from explain.storage import load, save
@@ -56,6 +56,7 @@ def explain_many(
             raise TypeError(f"targets must be such as explain.wrap(model, data).node(3), got {type(given).__name__}")
     store = None
     if folder is not None:
+        numbers = [target.value() for target in targets]  # which also reads data anew that was edited
         modules = list({id(target.module): target.module for target in targets}.values())
         key = {
             "model": fingerprint(modules),
@@ -63,12 +64,30 @@ def explain_many(
             "explainer": fingerprint(type(explainer)),
             "settings": shown({name: value for name, value in vars(explainer).items() if name != "progress"}),
             "targets": fingerprint([target.describe() for target in targets]),
-            "what they are asked of": fingerprint(targets),
+            "what they are asked of": _asked_of(targets),
             "versions": versions(),
         }
-        store = Store(folder, key, {"the targets' numbers": [t.value() for t in targets]}, save=save, load=load)
+        store = Store(folder, key, {"the targets' numbers": numbers}, save=save, load=load)
 
     def explain(number: int) -> Explanation:
         return explainer.explain(targets[number])
 
     return run(explain, range(len(targets)), store=store, client=client, progress=progress, description="explanations")
+
+
+def _asked_of(targets: Sequence[Target]) -> dict[str, Any]:
+    """Fingerprints of all that targets and their models hold beside the module, part by part, so that each is named."""
+    asked = [attributes(target) for target in targets]
+    wrapped = [attributes(held.pop("model", None)) for held in asked]
+    kinds = [type(target) for target in targets]
+    return {**_parts(targets, asked), "wrap": _parts(targets, wrapped), "kinds of targets": fingerprint(kinds)}
+
+
+def _parts(targets: Sequence[Target], held: Sequence[dict[str, Any]]) -> dict[str, str]:
+    names = sorted({name for one in held for name in one})
+    found = {}
+    for name in names:
+        parts = [one.get(name, ...) for one in held]
+        if any(part is not target.module for part, target in zip(parts, targets, strict=True)):
+            found[name.strip("_")] = fingerprint(parts)
+    return found

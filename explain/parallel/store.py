@@ -19,6 +19,7 @@ from explain.storage import write_atomically
 FORMAT = "explain.Shards"
 VERSION = 1
 ROUNDING = 1e-4  # numbers measured again, relative to the largest: kernels and devices round differently
+_SHOWN = {"is", "fingerprint"}  # a setting that is more than one value
 ABANDONED = 3600  # seconds after which a part of a file that nobody finished is cleared away
 
 R = TypeVar("R")
@@ -173,6 +174,10 @@ def load_record(path: Path) -> tuple[Tensors, dict[str, Any]]:
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     """The names of what is not equal, with both values where they are short."""
     if isinstance(before, dict) and isinstance(now, dict):
+        if _SHOWN == before.keys() == now.keys():  # see `shown`
+            if (same := before["is"] == now["is"]) and before["fingerprint"] != now["fingerprint"]:
+                return [f"{name} (called {now['is']!r} in both, with another content)"]
+            return [] if same else _differences(before["is"], now["is"], name)
         inner = [_differences(before.get(key), now.get(key), key) for key in {**before, **now}]
         return [f"{name}: {said}" if name else said for part in inner for said in part]
     if before == now:
