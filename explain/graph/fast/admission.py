@@ -159,9 +159,9 @@ def trials(game: Coalitions, few: bool = False) -> Masks:
     players = len(game.players)
     if players <= _ALL:
         masks = (torch.arange(2**players)[:, None] >> torch.arange(players) & 1).bool().flip(0)
-        return (masks[:-1] if game.drops else masks).to(game.owner.device)  # pooling over no node is undefined
+        return masks.to(game.owner.device)
     generator = torch.Generator().manual_seed(0)
-    chance = torch.tensor(_KEPT[:-1] if game.drops else _KEPT)[:, None]
+    chance = torch.tensor(_KEPT)[:, None]
     masks = torch.rand(len(chance), players, generator=generator) < chance
     masks = (masks[:6:5] if few else masks).to(game.owner.device)
     return torch.cat([masks, _leading_away(game)[None]]) if game.atoms == "edges" and game.place.focus else masks

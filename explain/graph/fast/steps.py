@@ -212,4 +212,4 @@ class Total:
             return x.mean(0, keepdim=True) if self.mean else x.sum(0, keepdim=True)
         here = batch.present.index_select(0, self.owner)[:, None, :]
         total = (x * here).sum(0, keepdim=True)
-        return total / here.sum(0, keepdim=True) if self.mean else total
+        return total / here.sum(0, keepdim=True).clamp_min(1) if self.mean else total  # the mean over none is 0
