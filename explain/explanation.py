@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explain.types import NonFinite, Players
+from explain.types import NonFinite, Players, check_text
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -41,8 +41,8 @@ class Explanation:
         seconds: wall time. calls: evaluations of the model.
 
     Raises:
-        ValueError: scores or errors that are not one a player.
-        NonFinite: NaN or infinity in scores, errors, value or base.
+        ValueError: scores or errors that are not one a player, negative errors, or text that is not Unicode.
+        NonFinite: NaN or infinity in scores, errors, parts, value or base.
         TypeError: checks, settings or target that are not JSON values.
 
     >>> players = Players("nodes", torch.tensor([4, 7]))
@@ -81,11 +81,20 @@ class Explanation:
                 raise ValueError(f"{name} must be [{len(self.players)}], one a player, got {list(tensor.shape)}")
             if not tensor.isfinite().all():
                 raise NonFinite(f"{name} hold NaN or infinity; where half precision overflows, use model.float()")
+        if self.error is not None and bool((self.error < 0).any()):
+            raise ValueError(f"error must be standard errors, 0 or more, got {float(self.error.min()):g}")
+        for name, part in self.parts.items():
+            if part.is_floating_point() and part.layout == torch.strided and not part.isfinite().all():
+                raise NonFinite(f"parts[{name!r}] holds NaN or infinity")
         for name, number in (("value", self.value), ("base", self.base), ("seconds", self.seconds)):
             object.__setattr__(self, name, None if number is None else float(number))
             if number is not None and not math.isfinite(number):
                 raise NonFinite(f"{name} is {number}")
         object.__setattr__(self, "calls", int(self.calls))
+        if self.seconds < 0 or self.calls < 0:
+            raise ValueError(f"seconds and calls must be 0 or more, got {self.seconds:g} and {self.calls}")
+        for where, text in (("method", self.method), ("parts", "".join(self.parts))):
+            check_text(text, where)
         for name in ("checks", "settings", "target", "versions"):
             object.__setattr__(self, name, _json(getattr(self, name), name))
 
@@ -160,11 +169,14 @@ def _json(value: Any, where: str) -> Any:
     """The value as JSON gives it back (tuples as lists, NumPy and torch numbers as numbers): a file is then exact."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         value = value.tolist()
+    if isinstance(value, str):
+        check_text(value, where)
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (bool, int, float, str)):
         return next(kind for kind in (int, float, str) if isinstance(value, kind))(value)  # enums, torch.SymInt, ...
     if isinstance(value, Mapping):
+        check_text("".join(map(str, value)), where)
         return {str(key): _json(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json(item, f"{where}[{i}]") for i, item in enumerate(value)]

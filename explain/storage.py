@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -52,7 +53,7 @@ def save(explanation: Explanation, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: sparse tensors, or groups of unequal kinds, which the format does not hold.
-        OSError: the folder is missing or full; a file that was there before is still there.
+        TypeError, OSError: see `write_atomically`.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(explanation).items()}
     record = json.dumps(_record(explanation))
@@ -82,8 +83,17 @@ def load(path: str | os.PathLike[str]) -> Explanation:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write beside the place, then rename: whoever looks sees the old file or the new one, never a part."""
+    """Write beside the place, then rename: whoever looks sees the old file or the new one, never a part.
+
+    Raises:
+        TypeError: no path.
+        OSError: the place is a link, a device or a folder, its folder is missing, or the disk is full; what was there
+            before is still there.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"a file is written to a path such as 'why.safetensors', got {type(path).__name__}")
     target = Path(path)
+    _check_place(target)
     beside = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         with open(beside, "xb") as file:
@@ -93,6 +103,21 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         os.replace(beside, target)
     finally:
         beside.unlink(missing_ok=True)  # already gone after a rename
+
+
+def _check_place(target: Path) -> None:
+    """A rename would put a file in the place of a link or a device, whatever it leads to."""
+    folder = target.parent
+    if target.is_symlink():
+        raise FileExistsError(errno.EEXIST, f"a link to {os.readlink(target)}: save to that path itself", str(target))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder: name a file in it", str(target))
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "a device, pipe or socket, not a file: save to another path", str(target))
+    if not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder to save in: make it first", str(folder))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder to save in", str(folder))
 
 
 def _tensors(explanation: Explanation) -> dict[str, Tensor]:

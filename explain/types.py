@@ -40,6 +40,22 @@ class NonFinite(ValueError):
     """NaN or infinity where a number was needed."""
 
 
+def check_text(text: str, where: str) -> None:
+    """Check that text can be written to files and pictures.
+
+    Raises:
+        ValueError: it holds half a character, as text does that was cut between the two or read from bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end]
+        raise ValueError(
+            f"{where} must be Unicode text, got {text[error.start]!r} in {around!r}: "
+            "half a character; put text.encode('utf-8', 'replace').decode() in its place"
+        ) from error
+
+
 @lru_cache(maxsize=32)
 def _named(stem: str, labels: tuple[int | str, ...]) -> tuple[str, ...]:
     """Remembered: every question about one training set has the same thousands of names."""
@@ -76,6 +92,11 @@ class Players:
             rows = self.index.tolist()
             labels = rows if self.index.dim() == 1 else ["-".join(map(str, row)) for row in rows]
             object.__setattr__(self, "names", _named(stem, tuple(labels)))
+        elif strange := next((name for name in self.names if not isinstance(name, str)), None):
+            raise TypeError(f"names must be text, got {strange!r} of type {type(strange).__name__}")
+        else:
+            check_text("".join(self.names), "names")
+        check_text("".join((self.kind, *self.geometry)), "kind and geometry")
         for what, found in (("names", self.names), ("groups", self.groups)):
             if found is not None and len(found) != len(self.index):
                 raise ValueError(f"{len(self.index)} players need {len(self.index)} {what}, got {len(found)}")

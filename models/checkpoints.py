@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from explain.parallel import fingerprint
 from explain.storage import write_atomically
 from models import training
 from models.training import Recipe, accuracy, gradient_norm, train
@@ -131,8 +132,9 @@ def digest(*parts: bytes) -> str:
     return found.hexdigest()
 
 
-def _checksum(state: dict[str, Tensor]) -> str:
-    return digest(*(name.encode() + state[name].cpu().contiguous().numpy().tobytes() for name in sorted(state)))
+def _checksum(config: str, facts: str, state: dict[str, Tensor]) -> str:
+    """Over all that `load` gives back."""
+    return fingerprint(config, facts, {name: state[name] for name in sorted(state)})
 
 
 def write(path: Path, state: dict[str, Tensor], config: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -142,7 +144,8 @@ def write(path: Path, state: dict[str, Tensor], config: dict[str, Any], facts: d
         UserWarning: the folder cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    header = {"config": json.dumps(config), "facts": json.dumps(facts), "sha256": _checksum(state)}
+    header = {"config": json.dumps(config), "facts": json.dumps(facts)}
+    header["sha256"] = _checksum(header["config"], header["facts"], state)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, safetensors.torch.save(state, metadata=header))
@@ -176,7 +179,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         state = safetensors.torch.load(blob)
         header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
         config, facts = json.loads(header["config"]), json.loads(header["facts"])
-        whole = header["sha256"] == _checksum(state)
+        whole = header["sha256"] == _checksum(header["config"], header["facts"], state)
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of these models ({error!r}): train again") from error
     if not whole or not isinstance(config, dict) or not isinstance(facts, dict):

@@ -29,6 +29,19 @@ def test_scores_are_one_a_player_and_finite():
     for made in ({"scores": torch.tensor([0.0, torch.nan])}, {"value": float("inf")}, {"base": float("nan")}):
         with pytest.raises(NonFinite):
             Explanation(**({"scores": torch.zeros(2), "players": players, "value": 0.0} | made))
+    with pytest.raises(ValueError, match="standard errors, 0 or more, got -1"):
+        Explanation(torch.zeros(2), players, value=0.0, error=torch.tensor([0.0, -1.0]))
+
+
+def test_text_that_no_file_or_picture_can_hold_is_refused_where_it_is_given():
+    index, cut = torch.arange(2), "caf\ud83d"  # an emoji of which the second half is missing
+    with pytest.raises(ValueError, match=r"names must be Unicode text, got '\\ud83d' in 'acaf.*half a character; put"):
+        Players("features", index, names=("a", cut))
+    with pytest.raises(TypeError, match="names must be text, got 2 of type int"):
+        Players("features", index, names=("a", 2))
+    for made in ({"method": cut}, {"target": {"prompt": cut}}, {"parts": {cut: index}}, {"settings": {cut: 1}}):
+        with pytest.raises(ValueError, match="half a character"):
+            Explanation(torch.zeros(2), Players("features", index), value=0.0, **made)
 
 
 @pytest.mark.parametrize("kind", EVERY)

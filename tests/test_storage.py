@@ -50,7 +50,7 @@ def explanations(draw):
         players,
         value=draw(finite),
         base=draw(st.none() | finite),
-        error=draw(st.none() | numbers),
+        error=draw(st.none() | numbers.map(torch.abs)),
         parts=draw(mappings),
         checks=draw(records),
         method=draw(text),
@@ -202,6 +202,12 @@ FORGERIES = {
     "value as text": lambda h, r, t: r.update(value="1"),
     "value missing": lambda h, r, t: r.update(value=None),
     "value not finite": lambda h, r, t: r.update(value=float("nan")),
+    "error negative": lambda h, r, t: t.update(error=torch.full((7,), -1e-9, dtype=torch.float64)),
+    "a part not finite": lambda h, r, t: t.update({"parts/map": torch.tensor([1.0, torch.nan])}),
+    "seconds negative": lambda h, r, t: r.update(seconds=-1.0),
+    "calls negative": lambda h, r, t: r.update(calls=-1),
+    "half a character in a name": lambda h, r, t: r.update(names=["\ud800"] * 7),
+    "half a character in a setting": lambda h, r, t: r.update(settings={"solver": "\udfff"}),
     "seed as bool": lambda h, r, t: r.update(seed=True),
     "checks as a list": lambda h, r, t: r.update(checks=[]),
     "groups missing": lambda h, r, t: r.update(group_sizes=[1] * 7),
@@ -245,9 +251,29 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("made", ["link", "dangling", "pipe", "folder"])
+def test_only_files_are_replaced(tmp_path, made):
+    place, file = tmp_path / "place", tmp_path / "file"
+    file.write_bytes(b"the user's")
+    if made == "pipe":
+        os.mkfifo(place)
+    elif made == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(file if made == "link" else tmp_path / "nothing")
+    before = place.lstat()
+    with pytest.raises(OSError, match=r"a link to|pipe|a folder"):
+        edges().save(place)
+    assert os.path.samestat(place.lstat(), before)
+    assert file.read_bytes() == b"the user's"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"place", "file"}
+
+
 def test_a_missing_folder_and_what_a_file_cannot_hold_are_said(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        edges().save(tmp_path / "no" / "such")
+    with pytest.raises(FileNotFoundError, match=r"no such folder to save in: make it first: '.*/no/such'$"):
+        edges().save(tmp_path / "no" / "such" / "it")
+    with pytest.raises(TypeError, match=r"a path such as 'why\.safetensors', got int"):
+        edges().save(3)  # the file descriptor of somebody
     with pytest.raises(ValueError, match="to_dense"):
         edges(parts={"sparse": torch.eye(3).to_sparse()}).save(tmp_path / "it")
     mixed = Players("edges", torch.arange(2), groups=(torch.arange(2), torch.ones(1)))
