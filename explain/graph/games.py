@@ -13,11 +13,13 @@ from torch import Tensor
 
 from explain.graph import edits
 from explain.graph.absence import absent_edge_features, absent_features, rows
+from explain.graph.agreement import relative, tolerance
 from explain.graph.computation import Place
 from explain.graph.condensed import Condensed, condensable, edge_weights, weighable
 from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
+from explain.graph.singly import out_of_memory, singly
 from explain.graph.structure import EDGE
 from explain.graph.table import table
 from explain.graph.trimming import Relevant, Trimming, distinct, parts, relevant
@@ -32,6 +34,7 @@ REMOVALS = ("delete", "message", "features")
 _FAST = 2**14  # coalitions that a fast path is given at once; it parts them further
 _TRIMMED = 2**22  # the same for the parts of a graph that matter: what the cache holds
 _BUDGET = 2**23  # numbers held at once by the copies of one forward pass
+_TRIED = (1.0, 0.7, 0.4, 0.15)  # chance of each player in coalitions that are evaluated together and alone
 
 
 @dataclass(eq=False)
@@ -43,6 +46,7 @@ class Coalitions:
     _found: tuple[Hashable, FastPath | str] | None = field(default=None, init=False, repr=False)
     _trim: tuple[Hashable, Trimming] | None = field(default=None, init=False, repr=False)
     _small: dict[Trimming, Condensed] = field(default_factory=dict, init=False, repr=False)
+    _single: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         kind, removal = self.players.kind, self.target.removal
@@ -63,7 +67,8 @@ class Coalitions:
         if isinstance(fast, FastPath):
             checks["fast_path"] = fast.note
         else:
-            checks |= {"fast_path": f"no: {fast}", "boundary": BOUNDARY[self.trimming]}
+            batching = "one by one" if self.single else "together"
+            checks |= {"fast_path": f"no: {fast}", "boundary": BOUNDARY[self.trimming], "batching": batching}
         game = Game(self.players, self, batch_size=size, checks=checks)
         hops = self._hops(fast)
         if hops is not None:
@@ -153,14 +158,48 @@ class Coalitions:
 
     def outputs(self, masks: Masks, draw: int = 0) -> Tensor:
         """What the model itself answers in each coalition, ``[coalitions, outputs]``."""
-        if not self.place.together:
-            return torch.cat([self.untrimmed(one, draw) for one in masks.split(1)])
-        trimming = self.trimming
+        if not self.single:
+            try:
+                return self._together(masks, draw)
+            except Exception as error:  # whatever a user's forward raises of so many, or of one of them
+                if isinstance(error, (Unsupported, NonFinite)) or out_of_memory(error):
+                    raise
+                self._single = True
+        return singly(self, masks, draw)
+
+    @property
+    def single(self) -> bool:
+        """Whether coalitions are evaluated one by one, as some of these answer otherwise when they are together."""
+        if self._single is None:
+            self._single = not self.place.together or not self._agrees()
+        return self._single
+
+    def _agrees(self) -> bool:
+        """Whether a few coalitions of these players answer together as each does alone."""
+        generator = torch.Generator().manual_seed(0)
+        masks = torch.rand(len(_TRIED), len(self.players), generator=generator) < torch.tensor(_TRIED)[:, None]
+        masks = masks[masks.any(1)].to(self.owner.device)
+        if not len(masks):
+            return True
+        try:
+            with torch.no_grad():
+                together = self._together(masks, 0)
+                alone = torch.cat([self.copied(one, 0) for one in masks.split(1)])
+        except Exception:  # whatever a user's forward raises: one by one says on which
+            return False
+        return relative(together, alone) <= tolerance(alone)
+
+    def _together(self, masks: Masks, draw: int) -> Tensor:
+        trimming = self._trimming
         return self.untrimmed(masks, draw) if trimming == "nothing" else self.trimmed(masks, draw, trimming)
 
     @property
     def trimming(self) -> Trimming:
         """What of a coalition's graph is left out because it cannot reach the explained node."""
+        return "nothing" if self.single else self._trimming
+
+    @property
+    def _trimming(self) -> Trimming:
         if self.atoms not in ("edges", "nodes") or self.removal != "delete" or not self.place.together:
             return "nothing"
         if self.place.checks.get("direction") != "in" or self.target.model.inputs.matrices:
@@ -225,11 +264,13 @@ class Coalitions:
 
     def untrimmed(self, masks: Masks, draw: int = 0) -> Tensor:
         """What the model answers on copies of the whole place."""
-        dropped = self.drops and self.place.together
-        if dropped:  # a last, complete copy: pooling counts graphs by the highest number it sees
-            masks = torch.cat([masks, torch.ones_like(masks[:1])])
-        found = self.target.outputs(self.place, len(masks), **self._edits(masks, draw))
-        return found[:-1] if dropped else found
+        if self.drops:  # a last, complete copy: pooling counts graphs by the highest number it sees
+            return self.copied(torch.cat([masks, torch.ones_like(masks[:1])]), draw)[:-1]
+        return self.copied(masks, draw)
+
+    def copied(self, masks: Masks, draw: int) -> Tensor:
+        """What the model answers on copies of the whole place, nothing beside them."""
+        return self.target.outputs(self.place, len(masks), **self._edits(masks, draw))
 
     @property
     def _draws(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.agreement import relative, tolerance
+from explain.graph.batching import known_together
 from explain.graph.completeness import DRAWS, held
 from explain.graph.computation import Place, Reach, cut, hop_distance, receptive_fields, whole
 from explain.graph.players import AFFORDABLE
@@ -36,7 +37,7 @@ def placed(target: GraphTarget) -> Place:
     """The computation graph where the cut answers as the whole graph does, else the whole graph."""
     with torch.no_grad():
         chosen = _chosen(target) if target.focus else whole(target.graph, target.focus)
-        together = _known_together(target, chosen)
+        together = known_together(target, chosen)
     where = "cut" if "hops" in chosen.checks else "whole graph"
     checks = {"computation": where, "batching": "together" if together else "one by one", **chosen.checks}
     checks.setdefault("left_out_edges", 0)
@@ -154,38 +155,3 @@ def _answers(target: GraphTarget, place: Place) -> Callable[[Fields], Tensor]:
         return target.outputs(place, 1, features={kind: x[None] for kind, x in features.items()})
 
     return answers
-
-
-def _known_together(target: GraphTarget, place: Place) -> bool:
-    """`_together`, asked once for all cuts of a model state."""
-    programs = target.model.programs
-    if "hops" not in place.checks:
-        return _together(target, place)
-    if programs.together is None or not programs.known(target):
-        programs.together = _together(target, place)
-    return programs.together
-
-
-def _together(target: GraphTarget, place: Place) -> bool:
-    """Whether two different coalitions evaluated together answer as each does alone."""
-    generator = torch.Generator().manual_seed(0)
-    device = place.nodes.device
-    edge_keep = torch.rand(2, place.graph.num_edges, generator=generator).to(device) < 0.7
-    edge_keep[0] = True
-    features = {}
-    for kind, fields in place.graph.nodes.items():
-        if "x" in fields and fields["x"].is_floating_point():
-            x = fields["x"]
-            halved = x * torch.rand(x.shape, generator=generator, dtype=x.dtype).to(device)
-            features[kind] = torch.stack([x, halved])
-    try:
-        both = target.outputs(place, 2, edge_keep=edge_keep, features=features)
-    except Exception:  # whatever a user's forward raises on two graphs: it can still be asked one by one
-        return False
-    alone = [
-        target.outputs(
-            place, 1, edge_keep=edge_keep[i : i + 1], features={k: x[i : i + 1] for k, x in features.items()}
-        )
-        for i in range(2)
-    ]
-    return relative(both, torch.cat(alone)) <= tolerance(both)

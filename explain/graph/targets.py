@@ -276,7 +276,13 @@ class GraphTarget(Target):
         return self.players(players) if isinstance(players, str) else players
 
     def game(self, players: str | Players) -> Game:
-        """Values of coalitions of nodes, edges or features."""
+        """Values of coalitions of nodes, edges or features.
+
+        A coalition is the model on the graph without the rest, its nodes in order. Several share a forward pass only
+        where they answer together as each does alone, which is tried; ``checks["batching"]`` says "one by one" where
+        not: top-k pooling and sorted readouts, recurrent ones over nodes, embeddings of node numbers, norms over all.
+        A coalition that the model has no answer for raises a ValueError that names it.
+        """
         self._look_again()
         key = players if isinstance(players, str) else ""  # of players of the user's own the last ones asked for
         if key not in self._games or (not key and self._games[key].players is not players):

@@ -210,7 +210,7 @@ def test_layers_are_as_before(monkeypatch):
         raise RuntimeError("in the midst")
 
     monkeypatch.setattr(net.convs[1], "message", fails)
-    with pytest.raises(RuntimeError, match="in the midst"):
+    with pytest.raises(ValueError, match="in the midst"):
         game(_masks(game, 3))
     assert not any(part._forward_pre_hooks for part in net.modules())
 

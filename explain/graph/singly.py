@@ -1,0 +1,80 @@
+"""Coalitions evaluated one by one, and words for those that a model has no answer for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from explain.graph.agreement import relative, tolerance
+from explain.types import Masks, NonFinite, Unsupported
+
+if TYPE_CHECKING:
+    from explain.graph.games import Coalitions
+
+_SAID = 5  # players of a coalition that an error names
+_REMEDY = {
+    ("edges", "delete"): 'removal="message" keeps every edge and takes out what it carries',
+    ("nodes", "delete"): 'removal="message" or "features" keeps every node',
+    ("edges", "message"): 'removal="delete" takes edges out',
+    ("nodes", "message"): 'removal="features" keeps every message',
+}
+_ELSE = 'another baseline ("mean", "marginal") puts other features in place'
+
+
+def singly(game: Coalitions, masks: Masks, draw: int) -> Tensor:
+    """What the model answers in each coalition, asked one by one, ``[coalitions, outputs]``.
+
+    Raises:
+        ValueError: a coalition that the model has no answer for; the message names it.
+    """
+    return torch.cat([_alone(game, mask, draw) for mask in masks.split(1)])
+
+
+def _alone(game: Coalitions, mask: Masks, draw: int) -> Tensor:
+    try:
+        return game.copied(mask, draw)
+    except (Unsupported, NonFinite):
+        raise
+    except Exception as error:  # whatever a user's forward raises
+        if out_of_memory(error):
+            raise
+        nobody = _without_nodes(game, draw) if game.drops and not bool(mask.any()) else None
+        if nobody is not None:
+            return nobody
+        remedy = _REMEDY.get((game.atoms, game.removal), _ELSE)
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"the model has no answer for the coalition {_named(game, mask[0])}: {said}; {remedy}") from (
+            error
+        )
+
+
+def _without_nodes(game: Coalitions, draw: int) -> Tensor | None:
+    """What pooling says of a graph without nodes beside others; None where it fails, or hangs on which these are."""
+    nobody = torch.zeros(1, len(game.players), dtype=torch.bool, device=game.owner.device)
+    one = nobody.clone()
+    one[:, 0] = True
+    try:
+        found = [game.copied(torch.cat([nobody, other]), draw)[:1] for other in (~nobody, one)]
+    except Exception:  # whatever a user's forward raises
+        return None
+    return found[0] if relative(found[0], found[1]) <= tolerance(found[1]) else None
+
+
+def _named(game: Coalitions, mask: Tensor) -> str:
+    """A coalition in words, by who is there or who is not, whichever are fewer."""
+    players = game.players
+    for who, what in ((mask, "of only"), (~mask, "without")):
+        if 0 < int(who.sum()) <= _SAID:
+            names = ", ".join(players.names[i] for i in who.nonzero().view(-1).tolist())
+            return f"{what} {players.kind} {names} (of {len(players)})"
+    if not bool(mask.any()):
+        return f"without any of the {len(players)} {players.kind}"
+    present = ", ".join(players.names[i] for i in mask.nonzero().view(-1)[:_SAID].tolist())
+    return f"of {int(mask.sum())} of {len(players)} {players.kind} ({present}, ...)"
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, which another coalition does not mend."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
