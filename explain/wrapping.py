@@ -78,7 +78,10 @@ def _wrapped(
     if _is_pipeline(model) or {"scheduler", "betas", "time"} & set(options):
         return _denoiser(model, data, task, options)
     if not isinstance(model, nn.Module):
-        raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: wrap its call in a torch.nn.Module")
+        remedy = "wrap its call in a torch.nn.Module"
+        if _holds_graphs(data):
+            remedy = "give the torch.nn.Module itself, and how you call it as call=lambda net, data: net(...)"
+        raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: {remedy}")
     if _holds_graphs(data):
         if task in ("classification", "regression"):
             raise ValueError(

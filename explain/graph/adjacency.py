@@ -28,11 +28,10 @@ def is_graph(name: str, value: Any) -> bool:
     return name in (*DENSE, TRANSPOSED) and is_dense_matrix(value)
 
 
-def is_dense_matrix(value: Any) -> bool:
+def is_dense_matrix(value: Any, nodes: int | None = None) -> bool:
     """Whether this is a dense ``[nodes, nodes]`` matrix."""
-    return (
-        isinstance(value, Tensor) and value.layout == torch.strided and value.dim() == 2 and len(value) == value.size(1)
-    )
+    square = isinstance(value, Tensor) and value.layout == torch.strided and value.dim() == 2
+    return square and len(value) == value.size(1) and nodes in (None, len(value))
 
 
 def entries(value: Any, transposed: bool) -> tuple[Tensor, Tensor | None]:

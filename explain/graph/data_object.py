@@ -10,16 +10,32 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.adjacency import Matrix
-from explain.graph.structure import EDGE, NODE, Copies
+from explain.graph.structure import EDGE, NODE, Copies, EdgeType
+
+
+def pair_store(data: Data | HeteroData) -> Any:
+    """What holds the pairs of a link model: the data itself, or the first edge type with ``edge_label_index``, if any.
+
+    >>> data = HeteroData()
+    >>> data["user", "rates", "film"].edge_label_index = torch.zeros(2, 1, dtype=torch.long)
+    >>> pair_store(data)._key
+    ('user', 'rates', 'film')
+    """
+    return next((store for store in data.edge_stores if "edge_label_index" in store), data)
 
 
 def as_data(
-    copies: Copies, typed: bool, pairs: Tensor | None, matrices: Mapping[str, Matrix], rest: Mapping[str, Any]
+    copies: Copies,
+    typed: bool,
+    pairs: Tensor | None,
+    matrices: Mapping[str, Matrix],
+    rest: Mapping[str, Any],
+    pair_type: EdgeType | None = None,
 ) -> Data | HeteroData:
     """The copies as ``Batch`` (one graph: with ``batch`` zeros), or ``HeteroData``.
 
-    ``pairs`` are its ``edge_label_index``; ``matrices`` the sparse matrices that stand beside, or for, ``edge_index``;
-    ``rest`` what it holds beside tensors of nodes, edges and graphs.
+    ``pairs`` are its ``edge_label_index``, of ``pair_type`` in typed data; ``matrices`` the matrices that stand beside,
+    or for, ``edge_index``; ``rest`` what it holds beside tensors of nodes, edges and graphs.
     """
     graph = copies.structure
     if not typed:
@@ -48,4 +64,6 @@ def as_data(
             data[edge][name] = value
     if pairs is not None:
         data["edge_label_index"] = pairs
+        if pair_type is not None:
+            data[pair_type].edge_label_index = pairs
     return data

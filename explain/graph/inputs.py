@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
-from explain.graph.adjacency import Matrix, entries, in_the_order_of
+from explain.graph.adjacency import Matrix, entries, in_the_order_of, is_sparse_matrix
 from explain.graph.data_object import as_data
 from explain.graph.structure import EDGE, NODE, Copies, EdgeType, Fields, Structure
 from explain.guard import recordable
@@ -71,7 +71,7 @@ class Inputs:
         if source == "num_nodes":
             return dict(graph.counts) if self.typed else graph.num_nodes
         if source == "data":
-            return as_data(copies, self.typed, pairs, self.matrices, self.rest)
+            return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type)
         if self.typed and source in self.matrices:
             return {kind: self.matrices[source].of(graph, kind) for kind in graph.edges}
         if self.typed:
@@ -101,6 +101,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         TypeError: edges that are no whole numbers, or sparse features.
         ValueError: no nodes, an edge that points outside, or edge fields of another length.
     """
+    _check_indices(data)
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
     counts, nodes = {}, {}
     wanted = {source for source in inputs.sources.values() if source is not None} | {"x"}
@@ -136,6 +137,20 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     found = Structure(counts, nodes, edges, edge_fields, shared)
     _check_edges(found)
     return found
+
+
+def _check_indices(data: Data | HeteroData) -> None:
+    """Check that ``edge_index`` is a list of edges.
+
+    Raises:
+        TypeError: it is a matrix.
+    """
+    for store in data.edge_stores if isinstance(data, HeteroData) else [data]:
+        if is_sparse_matrix(store.get("edge_index")):
+            raise TypeError(
+                "edge_index must be [2, edges], int64, and the data's is a sparse matrix: keep that as data.adj_t "
+                "(rows are targets), which forward's edge_index is then given"
+            )
 
 
 def _edges_of(

@@ -12,6 +12,7 @@ from explain.graph.arguments.proving import read
 from explain.graph.caches import uncached
 from explain.graph.callables import Decoder, UserCall
 from explain.graph.computation import Reach
+from explain.graph.data_object import pair_store
 from explain.graph.fast.admission import Programs
 from explain.graph.fast.state import contents
 from explain.graph.inputs import check_values, structure_of
@@ -146,8 +147,8 @@ class GraphModel:
 
     def edge(
         self,
-        source: int,
-        target: int,
+        source: int | tuple[str, int],
+        target: int | tuple[str, int],
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
@@ -159,6 +160,7 @@ class GraphModel:
         self._expect("edge")
         graph = self._whole()
         focus = (self._node(graph, source), self._node(graph, target))
+        self._check_ends((focus[0][0], focus[1][0]))
         return GraphTarget(self, graph, focus, label, payoff, removal, baseline, batch_size)
 
     def graph(
@@ -208,6 +210,15 @@ class GraphModel:
         if kind not in known or target.state != self.programs.state:
             known[kind] = meaning_of_model(self, target)
         return known[kind]
+
+    def _check_ends(self, kinds: tuple[str, str]) -> None:
+        """Check that a pair is of the types whose numbers stand in the data's own ``edge_label_index``."""
+        named = getattr(pair_store(self.data), "_key", None)
+        if named is not None and kinds != (named[0], named[2]):
+            raise ValueError(
+                f"the data's edge_label_index is of {named}: a pair is (({named[0]!r}, 0), ({named[2]!r}, 0)), got one "
+                f"of {kinds[0]!r} and {kinds[1]!r}"
+            )
 
     def _whole(self) -> Structure:
         if self._structure is None:

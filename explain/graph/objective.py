@@ -13,6 +13,7 @@ from torch_geometric.data.data import BaseData
 
 from explain.graph import editing
 from explain.graph.computation import Focus, whole
+from explain.graph.data_object import pair_store
 from explain.graph.inputs import structure_of
 from explain.graph.many import Training, nodes_of_graphs, training_graphs, whole_graphs
 from explain.graph.reading import reading_nodes, reading_pairs
@@ -164,13 +165,14 @@ def _training_nodes(train: Any, count: int) -> Tensor:
 
 
 def _pairs(target: GraphTarget, train: Any) -> Training:
-    data: Any = target.model.data
-    pairs, labels = train if train is not None else (data.get("edge_label_index"), data.get("edge_label"))
+    store = pair_store(target.model.data)
+    pairs, labels = train if train is not None else (store.get("edge_label_index"), store.get("edge_label"))
     if not isinstance(pairs, Tensor) or not isinstance(labels, Tensor):
         raise ValueError("which pairs were trained on? give Influence(train=(edge_label_index, edge_label))")
-    count = target.graph.num_nodes
-    if pairs.dim() != 2 or len(pairs) != 2 or (pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < count):
-        raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {count - 1}, got {list(pairs.shape)}")
+    sizes = torch.tensor([[target.graph.counts[kind]] for kind, _ in target.focus], device=pairs.device)
+    if pairs.dim() != 2 or len(pairs) != 2 or bool(((pairs < 0) | (pairs >= sizes)).any()):
+        last = " and ".join(str(size - 1) for size in sorted({*sizes.view(-1).tolist()}))
+        raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {last}, got {list(pairs.shape)}")
     predict = reading_pairs(target.model, target.graph, pairs)
     names = tuple(f"{u}–{v}" for u, v in pairs.t().tolist())
     geometry = {"edge_index": target.graph.flat_edges.cpu(), "focus": target.rows(), "ends": pairs.cpu()}

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import HeteroData
 from torch_geometric.data.data import BaseData
 
 from explain.graph.computation import whole
+from explain.graph.data_object import pair_store
 from explain.graph.structure import copies
 from explain.guard import evaluating, random_states_kept, usual_modes
 from explain.outputs import LastOperation, Meaning, meaning_of, unsettled
@@ -32,7 +33,7 @@ def labels_of(data: Any, task: str, kind: str | None = None) -> Tensor | None:
         return torch.cat(each) if len(each) == len(graphs) else None
     found: Any
     if task == "edge":
-        found = data.get("edge_label") if isinstance(data, Data) else None
+        found = pair_store(data).get("edge_label")
     else:
         typed = isinstance(data, HeteroData)
         store = (data[kind] if kind in data.node_types else data.node_stores[0]) if typed else data
@@ -68,8 +69,7 @@ def _others(model: GraphModel, target: GraphTarget) -> list[Tensor]:
     """Answers for other pairs of the graph, or other graphs of the data."""
     with usual_modes(), torch.no_grad(), random_states_kept(), evaluating(model.module):
         if model.task == "edge" and len(target.graph.counts) == 1:
-            data: Any = model.data
-            given = data.get("edge_label_index")
+            given = pair_store(model.data).get("edge_label_index")
             pairs = given if isinstance(given, Tensor) else target.graph.flat_edges
             return [model.outputs(copies(target.graph, 1), pairs[:, :MORE])] if pairs.numel() else []
         if model.task == "graph" and not model.single:

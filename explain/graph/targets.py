@@ -25,6 +25,7 @@ from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states, usual_modes
+from explain.parts import NoRows
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone
 from explain.types import (
@@ -38,6 +39,7 @@ from explain.types import (
     Players,
     Questions,
     Target,
+    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -117,10 +119,17 @@ class GraphTarget(Target):
         try:
             with other_random_states(seed):
                 return ask()
-        except (RuntimeError, IndexError) as error:  # what torch raises for shapes, types and devices
-            given = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
-            shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in given.items())
-            raise ValueError(f"the model's forward fails on this graph ({shapes}): {error}") from error
+        except (NoRows, Unsupported):  # said already
+            raise
+        except (RuntimeError, IndexError, TypeError, AttributeError, KeyError) as error:  # shapes, types, devices
+            features = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
+            shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in features.items())
+            given = {name: source for name, source in self.model.inputs.sources.items() if source}
+            passed = ", ".join(name if name == source else f"{name}={source}" for name, source in given.items())
+            raise ValueError(
+                f"the model's forward fails on this graph ({shapes}): {type(error).__name__}: {error}; it is given "
+                f"{passed}: if you call it otherwise, say so, explain.wrap(..., call=lambda net, data: net(...))"
+            ) from error
 
     def _look_again(self) -> None:
         """Read data that was edited since anew: the number, the cut and the games; the label stays as it was asked."""

@@ -1,5 +1,7 @@
 """What forward is given is what its user gives it: proved, said, or asked for; values are the user's own call's."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -441,3 +443,107 @@ def test_pairs_in_an_edge_store():
     for call in (None, lambda n, d: n(d.x_dict, d.edge_index_dict, d["user", "rates", "film"].edge_label_index)):
         model = explain.wrap(net, data, task="edge", call=call)
         assert model.edge(("user", 3), ("film", 2), label=1).value() == pytest.approx(own, rel=1e-5)
+
+
+@pytest.mark.parametrize("call", [None, lambda n, d: n(d)], ids=["forward", "call"])
+@pytest.mark.parametrize("pairs", [2, 40])
+def test_pairs_in_an_edge_store_of_a_data_object(call, pairs):
+    data = HeteroData()
+    data["user"].x, data["film"].x = torch.randn(6, 4), torch.randn(5, 4)
+    ends = torch.stack([torch.arange(6), torch.arange(6) % 5])
+    data["user", "rates", "film"].edge_index = ends
+    data["user", "rates", "film"].edge_label_index = ends.repeat(1, 7)[:, :pairs]
+    data["user", "rates", "film"].edge_label = (torch.arange(pairs) % 2).float()
+
+    class Rating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = SAGEConv((4, 4), 3)
+
+        def forward(self, data):
+            asked = data["user", "rates", "film"].edge_label_index
+            films = self.conv((data["user"].x, data["film"].x), data["user", "rates", "film"].edge_index)
+            return (data["user"].x[asked[0], :3] * films[asked[1]]).sum(-1)
+
+    net = seeded(Rating)
+    model = explain.wrap(net, data, task="edge", call=call, weight_decay=0.1)
+    target = model.edge(("user", 3), ("film", 2), label=1)
+    asked = data.clone()
+    asked["user", "rates", "film"].edge_label_index = torch.tensor([[3], [2]])
+    assert target.value() == pytest.approx(net(asked).item(), rel=1e-5)
+    with pytest.raises(ValueError, match=r"edge_label_index is of \('user', 'rates', 'film'\)"):
+        model.edge(("film", 3), ("user", 2))
+    assert len(target.objective().players) == pairs
+
+
+def test_a_matrix_of_any_name_is_the_graph_where_there_is_no_other():
+    net, data = seeded(_named("X, A_hat", "A_hat @ self.conv.lin(X)")), graph()
+    data.A_hat = torch.rand(20, 20) * (torch.rand(20, 20) > 0.7)
+    target = explain.wrap(net, data).node(NODE, label=LABEL)
+    assert target.value() == says(net(data.x, data.A_hat))
+    game = target.game("edges")
+    source, to = target.graph.edges[EDGE][:, game.players.index[0]]
+    left = data.A_hat.clone()
+    left[source, to] = 0
+    mask = torch.arange(len(game.players)) > 0
+    assert game(mask[None])[0] == says(net(data.x, left))
+
+
+@pytest.mark.parametrize("signature", ["x, adj", "h, A"])
+def test_dense_matrices_keep_their_values(signature):
+    features, name = signature.split(", ")
+    net, data = seeded(_named(signature, f"{name} @ self.conv.lin({features})")), graph()
+    data[name] = torch.rand(20, 20) * (torch.rand(20, 20) > 0.7)
+    assert number(explain.wrap(net, data)) == says(net(data.x, data[name]))
+
+
+@pytest.mark.parametrize("inputs", [None, {"x": "x", "edge_index": "edge_index"}])
+def test_arguments_by_position_behind_names(inputs):
+    net, data = seeded(_named("x, *args", "self.conv(x, *args)")), graph()
+    assert number(explain.wrap(net, data, inputs=inputs)) == says(net.conv(data.x, data.edge_index))
+
+
+def test_keywords_that_could_be_passed_are_not_and_this_is_said():
+    net, data = seeded(_named("x, edge_index, **more", "self.conv(x, edge_index, **more)")), weighted()
+    with pytest.warns(UserWarning, match="'edge_weight' is left out"):
+        model = explain.wrap(net, data)
+    assert number(model) == says(net.conv(data.x, data.edge_index))
+    model = explain.wrap(net, data, inputs={"edge_weight": "edge_weight"})
+    assert number(model) == says(net.conv(data.x, data.edge_index, data.edge_weight))
+
+
+def test_a_mapping_of_all_fields():
+    net, data = seeded(_named("inputs", "self.conv(inputs['x'], inputs['edge_index'])")), graph()
+    assert number(explain.wrap(net, data)) == says(net.conv(data.x, data.edge_index))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"inputs": "x"}, "inputs must map names of forward's parameters"),
+        ({"inputs": {"x": 3}}, "inputs must map names of forward's parameters"),
+        ({"call": "net(x)"}, "call must be your own call"),
+    ],
+)
+def test_inputs_and_calls_of_other_types(options, said):
+    with pytest.raises(TypeError, match=said):
+        explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), graph(), **options)
+
+
+def test_a_forward_that_fails_says_what_it_was_given():
+    net = seeded(_named("x, edge_index, extra=None", "self.conv(x, edge_index) + extra.size"))
+    with pytest.raises(ValueError, match=r"forward fails .*it is given x, edge_index: .*call=lambda"):
+        explain.wrap(net, graph()).node(NODE)
+
+
+def test_a_function_of_graphs_is_asked_for_its_module():
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module itself, and how you call it"):
+        explain.wrap(partial(seeded(lambda: GCN(4, 8, 2, 3)), edge_weight=None), graph())
+
+
+@matrices
+def test_a_matrix_under_the_name_of_the_edges():
+    data = graph()
+    data.edge_index = sparse(data.edge_index, torch.ones(data.num_edges), 20, torch.sparse_coo)
+    with pytest.raises(TypeError, match=r"edge_index must be \[2, edges\].*data.adj_t"):
+        explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), data)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from explain.graph.adjacency import TRANSPOSED, Matrix, is_graph
+from explain.graph.adjacency import TRANSPOSED, Matrix, is_dense_matrix, is_graph
 from explain.graph.arguments.signature import (
     LABELS,
     MADE,
@@ -75,29 +75,34 @@ def _with_given(signature: Signature, given: Mapping[str, str | None], trial: Tr
     unknown = [name for name in given if name not in signature.names]
     if unknown and not (signature.anything or signature.unnamed):
         raise TypeError(f"inputs names {sorted(unknown)}, but forward takes {', '.join(signature.names)}")
-    names = (*signature.names, *unknown)
-    positional = names if signature.unnamed and not signature.anything else signature.positional
-    if names or not signature.unnamed:
-        return replace(signature, names=names, positional=positional)
-    return _by_position(trial)
+    if (signature.anything and unknown) or not signature.unnamed:
+        return replace(signature, names=(*signature.names, *unknown))
+    names = (*signature.names, *(name for name in unknown if given[name] is not None))
+    if len(names) > len(signature.names):
+        return replace(signature, names=names, positional=names)
+    return _by_position(signature, trial)
 
 
-def _by_position(trial: Trial) -> Signature:
+def _by_position(signature: Signature, trial: Trial) -> Signature:
     """Of a forward ``(*args)`` whose names nobody knows: the only usual arguments that it runs on."""
-    fields, found = fields_of(trial.data), []
-    for sources in _POSITIONS:
-        if all(source in fields or source in ("data", "batch") for source in sources):
-            inputs = inputs_of(dict(zip(sources, sources, strict=True)), sources, fields, trial)
-            rows = trial.says(trial.module, inputs)
+    fields, typed = fields_of(trial.data), isinstance(trial.data, HeteroData)
+    known = [candidates(name, signature, fields, typed, trial.task).sources for name in signature.names]
+    found: list[tuple[tuple[str, ...], list[Tensor]]] = []
+    for sources in (*(taken[:1] for taken in known[:1]), *_POSITIONS):
+        fits = len(sources) >= len(known) and all(s in k for s, k in zip(sources, known, strict=False))
+        if fits and all(source in fields or source in ("data", "batch") for source in sources):
+            rows = trial.says(trial.module, inputs_of(dict(zip(sources, sources, strict=True)), sources, fields, trial))
             if trial.runs(rows):
-                found.append(sources)
-    if len(found) != 1:
+                found.append((sources, rows))
+    if not found or any(not same(rows, found[0][1]) for _, rows in found[1:]):
+        named = ", ".join((*signature.names, "*args"))
         raise TypeError(
-            f"{type(trial.module).__name__}.forward takes (*args), and {'several' if found else 'none'} of the usual "
+            f"{type(trial.module).__name__}.forward takes ({named}), and {'several' if found else 'none'} of the usual "
             "arguments run: name them in order, explain.wrap(model, data, inputs={'x': 'x', 'edge_index': "
             "'edge_index'}), or show the call, call=lambda net, data: net(...)"
         )
-    return Signature(found[0], positional=found[0])
+    names = (*signature.names, *found[0][0][len(known) :])
+    return replace(signature, names=names, positional=names)
 
 
 def _given(name: str, source: str | None, signature: Signature, fields: Mapping[str, Any]) -> Candidates:
@@ -111,11 +116,17 @@ def _given(name: str, source: str | None, signature: Signature, fields: Mapping[
 def inputs_of(
     sources: Mapping[str, str | None], positional: tuple[str, ...], fields: Mapping[str, Any], trial: Trial
 ) -> Inputs:
-    """These sources, with how the matrices among them are built."""
+    """These sources, with how the matrices among them are built.
+
+    A square matrix of any name is the graph where forward is given no other.
+    """
+    wanted = [source for source in sources.values() if source is not None]
+    alone = not {"edge_index", "adj", "data"} & {*wanted} and not isinstance(trial.data, HeteroData)
     matrices = {
         source: Matrix.like(source, fields[source])
-        for source in sources.values()
-        if source is not None and is_graph(source, fields.get(source))
+        for source in wanted
+        if is_graph(source, fields.get(source))
+        or (alone and source != "x" and is_dense_matrix(fields.get(source), trial.data.num_nodes))
     }
     if "adj" in sources.values() and "adj" not in matrices:
         matrices["adj"] = Matrix()
@@ -140,7 +151,7 @@ class _Reader:
 
     def inputs(self, sources: Mapping[str, str | None]) -> Inputs:
         """These sources, in the forward's order."""
-        ordered = {name: sources[name] for name in self.signature.names if name in sources}
+        ordered = {name: sources[name] for name in (*self.signature.names, *sources) if name in sources}
         made = inputs_of(ordered, self.signature.positional, self.fields, self.trial)
         if isinstance(self.net, Linked):
             made = replace(made, sources={**made.sources, "edge_label_index": "edge_label_index"})
@@ -181,12 +192,15 @@ class _Reader:
 
     def _tried(self, off: Mapping[str, None], found: Mapping[str, Candidates], unsure: list[str]) -> dict[str, str]:
         running: list[tuple[dict[str, str], list[Tensor]]] = []
+        failed = ""
         for reading in readings(found):
             rows = self.says({**off, **reading})
             if self.trial.runs(rows):
                 running.append((reading, rows))
+            elif isinstance(rows, Exception) and not failed:
+                failed = f" (with {reading[unsure[0]]}: {_first_line(rows)})"
         if not running:
-            raise self._without_source(unsure[0])
+            raise self._without_source(unsure[0], failed)
         meant = [r for r in running if all(r[0][n] == found[n].sources[0] for n in unsure if found[n].preferred)]
         running = meant or running
         if any(not same(rows, running[0][1]) for _, rows in running[1:]):
@@ -198,11 +212,12 @@ class _Reader:
             )
         return running[0][0]
 
-    def _without_source(self, name: str) -> TypeError:
+    def _without_source(self, name: str, failed: str = "") -> TypeError:
         holds = ", ".join(sorted(self.fields)) or "nothing"
         return TypeError(
-            f"{type(self.trial.module).__name__}.forward needs {name!r}, and the data holds {holds}: name its source, "
-            f"explain.wrap(model, data, inputs={{{name!r}: ...}}), or show the call, call=lambda net, data: net(...)"
+            f"{type(self.trial.module).__name__}.forward needs {name!r}, and the data holds {holds}{failed}: name its "
+            f"source, explain.wrap(model, data, inputs={{{name!r}: ...}}), or show the call, call=lambda net, data: "
+            "net(...)"
         )
 
     def with_optional(

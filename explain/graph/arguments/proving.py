@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ def read(
     Warns:
         UserWarning: an optional field was passed and changes the answer.
     """
+    _check_words(given, call)
     core = unwrapped(module)
     trial = Trial(core, data, task, part or Part())
     if call is not None:
@@ -55,6 +57,24 @@ def read(
     if found.inputs.whole and not isinstance(found.net, Linked):
         return _of_data(trial, found.net, found.inputs, found.assumed)
     return found
+
+
+def _check_words(given: Any, call: Any) -> None:
+    """Check that ``inputs`` and ``call`` are what they have to be.
+
+    Raises:
+        TypeError: they are not.
+    """
+    if given is not None and not (
+        isinstance(given, Mapping)
+        and all(isinstance(name, str) and isinstance(source, str | None) for name, source in given.items())
+    ):
+        raise TypeError(
+            "inputs must map names of forward's parameters to names of the data's fields, or to None, such as "
+            f"{{'feat': 'x', 'edge_weight': None}}, got {given!r}"
+        )
+    if call is not None and not callable(call):
+        raise TypeError(f"call must be your own call, lambda net, data: net(data.x, data.edge_index), got {call!r}")
 
 
 def _called(trial: Trial, given: Mapping[str, str | None] | None, decoder: Decoder | None, call: UserCall) -> Reading:

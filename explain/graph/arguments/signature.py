@@ -25,7 +25,7 @@ _MOST = 64  # readings of unknown names that are tried
 class Signature:
     """Names of a forward's parameters; which are ``optional``; which go by position, all or those before a slash.
 
-    ``anything``: whether it takes other keywords; ``unnamed``: whether it has names at all (not ``*args`` alone).
+    ``anything``: whether it takes other keywords; ``unnamed``: whether it takes more by position, ``*args``.
     """
 
     names: tuple[str, ...]
@@ -65,7 +65,7 @@ def signature_of(module: nn.Module, forward: Callable[..., Any]) -> Signature:
         frozenset(p.name for p in named if p.default is not p.empty),
         tuple(p.name for p in named if p.kind is p.POSITIONAL_ONLY),
         any(p.kind is p.VAR_KEYWORD for p in starred),
-        bool(starred) and not named,
+        any(p.kind is p.VAR_POSITIONAL for p in starred),
     )
 
 
@@ -101,17 +101,16 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
     if name == TRANSPOSED:
         return Candidates((TRANSPOSED if TRANSPOSED in fields else "edge_index",), True)
     if name in DENSE:
-        if name in fields and is_sparse_matrix(fields[name]):
+        if name in fields and (is_sparse_matrix(fields[name]) or is_dense_matrix(fields[name])):
             return Candidates((name,), True)
-        if name in fields and is_dense_matrix(fields[name]):
-            return Candidates(("adj",), True)
         return Candidates(("adj", *(graph or ("edge_index",))), False, TRANSPOSED not in fields)
     if name in ("edge_index", "batch", "num_nodes") or (name == "edge_label_index" and task == "edge"):
         return Candidates((name,), True)
     if name in fields:
         return Candidates((name,), True)
     if name in FEATURES and "x" in fields:
-        return Candidates(("x",), True)
+        alone = len(signature.required) == 1  # a mapping of all, perhaps
+        return Candidates(("x", "data") if alone else ("x",), not alone, True)
     if name in signature.optional:
         return Candidates((), True)
     known = tuple(field for field in fields if field not in ("x", "edge_label_index", "batch", *_GRAPH, *LABELS))
@@ -126,7 +125,8 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
 def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroData) -> list[tuple[str, str]]:
     """Optional parameters that nothing is given to, each with a field of the data that the user may well pass there.
 
-    A label of the same name, or edge features under another: ``edge_weight`` is often ``data.edge_attr``.
+    A label of the same name, or edge features under another: ``edge_weight`` is often ``data.edge_attr``; ``**kwargs``
+    may well be edge features.
     """
     fields = fields_of(data)
     on_edges = [
@@ -143,6 +143,9 @@ def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroD
             found += [(name, name)] if name in fields else []
         elif "edge" in name or "weight" in name:
             found += [(name, field) for field in on_edges if field != name.removesuffix("_dict")]
+    if signature.anything:
+        passed = {*signature.names, *sources.values()}
+        found += [(name, name) for name in on_edges if name in ("edge_weight", "edge_attr") and name not in passed]
     return found
 
 

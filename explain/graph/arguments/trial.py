@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.caches import uncached
+from explain.graph.data_object import pair_store
 from explain.graph.inputs import Inputs, structure_of
 from explain.graph.structure import EdgeType, copies
 from explain.guard import evaluating, other_random_states
@@ -41,9 +42,8 @@ class Trial:
     @cached_property
     def pair_type(self) -> EdgeType | None:
         """The edge type whose pairs are asked about: that which holds ``edge_label_index``, else the first."""
-        stores = [store for store in self.data.edge_stores if getattr(store, "_key", None) is not None]
-        named = [store for store in stores if "edge_label_index" in store]
-        return next((store._key for store in (*named, *stores)), None)
+        stores = (pair_store(self.data), *self.data.edge_stores)
+        return next((store._key for store in stores if getattr(store, "_key", None) is not None), None)
 
     @cached_property
     def pairs(self) -> Tensor | None:
@@ -67,7 +67,7 @@ class Trial:
             if self.pair_type is None:
                 made.edge_label_index = self.pairs
             else:
-                made["edge_label_index"] = self.pairs
+                made["edge_label_index"] = made[self.pair_type].edge_label_index = self.pairs
         return made
 
     def says(self, net: nn.Module, inputs: Inputs) -> list[Tensor] | Exception:

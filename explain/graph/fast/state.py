@@ -74,7 +74,7 @@ def _strided(value: Tensor) -> tuple[Tensor, ...]:
         return (value,)
     if value.layout == torch.sparse_coo:
         return value._indices(), value._values()
-    if value.layout == torch.sparse_csr:
+    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
         return value.crow_indices(), value.col_indices(), value.values()
     return value.ccol_indices(), value.row_indices(), value.values()
 
@@ -86,7 +86,7 @@ def _where(value: Tensor) -> tuple[Hashable, ...]:
 
 def _sums(value: Tensor) -> Hashable:
     """Bits as whole numbers, summed by columns of a table that they are laid out in: one pass at memory's speed."""
-    if value.nbytes > _SUMMED:
+    if value.nbytes > _SUMMED or value.is_meta:
         return value.nbytes
     bits = value.detach().contiguous().view(-1).view(torch.uint8)
     bits = bits if bits.storage_offset() % 8 == 0 else bits.clone()
