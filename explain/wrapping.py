@@ -101,7 +101,9 @@ def _wrapped(
     if isinstance(data, Tensor):
         return SupervisedModel(model, task=task, **{"background": data, **options})
     if data is not None and not holds_examples(data):
-        raise TypeError(f"{ACCEPTED}; got data of type {_name(data)}")
+        several = isinstance(data, (tuple, list)) and len(data) > 2 and all(isinstance(part, Tensor) for part in data)
+        remedy = "join the inputs of a model of several into one, [n, features], and split it in a module around it"
+        raise TypeError(f"{ACCEPTED}; got data of type {_name(data)}{f' of {len(data)}: {remedy}' if several else ''}")
     return SupervisedModel(model, task=task, **({} if data is None else {"train": data}) | options)
 
 

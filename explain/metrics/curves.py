@@ -13,7 +13,7 @@ from torch import Tensor
 
 from explain.explanation import Explanation
 from explain.metrics.fidelity import ask, characterisation
-from explain.metrics.selection import count, order
+from explain.metrics.selection import count, expect, order
 from explain.types import Target
 
 SIZES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -57,6 +57,7 @@ def fidelity_curve(
     absolute: bool = False,
 ) -> pd.DataFrame:
     """`fidelity` over sizes, one row each: size, kept, sparsity, plus, minus, characterisation."""
+    expect((why, Explanation), (target, Target))
     ranks = order(why, absolute).argsort()
     kept = torch.tensor([count(len(ranks), size) for size in sizes])
     top = ranks[None] < kept[:, None]
@@ -77,6 +78,7 @@ def fidelity_curve(
 
 
 def _curve(why: Explanation, target: Target, absolute: bool, draws: int, seed: int, insert: bool) -> Curve:
+    expect((why, Explanation), (target, Target))
     generator = torch.Generator().manual_seed(seed)
     orders = [order(why, absolute), *(torch.randperm(len(why.players), generator=generator) for _ in range(draws))]
     masks = torch.cat([_steps(each, insert) for each in orders])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.explanation import Explanation
-from explain.metrics.selection import selected
+from explain.metrics.selection import expect, selected
 from explain.types import Target, Unsupported
 
 
@@ -43,6 +43,7 @@ def fidelity(
         absolute: whether the largest absolute scores are the top ones.
 
     Raises:
+        TypeError: no explanation, or no target.
         ValueError: a payoff that the target does not have: of a regression take "logit", its output.
         Unsupported: the target cannot be asked about another number, or about its label where it has no classes.
 
@@ -54,6 +55,7 @@ def fidelity(
     >>> fidelity(explain.Shapley("features").explain(target), target, size=1, payoff="logit")
     Fidelity(plus=3.0, minus=0.0, characterisation=1.0, kept=1, sparsity=0.666...)
     """
+    expect((why, Explanation), (target, Target))
     top = selected(why, size, absolute)
     everyone = torch.ones_like(top)
     whole, without, alone = ask(target, payoff).game(why.players)(torch.stack([everyone, ~top, top])).tolist()
@@ -87,6 +89,7 @@ def unfaithfulness(why: Explanation, target: Target, size: float = 0.2, absolute
     Raises:
         Unsupported: the target has no classes.
     """
+    expect((why, Explanation), (target, Target))
     if not target.has_classes:
         raise Unsupported("unfaithfulness is about a distribution over classes, and this target has none: use fidelity")
     top = selected(why, size, absolute)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from explain.explanation import Explanation
-from explain.metrics.selection import count
+from explain.metrics.selection import count, expect
 from explain.types import Players
 
 _DRAWS = 2000  # random scores that stand for chance where there are several truths
@@ -30,12 +30,29 @@ def truth_of(players: Players, atoms: Tensor) -> Tensor:
     tensor([False,  True])
 
     Raises:
-        ValueError: players of types, whose numbers mean nothing without their type.
+        TypeError: no players, or no tensor.
+        ValueError: a truth that is shorter than the graph has nodes or edges, or players of types, whose numbers mean
+            nothing without their type.
     """
+    expect((players, Players), (atoms, Tensor))
     if players.groups is None and players.index.dim() != 1:
         raise ValueError("players of a heterogeneous graph have a type and a number: give the truth [P] itself")
     groups = players.groups or players.index.split(1)
+    _check_length(players, groups, atoms)
     return torch.stack([atoms.bool()[..., group].any(-1) for group in groups], -1)
+
+
+def _check_length(players: Players, groups: Sequence[Tensor], atoms: Tensor) -> None:
+    """Check that there is a truth for each atom that players own, and for each node that their edges name."""
+    least = max((int(group.max()) + 1 for group in groups if group.numel()), default=0)
+    edges = players.geometry.get("edge_index")
+    if players.kind == "nodes" and edges is not None and edges.numel():
+        least = max(least, int(edges.max()) + 1)
+    if atoms.dim() not in (1, 2) or atoms.shape[-1] < least:
+        raise ValueError(
+            f"atoms must be bool [{players.kind}] or [alternatives, {players.kind}] of the whole graph, at least "
+            f"{least}, got {list(atoms.shape)}; a truth of the {len(players)} players goes to auroc and gea as it is"
+        )
 
 
 def auroc(why: Explanation, truth: Tensor, absolute: bool = False) -> float:
@@ -52,6 +69,7 @@ def auroc(why: Explanation, truth: Tensor, absolute: bool = False) -> float:
     Raises:
         ValueError: no player, or every player, is true.
     """
+    expect((why, Explanation), (truth, Tensor))
     scores = (why.scores.abs() if absolute else why.scores).numpy()
     return max(_auroc(scores, row) for row in _alternatives(why.players, truth))
 
@@ -68,6 +86,7 @@ def gea(why: Explanation, truth: Tensor, size: float | None = None, absolute: bo
         size: how many top players are ``S``; as many as are true when None.
         absolute: whether the largest absolute scores are the top ones.
     """
+    expect((why, Explanation), (truth, Tensor))
     scores = (why.scores.abs() if absolute else why.scores).numpy()
     rows = _alternatives(why.players, truth)
     return max(_jaccard(scores, row, int(row.sum()) if size is None else count(len(row), size)) for row in rows)
@@ -105,6 +124,7 @@ def ground_truth(explanations: Mapping[str, Explanation], truth: Tensor, absolut
     Raises:
         ValueError: no explanations, or of other players.
     """
+    expect((explanations, Mapping), (truth, Tensor))
     if not explanations:
         raise ValueError("give at least one explanation")
     first = next(iter(explanations.values()))

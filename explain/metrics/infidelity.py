@@ -7,6 +7,7 @@ from captum.metrics import infidelity as captum_infidelity
 from torch import Tensor
 
 from explain.explanation import Explanation
+from explain.metrics.selection import expect
 from explain.types import Target
 
 
@@ -38,6 +39,7 @@ def infidelity(
     >>> infidelity(explain.Shapley("features").explain(target), target) < 1e-10
     True
     """
+    expect((why, Explanation), (target, Target))
     if not 0 < share <= 1 or samples < 2:
         raise ValueError(f"share must be above 0 and at most 1, samples at least 2, got {share} and {samples}")
     generator = torch.Generator().manual_seed(seed)

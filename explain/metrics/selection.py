@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from explain.explanation import Explanation
+
+
+def expect(*given: tuple[Any, type]) -> None:
+    """Check that arguments, each with what it should be, stand in their order.
+
+    Raises:
+        TypeError: they do not; with the remedy where they only stand in another one.
+    """
+    if all(isinstance(found, wanted) for found, wanted in given):
+        return
+    swapped = all(isinstance(found, wanted) for (found, _), (_, wanted) in zip(given, reversed(given), strict=True))
+    raise TypeError(
+        f"give {' and then '.join(wanted.__name__ for _, wanted in given)}, in this order, got "
+        f"{', '.join(type(found).__name__ for found, _ in given)}{': swap them' if swapped else ''}"
+    )
 
 
 def order(why: Explanation, absolute: bool = False) -> Tensor:

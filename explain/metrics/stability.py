@@ -16,6 +16,7 @@ from torch import Tensor
 from explain.comparison import overlap
 from explain.explainer import Explainer
 from explain.explanation import Explanation
+from explain.metrics.selection import expect
 from explain.types import Players, Target
 
 TRIES = 20  # noisy inputs drawn for each that is used: those that change the predicted class are left out
@@ -56,6 +57,7 @@ def stability(
     Raises:
         ValueError: no noisy input keeps the predicted class: lower the scale.
     """
+    expect((explainer, Explainer), (target, Target))
     _at_least(repeats, 1)
     generator = torch.Generator().manual_seed(seed)
     why = explainer.explain(target)
@@ -66,6 +68,7 @@ def stability(
 
 def reproducibility(explainer: Explainer, target: Target, *, repeats: int = 5, k: int = 5, seed: int = 0) -> Stability:
     """Explanations of the same target from different seeds, each pair; high is good, and 1 where nothing is drawn."""
+    expect((explainer, Explainer), (target, Target))
     _at_least(repeats, 2)
     runs = [_seeded(explainer, seed + i).explain(target) for i in range(repeats)]
     return _alike(list(itertools.combinations(runs, 2)), k)
@@ -76,6 +79,7 @@ def randomisation(explainer: Explainer, target: Target, *, repeats: int = 3, k: 
 
     An explanation that stays when the parameters are shuffled does not hang on what the network has learned.
     """
+    expect((explainer, Explainer), (target, Target))
     _at_least(repeats, 1)
     generator = torch.Generator().manual_seed(seed)
     why = explainer.explain(target)

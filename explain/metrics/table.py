@@ -11,6 +11,7 @@ from explain.explanation import Explanation
 from explain.metrics.fidelity import fidelity, unfaithfulness
 from explain.metrics.ground_truth import ground_truth
 from explain.metrics.infidelity import infidelity
+from explain.metrics.selection import expect
 from explain.types import Target
 
 
@@ -27,6 +28,7 @@ def table(
     A target without classes has the fidelity of its own number, and nothing that needs classes. With ``truth``, bool
     ``[P]``, also `ground_truth`, whose "random" and "distance" rows have no other columns.
     """
+    expect((explanations, Mapping), (target, Target))
     measured = _of_classes if target.has_classes else _of_number
     rows = {
         name: {

@@ -105,8 +105,8 @@ class Background:
 
     @property
     def reference(self) -> Tensor:
-        """The mean row."""
-        return self.rows.mean(0)
+        """The mean row; of whole numbers, which have none, the first."""
+        return self.rows.mean(0) if self.rows.is_floating_point() else self.rows[0]
 
     def fill(self, x: Tensor, present: Tensor) -> Tensor:
         """``[coalitions, m, *shape]``."""
@@ -162,6 +162,10 @@ def _from_name(name: str, x: Tensor, background: Tensor | None) -> Baseline:
         )
     if background is None:
         raise ValueError(f"baseline={name!r} needs a background: explain.wrap(model, background=rows)")
+    if name != "background" and not x.is_floating_point():
+        raise ValueError(
+            f"token ids have no {name} baseline: give 'background', or the id of a mask token, a tensor like x"
+        )
     if name == "mean":
         return Reference(background.mean(0), name)
     return Background(background) if name == "background" else Conditional(background)

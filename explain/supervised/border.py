@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +26,8 @@ def checked_example(x: Tensor, module: nn.Module) -> Tensor:
         ValueError: another shape, or another device than the module's.
         NonFinite: NaN or infinity in the example.
     """
-    if isinstance(x, (tuple, list)) and x and all(isinstance(part, Tensor) for part in x):
+    parts = list(x.values()) if isinstance(x, Mapping) else x
+    if isinstance(parts, (tuple, list)) and parts and all(isinstance(part, Tensor) for part in parts):
         raise TypeError(
             f"x must be one torch.Tensor, got {len(x)}: join the inputs of a model of several into one row, "
             "torch.cat([a.flatten(), b.flatten()]), and split it in a module around the model"
@@ -37,8 +38,9 @@ def checked_example(x: Tensor, module: nn.Module) -> Tensor:
         remedy = "leave the batch dimension out"
         if x.dim() == 2 and len(x) > 1:  # a series
             remedy = (
-                f"a series is explained as one row, net = nn.Sequential(nn.Unflatten(1, {tuple(x.shape)}), net) and "
-                "x.flatten(), its steps or channels as Players with groups"
+                "of a batch give one row; an image is [C, H, W], x[None]; a series is explained as one row, net = "
+                f"nn.Sequential(nn.Unflatten(1, {tuple(x.shape)}), net) and x.flatten(), its steps or channels "
+                "as Players with groups"
             )
         raise ValueError(f"x must be one example, [features] or [C, H, W], got {list(x.shape)}: {remedy}")
     like = checked_like(x, module, "x")
@@ -77,7 +79,9 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor, part: Part) -> Tensor
     try:
         answer = module(x.clone())  # a first layer may write onto what it is given
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"the model could not take inputs of shape {list(x.shape)}: {error}") from error
+        raise ValueError(
+            f"the model could not take inputs of shape {list(x.shape)}: {error}{_remedy(error, x, module)}"
+        ) from error
     try:
         outputs = part.rows(answer, len(x))
     except TypeError as error:
@@ -88,6 +92,22 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor, part: Part) -> Tensor
             f"got {list(outputs.shape)} of {outputs.dtype}: wrap it in a module that returns its logits"
         )
     return outputs
+
+
+def _remedy(error: Exception, x: Tensor, module: Any) -> str:
+    """What to do about the commoner reasons for which a forward fails."""
+    if "required positional argument" in str(error):
+        return (
+            "; the inputs of a model of several go in as one row, torch.cat([a.flatten(), b.flatten()]), which a "
+            "module around the model splits"
+        )
+    tables = [m for m in module.modules() if isinstance(m, nn.Embedding)] if isinstance(module, nn.Module) else []
+    if tables and x.is_floating_point() and "indices" in str(error):
+        return "; token ids are whole numbers: use x.long()"
+    if tables and not x.is_floating_point() and "out of range" in str(error):
+        rows = " or ".join(dict.fromkeys(str(table.num_embeddings) for table in tables))
+        return f"; ids run from {int(x.min())} to {int(x.max())}, and the embedding has {rows} rows"
+    return ""
 
 
 class Batching(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from explain.guard import evaluating, untouched
 from explain.supervised.baselines import Reference
 from explain.supervised.players import owner_of
-from explain.types import Differentiable, Game, Masks, Players, Values
+from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values
 
 if TYPE_CHECKING:
     from explain.supervised.targets import ExampleTarget
@@ -41,9 +41,17 @@ def coalition_game(target: ExampleTarget, players: Players) -> Game:
 def gradient_question(target: ExampleTarget, players: Players) -> Differentiable:
     """The number as a function of the atoms, from the baseline's reference to the example.
 
+    Raises:
+        Unsupported: whole numbers, which have no derivative.
+
     Warns:
         UserWarning: absence is a background or a distribution, for which its mean stands here: another question.
     """
+    if not target.x.is_floating_point():
+        raise Unsupported(
+            "token ids have no derivative: ask Shapley, Lime or Occlusion, or wrap what follows the embedding and give "
+            "it the embedded tokens"
+        )
     if not isinstance(target.baseline, Reference):
         warnings.warn(
             f"gradients start from one reference: the mean stands for the {target.baseline.removal} baseline",

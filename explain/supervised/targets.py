@@ -178,6 +178,8 @@ class ExampleTarget(Target):
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values."""
         assumed = self.meaning.told(self.payoff, self.model.part.assumed)
+        if self.baseline.name == "zeros" and not self.x.is_floating_point():
+            assumed["baseline"] = "zeros: token 0 stands for an absent one; another as baseline=torch.full_like(x, id)"
         return {
             "family": "supervised",
             "model": type(self.module).__name__,

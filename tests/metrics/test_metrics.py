@@ -213,6 +213,41 @@ def test_truth_by_atoms_reaches_players_that_own_several():
         metrics.truth_of(typed, torch.ones(3).bool())
 
 
+def test_a_truth_that_is_too_short_is_refused():
+    graph = graph_cases.random_graph(nodes=9, edges=9)
+    del graph.y
+    target = explain.wrap(Pooled(), [graph]).graph(0)
+    edges, nodes = target.players("edges"), target.players("nodes")
+    for asked, right in ((edges, graph.num_edges), (nodes, graph.num_nodes)):
+        assert metrics.truth_of(asked, torch.ones(right).bool()).all()
+        with pytest.raises(ValueError, match=rf"of the whole graph, at least {right}, got \[{right - 2}\]; a truth of"):
+            metrics.truth_of(asked, torch.ones(right - 2).bool())
+
+
+def test_arguments_in_another_order_are_named():
+    target, why = linear([1.0, 2.0], [1.0, 1.0]), answer([1.0, 2.0])
+    for measure in (
+        metrics.fidelity,
+        metrics.unfaithfulness,
+        metrics.fidelity_curve,
+        metrics.deletion,
+        metrics.insertion,
+        metrics.infidelity,
+    ):
+        with pytest.raises(TypeError, match=r"Explanation and then Target.* got ExampleTarget, Explanation: swap them"):
+            measure(target, why)
+    for measure in (metrics.stability, metrics.reproducibility, metrics.randomisation):
+        with pytest.raises(TypeError, match=r"Explainer and then Target.*: swap them"):
+            measure(target, explain.Shapley("features"))
+    for measure in (metrics.auroc, metrics.gea):
+        with pytest.raises(TypeError, match=r"Explanation and then Tensor.*: swap them"):
+            measure(torch.tensor([True, False]), why)
+    with pytest.raises(TypeError, match="Mapping and then Target, in this order, got list, ExampleTarget"):
+        metrics.table([why], target)
+    with pytest.raises(TypeError, match=r"Players and then Tensor.*: swap them"):
+        metrics.truth_of(torch.tensor([True, False]), why.players)
+
+
 @pytest.mark.parametrize("truth", [torch.zeros(3).bool(), torch.ones(3).bool(), torch.ones(2).bool()])
 def test_a_truth_that_ranks_nothing_is_refused(truth):
     with pytest.raises(ValueError, match="truth must"):

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+import explain
+from explain import Gradient, Shapley
 from explain.supervised import Reference, SupervisedModel
 from explain.types import NonFinite, Players, Unsupported
 
@@ -41,11 +43,66 @@ def classifier(function=lambda outputs: outputs, outputs=2, **options):
         (torch.tensor([1.0, float("inf"), 2.0]), NonFinite, "NaN or infinity in 1 of 3"),
         (X[:2], ValueError, r"could not take inputs of shape \[1, 2\]"),
         (X.to("meta"), ValueError, "must be on cpu as the model is, got meta"),
+        ((X, X), TypeError, r"one torch.Tensor, got 2: join the inputs of a model of several .* torch.cat"),
+        ({"a": X, "b": X}, TypeError, r"one torch.Tensor, got 2: join the inputs of a model of several .* torch.cat"),
+        (torch.rand(7, 4), ValueError, r"got \[7, 4\]: of a batch give one row; .* a series .*nn.Unflatten"),
+        (X.to(torch.uint8), TypeError, r"got torch.uint8: give the numbers .* trained on, such as x.float\(\) / 255"),
     ],
 )
 def test_an_example_that_does_not_fit(x, error, message):
     with pytest.raises(error, match=message):
         classifier().example(x)
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(20, 4), nn.Linear(4, 3)
+
+    def forward(self, ids):
+        return self.out(self.table(ids).mean(1))
+
+
+def test_token_ids():
+    ids, others = torch.tensor([3, 5, 0, 19]), torch.randint(20, (8, 4), generator=torch.Generator().manual_seed(0))
+    model = SupervisedModel(Words(), task="classification", background=others)
+    target = model.example(ids, label=1, baseline="zeros")
+    why = Shapley("features").explain(target)
+    weight = model.module.out.weight[1] @ model.module.table.weight.T
+    assert why.scores.tolist() == pytest.approx(((weight[ids] - weight[0]) / 4).tolist(), abs=1e-6)
+    assert "token 0 stands for an absent one" in target.describe()["assumed"]["baseline"]
+    averaged = Shapley("features").explain(model.example(ids, label=1))
+    assert averaged.scores.tolist() == pytest.approx(((weight[ids] - weight[others].mean(0)) / 4).tolist(), abs=1e-6)
+    with pytest.raises(Unsupported, match="token ids have no derivative: ask Shapley, Lime or Occlusion"):
+        Gradient("features").explain(target)
+    with pytest.raises(ValueError, match="token ids have no mean baseline"):
+        model.example(ids, baseline="mean")
+    with pytest.raises(ValueError, match=r"token ids are whole numbers: use x.long\(\)"):
+        model.example(ids.float(), baseline="zeros")
+    with pytest.raises(ValueError, match="ids run from 10 to 29, and the embedding has 20 rows"):
+        model.example(ids + 10)
+
+
+def test_a_series_is_explained_as_the_error_says():
+    net, x = nn.GRU(4, 2, batch_first=True), torch.rand(7, 4, generator=torch.Generator().manual_seed(0))
+    last = SupervisedModel(
+        nn.Sequential(nn.Unflatten(1, (7, 4)), net), task="classification", output=lambda answer: answer[0][:, -1]
+    )
+    steps = Players("steps", torch.arange(7), groups=tuple(torch.arange(28).view(7, 4)))
+    why = Shapley(steps).explain(last.example(x.flatten(), label=1))
+    assert why.value == pytest.approx(float(net(x[None])[0][0, -1, 1].detach()), abs=1e-6)
+    assert why.base == pytest.approx(float(net(torch.zeros(1, 7, 4))[0][0, -1, 1].detach()), abs=1e-6)
+
+
+def test_a_model_of_two_inputs():
+    class Two(nn.Module):
+        def forward(self, a, b):
+            return a + b
+
+    with pytest.raises(ValueError, match=r"missing .* 'b'; the inputs of a model of several go in as one row"):
+        SupervisedModel(Two(), task="regression").example(X)
+    with pytest.raises(TypeError, match="tuple of 3: join the inputs of a model of several"):
+        explain.wrap(Two(), (X[None], X[None], torch.tensor([1])), task="classification")
 
 
 @pytest.mark.parametrize(
