@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -181,13 +182,15 @@ def said(value: float, interval: tuple[float, float] | None = None) -> str:
 
 
 def _check(explanations: tuple[Explanation, ...], k: int, resamples: int, confidence: float) -> None:
-    if len(explanations) < 2:
-        raise ValueError(f"compare needs at least two explanations, got {len(explanations)}")
     for found in explanations:
         if not isinstance(found, Explanation):
-            raise TypeError(
-                f"compare takes explanations one by one, got {type(found).__name__}: compare(*explanations)"
-            )
+            star = "compare(*found.values())" if isinstance(found, Mapping) else "compare(*explanations)"
+            raise TypeError(f"compare takes explanations one by one, got {type(found).__name__}: {star}")
+    if len(explanations) < 2:
+        raise ValueError(f"compare needs at least two explanations, got {len(explanations)}")
+    for name, number in (("k", k), ("resamples", resamples), ("confidence", confidence)):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"{name} must be a number, got {number!r}")
     if k < 1 or resamples < 0 or not 0 < confidence < 1:
         raise ValueError(f"need k >= 1, resamples >= 0 and 0 < confidence < 1, got {k}, {resamples}, {confidence}")
 

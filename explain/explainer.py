@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor
 
 from explain.explanation import Explanation, versions
 from explain.guard import untouched
+from explain.spelling import check_names, settings_of
 from explain.types import Players, Target
 
 
@@ -29,6 +31,14 @@ class Answer(TypedDict, total=False):
     calls: int
 
 
+class _Signature:
+    """How an explainer is made, for `inspect` and editors, which would ask ``__new__``."""
+
+    def __get__(self, instance: Any, owner: type[Explainer]) -> inspect.Signature:
+        made = inspect.signature(owner.__init__)
+        return made.replace(parameters=list(made.parameters.values())[1:], return_annotation=inspect.Signature.empty)
+
+
 @dataclass(frozen=True)
 class Explainer:
     """Base of the explainers. A new method is one file with a frozen dataclass and one ``_answer``.
@@ -36,6 +46,15 @@ class Explainer:
     ``_answer`` may do what it likes to the model: it runs with the model in eval mode, and modes, hooks, parameters and
     the global random states are put back afterwards, also after an exception. Randomness comes from its generator.
     """
+
+    __signature__ = _Signature()
+
+    def __new__(cls, *_: Any, **settings: Any) -> Self:
+        """A misspelt setting is answered with the one that was meant."""
+        known = settings_of(cls.__init__)
+        if known is not None:
+            check_names(cls.__name__, settings, known)
+        return super().__new__(cls)
 
     def explain(self, target: Target) -> Explanation:
         """Share the credit for ``target.value()`` among the players."""

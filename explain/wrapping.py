@@ -6,11 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from torch import Tensor, nn
 
 from explain.guard import check_recordable, usual_modes
+from explain.spelling import check_names, settings_of
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from explain.graph.model import GraphModel
     from explain.supervised.model import SupervisedModel
 
+_Model = TypeVar("_Model")
 ACCEPTED = (
     "explain.wrap takes a torch.nn.Module and, for a graph model, a torch_geometric Data, HeteroData, Dataset or list "
     "of Data; for a classifier or regressor on tables or images task='classification' or 'regression', and as data its "
@@ -26,6 +28,7 @@ ACCEPTED = (
     "pipeline, or a module or function (x_t, t, label) with scheduler= (diffusers) or betas= ([T]), and time= the unit "
     "that a network of your own takes its time in"
 )
+_TIMES = {"t", "time", "times", "timestep", "timesteps", "time_step", "sigma", "sigmas", "noise_level", "noise_labels"}
 STORED = (
     "stored weights are not a model, and a pickle may run code while it is read: build the module, load its weights "
     "from safetensors (module.load_state_dict(safetensors.torch.load_file(path))), and wrap the module"
@@ -90,7 +93,7 @@ def _wrapped(
             )
         from explain.graph.model import GraphModel
 
-        return GraphModel(model, data, task=task, **options)
+        return _made(GraphModel, model, data, task=task, **options)
     if task is None and data is None and (advice := _denoises(model)):
         raise TypeError(advice)
     if task not in ("classification", "regression"):
@@ -99,12 +102,12 @@ def _wrapped(
     from explain.supervised.objective import holds_examples
 
     if isinstance(data, Tensor):
-        return SupervisedModel(model, task=task, **{"background": data, **options})
+        return _made(SupervisedModel, model, task=task, **{"background": data, **options})
     if data is not None and not holds_examples(data):
         several = isinstance(data, (tuple, list)) and len(data) > 2 and all(isinstance(part, Tensor) for part in data)
         remedy = "join the inputs of a model of several into one, [n, features], and split it in a module around it"
         raise TypeError(f"{ACCEPTED}; got data of type {_name(data)}{f' of {len(data)}: {remedy}' if several else ''}")
-    return SupervisedModel(model, task=task, **({} if data is None else {"train": data}) | options)
+    return _made(SupervisedModel, model, task=task, **({} if data is None else {"train": data}) | options)
 
 
 def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) -> DiffusionModel:
@@ -119,7 +122,14 @@ def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) 
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}")
     from explain.diffusion.model import DiffusionModel
 
-    return DiffusionModel(model, **options)
+    return _made(DiffusionModel, model, **options)
+
+
+def _made(family: Callable[..., _Model], *given: Any, **options: Any) -> _Model:
+    """A family's model; a misspelt option is answered with the one that was meant."""
+    known = settings_of(family)
+    check_names("wrap", options, options if known is None else known[len(given) :])
+    return family(*given, **options)
 
 
 def _is_pipeline(model: Any) -> bool:
@@ -131,9 +141,9 @@ def _is_pipeline(model: Any) -> bool:
 def _denoises(model: nn.Module) -> str:
     """What a denoiser lacks that is given without its schedule; empty for other modules."""
     parts = [type(model).__mro__, *(type(part).__mro__ for part in model.children())]
-    if not any(kind.__module__.startswith("diffusers.models") for mro in parts for kind in mro) and not any(
-        hasattr(model, mark) for mark in ("p_losses", "p_sample", "sqrt_alphas_cumprod")
-    ):
+    of_diffusers = any(kind.__module__.startswith("diffusers.models") for mro in parts for kind in mro)
+    whole_diffusion = any(hasattr(model, mark) for mark in ("p_losses", "p_sample", "sqrt_alphas_cumprod"))
+    if not (of_diffusers or whole_diffusion or _TIMES & set((settings_of(model.forward) or [])[1:2])):
         return ""
     return (
         f"{_name(model)} looks like a denoiser and comes without its noise schedule: give scheduler= (diffusers, for "

@@ -20,6 +20,7 @@ ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
     "types": set(),
     "snapshot": set(),
+    "spelling": set(),
     "threads": set(),
     "guard": {"snapshot", "threads"},
     "plain": {"threads"},
@@ -31,11 +32,11 @@ MAY_IMPORT = {
     "examples": {"guard", "loaders"},
     "objectives": {"examples", "losses", "outputs", "types"},
     "explanation": {"types"},
-    "explainer": {"explanation", "guard", "types"},
+    "explainer": {"explanation", "guard", "spelling", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
     **{unit: {*SHARED, "types"} for unit in FAMILIES},
-    "wrapping": {*FAMILIES, "guard"},
+    "wrapping": {*FAMILIES, "guard", "spelling"},
     # what can be done with an answer
     "storage": ANSWER,
     "parallel": ANSWER | {"explainer", "guard", "storage", "threads"},

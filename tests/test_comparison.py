@@ -145,8 +145,12 @@ def test_other_players_are_refused_with_the_remedy():
         compare(answer([1, 2], index=[4, 4]), answer([1, 2], index=[4, 4]))
     with pytest.raises(ValueError, match="at least two"):
         compare(edges())
+    with pytest.raises(TypeError, match=r"one by one, got dict: compare\(\*found\.values\(\)\)"):
+        compare({"a": edges(), "b": edges()})
+    with pytest.raises(TypeError, match="k must be a number, got 'all'"):
+        compare(edges(), edges(), k="all")
     with pytest.raises(TypeError, match=r"compare\(\*explanations\)"):
-        compare([edges(), edges()], edges())
+        compare([edges(), edges()])
     for settings_ in ({"k": 0}, {"resamples": -1}, {"confidence": 1.0}):
         with pytest.raises(ValueError, match="need k >= 1"):
             compare(edges(), edges(), **settings_)

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -337,6 +338,17 @@ def test_explanations_on_a_cluster_are_those_made_here(tmp_path, client):
     found = explain_many(explainer, questions(), tmp_path, client)
     for why, target in zip(found, questions(), strict=True):
         torch.testing.assert_close(why.scores, explainer.explain(target).scores, rtol=1e-6, atol=1e-7)
+
+
+def test_what_cannot_be_sent_to_a_cluster_is_said(client):
+    lock = threading.Lock()
+    target = explain.wrap(net(), task="classification").example(
+        torch.ones(2), payoff=lambda rows: rows[:, 0] * bool(lock)
+    )
+    with pytest.raises(
+        TypeError, match=r"by pickle, which fails here: cannot pickle '_thread.lock'.* leave client out"
+    ):
+        explain_many(Shapley("features", seed=0), [target], client=client)
 
 
 @dask_warnings

@@ -156,10 +156,17 @@ def test_stored_weights_are_refused_with_the_way_to_load_them(stored, options):
         explain.wrap(stored, **options)
 
 
+class Timed(torch.nn.Module):
+    def forward(self, x, timesteps):
+        return x
+
+
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
         (unet(), {}, TypeError, r"looks like a denoiser .* give scheduler= \(diffusers"),
+        (Timed(), {}, TypeError, r"Timed looks like a denoiser and comes without its noise schedule: give scheduler="),
+        (unet(), {"betas": BETAS, "draw": 3}, TypeError, "wrap has no setting 'draw': did you mean 'draws'"),
         (3, {"betas": BETAS}, TypeError, "for a denoiser .* got a model of type builtins.int"),
         (UNet2DModel, {"betas": BETAS}, TypeError, "got a model of type builtins.type"),
         (unet(), {"betas": BETAS, "scheduler": DDIMScheduler()}, TypeError, "the noise schedule once"),

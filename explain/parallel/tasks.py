@@ -56,7 +56,7 @@ def run(
     Raises:
         ClusterLost: the cluster closed, stood without a worker for five minutes, or lost several to one task.
         OSError: the disk is full.
-        TypeError: ``client`` is no Dask client.
+        TypeError: ``client`` is no Dask client, or the function cannot be pickled for one.
 
     >>> run(lambda task: task**2, [1, 2, 3])
     [1, 4, 9]
@@ -112,8 +112,7 @@ def _on_cluster(
         return
     if not callable(getattr(client, "submit", None)) or not hasattr(client, "nthreads"):
         raise TypeError(f"client must be a distributed.Client or None, got {type(client).__name__}")
-    from distributed.protocol.pickle import dumps
-
+    sent = _pickled(function)
     ahead = iter(missing)
     waiting: dict[Future[R], int] = {}
     watch = _Watch(client, len(missing))
@@ -121,7 +120,7 @@ def _on_cluster(
         with warnings.catch_warnings():  # of models of some size; sent once, and a scattered one could be lost:
             warnings.filterwarnings("ignore", "Sending large graph")
             # a task's result is made again when the workers that hold it have died
-            shared = client.submit(pickle.loads, dumps(function), pure=False)
+            shared = client.submit(pickle.loads, sent, pure=False)
         try:
             while True:
                 for number in ahead:
@@ -141,6 +140,19 @@ def _on_cluster(
         finally:
             for future in (*waiting, shared):  # asks nothing of the scheduler, which may be gone
                 future.release()
+
+
+def _pickled(function: Callable[[T], R]) -> bytes:
+    from distributed.protocol.pickle import dumps
+
+    try:
+        return dumps(function)
+    except Exception as error:  # whatever an object raises
+        raise TypeError(
+            f"a cluster gets the model, the data and every function (payoff, loss, call) by pickle, which fails here: "
+            f"{error}. Open files, locks, connections and generators must be made inside the function that uses them; "
+            "or leave client out, to go on in this process"
+        ) from error
 
 
 def _call(function: Callable[[T], R], task: T) -> R:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -51,12 +51,11 @@ def write(
         figures: more pictures by caption: an Axes, a Figure, or the bytes of a PNG.
 
     Raises:
+        TypeError: something else than explanations.
         ValueError: no explanations, or bytes that are no PNG.
         OSError: the folder is missing or full; a page that was there before is still there.
     """
-    told = [explanations] if isinstance(explanations, Explanation) else list(explanations)
-    if not told:
-        raise ValueError("a report needs at least one explanation")
+    told = _told(explanations)
     compared = _named(comparisons)
     page = _environment().get_template("page.html")
     text = page.render(
@@ -68,6 +67,22 @@ def write(
     )
     write_atomically(path, text.encode("utf-8", "replace"))
     return Path(path)
+
+
+def _told(explanations: Any) -> list[Explanation]:
+    if isinstance(explanations, Explanation):
+        return [explanations]
+    if isinstance(explanations, Mapping):
+        raise TypeError("write takes a list of explanations, got a dictionary: write(list(found.values()), path)")
+    if not isinstance(explanations, Iterable) or isinstance(explanations, (str, bytes)):
+        raise TypeError(f"write takes explanations and then a path, got {type(explanations).__name__} first")
+    told = list(explanations)
+    if not told:
+        raise ValueError("a report needs at least one explanation")
+    for one in told:
+        if not isinstance(one, Explanation):
+            raise TypeError(f"a report is of what explainer.explain(target) gives, got {type(one).__name__}")
+    return told
 
 
 def encoded(picture: Picture) -> str:

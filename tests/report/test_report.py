@@ -163,4 +163,11 @@ def test_a_failed_report_leaves_the_old_page_and_nothing_else(tmp_path, monkeypa
     assert [entry.name for entry in tmp_path.iterdir()] == ["it.html"]
     with pytest.raises(ValueError, match="at least one"):
         write([], path)
+    for swapped, message in (
+        ({"a": edges()}, r"write\(list\(found\.values"),
+        (path, "got PosixPath"),
+        (["a"], "got str"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            write(swapped, path)
     assert plt.get_fignums() == []

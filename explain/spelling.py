@@ -1,0 +1,34 @@
+"""A name that is not known is answered with the one that was meant."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def check_names(asked: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Check the names of what was given.
+
+    Raises:
+        TypeError: one of them is not known.
+
+    >>> check_names("Shapley", ["sample"], ["players", "samples", "seed"])
+    Traceback (most recent call last):
+    TypeError: Shapley has no setting 'sample': did you mean 'samples'? It has players, samples, seed
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f": did you mean {near[0]!r}? It" if near else "; it"
+            raise TypeError(f"{asked} has no setting {name!r}{meant} has {', '.join(known)}")
+
+
+def settings_of(function: Callable[..., Any]) -> list[str] | None:
+    """The names that a function or a class may be given, or None where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.name != "self"]

@@ -1,0 +1,62 @@
+"""A misspelt setting is answered with the one that was meant."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+
+import pytest
+import torch
+from torch_geometric.data import Data
+from torch_geometric.nn import GCN
+
+import explain
+from explain import Influence, Lime, Mask, Shapley
+from explain.spelling import check_names, settings_of
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (
+            lambda: Shapley("edges", sample=64),
+            "Shapley has no setting 'sample': did you mean 'samples'\\? It has players",
+        ),
+        (lambda: Lime("edges", kernelwidth=1.0), "did you mean 'kernel_width'"),
+        (lambda: Mask("edges", epoch=3), "did you mean 'epochs'"),
+        (lambda: Influence(dampng=0.1), "did you mean 'damping'"),
+        (lambda: Shapley("edges", colour="red"), "no setting 'colour'; it has players, estimator"),
+    ],
+)
+def test_settings_of_explainers(made, said):
+    with pytest.raises(TypeError, match=said):
+        made()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "options"),
+    [
+        (torch.nn.Linear(2, 2), None, {"task": "classification"}),
+        (GCN(2, 2, 1), Data(torch.ones(2, 2), torch.tensor([[0], [1]])), {}),
+    ],
+)
+def test_options_of_wrap(model, data, options):
+    with pytest.raises(
+        TypeError, match=r"wrap has no setting 'weigth_decay': did you mean 'weight_decay'\? It has task"
+    ):
+        explain.wrap(model, data, weigth_decay=0.1, **options)
+
+
+def test_explainers_are_made_copied_and_inspected_as_any_dataclass():
+    explainer = Shapley("edges", samples=64)
+    for same in (pickle.loads(pickle.dumps(explainer)), copy.deepcopy(explainer), dataclasses.replace(explainer)):
+        assert same == explainer
+    assert [*inspect.signature(Shapley).parameters][:3] == ["players", "estimator", "samples"]
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'players'"):
+        Shapley()
+
+
+def test_whoever_takes_any_name_is_given_any():
+    assert settings_of(lambda a, **rest: a) is None
+    assert settings_of(lambda a, *, b=1: a) == ["a", "b"]
+    check_names("it", [], [])
