@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
@@ -17,7 +16,7 @@ def pair_store(data: Data | HeteroData) -> Any:
     """What holds the pairs of a link model: the data itself, or the first edge type with ``edge_label_index``, if any.
 
     >>> data = HeteroData()
-    >>> data["user", "rates", "film"].edge_label_index = torch.zeros(2, 1, dtype=torch.long)
+    >>> data["user", "rates", "film"].edge_label_index = Tensor([[0], [0]])
     >>> pair_store(data)._key
     ('user', 'rates', 'film')
     """
@@ -39,14 +38,12 @@ def as_data(
     """
     graph = copies.structure
     if not typed:
-        batch = copies.batch[NODE]
-        sizes = torch.bincount(batch, minlength=copies.count)
         made = Batch(
             _base_cls=Data,
             **{**rest, **graph.nodes[NODE], **graph.edge_fields[EDGE], **graph.shared},
             edge_index=graph.edges[EDGE],
-            batch=batch,
-            ptr=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+            batch=copies.batch[NODE],
+            ptr=copies.starts[NODE],
             num_nodes=graph.num_nodes,
             **{name: matrix.of(graph) for name, matrix in matrices.items()},
         )

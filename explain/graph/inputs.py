@@ -25,9 +25,9 @@ _PAIRS = ("edge_label_index", "edge_label")
 class Inputs:
     """Which tensors the module's forward takes: ``sources`` maps its parameters to what is given for them.
 
-    A source is "edge_index", "adj" (dense, built from the edges), "batch", "num_nodes", "edge_label_index", "data" (the
-    whole object), None, or the name of a field of the data: of nodes, edges or graphs, or a matrix of the graph; with
-    ``typed``, dictionaries of these by type.
+    A source is "edge_index", "adj" (dense, built from the edges), "batch", "ptr", "num_graphs", "num_nodes",
+    "edge_label_index", "data" (the whole object), None, or the name of a field of the data: of nodes, edges or graphs,
+    or a matrix of the graph; with ``typed``, dictionaries of these by type.
 
     Args:
         sources: by parameter.
@@ -70,6 +70,10 @@ class Inputs:
             return {self.pair_type: pairs} if by_type else pairs
         if source == "num_nodes":
             return dict(graph.counts) if self.typed else graph.num_nodes
+        if source == "num_graphs":
+            return copies.count
+        if source == "ptr":
+            return dict(copies.starts) if self.typed else copies.starts[NODE]
         if source == "data":
             return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type)
         if self.typed and source in self.matrices:
@@ -174,9 +178,15 @@ def _edges_of(
         for name in {"edge_weight", "edge_attr", "edge_type"} & wanted:
             if isinstance(store.get(name), Tensor) and len(store[name]) != index.size(-1):
                 raise ValueError(f"{name} must have one row an edge, {index.size(-1)}, got {len(store[name])}")
-        edges[kind] = recordable(index.long())
+        edges[kind] = recordable(_plain(index).long())
         edge_fields[kind] = _edge_fields(store, inputs, wanted)
     return edges, edge_fields
+
+
+def _plain(index: Tensor) -> Tensor:
+    """Edges as a tensor of no other kind: torch_geometric's ``EdgeIndex`` has no memory of its own to be watched."""
+    as_tensor = getattr(index, "as_tensor", None)
+    return index if as_tensor is None else as_tensor()
 
 
 def _edge_fields(store: Any, inputs: Inputs, wanted: set[str]) -> Fields:

@@ -96,6 +96,12 @@ class Copies:
         default_factory=dict
     )  # by node type, where nodes were taken out: new number of each old row
 
+    @property
+    def starts(self) -> dict[str, Tensor]:
+        """By type, where each copy's nodes begin, and where the last one's end, int64 ``[count + 1]``."""
+        sizes = {kind: torch.bincount(owner, minlength=self.count) for kind, owner in self.batch.items()}
+        return {kind: torch.cat([each.new_zeros(1), each.cumsum(0)]) for kind, each in sizes.items()}
+
     def rows(self, kind: str, node: int, size: int) -> Tensor:
         """The row in each copy of a node, of which a complete copy has ``size``; int64 ``[count]``."""
         rows = node + size * torch.arange(self.count, device=self.batch[kind].device)

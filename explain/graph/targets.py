@@ -207,9 +207,15 @@ class GraphTarget(Target):
                     rows = self.model.outputs(made, self._pairs(place, made), kind, params)
         if len(self.focus) == 1:
             if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
-                raise ValueError(f"the model must give one row a node, {expected}; it gave {len(rows)}")
+                raise ValueError(
+                    f"the model must give one row a node, {expected}; it gave {len(rows)}: of a model that answers for "
+                    'pairs or graphs say explain.wrap(..., task="edge") or task="graph"'
+                )
         elif len(rows) != count:
-            raise ValueError(f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}")
+            raise ValueError(
+                f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}: show the call that "
+                "does, such as call=lambda net, data: net(data.x, data.edge_index)[None] where a row is all it gives"
+            )
         return rows
 
     def everyone(self) -> Tensor:

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import GAE, GAT, GCN, VGAE, GCNConv, HeteroConv, LightGCN, SAGEConv, global_mean_pool
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
@@ -127,13 +128,14 @@ def test_labels_that_could_be_passed_are_not_and_this_is_said():
     assert "not passed" in model.assumed["y"]
 
 
-def test_edge_features_that_could_be_weights_are_asked_about():
-    net, data = seeded(lambda: GCN(4, 8, 2, 3)), graph()
+@pytest.mark.parametrize("name", ["edge_weight", "w"])
+def test_edge_features_that_could_be_weights_are_asked_about(name):
+    net, data = seeded(_named(f"x, edge_index, {name}=None", f"self.conv(x, edge_index, {name})")), graph()
     data.edge_attr = torch.rand(data.num_edges)
-    with pytest.warns(UserWarning, match="'edge_weight': 'edge_attr'"):
+    with pytest.warns(UserWarning, match=f"'{name}': 'edge_attr'"):
         model = explain.wrap(net, data)
     assert number(model) == says(net(data.x, data.edge_index))
-    model = explain.wrap(net, data, inputs={"edge_weight": "edge_attr"})
+    model = explain.wrap(net, data, inputs={name: "edge_attr"})
     assert number(model) == says(net(data.x, data.edge_index, data.edge_attr))
 
 
@@ -340,11 +342,23 @@ def _named(signature, body):
         ("feats, graph", "self.conv(feats, graph)"),
         ("edge_index, features", "self.conv(features, edge_index)"),
         ("*args", "self.conv(*args)"),
+        ("data, x", "self.conv(x, data.edge_index)"),
+        ("x, graph", "self.conv(x, graph.edge_index)"),
+        ("x, graph", "self.conv(x, graph)"),
+        ("x, edge_index, batch, ptr", "self.conv(x, edge_index) * (ptr[-1] == len(batch))"),
+        ("x, edge_index, batch_size", "self.conv(x, edge_index) * batch_size"),
     ],
 )
 def test_names(signature, body):
     net, data = seeded(_named(signature, body)), graph()
     assert number(explain.wrap(net, data)) == says(net.conv(data.x, data.edge_index))
+
+
+def test_edges_of_a_tensor_subclass():
+    net, data = seeded(_named("x, edge_index", "self.conv(x, edge_index)")), graph()
+    own = says(net(data.x, data.edge_index))
+    data.edge_index = EdgeIndex(data.edge_index.contiguous(), sparse_size=(20, 20))
+    assert number(explain.wrap(net, data)) == own
 
 
 def test_a_name_with_several_readings_is_asked_for():

@@ -15,7 +15,9 @@ from explain.graph.adjacency import DENSE, TRANSPOSED, is_dense_matrix, is_spars
 
 FEATURES = ("features", "feat", "feats", "h", "node_features", "node_feats", "inputs")  # other names of x
 OBJECTS = ("data", "batch_data", "graph", "batch", "g")  # a first parameter that means the whole data object
-MADE = ("edge_index", "batch", "num_nodes", "edge_label_index", "data", "adj")  # sources that every graph has
+MADE = ("edge_index", "batch", "ptr", "num_graphs", "num_nodes", "edge_label_index", "data", "adj")  # of every graph
+COUNTS = ("num_graphs", "batch_size")  # how many graphs there are; whoever leaves them optional counts them
+SHORT = ("e", "ea", "ef", "ew", "w", "norm")  # what edge features are called for short
 _GRAPH = ("edge_index", "adj", TRANSPOSED)  # one graph said in several ways
 LABELS = ("y", "train_mask", "val_mask", "test_mask", "edge_label")  # what a forward reads by their own names alone
 _MOST = 64  # readings of unknown names that are tried
@@ -93,7 +95,7 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
     if typed and name.endswith("_dict"):
         name = name.removesuffix("_dict")
     graph = tuple(source for source in _GRAPH if source in fields and source != "adj")
-    if name in OBJECTS and signature.names[0] == name and not {"x", "edge_index"} & set(signature.names):
+    if name in OBJECTS and name not in fields and (name != "batch" or _comes_alone(name, signature)):
         alone = len(signature.required) == 1
         return Candidates(("data",) if alone else ("data", *(graph or ("edge_index",)), "x"), alone, True)
     if name == "edge_index" and "edge_index" not in fields and TRANSPOSED in fields:
@@ -104,7 +106,11 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
         if name in fields and (is_sparse_matrix(fields[name]) or is_dense_matrix(fields[name])):
             return Candidates((name,), True)
         return Candidates(("adj", *(graph or ("edge_index",))), False, TRANSPOSED not in fields)
+    if name in COUNTS and name not in fields and name in signature.required:
+        return Candidates(("num_graphs",), True)
     if name in ("edge_index", "batch", "num_nodes") or (name == "edge_label_index" and task == "edge"):
+        return Candidates((name,), True)
+    if name == "ptr" and name in signature.required:
         return Candidates((name,), True)
     if name in fields:
         return Candidates((name,), True)
@@ -120,6 +126,11 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
     pooled = ("batch",) if task == "graph" or "batch" in fields else ()
     pairs = ("edge_label_index",) if task == "edge" else ()
     return Candidates((*first, *(graph or ("edge_index",)), *matrix, *known, *pooled, *pairs, *whole), False)
+
+
+def _comes_alone(name: str, signature: Signature) -> bool:
+    """Whether this is the first parameter, and none beside it says what a graph holds."""
+    return signature.names[0] == name and not {"x", "edge_index"} & set(signature.names)
 
 
 def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroData) -> list[tuple[str, str]]:
@@ -141,7 +152,7 @@ def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroD
     for name in (n for n in signature.names if n in signature.optional and n not in (*sources, *MADE)):
         if name in LABELS:
             found += [(name, name)] if name in fields else []
-        elif "edge" in name or "weight" in name:
+        elif any(word in name for word in ("edge", "weight", "attr")) or name in SHORT:
             found += [(name, field) for field in on_edges if field != name.removesuffix("_dict")]
     if signature.anything:
         passed = {*signature.names, *sources.values()}
