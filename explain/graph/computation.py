@@ -42,7 +42,8 @@ class Place:
     ``nodes [n]``, ``edges [e]``: the flat number in the whole graph of each node and edge here, -1 for stand-ins.
     ``reachable [e]``: edges that can carry a message to the explained nodes. ``degrees [e]``: others whose removal
     changes the answer all the same, as they count in a degree; None for none. ``together``: whether several copies may
-    share one forward pass. ``checks``: what was measured while it was chosen.
+    share one forward pass. ``smaller``: whether an absent node leaves with its row, "delete" being the model on the
+    smaller graph. ``checks``: what was measured while it was chosen.
     """
 
     graph: Structure
@@ -52,6 +53,7 @@ class Place:
     reachable: Tensor
     degrees: Tensor | None = None
     together: bool = True
+    smaller: bool = False
     checks: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -142,7 +142,7 @@ class Coalitions:
         with alone(), torch.no_grad():  # hooks of some answers are around the model's own guard
             total = sum(self.target.number(self._answers(masks, draw, path).double()) for draw in range(self._draws))
         values = torch.as_tensor(total) / self._draws
-        if self.drops and not values[~masks.any(1)].isfinite().all():
+        if self.drops and not self.place.focus and not values[~masks.any(1)].isfinite().all():
             raise NonFinite(
                 "the model answers NaN or infinity for a graph without nodes (a mean over none?): ask with "
                 'removal="message" or "features", which keep every node'
@@ -283,8 +283,18 @@ class Coalitions:
 
     @property
     def drops(self) -> bool:
-        """Whether an absent node leaves the graph with its row: it must not be pooled."""
-        return self.players.kind == "nodes" and self.removal == "delete" and not self.place.focus
+        """Whether an absent node leaves the graph with its row: it must not be pooled, or seen by norms."""
+        return self.players.kind == "nodes" and self.place.smaller
+
+    @property
+    def rows_stay(self) -> bool:
+        """Whether an absent node is still seen, though it should be gone."""
+        return (
+            self.players.kind == "nodes"
+            and self.removal == "delete"
+            and not self.place.smaller
+            and "hops" not in self.place.checks
+        )
 
     def _edits(self, masks: Masks, draw: int) -> dict[str, Any]:
         """What the coalitions change in their copies of the graph."""

@@ -127,7 +127,8 @@ class GraphModel:
             payoff: "logit", "probability", "log_probability", "loss", "value" (the model's own number) or a callable
                 ``[rows, outputs] -> [rows]``; None: the model's own number, whose name follows from ``outputs``.
             removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
-                zero; "features" keeps the structure and replaces an absent node's features.
+                zero; "features" keeps the structure and replaces an absent node's features. A node that is deleted is
+                gone with its row wherever the model could see it without edges (norms, attention over all, positions).
             baseline: absent features become "zeros", the "mean" over the nodes, or "marginal" draws of them.
             batch_size: coalitions in one forward; by default from a memory budget.
             graph: which graph of a list.

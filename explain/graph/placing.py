@@ -130,13 +130,39 @@ def _checked(target: GraphTarget, reach: Reach) -> Place | None:
     return small
 
 
-def with_far_nodes(target: GraphTarget) -> Place:
+def placed_nodes(target: GraphTarget) -> Place:
+    """Where coalitions of nodes are evaluated.
+
+    A node without features and edges is as good as gone where nothing but edges leads from it to the answer, which is
+    proved with the cut. Where norms, attention or positions see every row (and for pooled graphs), it leaves with its
+    row: the model is asked about the smaller graph, unless it takes none.
+    """
+    place = target.place
+    if target.removal != "delete":
+        return place
+    if "hops" in place.checks:
+        return _with_far_nodes(target)
+    return replace(place, smaller=not target.focus or takes_smaller(target, place))
+
+
+def takes_smaller(target: GraphTarget, place: Place) -> bool:
+    """Whether the model answers for the graph without some of its nodes; not if it has a row of its own for each."""
+    kept = torch.rand(1, place.graph.num_nodes, generator=torch.Generator().manual_seed(0)) < 0.7
+    kept[:, place.flat_focus().cpu()] = True
+    try:
+        with torch.no_grad():
+            return bool(target.outputs(place, 1, node_keep=kept.to(place.nodes.device)).isfinite().all())
+    except Exception:  # whatever a user's forward raises of fewer rows
+        return False
+
+
+def _with_far_nodes(target: GraphTarget) -> Place:
     """The place with the nodes themselves at the far ends of edges that only count in a degree, as far as they are few.
 
     Deleting such a node changes the degree of another, as deleting the edge does.
     """
     place = target.place
-    if "hops" not in place.checks or place.degrees is None or target.removal != "delete":
+    if place.degrees is None:
         return place
     checks = place.checks
     wide = cut(target.graph, target.focus, checks["hops"], checks["direction"], far=True)

@@ -40,7 +40,7 @@ def _alone(game: Coalitions, mask: Masks, draw: int) -> Tensor:
     except Exception as error:  # whatever a user's forward raises
         if out_of_memory(error):
             raise
-        nobody = _without_nodes(game, draw) if game.drops and not bool(mask.any()) else None
+        nobody = None if bool(mask.any()) else _without_nodes(game, draw)
         if nobody is not None:
             return nobody
         remedy = _REMEDY.get((game.atoms, game.removal), _ELSE)
@@ -52,6 +52,8 @@ def _alone(game: Coalitions, mask: Masks, draw: int) -> Tensor:
 
 def _without_nodes(game: Coalitions, draw: int) -> Tensor | None:
     """What pooling says of a graph without nodes beside others; None where it fails, or hangs on which these are."""
+    if not game.drops or game.place.focus:
+        return None
     nobody = torch.zeros(1, len(game.players), dtype=torch.bool, device=game.owner.device)
     one = nobody.clone()
     one[:, 0] = True

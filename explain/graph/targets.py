@@ -20,7 +20,7 @@ from explain.graph.locality import neighbourhoods
 from explain.graph.messages import by_type, scaled_messages
 from explain.graph.module_copy import module_copy
 from explain.graph.objective import objective
-from explain.graph.placing import is_large, placed, with_far_nodes
+from explain.graph.placing import is_large, placed, placed_nodes
 from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
 from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class GraphTarget(Target):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
-    found = ("_games", "_left_out", "_glanced", "state", "answer", "told")  # follow from the rest
+    found = ("_games", "_assumed", "_glanced", "state", "answer", "told")  # follow from the rest
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class GraphTarget(Target):
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self._games: dict[str, Coalitions] = {}
-        self._left_out: dict[str, str] = {}
+        self._assumed: dict[str, str] = {}
         self._glanced = glance(model.data) if graph is model.whole_structure else None
         with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
@@ -138,7 +138,7 @@ class GraphTarget(Target):
         with alone(), usual_modes(), torch.no_grad():
             self._glanced, self.graph = seen, self.model.reread()
             self._games.clear()
-            self._left_out.clear()
+            self._assumed.clear()
             for found in ("place", "node_place"):
                 vars(self).pop(found, None)
             self.state = self.model.programs.current(self.model)
@@ -238,8 +238,9 @@ class GraphTarget(Target):
 
     @found_alone
     def node_place(self) -> Place:
-        """Where coalitions of nodes are evaluated: with the nodes whose absence changes a degree, unless too many."""
-        return with_far_nodes(self)
+        """Where coalitions of nodes are evaluated: with those that count in a degree, and on smaller graphs."""
+        with usual_modes():
+            return placed_nodes(self)
 
     def place_of(self, kind: str) -> Place:
         """Where coalitions of players of this kind are evaluated."""
@@ -305,10 +306,12 @@ class GraphTarget(Target):
         coalitions = self._games[key]
         if key and coalitions.left_out is not None:
             count, worth = coalitions.left_out
-            self._left_out["edges"] = (
+            self._assumed["edges"] = (
                 f"{count} that carry no message but count in a degree do not play; together they are worth "
                 f'{worth:.3g}: players("edges", degrees=True) lets them'
             )
+        if coalitions.rows_stay:
+            self._assumed["nodes"] = "one that is absent stays, without features and edges: forward takes no fewer rows"
         game = coalitions.game()
         if coalitions.players.kind == "nodes" and not self.focus:  # a pooled prediction may be a sum of local parts
             game.neighbourhoods = partial(
@@ -397,7 +400,7 @@ class GraphTarget(Target):
         """What was asked, as JSON values."""
         asked = [node_name(self.graph, self.graph.node_starts[kind] + number) for kind, number in self.focus]
         what: Any = {0: self.index, 1: asked[0] if asked else None, 2: asked}[len(self.focus)]
-        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed), **self._left_out}
+        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed), **self._assumed}
         return {
             "family": "graph",
             "model": type(self.module).__name__,

@@ -9,6 +9,7 @@ from torch_geometric.nn import (
     EdgePooling,
     GCNConv,
     GraphUNet,
+    PairNorm,
     SAGEConv,
     SAGPooling,
     TopKPooling,
@@ -226,3 +227,78 @@ def test_a_batch_that_breaks_though_each_coalition_has_an_answer_is_asked_one_by
     masks = torch.rand(30, 14, generator=torch.Generator().manual_seed(0)) < 0.5
     torch.testing.assert_close(game(masks), torch.stack([_own(net, x, mask, "edges") for mask in masks]))
     torch.testing.assert_close(singly(game.evaluate, masks, 0)[:, 1].double(), game(masks))
+
+
+class _Middle(nn.Module):
+    """Between two layers, something that sees every node."""
+
+    def __init__(self, middle):
+        super().__init__()
+        self.first, self.middle, self.second = GCNConv(4, 8), middle, GCNConv(8, 2)
+
+    def forward(self, x, edge_index):
+        return self.second(self.middle(torch.tanh(self.first(x, edge_index))), edge_index)
+
+
+class _Along(nn.Module):
+    """A recurrent layer along the nodes in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(8, 8)
+
+    def forward(self, x):
+        return self.gru(x)[0]
+
+
+class _Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.number = nn.Embedding(6, 8)
+
+    def forward(self, x):
+        return x + self.number(torch.arange(x.size(0)))
+
+
+SEES_ALL = {
+    "norm": lambda: _Middle(PairNorm()),
+    "along": lambda: _Middle(_Along()),
+    "positions": lambda: _Middle(_Positions()),
+    "u-net": lambda: GraphUNet(4, 8, 2, 2),
+}
+
+
+@pytest.mark.parametrize("name", SEES_ALL)
+def test_a_node_that_is_seen_without_edges_is_gone_with_its_row(name):
+    torch.manual_seed(0)
+    x, net = torch.randn(6, 4), SEES_ALL[name]().eval()
+    game = GraphModel(net, Data(x=x, edge_index=EDGES)).node(2, label=1).game("nodes")
+    assert game.players.index.tolist() == [0, 1, 3, 4, 5]
+    masks = torch.rand(10, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    own = []
+    for mask in masks:
+        kept = torch.ones(6, dtype=torch.bool)
+        kept[game.players.index] = mask
+        number = kept.cumsum(0) - 1
+        inside = kept[EDGES[0]] & kept[EDGES[1]]
+        own.append(net(x[kept], number[EDGES[:, inside]])[number[2], 1].detach().double())
+    torch.testing.assert_close(game(masks), torch.stack(own), rtol=1e-5, atol=1e-6)
+
+
+class _OwnRows(nn.Module):
+    """An embedding of its own for each of six nodes, normalised over all."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.net = nn.Parameter(torch.randn(6, 4)), _Middle(PairNorm())
+
+    def forward(self, edge_index):
+        return self.net(self.rows, edge_index)
+
+
+def test_a_model_with_rows_of_its_own_keeps_them_and_says_so():
+    torch.manual_seed(0)
+    target = GraphModel(_OwnRows().eval(), Data(edge_index=EDGES, num_nodes=6)).node(2, label=1)
+    why = Shapley("nodes").explain(target)
+    assert why.checks["efficiency_gap"] < 1e-6
+    assert why.target["assumed"]["nodes"].startswith("one that is absent stays, without features and edges")
