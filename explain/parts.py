@@ -69,7 +69,7 @@ class Part:
         return _as_rows(chosen)
 
     def _choice(self, answer: Any, expected: int | None, node_type: str | None) -> tuple[Any, ...]:
-        fields = _fields(answer)
+        fields = parts_in(answer)
         if node_type in fields:  # asked for, not assumed
             return (node_type, *self._inner(fields[node_type], expected))
         for name in NAMES:
@@ -87,10 +87,10 @@ class Part:
             if len(fields) > 1:
                 self.assumed = f"part {key!r} of {len(fields)}: {why}"
             return (key,)
-        if not fit and fields and not any(isinstance(part, Tensor) for part in fields.values()):
-            key, part = next(iter(fields.items()))
-            if len(fields) == 1 and _fields(part):
-                return (key, *self._inner(part, expected))
+        nested = {key: part for key, part in fields.items() if not isinstance(part, Tensor) and parts_in(part)}
+        if not fit and len(nested) == 1:
+            key, part = next(iter(nested.items()))
+            return (key, *self._inner(part, expected))
         said = ", ".join(
             f"{key!r}: {list(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for key, v in fields.items()
         )
@@ -105,7 +105,12 @@ class Part:
         return () if isinstance(part, Tensor) else self._choice(part, expected, None)
 
 
-def _fields(answer: Any) -> dict[Any, Any]:
+def parts_in(answer: Any) -> dict[Any, Any]:
+    """The parts of a mapping, of a sequence by position or name, or the tensors of an object.
+
+    >>> parts_in(("a", "b"))
+    {0: 'a', 1: 'b'}
+    """
     if isinstance(answer, Mapping):
         return dict(answer)
     if isinstance(answer, (tuple, list)):
@@ -122,7 +127,7 @@ def _named(answer: Any, key: Any) -> Any:
             return getattr(answer, key)
         return answer[key]
     except (KeyError, IndexError, AttributeError, TypeError):
-        known = ", ".join(repr(name) for name in _fields(answer))
+        known = ", ".join(repr(name) for name in parts_in(answer))
         raise TypeError(f"forward returned no part {key!r}; it returned {known or type(answer).__name__}") from None
 
 

@@ -27,6 +27,8 @@ class Slotted:
         ((LOSS, OUT), "part 1 of 2: the only part with a row of numbers for each"),
         ((HIDDEN, OUT), "part 1 of 2: the only part with 3 columns, as there are classes"),
         ((OUT, (HIDDEN, HIDDEN)), "part 0 of 2: the only part with a row of numbers for each"),
+        (((HIDDEN, OUT), LOSS), "part 1 of 2: the only part with 3 columns, as there are classes"),
+        ({"loss": LOSS, "output": {"logits": OUT, "hidden": OUT}}, "'logits' of logits, hidden"),
         ({"logits": OUT, "hidden": OUT}, "'logits' of logits, hidden"),
         ({"scores": OUT, "loss": LOSS}, "part 'scores' of 2: the only part with a row of numbers for each"),
         ({"anything": OUT}, None),

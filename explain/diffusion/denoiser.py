@@ -13,6 +13,7 @@ from explain.diffusion.conventions import Convention
 from explain.diffusion.networks import classes, of_diffusers, required
 from explain.diffusion.signature import PROMPT, Arguments, arguments_of
 from explain.guard import evaluating, recordable
+from explain.parts import parts_in
 from explain.plain import plain_operations
 from explain.types import NonFinite, Parameters
 
@@ -90,11 +91,17 @@ class Denoiser(nn.Module):
         prediction = _tensor(output, x.shape)
         if not prediction.isfinite().all():
             raise NonFinite("the denoiser answers NaN or infinity here: check its weights, or its half precision")
-        if _with_variances(prediction, x) and not of_diffusers(self.net):
-            return {
-                "output": f"the first {x.size(1)} of {prediction.size(1)} channels; the others as learned variances"
-            }
-        return {}
+        if of_diffusers(self.net):
+            return {}
+        said = []
+        parts = {} if isinstance(output, Tensor) else parts_in(output)
+        if len(parts) > 1:
+            name = next(name for name, part in parts.items() if part is prediction)
+            why = "" if name == "sample" else ": the only one of the image's shape"
+            said.append(f"part {name!r} of {len(parts)}{why}")
+        if _with_variances(prediction, x):
+            said.append(f"the first {x.size(1)} of {prediction.size(1)} channels; the others as learned variances")
+        return {"output": ", ".join(said)} if said else {}
 
     def hears_itself(self, x: Tensor, timestep: Tensor, condition: Condition) -> bool:
         """Whether an argument for the network's own last answer changes what it says."""
@@ -222,27 +229,24 @@ def _described(value: Tensor) -> str:
 
 
 def _tensor(output: Any, shape: torch.Size) -> Tensor:
-    """The prediction in a network's answer: the tensor itself, or the only one of the image's size.
+    """The prediction in a network's answer: the tensor itself, "sample" of several, or the only one of ``x_t``'s shape.
 
     Raises:
         TypeError: no such tensor, or several.
     """
     if isinstance(output, Tensor):
         return output
-    if isinstance(getattr(output, "sample", None), Tensor):
-        return output.sample
-    if isinstance(output, Mapping):
-        if isinstance(output.get("sample"), Tensor):
-            return output["sample"]
-        output = tuple(output.values())
-    if not isinstance(output, (tuple, list)):
-        raise TypeError(f"the denoiser must answer with an image tensor, got {type(output).__name__}")
-    tensors = [part for part in output if isinstance(part, Tensor)]
-    found = [part for part in tensors if part.shape[:1] == shape[:1] and part.shape[2:] == shape[2:]] or tensors
+    parts = {name: part for name, part in parts_in(output).items() if isinstance(part, Tensor)}
+    if "sample" in parts:
+        return parts["sample"]
+    exact = [part for part in parts.values() if part.shape == shape]
+    doubled = [part for part in parts.values() if part.shape == (shape[0], 2 * shape[1], *shape[2:])]
+    found = exact or doubled or list(parts.values())
     if len(found) != 1:
+        said = ", ".join(f"{name!r}: {list(part.shape)}" for name, part in parts.items()) or type(output).__name__
         raise TypeError(
-            f"the denoiser answers with {len(found)} tensors that may be the prediction, "
-            f"{[list(part.shape) for part in found]}: wrap a function that returns the one"
+            f"the denoiser must answer with a prediction {list(shape)}, got {len(found)} that may be it ({said}): put "
+            "a module around it that returns the one"
         )
     return found[0]
 

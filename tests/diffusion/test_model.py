@@ -1,5 +1,7 @@
 """Every way in, and every wrong question."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,29 @@ def test_functions_with_betas(returns):
     labels = Shapley("labels").explain(step)
     assert labels.value == pytest.approx(float(((step.noised * 0.5 + 0.4) ** 2).sum((1, 2, 3)).mean()), rel=1e-5)
     assert labels.base == pytest.approx(float(((step.noised * 0.5) ** 2).sum((1, 2, 3)).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [
+        (lambda out: (out.square().mean(), out), "part 1 of 2: the only one of the image's shape"),
+        (lambda out: (out.repeat(1, 6, 1, 1), out), "part 1 of 2: the only one of the image's shape"),
+        (lambda out: SimpleNamespace(hidden=out.flatten(1), eps=out), "part 'eps' of 2: the only one of the image's"),
+        (lambda out: {"sample": out, "other": -out}, "part 'sample' of 2"),
+        (lambda out: (out,), None),
+    ],
+)
+def test_the_prediction_among_other_answers_is_found_and_said(returns, said):
+    model = DiffusionModel(lambda x, t: returns(x * 0.5), time="step", betas=[0.1] * 5, shape=(1, 8, 8))
+    step = model.step(digits_like()[0], t=3, payoff="norm")
+    assert step.value() == pytest.approx(float(((step.noised * 0.5) ** 2).sum((1, 2, 3)).mean()), rel=1e-5)
+    assert step.describe()["assumed"].get("output", "none").startswith(said or "none")
+
+
+def test_predictions_that_cannot_be_told_apart_are_asked_about():
+    model = DiffusionModel(lambda x, t: (x, -x), time="step", betas=[0.1] * 5, shape=(1, 8, 8))
+    with pytest.raises(TypeError, match=r"2 that may be it \(0: \[1, 1, 8, 8\], 1: .* put a module around it"):
+        model.step(digits_like()[0], t=3)
 
 
 def test_conditional_unet_on_rectangles():
