@@ -199,7 +199,7 @@ def test_runs_that_cannot_be():
         model.trajectory(label=3, steps=STEPS + 1, payoff=lambda x: x.mean((1, 2, 3)))
     with pytest.raises(ValueError, match="payoff must be a function"):
         model.trajectory(label=3, payoff="loss")
-    with pytest.raises(ValueError, match="one number a sample"):
+    with pytest.raises(ValueError, match="one number a row"):
         model.trajectory(label=3, steps=2, payoff=lambda x: x.mean()).value()
     with pytest.raises(ValueError, match="guidance=1 is no guidance"):
         model.trajectory(label=3, steps=2, payoff=lambda x: x.mean((1, 2, 3))).game("guidance")
