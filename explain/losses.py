@@ -87,12 +87,16 @@ def _guess(meaning: Meaning, form: Form, labels: Tensor) -> tuple[str, str]:
     outputs = "one output" if meaning.count == 1 else f"{meaning.count} {meaning.kind}"
     said = _SAID[form]
     if meaning.kind == "values":
-        if form in ("signs", "classes", "one_hot", "multi_hot") and not labels.is_floating_point():
+        of_classes = form in ("signs", "classes", "one_hot", "multi_hot") or (
+            form == "whole" and len(labels.unique()) == 2
+        )
+        if of_classes and not labels.is_floating_point():
             raise ValueError(
-                f"which loss was trained? outputs are values, and labels are {said} of {labels.dtype}: {REMEDY}"
+                f"which loss was trained? outputs are values, and labels are {said} of {labels.dtype}: "
+                f"{_ADVICE.get(form, '')}{REMEDY}"
             )
         return "mse", f"mse: labels are {said}, outputs values; mae, huber, ... where that was trained"
-    if form == "classes":
+    if form == "classes" and (meaning.exclusive or meaning.count == 1):
         name = "bce" if meaning.count == 1 else "cross_entropy"
         return name, f"{name}: labels are {said}, the model has {outputs}"
     if form in ("one_hot", "multi_hot") and meaning.count > 1:
@@ -103,8 +107,9 @@ def _guess(meaning: Meaning, form: Form, labels: Tensor) -> tuple[str, str]:
     if form == "soft" and meaning.exclusive and meaning.count > 1:
         return "cross_entropy", f"cross_entropy: each row of labels sums to 1, the model has {outputs}"
     raise ValueError(
-        f"which loss was trained? labels {list(labels.shape)} of {labels.dtype} are {said}, the model has {outputs}: "
-        f"{REMEDY}"
+        f"which loss was trained? labels {list(labels.shape)} of {labels.dtype} are {said}, the model has {outputs}"
+        f"{'' if meaning.exclusive or meaning.count == 1 else ' that do not exclude one another'}: "
+        f"{_ADVICE.get(form, '')}{REMEDY}"
     )
 
 
@@ -117,6 +122,13 @@ _SAID = {
     "soft": "rows that sum to 1",
     "whole": "whole numbers",
     "reals": "real numbers",
+}
+
+
+_ADVICE: dict[Form, str] = {
+    "signs": "as classes they are (labels + 1) // 2; ",
+    "classes": "of each output's own loss give the labels as rows of 0 and 1, [n, outputs]; ",
+    "whole": "classes are counted from 0; ",
 }
 
 
@@ -154,14 +166,16 @@ def _prepared(name: str, meaning: Meaning, labels: Tensor, form: Form) -> Tensor
                 return flat
     elif wide.size(1) == count:
         return (flat if flat is not None else wide).to(torch.promote_types(labels.dtype, torch.float32))
+    if name in OF_VALUES:
+        wanted = f"give real labels [n, {count}] for as many outputs"
+    elif name == "bce" and count > 1:
+        wanted = f"give rows of 0 and 1, [n, {count}], one for each output"
+    else:
+        classes = f"classes from 0 to {max(count, 2) - 1} are [n], int64 (unlabelled examples left out)"
+        wanted = f"{_ADVICE.get(form, '')}{classes}"
     raise ValueError(
         f"{name} of {count} output{'s' * (count > 1)} does not go with labels {list(labels.shape)} of {labels.dtype}, "
-        f"{_SAID[form]}: "
-        + (
-            f"give real labels [n, {count}] for as many outputs, or {REMEDY}"
-            if name in OF_VALUES
-            else f"classes from 0 to {max(count, 2) - 1} are [n], int64 (unlabelled examples left out), or {REMEDY}"
-        )
+        f"{_SAID[form]}: {wanted}, or {REMEDY}"
     )
 
 
@@ -169,10 +183,14 @@ def _classes(labels: Tensor, classes: int) -> Tensor:
     if labels.is_floating_point() and labels.isnan().any():
         raise ValueError("some training labels are NaN: leave unlabelled examples out of the training set")
     found = labels.long()
-    if int(found.min()) < 0 or int(found.max()) >= classes:
+    low, high = int(found.min()), int(found.max())
+    if low < 0 or high >= classes:
+        remedy = "leave unlabelled examples (an ignore_index) out of the training set"
+        if low > 0 and high == classes:
+            remedy = "classes that are counted from 1 are labels - 1"
         raise ValueError(
-            f"training labels must be classes [n] from 0 to {classes - 1}, got {list(labels.shape)} from "
-            f"{int(found.min())} to {int(found.max())}: leave unlabelled examples out of the training set"
+            f"training labels must be classes [n] from 0 to {classes - 1}, got {list(labels.shape)} from {low} to "
+            f"{high}: {remedy}"
         )
     return found
 

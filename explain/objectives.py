@@ -157,7 +157,10 @@ class TrainingObjective:
         """
         losses = self.loss_of(outputs if self.convex else outputs.clone(), self.labels[batch])  # own ones may write
         if losses.shape != batch.shape:
-            raise ValueError(f"the loss must give one number an example, [{len(batch)}], got {list(losses.shape)}")
+            raise ValueError(
+                f"the loss must give one number an example, [{len(batch)}], got {list(losses.shape)}: torch's own take "
+                'reduction="none"'
+            )
         return losses if self.weights is None else losses * self.weights[batch]
 
     def train_loss(self, params: Parameters, batch: Tensor) -> Tensor:

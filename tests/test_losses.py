@@ -88,6 +88,8 @@ def test_what_is_not_in_doubt_is_taken_and_said(meaning, labels, name):
         (Meaning("logits", 1), 2 * YES - 1),  # hinge or a logistic loss
         (Meaning("logits", 1), REAL[:, 0]),
         (Meaning("values", 1), YES),
+        (Meaning("values", 1), YES + 1),  # classes counted from 1, or counts
+        (Meaning("probabilities", 3, exclusive=False), CLASSES),  # a sigmoid each is not trained by its own class alone
     ],
 )
 def test_what_is_in_doubt_is_asked(meaning, labels):
@@ -99,7 +101,15 @@ def test_what_is_in_doubt_is_asked(meaning, labels):
     ("name", "meaning", "labels", "message"),
     [
         ("cross_entropy", Meaning("logits", 1), YES, "take 'bce' for one output"),
-        ("cross_entropy", Meaning("logits", 3), CLASSES + 1, "from 0 to 2"),
+        (
+            "cross_entropy",
+            Meaning("logits", 3),
+            CLASSES + 1,
+            "from 0 to 2.*: classes that are counted from 1 are labels - 1",
+        ),
+        ("cross_entropy", Meaning("logits", 3), CLASSES - 100, "leave unlabelled examples .an ignore_index. out"),
+        ("bce", Meaning("logits", 1), 2 * YES - 1, r"as classes they are \(labels \+ 1\) // 2"),
+        ("bce", Meaning("logits", 3), CLASSES, r"give rows of 0 and 1, \[n, 3\], one for each output"),
         ("bce", Meaning("logits", 1), REAL[:, 0], "bce needs labels from 0 to 1"),
         ("bce", Meaning("values", 1), YES, "or say outputs='logits'"),
         ("mse", Meaning("values", 3), REAL[:, :2], r"give real labels \[n, 3\]"),
