@@ -85,9 +85,12 @@ class Counterfactual(Explainer):
         before = float(goal.margins(_without(len(game.players), [()])))
         found = self._search(goal.margins, len(game.players))
         if not found.flips:
+            kind, most = game.players.kind, min(self.limit, len(game.players))
             warnings.warn(
-                f"no {min(self.limit, len(game.players))} or fewer {game.players.kind} were found whose absence "
-                f"changes {goal.what}: raise limit or width, or it does not hang on them",
+                f"no {most} or fewer {kind} were found whose absence changes {goal.what}: raise limit or width, or it "
+                "does not hang on them"
+                if most
+                else f"there are no {kind} that matter to this number, so that none changes {goal.what}",
                 stacklevel=4,
             )
         deleted = torch.zeros(len(game.players), dtype=torch.bool)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from explain.layouts import held_bytes
+
 _MAPPINGS = frozenset({dict, OrderedDict, defaultdict, Counter})
 _SEQUENCES = frozenset({list, deque, bytearray})
 _CONTAINERS = _MAPPINGS | _SEQUENCES | {set}  # no subclasses, which may be frozen
@@ -91,7 +93,7 @@ class Snapshot:
                     if value and depth and kind in _NESTED and len(value) <= _MANY:
                         self._look(list(value.values() if kind in _MAPPINGS else value), depth - 1, deep)
             elif isinstance(value, Tensor):
-                if not isinstance(value, nn.Parameter) and value.nbytes <= _LARGEST:
+                if not isinstance(value, nn.Parameter) and held_bytes(value) <= _LARGEST:
                     self._tensors[id(value)] = value
             elif kind is tuple:
                 if depth:
@@ -121,7 +123,7 @@ def _written_parameters(parts: list[nn.Module]) -> Iterator[Tensor]:
         if getattr(part, "max_norm", None) is not None:  # an embedding that scales its rows as it reads them
             yield from part.parameters(recurse=False)
     everyone = {id(p): p for part in parts for p in part.parameters(recurse=False) if not is_lazy(p)}
-    if sum(p.nbytes for p in everyone.values()) <= _KEPT_PARAMETERS:
+    if sum(held_bytes(p) for p in everyone.values()) <= _KEPT_PARAMETERS:
         yield from everyone.values()
 
 

@@ -15,11 +15,15 @@ EXPLAINERS = (
     *("mask", "occlusion", "shapley", "subgraphx", "surrogate"),
 )
 FAMILIES = ("diffusion", "graph", "supervised")
-SHARED = {"examples", "guard", "loaders", "losses", "objectives", "outputs", "parts", "payoffs", "plain", "threads"}
+SHARED = {
+    *("examples", "guard", "layouts", "loaders", "losses"),
+    *("objectives", "outputs", "parts", "payoffs", "plain", "threads"),
+}
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
     "types": set(),
-    "snapshot": set(),
+    "layouts": set(),
+    "snapshot": {"layouts"},
     "spelling": set(),
     "threads": set(),
     "guard": {"snapshot", "threads"},
@@ -34,12 +38,19 @@ MAY_IMPORT = {
     "explanation": {"types"},
     "explainer": {"explanation", "guard", "spelling", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
-    "influence": {"explainer", "explanation", "guard", "parallel", "types"},  # scores of any size, shard by shard
+    "influence": {
+        "explainer",
+        "explanation",
+        "guard",
+        "layouts",
+        "parallel",
+        "types",
+    },  # scores of any size, shard by shard
     **{unit: {*SHARED, "types"} for unit in FAMILIES},
     "wrapping": {*FAMILIES, "guard", "spelling"},
     # what can be done with an answer
     "storage": ANSWER,
-    "parallel": ANSWER | {"explainer", "guard", "storage", "threads"},
+    "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads"},
     "conversion": ANSWER,
     "summary": ANSWER,
     "comparison": ANSWER,

@@ -180,10 +180,11 @@ class GraphModel:
 
     def structure(self, index: int) -> Structure:
         """One graph of the data as checked tensors."""
-        if not self.single and not 0 <= index < len(self.data):
-            raise ValueError(f"graph must be from 0 to {len(self.data) - 1}, got {index}")
+        last = 0 if self.single else len(self.data) - 1
+        if (found := whole_number(index)) is None or not 0 <= found <= last:
+            raise ValueError(f"graph must be a whole number from 0 to {last}, got {index!r}")
         with usual_modes():
-            graph = structure_of(self.data if self.single else self.data[index], self.inputs)
+            graph = structure_of(self.data if self.single else self.data[found], self.inputs)
         check_values(self.module, graph)
         return graph
 

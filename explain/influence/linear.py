@@ -19,6 +19,7 @@ from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from explain.layouts import held_bytes
 from explain.types import Parameters, Unsupported
 
 LinearMap: TypeAlias = Callable[[Tensor], Tensor]
@@ -176,7 +177,7 @@ class Bytes(TorchDispatchMode):
         """The operation itself; views cost nothing."""
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and not func.is_view:
-            self.total += made.nbytes
+            self.total += held_bytes(made)
         return made
 
 

@@ -85,6 +85,10 @@ def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple
     return torch.stack([values[atoms].mean() for atoms in atoms_of(players, call)]), max(unmasked.values(), default=0)
 
 
+def _reads(outputs: Tensor, x: Tensor) -> bool:
+    return torch.autograd.grad(outputs.sum(), x, allow_unused=True)[0] is not None
+
+
 def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) -> tuple[Tensor, PyGExplainer]:
     """torch_geometric's Explainer on a fresh copy of the module, and the label or value it explains, of every row.
 
@@ -99,6 +103,10 @@ def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) 
         raise ValueError(
             "no mask can be learned: no gradient leaves the model's answer (a detach, a rounding or a no_grad inside "
             "the model?); use Shapley or Lime"
+        )
+    if node_mask is not None and x.requires_grad and not _reads(outputs, x):
+        raise ValueError(
+            "no mask of features can be learned: no gradient reaches x, which the model may not read at all"
         )
     outputs = outputs.detach()
     single = outputs.dim() == 1 or outputs.size(1) == 1

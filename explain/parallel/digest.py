@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from explain.explainer import plain
 from explain.guard import random_states_kept
+from explain.layouts import strided_parts
 from explain.parallel.code import globals_of, is_library, version_of
 
 _HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made by a class statement
@@ -100,10 +101,9 @@ class Digest:
     def _tensor(self, tensor: Tensor) -> None:
         trained = isinstance(tensor, nn.Parameter) and tensor.requires_grad
         self._say(f"tensor {tensor.dtype} {list(tensor.shape)} {tensor.layout}{' trained' * trained}")
-        if tensor.layout != torch.strided:
-            tensor = tensor.detach().to_dense()
-        flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-        self._hash.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        for part in strided_parts(tensor.detach()):
+            flat = part.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+            self._hash.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
 
     def _compound(self, thing: Any) -> None:
         for kinds, take in _KINDS:

@@ -6,7 +6,7 @@ import torch
 from graph_cases import network, random_graph
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN, GATConv, GCNConv, RGCNConv
+from torch_geometric.nn import GCN, GATConv, GCNConv, RGCNConv, global_mean_pool
 
 from explain.gradient import Gradient
 from explain.graph.model import GraphModel
@@ -432,3 +432,83 @@ def test_a_network_that_keeps_what_it_computed_can_be_copied():
     target = GraphModel(net, random_graph()).node(3)
     assert Mask("edges", epochs=2, repeats=1, seed=0).explain(target).value == pytest.approx(target.value())
     assert target.randomised(torch.Generator().manual_seed(0)).value() != target.value()
+
+
+@pytest.mark.parametrize("number", [None, "first", 1.0, True, (0,), 2])
+def test_graphs_have_whole_numbers(number):
+    model = GraphModel(_Pooled().eval(), [random_graph(), random_graph()])
+    with pytest.raises(ValueError, match="graph must be a whole number from 0 to 1"):
+        model.graph(number)
+
+
+def test_one_graph_has_number_0():
+    with pytest.raises(ValueError, match="graph must be a whole number from 0 to 0, got 1"):
+        GraphModel(_Pooled().eval(), random_graph(), task="graph").graph(1)
+
+
+class _Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(5, 3)
+
+    def forward(self, x, edge_index, batch):
+        return global_mean_pool(self.conv(x, edge_index), batch)
+
+
+def test_a_model_that_reads_only_features_has_no_edges_that_matter():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.lin(x)
+
+    target = GraphModel(Own().eval(), random_graph()).node(3)
+    for explainer in (Shapley("edges"), Lime("edges", seed=0), Gradient("edges"), Mask("edges", epochs=2, seed=0)):
+        assert len(explainer.explain(target).scores) == 0
+    assert len(Shapley("nodes").explain(target).scores) == 0
+    assert len(Shapley("features").explain(target).scores) == 5
+
+
+def test_masks_of_features_that_nobody_reads():
+    target = GraphModel(_Deaf().eval(), random_graph()).node(3)
+    with pytest.raises(ValueError, match="no gradient reaches x"):
+        Mask("features", epochs=2, seed=0).explain(target)
+
+
+class _Deaf(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.state = nn.Parameter(torch.randn(24, 3))
+
+    def forward(self, x, edge_index):
+        return self.state * 2
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor", "ignore:Sparse invariant", "ignore:the model is not")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_network_may_hold_its_graph_as_a_sparse_matrix(layout, buffer):
+    data = random_graph()
+    dense = torch.zeros(24, 24).index_put((data.edge_index[1], data.edge_index[0]), torch.ones(1))
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin, sparse = nn.Linear(5, 3), dense.to_sparse(layout=layout)
+            if buffer:
+                self.register_buffer("matrix", sparse)
+            else:
+                self.matrix = sparse
+
+        def forward(self, x, edge_index):
+            return self.matrix @ self.lin(x)
+
+    torch.manual_seed(0)
+    net = Own().eval()
+    target = GraphModel(net, data, weight_decay=0.1).node(4, label=1)
+    assert target.value() == pytest.approx((dense @ net.lin(data.x))[4, 1].item(), rel=1e-5)
+    why = Shapley("features").explain(target)
+    assert float(why.scores.sum()) == pytest.approx(why.value - why.base, rel=1e-5)
+    assert torch.isfinite(Influence(curvature="ggn", damping=0.1).explain(target).scores).all()

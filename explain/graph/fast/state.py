@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
+from explain.layouts import strided_parts
+
 _BESIDE = ("y", "train_mask", "val_mask", "test_mask")  # fields that no forward is given
 _SUMMED = 2**26  # bytes of a field up to which writes that torch does not count are noticed too
 _COLUMNS = 1021  # prime: rows that change places fall into other columns
@@ -20,7 +22,8 @@ _PLAIN = (bool, int, float, str, type(None))
 
 def tensors(module: nn.Module) -> Hashable:
     """Where each parameter and buffer lies, and how often it was written: what is cheap enough to ask at every call."""
-    return tuple((t.data_ptr(), t._version) for t in chain(module.parameters(), module.buffers()))
+    each = chain(module.parameters(), module.buffers())
+    return tuple((t.data_ptr(), t._version) if t.layout == torch.strided else _where(t) for t in each)
 
 
 def settings(module: nn.Module) -> Hashable:
@@ -40,7 +43,8 @@ def settings(module: nn.Module) -> Hashable:
 
 def fingerprint(module: nn.Module) -> tuple[Hashable, ...]:
     """`tensors`, `settings`, and a checksum of every tensor: writes through ``.data`` leave no other trace."""
-    sums = tuple(_checksum(tensor) for tensor in chain(module.parameters(), module.buffers()))
+    each = chain(module.parameters(), module.buffers())
+    sums = tuple(_checksum(part) for tensor in each for part in strided_parts(tensor))
     return tensors(module), settings(module), sums
 
 
@@ -58,7 +62,7 @@ def glance(data: Data | HeteroData) -> Hashable:
 
 def contents(data: Data | HeteroData) -> Hashable:
     """`glance`, and sums of each field, as writes through ``.data`` and NumPy leave no other trace."""
-    return glance(data), tuple(_sums(part) for _, value in _fields(data) for part in _strided(value))
+    return glance(data), tuple(_sums(part) for _, value in _fields(data) for part in strided_parts(value))
 
 
 def _fields(data: Data | HeteroData) -> Iterator[tuple[tuple[str, str], Tensor]]:
@@ -68,19 +72,8 @@ def _fields(data: Data | HeteroData) -> Iterator[tuple[tuple[str, str], Tensor]]
                 yield (str(store._key), name), value
 
 
-def _strided(value: Tensor) -> tuple[Tensor, ...]:
-    """The tensors that hold a field, of which a sparse matrix has several."""
-    if value.layout == torch.strided:
-        return (value,)
-    if value.layout == torch.sparse_coo:
-        return value._indices(), value._values()
-    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
-        return value.crow_indices(), value.col_indices(), value.values()
-    return value.ccol_indices(), value.row_indices(), value.values()
-
-
 def _where(value: Tensor) -> tuple[Hashable, ...]:
-    parts = _strided(value)
+    parts = strided_parts(value)
     return tuple((part.data_ptr(), None if part.is_inference() else part._version) for part in parts)
 
 
