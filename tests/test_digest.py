@@ -1,12 +1,16 @@
 """What a folder keeps belongs to one question: whatever an answer hangs on, changed, refuses it; nothing else does."""
 
 import functools
+import os
+import subprocess
 import sys
 import threading
 import types
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from digest_cases import asked
 from torch import nn
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
@@ -195,6 +199,23 @@ def test_what_has_no_content_refuses_the_folder_in_words(tmp_path, held):
     with pytest.raises(Undigestable, match=r"payoff\.thing has no content to compare.*leave the folder out"):
         explain_many(Shapley("features", seed=0), [table.asked()], tmp_path)
     assert len(explain_many(Shapley("features", seed=0), [table.asked()])) == 1
+
+
+def test_the_same_in_another_process():
+    """Where sets have another order."""
+    code = "from digest_cases import asked; from explain.parallel import fingerprint; print(fingerprint(asked()))"
+    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == fingerprint(asked())
+
+
+def test_a_scheduler_is_its_settings():
+    """Of which it lists those that were left alone in the order of a set."""
+    scheduler, same = DDIMScheduler(20), DDIMScheduler(20)
+    left_alone = same.config["_use_default_values"][::-1]
+    same._internal_dict = type(same.config)({**same.config, "_use_default_values": left_alone})
+    assert scheduler.config["_use_default_values"] != left_alone
+    assert fingerprint(same) == fingerprint(scheduler) != fingerprint(DDIMScheduler(21))
 
 
 def test_tokens_of_one_process_do_not_count():

@@ -25,6 +25,7 @@ from explain.parallel.code import globals_of, is_library, version_of
 _HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made by a class statement
 _CLASS_OWN = ("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "_abc_impl")
 
+_FOLLOWS = ("_use_default_values",)  # diffusers: which settings were left at their defaults, in a set's order
 _MODULE_OWN = ("training", "inspector")  # a mode, and what torch_geometric reads off the layer's own code
 
 
@@ -241,7 +242,8 @@ class Digest:
 
     def _items(self, things: Mapping[Any, Any]) -> None:
         for key, value in things.items():
-            self._named(key if isinstance(key, str) else repr(key), value)
+            if key not in _FOLLOWS:
+                self._named(key if isinstance(key, str) else repr(key), value)
 
     def _named(self, name: str, value: Any) -> None:
         self._say(f"{name}:")
