@@ -7,7 +7,7 @@ where that could be chance. Everything that turns outputs into a class or a numb
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -22,6 +22,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 PayoffName: TypeAlias = Literal["logit", "probability", "log_probability", "loss", "value"]
 Form: TypeAlias = Literal["none", "classes", "signs", "one_hot", "multi_hot", "soft", "whole", "reals"]
 ENOUGH = 20  # rows that all lie in [0, 1], or sum to 1, are no chance any more
+SPREADS = (1.0, 10.0, 100.0, 1000.0) * 2  # of parameters drawn anew, in sizes of the trained ones
 REMEDY = "say which: explain.wrap(..., outputs='logits' | 'probabilities' | 'log_probabilities' | 'values')"
 _PROBABILITY = ("sigmoid", "sigmoid_", "_softmax", "hardsigmoid", "hardsigmoid_")
 _LOG_PROBABILITY = ("log_sigmoid_forward", "_log_softmax")
@@ -211,7 +212,7 @@ def unsettled(outputs: Tensor) -> bool:
 
 def meaning_of(
     outputs: Tensor, operation: str | None = None, labels: Tensor | None = None, *, given: str | None = None,
-    loss: Any = None,
+    loss: Any = None, elsewhere: Callable[[], Tensor | None] = lambda: None,
 ) -> Meaning:  # fmt: skip
     """What these rows ``[rows, outputs]`` mean.
 
@@ -221,6 +222,8 @@ def meaning_of(
         labels: what the model was trained on, where it is known.
         given: what the user said, one of `KINDS`.
         loss: the user's ``loss=``: "bce" over several outputs makes each a yes or no of its own.
+        elsewhere: answers of the same model with other parameters, see `redrawn`; asked where the rows look like
+            probabilities and the operation is no proof.
 
     Raises:
         ValueError: what was given does not fit what the model answers.
@@ -230,19 +233,24 @@ def meaning_of(
     apart = count > 1 and (loss == "bce" or (hot and loss != "cross_entropy"))
     if given is not None:
         return Meaning(_checked(given, outputs), count, _exclusive(given, outputs, apart))
-    kind, exclusive, why = _shown(outputs, operation)
+    kind, exclusive, why = _shown(outputs, operation, elsewhere)
     if form == "reals" or (form == "whole" and kind is None):
         return Meaning("values", count, False, f"values: labels are {_SAID[form]}")
     if loss in ("mse", "mae", "huber", "poisson"):
         return Meaning("values", count, False, f"values: loss={loss!r}")
     if kind is not None:
         return Meaning(kind, count, exclusive, f"{kind}: {why}")
-    return Meaning("logits", count, not apart, _why_logits(outputs, operation, form, apart))
+    return Meaning("logits", count, not apart, _why_logits(outputs, operation, form, apart, why))
 
 
-def _shown(outputs: Tensor, operation: str | None) -> tuple[Kind | None, bool, str]:
-    """Whether rows show by themselves that they are probabilities, whether these exclude one another, and why."""
+def _shown(
+    outputs: Tensor, operation: str | None, elsewhere: Callable[[], Tensor | None]
+) -> tuple[Kind | None, bool, str]:
+    """Whether rows show that they are probabilities, whether these exclude one another, and why (not)."""
     rows, alone = len(outputs), outputs.size(1) == 1
+    drawn = elsewhere() if _looks_likely(outputs, operation) else None
+    if drawn is not None:
+        return _bounded(outputs, drawn)
     by_chance = rows < ENOUGH and operation in _UNBOUNDED
     if not by_chance and _sums_to_one(outputs):
         return "probabilities", True, f"{_rows(rows)} of outputs in [0, 1] that sum to 1"
@@ -258,13 +266,60 @@ def _shown(outputs: Tensor, operation: str | None) -> tuple[Kind | None, bool, s
     return None, False, ""
 
 
+def _looks_likely(outputs: Tensor, operation: str | None) -> bool:
+    """Whether these may be probabilities, and the operation that made them does not prove it."""
+    alike = _within(outputs) or _sums_to_one(outputs.exp())
+    return alike and operation not in _PROBABILITY and operation not in _LOG_PROBABILITY
+
+
+def _bounded(outputs: Tensor, drawn: Tensor) -> tuple[Kind | None, bool, str]:
+    """`_shown` by what stays true of the outputs ``drawn`` with other parameters."""
+    alone, said = outputs.size(1) == 1, f"{_rows(len(outputs))}, and with other parameters too"
+    if _sums_to_one(outputs) and _sums_to_one(drawn):
+        return "probabilities", True, f"in [0, 1] with sum 1 in {said}"
+    if _sums_to_one(outputs.exp()) and _sums_to_one(drawn.exp()):
+        return "log_probabilities", True, f"exp sums to 1 in {said}"
+    if _within(outputs) and _within(drawn, 1e-5):
+        return "probabilities", alone, f"in [0, 1] in {said}{'' if alone else ', each output by itself'}"
+    return None, False, "in [0, 1] here, with other parameters not"
+
+
+def redrawn(params: Mapping[str, Tensor], answers: Callable[[dict[str, Tensor]], Tensor]) -> Tensor | None:
+    """What a model answers with parameters drawn at random, ``[rows, outputs]``: bounds that hold there are its own.
+
+    Each is normal, of mean zero and 1 to 1000 times the size of the trained one. None where nothing can be told: no
+    parameters, a forward that fails with them, or one answer whatever they are.
+
+    >>> redrawn({"w": torch.ones(1)}, lambda p: (p["w"] * torch.eye(2)).sigmoid()).aminmax().max <= 1
+    tensor(True)
+    """
+    generator, found = torch.Generator().manual_seed(0), []
+    for spread in SPREADS:
+        drawn = {
+            name: (torch.randn(p.shape, generator=generator) * spread * max(float(p.square().mean().sqrt()), 0.1)).to(p)
+            for name, p in params.items()
+            if p.is_floating_point() and p.numel()
+        }
+        try:
+            rows = answers(drawn) if drawn else None
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError):
+            return None
+        if rows is None:
+            return None
+        found.append(rows[rows.isfinite().all(1)])
+    every = torch.cat(found)
+    return every if len(every) and not bool((every == every[0]).all()) else None
+
+
 _SAID = {"reals": "real numbers, not only 0 and 1", "whole": "whole numbers above 1 for a single output"}
 
 
-def _why_logits(outputs: Tensor, operation: str | None, form: Form, apart: bool) -> str | None:
+def _why_logits(outputs: Tensor, operation: str | None, form: Form, apart: bool, why: str) -> str | None:
     """What was assumed in reading logits; None where outputs and labels prove it."""
     if apart:
         return "logits, each output a yes or no of its own: rows of labels hold several ones or none"
+    if why:
+        return f"logits: {why}; else {REMEDY}"
     if _within(outputs):
         few = operation not in _UNBOUNDED  # else they would have been taken for probabilities
         why = f"{_rows(len(outputs))} in [0, 1] do not show" if few else "nothing in forward keeps them in [0, 1]: no"
@@ -314,8 +369,8 @@ def _exclusive(given: str, outputs: Tensor, apart: bool) -> bool:
     return outputs.size(1) == 1 or _sums_to_one(outputs if given == "probabilities" else outputs.exp())
 
 
-def _within(outputs: Tensor) -> bool:
-    return bool(((outputs >= 0) & (outputs <= 1)).all())
+def _within(outputs: Tensor, tolerance: float = 0.0) -> bool:
+    return bool(((outputs >= -tolerance) & (outputs <= 1 + tolerance)).all())
 
 
 def _sums_to_one(outputs: Tensor) -> bool:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
 
-from explain.outputs import LastOperation, Meaning, label_form, meaning_of
+import explain
+from explain.outputs import LastOperation, Meaning, label_form, meaning_of, redrawn
 from explain.payoffs import payoff_function
 
 Z = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
@@ -31,6 +33,49 @@ def test_evidence(rows, operation, kind):
     found = meaning_of(rows, operation)
     assert found.kind == kind
     assert found.assumed.startswith(kind)
+
+
+FUNCTIONS = {  # how a forward ends, and what that makes its answers, whatever the last operation is called
+    "logistic by hand": (lambda z: 1 / (1 + (-z).exp()), "probabilities", False),
+    "tanh by hand": (lambda z: (z.tanh() + 1) / 2, "probabilities", False),
+    "clamped": (lambda z: z.clamp(0, 1), "probabilities", False),
+    "two softmaxes": (lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2, "probabilities", True),
+    "normalised": (lambda z: z.exp() / z.exp().sum(1, keepdim=True), "probabilities", True),
+    "log of a mean": (lambda z: z.softmax(1).add((2 * z).softmax(1)).div(2).log(), "log_probabilities", True),
+    "small logits": (lambda z: z / 100 + 0.3, "logits", True),
+    "square": (lambda z: z.square() / 100, "logits", True),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_bounds_are_proved_with_other_parameters(name):
+    function, kind, exclusive = FUNCTIONS[name]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 3)
+
+        def forward(self, x, edge_index=None):
+            return function(self.linear(x))
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(7, 5)
+    data = Data(x=x, edge_index=torch.zeros(2, 0).long(), y=torch.arange(7) % 3)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    for target in (
+        explain.wrap(net, (x, data.y), task="classification").example(x[0], payoff="probability"),
+        explain.wrap(net.eval(), data, task="node").node(0, payoff="probability"),
+    ):
+        assert (target.meaning.kind, target.meaning.exclusive) == (kind, exclusive)
+        assert "with other parameters" in target.describe()["assumed"]["outputs"]
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_forward_without_parameters_shows_nothing_elsewhere():
+    assert redrawn({}, lambda params: Z) is None
+    assert redrawn({"w": Z}, lambda params: torch.ones(4, 1)) is None  # one answer whatever they are
+    assert redrawn({"w": Z}, lambda params: params["other"]) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from explain.graph.computation import whole
 from explain.graph.data_object import pair_store
 from explain.graph.structure import copies
 from explain.guard import evaluating, random_states_kept, usual_modes
-from explain.outputs import LastOperation, Meaning, meaning_of, unsettled
+from explain.outputs import LastOperation, Meaning, meaning_of, redrawn, unsettled
 
 if TYPE_CHECKING:
     from explain.graph.model import GraphModel
@@ -62,7 +62,13 @@ def meaning_of_model(model: GraphModel, target: GraphTarget) -> Meaning:
     if unsettled(rows) and model.given_outputs is None:
         rows = torch.cat([rows, *_others(model, target)])
     labels = labels_of(model.data, model.task, kind)
-    return meaning_of(rows, operation, labels, given=model.given_outputs, loss=model.loss)
+
+    def elsewhere() -> Tensor | None:
+        params = {name: p.detach() for name, p in model.net.named_parameters()}
+        with usual_modes(), torch.no_grad(), random_states_kept():
+            return redrawn(params, target.everyone)
+
+    return meaning_of(rows, operation, labels, given=model.given_outputs, loss=model.loss, elsewhere=elsewhere)
 
 
 def _others(model: GraphModel, target: GraphTarget) -> list[Tensor]:

@@ -218,10 +218,10 @@ class GraphTarget(Target):
             )
         return rows
 
-    def everyone(self) -> Tensor:
+    def everyone(self, params: Parameters | None = None) -> Tensor:
         """What the model answers for all nodes of the explained one's type; else for this pair or graph."""
         place = self._stage
-        return self._rows(place, copies(place.graph, 1), 1)
+        return self._rows(place, copies(place.graph, 1), 1, params=params)
 
     def _pairs(self, place: Place, made: Copies) -> Tensor | None:
         if len(self.focus) != 2:

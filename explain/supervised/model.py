@@ -11,11 +11,22 @@ from torch import Tensor, nn
 
 from explain.guard import recordable, untouched, usual_modes
 from explain.losses import OF_VALUES, Loss, check_loss
-from explain.outputs import Kind, LastOperation, Meaning, check_kind, column_count, label_form, meaning_of, unsettled
+from explain.outputs import (
+    Kind,
+    LastOperation,
+    Meaning,
+    check_kind,
+    column_count,
+    label_form,
+    meaning_of,
+    redrawn,
+    unsettled,
+)
 from explain.parts import Output, Part
 from explain.payoffs import Payoff, checked_label, payoff_function, probed
 from explain.supervised.baselines import Baseline, chosen
 from explain.supervised.border import Batching, batching_of, checked_example, checked_like, outputs_of
+from explain.supervised.objective import outputs_with
 from explain.supervised.targets import ExampleTarget
 from explain.types import NonFinite
 
@@ -157,7 +168,16 @@ class SupervisedModel:
             rows = [part[:SEEN] for part in seen if (part.shape[1:], part.dtype, part.device) == like]
             outputs = torch.cat([outputs, *(self.answers(each) for part in rows for each in part.split(batching.rows))])
         loss = None if self.loss in OF_VALUES else self.loss  # a classifier's all the same
-        return meaning_of(outputs, operation, self._classes_in(outputs), given=self.outputs, loss=loss), outputs
+        params = {name: p.detach() for name, p in self.module.named_parameters()}
+        found = meaning_of(
+            outputs,
+            operation,
+            self._classes_in(outputs),
+            given=self.outputs,
+            loss=loss,
+            elsewhere=lambda: redrawn(params, lambda drawn: outputs_with(self)(drawn, x[None])),
+        )
+        return found, outputs
 
     def _classes_in(self, outputs: Tensor) -> Tensor | None:
         """The model's own labels, unless they are of a loss of the user's."""

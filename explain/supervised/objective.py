@@ -130,7 +130,7 @@ def training_objective(
     given, trained = labels, trained_loss(model.loss, target.meaning, labels)
     labels = trained.labels
     target.tell({"loss": trained.name} | ({"assumed": {"loss": trained.assumed}} if trained.assumed else {}))
-    outputs = _outputs(target.model)
+    outputs = outputs_with(target.model)
     return SupervisedObjective(
         params=trainable(target.module),
         players=_players(inputs, labels, positions),
@@ -156,7 +156,7 @@ def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | N
     alike = all(each.x.shape == target.x.shape and each.batching.independent for each in asked)
     if len(asked) < len(targets) or not alike:
         return None
-    outputs, x = _outputs(target.model), torch.stack([each.x for each in asked])
+    outputs, x = outputs_with(target.model), torch.stack([each.x for each in asked])
 
     def numbers(rows: Tensor) -> Tensor:
         return torch.cat([each.number(row) for each, row in zip(asked, rows.split(1), strict=True)])
@@ -164,7 +164,8 @@ def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | N
     return Questions(lambda params, positions: outputs(params, x[positions]), numbers, len(asked), apart=True)
 
 
-def _outputs(model: SupervisedModel) -> Callable[[Parameters, Tensor], Tensor]:
+def outputs_with(model: SupervisedModel) -> Callable[[Parameters, Tensor], Tensor]:
+    """The model's outputs as a function of its parameters, and of rows."""
     module = model.module
 
     def outputs(params: Parameters, x: Tensor) -> Tensor:
