@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
 
 Predict: TypeAlias = Callable[[Parameters, Tensor], Tensor]
+SINGLE = 2**12  # graphs of which each, collated by itself, is kept
 TOGETHER = 2**15  # nodes of graphs that are evaluated one after the other before their losses are differentiated
 
 
@@ -62,10 +64,14 @@ def whole_graphs(target: GraphTarget, train: Any) -> Training:
     if not {"batch", "data"} & set(model.inputs.sources.values()) and len(graphs) > 1:
         raise Unsupported("influence over many graphs needs a forward that takes batch")
 
+    def collated(chosen: tuple[int, ...]) -> Copies:
+        together = Batch.from_data_list([graphs[i] for i in chosen])
+        return Copies(structure_of(together, model.inputs), {"": together.batch}, len(chosen))
+
+    one, several = lru_cache(SINGLE)(collated), lru_cache(2)(collated)  # the same graphs are asked for again and again
+
     def predict(params: Parameters, batch: Tensor) -> Tensor:
-        together = Batch.from_data_list([graphs[i] for i in batch.tolist()])
-        structure = structure_of(together, model.inputs)
-        made = Copies(structure, {"": together.batch}, len(batch))
+        made = (one if len(batch) == 1 else several)(tuple(batch.tolist()))
         with evaluating(model.module):
             return model.outputs(made, None, None, params)
 

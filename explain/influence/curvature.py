@@ -32,7 +32,7 @@ from explain.influence.linear import (
 from explain.types import NonFinite, Objective
 
 Mode: TypeAlias = Callable[[], AbstractContextManager[Any]]
-WORK = 2**32  # bytes made by all products of a whole matrix, up to which it costs seconds
+WORK = 2**31  # bytes made by all products of a whole matrix, up to which it costs a second or two
 MEMORY = 2**30  # bytes of linearisations that are kept between products
 
 
@@ -47,6 +47,7 @@ class _Kept:
     columns: Columns = field(default_factory=Columns)
     samples: Columns = field(default_factory=Columns)
     beside: Columns = field(default_factory=partial(Columns, measured=False))
+    rows: dict[int, Any] = field(default_factory=dict)
     products: int = 0
 
 
@@ -118,6 +119,11 @@ class Curvature:
     def affordable(self) -> bool:
         """Whether a product for each parameter costs less than an iteration would, or little."""
         return self.size * self.work <= WORK
+
+    @property
+    def kept_rows(self) -> dict[int, Any]:
+        """By their number, the rows that a preconditioner was made of: each solution asks for them again."""
+        return self._kept.rows
 
     @property
     def has_matrix(self) -> bool:

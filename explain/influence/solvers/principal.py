@@ -33,6 +33,14 @@ def principal(A: Curvature, rows: int = ROWS) -> LowRank | None:
         return None
     if not (A.gauss_newton and separate(A.objective)):
         return None
+    if rows not in A.kept_rows:
+        A.kept_rows[rows] = _inside(A, rows)
+    inside = A.kept_rows[rows]
+    return None if inside is None else LowRank(inside[0], inside[1] + A.ridge, A.ridge, below=True)
+
+
+def _inside(A: Curvature, rows: int) -> tuple[Tensor, Tensor] | None:
+    """Eigenvectors ``[p, r]`` and eigenvalues ``[r]`` of ``(1/n) sum_r g_r g_r^T``."""
     found = _largest(A, rows)
     if found is None:
         return None
@@ -40,7 +48,7 @@ def principal(A: Curvature, rows: int = ROWS) -> LowRank | None:
     values, vectors = torch.linalg.eigh(G @ G.T)
     kept = values > 1e-6 * values[-1]
     values, vectors = values[kept], vectors[:, kept]
-    return LowRank(G.T @ vectors / values.sqrt(), values + A.ridge, A.ridge, below=True)
+    return G.T @ vectors / values.sqrt(), values
 
 
 def _largest(A: Curvature, rows: int) -> tuple[Tensor, Tensor] | None:
