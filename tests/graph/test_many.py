@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_said():
     model = explain.wrap(Inductive().double(), graphs, task="node")
     with pytest.raises(ValueError, match="graph= says which graph of a list has the node"):
         model.node(0)
-    with pytest.raises(ValueError, match=r"graph must be from 0 to 2, got 3"):
+    with pytest.raises(ValueError, match=r"graph must be a whole number from 0 to 2, got 3"):
         model.node(0, graph=3)
     with pytest.raises(ValueError, match="got graph=0 and one graph"):
         explain.wrap(Inductive().double(), graphs[0]).node(0, graph=0)
