@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,12 @@ def check_loss(given: Loss | None) -> None:
     """Raises ValueError where this is not one of `NAMES`, a callable, or None."""
     if given is not None and given not in NAMES and not callable(given):
         raise ValueError(f"loss must be one of {', '.join(NAMES)}, a callable or None, got {given!r}")
+
+
+def check_weight_decay(given: Any) -> None:
+    """Raises ValueError where this is no number of 0 or more."""
+    if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 <= given < math.inf:
+        raise ValueError(f"weight_decay must be a number, 0 or more, got {given!r}")
 
 
 def trained_loss(given: Loss | None, meaning: Meaning, labels: Tensor) -> Trained:

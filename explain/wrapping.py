@@ -142,7 +142,8 @@ def _denoises(model: nn.Module) -> str:
     """What a denoiser lacks that is given without its schedule; empty for other modules."""
     parts = [type(model).__mro__, *(type(part).__mro__ for part in model.children())]
     of_diffusers = any(kind.__module__.startswith("diffusers.models") for mro in parts for kind in mro)
-    whole_diffusion = any(hasattr(model, mark) for mark in ("p_losses", "p_sample", "sqrt_alphas_cumprod"))
+    marks = ("p_losses", "p_sample", "q_sample", "sqrt_alphas_cumprod", "alphas_cumprod")
+    whole_diffusion = any(hasattr(model, mark) for mark in marks)
     if not (of_diffusers or whole_diffusion or _TIMES & set((settings_of(model.forward) or [])[1:2])):
         return ""
     return (

@@ -54,7 +54,8 @@ class Denoiser(nn.Module):
             prediction = prediction[:, : x.size(1)]
         if prediction.shape != x.shape:
             raise ValueError(
-                f"the denoiser must answer with the shape of x_t, {list(x.shape)}, got {list(prediction.shape)}"
+                f"the denoiser must answer with the shape of x_t, {list(x.shape)}, got {list(prediction.shape)}: of a "
+                "whole diffusion, whose forward answers with its loss, give the network inside"
             )
         prediction = prediction.to(x.dtype)
         return prediction if self.convention is None else self.convention.answered(prediction, x, timestep)

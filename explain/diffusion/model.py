@@ -18,6 +18,7 @@ from explain.diffusion.schedules import check_run, ddim, preconditions, process_
 from explain.diffusion.settings import checked_count, checked_shape
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.guard import usual_modes
+from explain.losses import check_weight_decay
 
 
 class DiffusionModel:
@@ -87,6 +88,12 @@ class DiffusionModel:
         self.null = None if null is None else self.denoiser.condition(null, "null")
         self.channels = _channels_of(net)
         self.shape = checked_shape(shape, self.channels) if shape is not None else _shape_of(net)
+        check_weight_decay(weight_decay)
+        if loss is not None and not callable(loss):
+            raise ValueError(
+                "loss must be a function (predictions, wanted) -> one number an image, or None for the mean squared "
+                f"error, got {loss!r}"
+            )
         self.weight_decay, self.loss, self.draws = weight_decay, loss, checked_count(draws, "draws")
         self.made_here = betas is not None
         self.assumed |= self._assumptions(convention, prediction_type, time)

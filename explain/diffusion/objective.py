@@ -14,7 +14,7 @@ from explain.diffusion.proofs import check_rows, elsewhere
 from explain.examples import Examples, Read, Rows, check_parts, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.objectives import TrainingObjective, trainable
-from explain.types import Parameters, Players
+from explain.types import NonFinite, Parameters, Players
 
 if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
@@ -166,6 +166,11 @@ def _examples(train: Any) -> tuple[Tensor | Rows, Labels, Tensor]:
         return train.columns[0], train.columns[1], train.positions
     if isinstance(train, Tensor):
         return train, None, torch.arange(len(train))
+    if isinstance(train, tuple) and len(train) > 2 and all(isinstance(part, Tensor) for part in train):
+        raise ValueError(
+            f"training images are given as (images, labels), got {len(train)} tensors: several conditions go by name, "
+            "(images, {'class_labels': ..., ...}), and weights of examples are not supported"
+        )
     pair = isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor | Rows)
     if pair and train[0].dim() == 4:
         images, labels = train
@@ -222,6 +227,8 @@ def _conditions(model: DiffusionModel, labels: Labels, count: int) -> Conditions
         rows = given if isinstance(given, Rows) else _labels(given)
         if rows.dim() < 1 or len(rows) != count:
             raise ValueError(f"{count} training images need as many rows of {name}, got {list(rows.shape)}")
+        if rows.dtype == torch.bool and rows.dim() == 1:
+            raise TypeError(f"{name} must be classes, whole numbers, or embeddings, got bools: give labels.long()")
         found[name] = _recordable(rows.to(net.device, net.dtype if rows.is_floating_point() else rows.dtype))
     net.check_complete({name: rows[:1] for name, rows in found.items()})
     return found
@@ -240,6 +247,8 @@ def _check_training(model: DiffusionModel, images: Tensor | Rows, conditions: Co
         if isinstance(rows, Tensor) and rows.dim() == 1:
             chosen = [int(rows.argmin()), int(rows.argmax())]
     x = images[torch.tensor(chosen, device=image.device)]
+    if not bool(x.isfinite().all()):
+        raise NonFinite("training images hold NaN or infinity: clean them first")
     reach, own = float(x.abs().max()), float(image.abs().max())
     if max(reach, 1) > 20 * max(own, 1) or max(own, 1) > 20 * max(reach, 1):
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 _LATENTS = "x0 and samples are latents, as the VAE encodes and scales them; payoffs see them undecoded"
+_PIXELS = "as the network makes them, before the pipeline's own (x / 2 + 0.5).clamp(0, 1)"
 # pipelines whose call is: x_T, then for each step the network, guidance u + w (c - u), and scheduler.step
 _FOLLOWED = {
     "DDPMPipeline": "unet",
@@ -54,7 +55,7 @@ def parts_of(pipeline: Any, scheduler: Any) -> Parts:
             "pipeline.unload_ip_adapter(), or make it with image_encoder=None"
         )
     latents = any(isinstance(parts.get(one), nn.Module) for one in ("vae", "vqvae"))
-    return Parts(net, scheduler, {"x0": _LATENTS} if latents else {})
+    return Parts(net, scheduler, {"x0": _LATENTS} if latents else {"samples": _PIXELS})
 
 
 def _followed(pipeline: Any) -> str | None:

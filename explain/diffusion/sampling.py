@@ -70,9 +70,16 @@ class Moment(NamedTuple):
 
 
 def prepared(scheduler: Any, steps: int) -> Any:
-    """A copy of the user's scheduler, set to these steps."""
+    """A copy of the user's scheduler, set to these steps.
+
+    Raises:
+        ValueError: it has no such schedule.
+    """
     found = copy.deepcopy(scheduler)
-    found.set_timesteps(steps)
+    try:
+        found.set_timesteps(steps)
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{type(scheduler).__name__} cannot make a run of {steps} steps: {error}") from error
     return found
 
 

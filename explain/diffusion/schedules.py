@@ -37,6 +37,11 @@ def ddim(betas: Any, prediction_type: str | None) -> Any:
         raise ValueError(f"betas must be [T] numbers between 0 and 1, got {type(betas).__name__}") from error
     if values.dim() != 1 or not len(values) or not ((values > 0) & (values < 1)).all():
         raise ValueError("betas must be [T] numbers between 0 and 1")
+    if len(values) > 1 and float(values[0]) > 0.5:
+        raise ValueError(
+            f"betas start at {float(values[0]):.3g}, so that the first step takes away half of an image or more: of "
+            "alphas give betas = 1 - alphas, of alphas_cumprod betas_t = 1 - abar_t / abar_(t-1)"
+        )
     return DDIMScheduler(
         num_train_timesteps=len(values),
         trained_betas=values.numpy(),
@@ -54,7 +59,7 @@ def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
         TypeError: no diffusers scheduler, or one without a Gaussian process.
     """
     config = getattr(scheduler, "config", None)
-    if not isinstance(config, Mapping) or not hasattr(scheduler, "step"):
+    if not isinstance(config, Mapping) or isinstance(scheduler, type):
         got = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else type(scheduler).__name__
         raise TypeError(f"scheduler must be a diffusers scheduler such as DDIMScheduler(1000), got {got}")
     name = type(scheduler).__name__
@@ -62,6 +67,8 @@ def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
     matching = name.startswith(("FlowMatchEuler", "FlowMatchHeun"))  # these have no prediction_type
     flow = matching or config.get("use_flow_sigmas")
     declared: Any = "flow_prediction" if matching else config.get("prediction_type", "epsilon")
+    if prediction_type is not None and prediction_type not in ANSWERS:
+        raise ValueError(f"prediction_type must be one of {', '.join(ANSWERS)}, got {prediction_type!r}")
     if prediction_type is not None and prediction_type != declared:
         raise ValueError(
             f"the model predicts {prediction_type!r}, {name} is configured for {declared!r}: "
@@ -78,11 +85,11 @@ def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
         return Gaussian(None, steps, "flow_prediction")
     if preconditions(scheduler):
         return _edm(scheduler, declared)
-    if getattr(scheduler, "alphas_cumprod", None) is None:
+    if getattr(scheduler, "alphas_cumprod", None) is None or not hasattr(scheduler, "step"):
         raise TypeError(
-            f"{name} has no alphas_cumprod: its noise is not followed here. A network D(x0 + sigma e, sigma) can be "
-            "asked with betas=[T], betas_t = 1 - abar_t / abar_(t-1) of abar = 1 / (1 + sigma^2), and time='sigma'; "
-            "give the prediction_type that it answers"
+            f"{name} has no {'alphas_cumprod' if hasattr(scheduler, 'step') else 'step'}: its noise is not followed "
+            "here. A network D(x0 + sigma e, sigma) can be asked with betas=[T], betas_t = 1 - abar_t / abar_(t-1) of "
+            "abar = 1 / (1 + sigma^2), and time='sigma'; give the prediction_type that it answers"
         )
     if config.get("timestep_type") == "continuous":
         raise TypeError(
@@ -99,9 +106,10 @@ def preconditions(scheduler: Any) -> bool:
 
 def _edm(scheduler: Any, declared: str) -> Gaussian:
     """``x = c_in (x_0 + sigma e)`` with ``c_in = (sigma^2 + d^2)^(-1/2)``, noise growing with ``t``."""
+    steps, deviation = int(scheduler.config.num_train_timesteps), float(scheduler.config.sigma_data)
     fresh = type(scheduler).from_config(scheduler.config)  # after a run the sigmas are those of the run
-    deviation = float(scheduler.config.sigma_data)
-    sigmas: Tensor = fresh.sigmas[: int(scheduler.config.num_train_timesteps)].double().flip(0)
+    fresh.set_timesteps(steps)  # from the largest to the smallest: a fresh one's table may end before, a run does not
+    sigmas: Tensor = fresh.sigmas[:steps].double().flip(0)
     signal = (sigmas**2 + deviation**2).rsqrt()
     return Gaussian(signal, len(sigmas), "edm" if declared == "epsilon" else "v_prediction", deviation)
 

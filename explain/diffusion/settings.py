@@ -72,7 +72,8 @@ def checked_region(region: Any, size: torch.Size) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"region must be bool {list(size)}, got {type(region).__name__}") from error
     if found.shape != size or not found.any():
-        raise ValueError(f"region must be bool {list(size)} with at least one pixel, got {list(found.shape)}")
+        got = f"{list(found.shape)}" if found.shape != size else "none"
+        raise ValueError(f"region must be bool {list(size)} with at least one pixel, got {got}")
     if not ((found == 0) | (found == 1)).all():
         raise ValueError(
             f"region must be bool {list(size)}: a pixel counts or does not, got other numbers than 0 and 1"

@@ -35,11 +35,15 @@ _LABELS = (
     ),
     *("prompt_embeds", "text_embeds", "text_embed", "prompt", "text", PROMPT),
 )
-SELF_CONDITIONS = ("x_self_cond", "self_cond", "self_condition", "x_self_condition", "self_conditioning")
+SELF_CONDITIONS = (
+    *("x_self_cond", "self_cond", "self_condition", "x_self_condition", "self_conditioning"),
+    *("prev_x0", "x0_prev", "pred_x0", "x0_pred", "x0_hat", "prev_pred"),
+)
 _NO_LABELS = (
     *SELF_CONDITIONS,
     *("mask", "attention_mask", "encoder_attention_mask", "return_dict", "guidance", "guidance_scale", "cond_scale"),
     *("low_res", "lowres", "lr", "lowres_cond_img", "hint", "control", "controlnet_cond", "aug", "augment_labels"),
+    *("x_cond", "image_cond", "cond_image", "attn_mask", "noise"),
 )
 
 
@@ -98,7 +102,8 @@ def arguments_of(net: Any, condition: str | None = None) -> Arguments:
     places = [p for p in found if p.kind is not p.KEYWORD_ONLY]
     if len(places) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise TypeError(
-            f"a denoiser takes an image and a time, (x_t, t, label), got ({', '.join(p.name for p in found)})"
+            f"a denoiser takes an image and a time, (x_t, t, label), got ({', '.join(p.name for p in found)}): of a "
+            "whole diffusion, whose forward answers with its loss, give the network inside"
         )
     image, time = _image_and_time(places)
     beside = [p for p in found if p.name not in ((image, time) if image else [p.name for p in places[:2]])]

@@ -20,7 +20,7 @@ from explain.graph.outputs import labels_of, meaning_of_model
 from explain.graph.structure import NODE, Copies, Structure
 from explain.graph.targets import GraphTarget
 from explain.guard import usual_modes
-from explain.losses import Loss, check_loss
+from explain.losses import Loss, check_loss, check_weight_decay
 from explain.outputs import Kind, Meaning, check_kind, column_count
 from explain.parts import Output, Part
 from explain.payoffs import Payoff, whole_number
@@ -96,6 +96,7 @@ class GraphModel:
         self.given_outputs = outputs
         self.part = Part(output, column_count(labels_of(data, self.task)))
         check_loss(loss)
+        check_weight_decay(weight_decay)
         check_kind(outputs)
         with usual_modes():
             found = read(module, data if single else data[0], self.task, inputs, decoder, call, self.part)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.guard import recordable, untouched, usual_modes
-from explain.losses import OF_VALUES, Loss, check_loss
+from explain.losses import OF_VALUES, Loss, check_loss, check_weight_decay
 from explain.outputs import (
     Kind,
     LastOperation,
@@ -87,8 +87,7 @@ class SupervisedModel:
             raise TypeError(f"the model must be a torch.nn.Module, got {type(self.module).__name__}")
         if self.task not in ("classification", "regression"):
             raise ValueError(f"task must be 'classification' or 'regression', got {self.task!r}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        check_weight_decay(self.weight_decay)
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1 or None, got {self.batch_size}")
         check_loss(self.loss)

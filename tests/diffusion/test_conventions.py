@@ -1,14 +1,24 @@
 """What a network is given at a step: its own unit of time, or a question to its user."""
 
+from itertools import pairwise
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, EDMEulerScheduler, RePaintScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMPipeline,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    RePaintScheduler,
+    ScoreSdeVeScheduler,
+)
 from diffusion_cases import digits_like, tiny_unet, unet_model
 from torch import nn
 
 import explain
 from explain.diffusion.model import DiffusionModel
-from explain.types import Unsupported
+from explain.types import NonFinite, Unsupported
 
 BETAS = torch.linspace(1e-4, 0.02, 1000)
 DEVIATION = 0.5
@@ -86,6 +96,7 @@ def test_a_run_is_the_pipelines_own():
     run = explain.wrap(pipeline).trajectory(steps=4, payoff=_mean)
     run.start = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     expected = pipeline(generator=torch.Generator().manual_seed(3), num_inference_steps=4, output_type="pt").images
+    assert "before the pipeline" in run.describe()["assumed"]["samples"]
     torch.testing.assert_close((run.run() / 2 + 0.5).clamp(0, 1), torch.as_tensor(expected), rtol=1e-4, atol=1e-5)
 
 
@@ -136,6 +147,7 @@ def test_painting_around_a_mask_is_not_followed():
         *(({"guidance": w}, ValueError, "guidance must be a finite number") for w in (None, "7.5", float("nan"))),
         *(({"batch_size": size}, ValueError, "batch_size") for size in (0, -1, "all")),
         ({"region": "left"}, ValueError, "region must be bool"),
+        ({"region": torch.zeros(8, 8)}, ValueError, "at least one pixel, got none"),
         ({"region": torch.full((8, 8), 0.3)}, ValueError, "other numbers than 0 and 1"),
         ({"reference": "mean"}, ValueError, "reference must be images"),
         ({"x0": "picture"}, TypeError, "x0 must be one image"),
@@ -268,3 +280,111 @@ def test_a_payoff_reads_each_image_by_itself(payoff, message, question):
     }
     with pytest.raises(ValueError, match=message):
         asked[question]()
+
+
+class Learned(nn.Module):
+    """A small network that sees its time."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, x, t):
+        return self.conv(torch.cat([x, t.view(-1, 1, 1, 1).expand_as(x)], 1)).tanh()
+
+
+class Preconditioned(Learned):
+    """``D(x, sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)``, as Karras et al. wrap their networks."""
+
+    def forward(self, x, sigma):
+        sigma = sigma.view(-1, 1, 1, 1)
+        scale = (sigma**2 + DEVIATION**2).rsqrt()
+        inside = super().forward(scale * x, sigma.log().flatten() / 4)
+        return (DEVIATION * scale) ** 2 * x + sigma * DEVIATION * scale * inside
+
+
+def _karras_euler(net, x, sigmas):
+    for sigma, after in pairwise(sigmas):
+        x = x + (after - sigma) * (x - net(x, sigma[None])) / sigma
+    return x
+
+
+def _ddim_of_sigma(net, x, kept):
+    """DDIM in the user's own words: the picture on ``x / a``, and ``sigma = s / a``."""
+    for now, after in pairwise(kept):
+        clean = net(x / now.sqrt(), ((1 - now) / now).sqrt()[None])
+        x = after.sqrt() * clean + (1 - after).sqrt() * (x - now.sqrt() * clean) / (1 - now).sqrt()
+    return x
+
+
+@torch.no_grad()
+def test_runs_are_those_of_the_users_own_loops():
+    edm = EDMEulerScheduler(num_train_timesteps=100, sigma_data=DEVIATION)
+    options = {"time": "sigma", "prediction_type": "sample", "shape": (1, 8, 8)}
+    run = DiffusionModel(Preconditioned(), scheduler=edm, **options).trajectory(steps=6, payoff=_mean)
+    own = EDMEulerScheduler(num_train_timesteps=100, sigma_data=DEVIATION)
+    own.set_timesteps(6)  # to the smallest sigma, .002
+    sample = _karras_euler(Preconditioned(), run.start * own.init_noise_sigma, own.sigmas)
+    torch.testing.assert_close(run.run(), sample, rtol=1e-4, atol=1e-5)
+
+    run = DiffusionModel(Preconditioned(), betas=BETAS, **options).trajectory(steps=6, payoff=_mean)
+    kept = (1 - BETAS).cumprod(0)[torch.tensor(run.timesteps).long()]
+    sample = _ddim_of_sigma(Preconditioned(), run.start, torch.cat([kept, torch.ones(1)]))
+    torch.testing.assert_close(run.run(), sample, rtol=1e-3, atol=1e-4)
+
+    flow = FlowMatchEulerDiscreteScheduler(1000)
+    run = DiffusionModel(Learned(), scheduler=flow, time="unit", shape=(1, 8, 8)).trajectory(steps=6, payoff=_mean)
+    x, times = run.start, [t / 1000 for t in run.timesteps] + [0.0]
+    for now, after in pairwise(times):
+        x = x + (after - now) * Learned()(x, torch.tensor([now]))
+    torch.testing.assert_close(run.run(), x, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scheduler": ScoreSdeVeScheduler()}, TypeError, "ScoreSdeVeScheduler has no step: its noise is not followed"),
+        ({"scheduler": DDIMScheduler(10), "prediction_type": "noise"}, ValueError, "must be one of epsilon, sample"),
+        ({"betas": 1 - BETAS}, ValueError, "betas = 1 - alphas"),
+        ({"betas": (1 - BETAS).cumprod(0)}, ValueError, "of alphas_cumprod betas_t"),
+        ({"betas": BETAS, "weight_decay": "some"}, ValueError, "weight_decay must be a number"),
+        ({"betas": BETAS, "loss": "huber"}, ValueError, "loss must be a function"),
+    ],
+)
+def test_schedules_and_trainings_that_are_none(options, error, message):
+    with pytest.raises(error, match=message):
+        explain.wrap(tiny_unet(), **options)
+
+
+def test_steps_that_a_scheduler_cannot_make():
+    with pytest.raises(ValueError, match="PNDMScheduler cannot make a run of 3 steps"):
+        DiffusionModel(tiny_unet(classes=None), scheduler=PNDMScheduler()).trajectory(steps=3, payoff=_mean)
+
+
+def test_a_loss_is_no_denoiser():
+    class Trainer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.eps_theta = tiny_unet(classes=None)
+
+        def forward(self, x):
+            return self.eps_theta(x, 3).sample.square().mean()
+
+    with pytest.raises(TypeError, match="give the network inside"):
+        explain.wrap(Trainer(), betas=BETAS, time="step")
+    with pytest.raises(ValueError, match="give the network inside"):
+        DiffusionModel(lambda x, t: x.mean(), betas=BETAS, time="step").step(digits_like()[0], t=3)
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "message"),
+    [
+        ((digits_like(4), torch.ones(4, dtype=torch.bool)), TypeError, "got bools"),
+        ((digits_like(4), torch.arange(4), torch.rand(4)), ValueError, "several conditions go by name"),
+        ((digits_like(4) * float("nan"), torch.arange(4)), NonFinite, "training images hold NaN"),
+    ],
+)
+def test_training_images_of_another_kind(train, error, message):
+    with pytest.raises(error, match=message):
+        unet_model().step(digits_like()[0], t=3, label=3).objective(train)

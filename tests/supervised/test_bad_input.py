@@ -223,7 +223,7 @@ def test_a_baseline_that_does_not_fit(baseline, error, message):
         ({"background": [[0.0] * 3]}, TypeError, "background must be a torch.Tensor"),
         ({"background": torch.zeros(2, 3).double()}, TypeError, "background must be torch.float32"),
         ({"background": torch.full((2, 3), float("nan"))}, NonFinite, "background holds NaN"),
-        ({"weight_decay": -1.0}, ValueError, "weight_decay must be 0 or more"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay must be a number, 0 or more"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"task": "ranking"}, ValueError, "task must be 'classification' or 'regression', got 'ranking'"),
         ({"module": len}, TypeError, "must be a torch.nn.Module, got builtin_function"),
