@@ -55,10 +55,15 @@ class Part:
             NoRows: no part is rows. TypeError: there is no such part.
             ValueError: there are several, and nothing tells which is meant.
         """
-        if isinstance(answer, Tensor):
-            return _as_rows(answer)
         if callable(self.given):
             return _as_rows(self.given(answer))
+        if isinstance(answer, Tensor) and self.given is not None:
+            raise TypeError(
+                f"forward returned one tensor {list(answer.shape)}, which has no part {self.given!r}: label= says "
+                "which column, output=lambda answer: ... takes another part of it"
+            )
+        if isinstance(answer, Tensor):
+            return _as_rows(answer)
         if self.given is not None:
             return _as_rows(_named(answer, self.given))
         if node_type not in self._found:

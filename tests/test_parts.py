@@ -54,7 +54,13 @@ def test_several_that_would_do_are_asked_about(answer):
 
 @pytest.mark.parametrize(
     ("given", "answer"),
-    [(1, (HIDDEN, OUT)), (-1, [HIDDEN, OUT]), ("b", {"a": HIDDEN, "b": OUT}), (lambda found: found[0][0], ((OUT,), 1))],
+    [
+        (lambda found: found[:, :3], HIDDEN),
+        (1, (HIDDEN, OUT)),
+        (-1, [HIDDEN, OUT]),
+        ("b", {"a": HIDDEN, "b": OUT}),
+        (lambda found: found[0][0], ((OUT,), 1)),
+    ],
 )
 def test_what_is_given_is_taken(given, answer):
     part = Part(given)
@@ -76,6 +82,7 @@ def test_the_choice_of_the_first_answer_stands():
         (None, OUT.long(), TypeError, "got torch.int64"),
         (2, (HIDDEN, OUT), TypeError, "no part 2; it returned 0, 1"),
         ("c", {"a": OUT}, TypeError, "no part 'c'; it returned 'a'"),
+        (1, OUT, TypeError, r"one tensor \[5, 3\], which has no part 1: label= says which column"),
     ],
 )
 def test_what_has_no_such_part(given, answer, error, message):

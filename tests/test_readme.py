@@ -13,7 +13,7 @@ from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, DENOISER, INFLUENCE, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, DENOISER, INFLUENCE, QUESTION, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("own_models", [False, True])
@@ -52,6 +52,14 @@ def test_the_influence_example_runs(tmp_path):
         "Comparison of 2 explanations",
     ):
         assert told in ran.stdout
+
+
+def test_what_the_outputs_are_is_found_and_said(capsys):
+    exec(compile(QUESTION, "README.md", "exec"), {})
+    assumed, values = capsys.readouterr().out.strip().splitlines()
+    assert assumed.startswith("logits, each output a yes or no of its own")
+    asked, own = map(float, values.split())
+    assert asked == pytest.approx(own, rel=1e-5)
 
 
 def test_the_new_explainer_works(tmp_path, monkeypatch):
