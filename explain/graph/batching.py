@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,27 +15,38 @@ from explain.graph.computation import Place
 if TYPE_CHECKING:
     from explain.graph.targets import GraphTarget
 
-_KEPT = (1.0, 0.6, 0.3)  # chance of each edge and node of the copies that are tried
+_KEPT = (1.0, 0.6, 0.3)  # chance of each edge in the copies that are tried
+_STAY = (1.0, 0.8, 0.7)  # and of each node
+_LARGE = 2**23  # numbers of a tensor that gains nothing from company
 _aten = torch.ops.aten
 _RANKS = {_aten.sort, _aten.topk, _aten.kthvalue}  # what argsort and msort are made of, too
 
 
-def known_together(target: GraphTarget, place: Place) -> bool:
-    """`together`, asked once for all cuts of a model state."""
+class Batching(NamedTuple):
+    """``together``: whether different coalitions evaluated in one pass answer as each does alone. ``squares``: numbers
+    of one copy that grow with the square of the copies (a matrix of all pairs of nodes is made within).
+    """
+
+    together: bool
+    squares: int = 0
+
+
+def known_batching(target: GraphTarget, place: Place) -> Batching:
+    """`batching`, asked once for all cuts of a model state."""
     programs = target.model.programs
     if "hops" not in place.checks:
-        return together(target, place)
-    if programs.together is None or not programs.known(target):
-        programs.together = together(target, place)
-    return programs.together
+        return batching(target, place)
+    if programs.batching is None or not programs.known(target):
+        programs.batching = batching(target, place)
+    return programs.batching
 
 
-def together(target: GraphTarget, place: Place) -> bool:
-    """Whether different coalitions evaluated together answer as each does alone.
+def batching(target: GraphTarget, place: Place) -> Batching:
+    """How coalitions may share a pass.
 
-    Not where forward ranks numbers (top-k pooling, sorted readouts): which of two that are alike up to rounding comes
-    first hangs on what they are evaluated beside. Else it is tried: without edges, on other features, and for pooled
-    graphs without nodes (a recurrent readout pads to the largest graph).
+    Not at all where forward ranks numbers (top-k pooling, sorted readouts): which of two that are alike up to rounding
+    comes first hangs on what they are evaluated beside. Else it is tried: without edges, on other features, and for
+    pooled graphs without nodes (a recurrent readout pads to the largest graph).
     """
     generator = torch.Generator().manual_seed(0)
     graph, device = place.graph, place.nodes.device
@@ -50,7 +61,7 @@ def together(target: GraphTarget, place: Place) -> bool:
             scaled = [x * torch.rand(x.shape, generator=generator, dtype=x.dtype).to(device) for _ in _KEPT[1:]]
             features[kind] = torch.stack([x, *scaled])
     if not target.focus and target.removal == "delete":
-        kept = torch.rand(len(_KEPT), graph.num_nodes, generator=generator) < chance
+        kept = torch.rand(len(_STAY), graph.num_nodes, generator=generator) < torch.tensor(_STAY)[:, None]
         kept[:, 0] |= ~kept.any(1)
         tried["node_keep"] = kept.to(device)
 
@@ -60,28 +71,45 @@ def together(target: GraphTarget, place: Place) -> bool:
         return target.outputs(place, count, features={kind: x[copies] for kind, x in features.items()}, **edits)
 
     try:
-        if ranks(lambda: outputs(slice(0, 1))):
-            return False
-        both = outputs(slice(None))
-        alone = torch.cat([outputs(slice(i, i + 1)) for i in range(len(_KEPT))])
+        one, first = watched(lambda: outputs(slice(0, 1)))
+        if one.ranks or (max(one.made) > _LARGE and "hops" not in place.checks):
+            return Batching(False)
+        several, both = watched(lambda: outputs(slice(None)))
+        alone = torch.cat([first, *(outputs(slice(i, i + 1)) for i in range(1, len(_KEPT)))])
     except Exception:  # whatever a user's forward raises on several graphs, or smaller ones: one by one says on which
-        return False
-    return relative(both, alone) <= tolerance(alone)
+        return Batching(False)
+    return Batching(relative(both, alone) <= tolerance(alone), _squares(one, several))
 
 
-def ranks(ask: Callable[[], Any]) -> bool:
-    """Whether floating-point numbers are sorted meanwhile."""
+def _squares(one: _Watch, several: _Watch) -> int:
+    """Numbers of one copy in the largest tensor that grew faster than the copies."""
+    count = len(_KEPT)
+    pairs = zip(one.made, several.made, strict=True) if len(one.made) == len(several.made) else [one.most(several)]
+    return max((small for small, large in pairs if large > small * count), default=0)
+
+
+def watched(ask: Callable[[], Tensor]) -> tuple[_Watch, Tensor]:
+    """What is done meanwhile, and the answer."""
     with _Watch() as watch:
-        ask()
-    return watch.seen
+        answer = ask()
+    return watch, answer
 
 
 class _Watch(TorchDispatchMode):
-    """Sees every operation, also those within compiled code of torch."""
+    """Sees every operation of torch: the numbers that each ``made``, and whether one of them ``ranks``."""
 
-    seen = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[int] = []
+        self.ranks = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func.overloadpacket in _RANKS and args[0].is_floating_point():
-            self.seen = True
-        return func(*args, **(kwargs or {}))
+            self.ranks = True
+        found = func(*args, **(kwargs or {}))
+        self.made.append(found.numel() if isinstance(found, Tensor) else 0)
+        return found
+
+    def most(self, other: _Watch) -> tuple[int, int]:
+        """The largest tensors of either."""
+        return max(self.made), max(other.made)

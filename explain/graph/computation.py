@@ -21,6 +21,7 @@ from explain.graph.structure import EdgeType, Fields, Structure
 
 Focus: TypeAlias = tuple[tuple[str, int], ...]  # (node type, number within the type) of each explained node
 Direction: TypeAlias = Literal["in", "out", "both"]
+_PAIRS = 2**17  # numbers of a matrix of all pairs in one pass: its zeros between copies are computed with, too
 _FAR = torch.iinfo(torch.int32).max
 
 
@@ -42,8 +43,9 @@ class Place:
     ``nodes [n]``, ``edges [e]``: the flat number in the whole graph of each node and edge here, -1 for stand-ins.
     ``reachable [e]``: edges that can carry a message to the explained nodes. ``degrees [e]``: others whose removal
     changes the answer all the same, as they count in a degree; None for none. ``together``: whether several copies may
-    share one forward pass. ``smaller``: whether an absent node leaves with its row, "delete" being the model on the
-    smaller graph. ``checks``: what was measured while it was chosen.
+    share one forward pass. ``squares``: numbers of one copy that grow with the square of the copies in it. ``smaller``:
+    whether an absent node leaves with its row, "delete" being the model on the smaller graph. ``checks``: what was
+    measured while it was chosen.
     """
 
     graph: Structure
@@ -53,8 +55,15 @@ class Place:
     reachable: Tensor
     degrees: Tensor | None = None
     together: bool = True
+    squares: int = 0
     smaller: bool = False
     checks: dict[str, Any] = field(default_factory=dict)
+
+    def copies_at_once(self, nodes: int) -> int | None:
+        """Copies of so many nodes in one pass that makes a matrix of all pairs of them; None where it does not."""
+        if not self.squares:
+            return None
+        return max(1, int((_PAIRS / self.squares) ** 0.5 * self.graph.num_nodes / max(nodes, 1)))
 
     @property
     def matters(self) -> Tensor:

@@ -19,7 +19,7 @@ from explain.graph.condensed import Condensed, condensable, edge_weights, weigha
 from explain.graph.fast.admission import FastPath, admitted
 from explain.graph.fast.program import Refused
 from explain.graph.players import ATOMS, KINDS, owners
-from explain.graph.singly import out_of_memory, singly
+from explain.graph.singly import out_of_memory, singly, too_many
 from explain.graph.structure import EDGE
 from explain.graph.table import table
 from explain.graph.trimming import Relevant, Trimming, distinct, parts, relevant
@@ -34,7 +34,8 @@ REMOVALS = ("delete", "message", "features")
 _FAST = 2**14  # coalitions that a fast path is given at once; it parts them further
 _TRIMMED = 2**22  # the same for the parts of a graph that matter: what the cache holds
 _BUDGET = 2**23  # numbers held at once by the copies of one forward pass
-_TRIED = (1.0, 0.7, 0.4, 0.15)  # chance of each player in coalitions that are evaluated together and alone
+_MOST = 2**31  # numbers of a matrix that is refused
+_TRIED = (0.6, 0.2)  # chance of each player in coalitions that are evaluated together and alone
 
 
 @dataclass(eq=False)
@@ -61,6 +62,7 @@ class Coalitions:
         """The game, in batches that fit the memory budget."""
         fast = self.fast()
         size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
+        self._check_affordable(min(size, 2 ** len(self.players)))
         checks = {"removal": self.removal, **self.target.model.checks, **self.place.checks}
         if self.left_out is not None:
             checks["degree_edges"], checks["degree_edges_worth"] = self.left_out
@@ -162,8 +164,10 @@ class Coalitions:
             try:
                 return self._together(masks, draw)
             except Exception as error:  # whatever a user's forward raises of so many, or of one of them
-                if isinstance(error, (Unsupported, NonFinite)) or out_of_memory(error):
+                if isinstance(error, (Unsupported, NonFinite)):
                     raise
+                if out_of_memory(error):
+                    raise ValueError(too_many(len(masks), str(error))) from error
                 self._single = True
         return singly(self, masks, draw)
 
@@ -175,7 +179,12 @@ class Coalitions:
         return self._single
 
     def _agrees(self) -> bool:
-        """Whether a few coalitions of these players answer together as each does alone."""
+        """Whether a few coalitions of these players answer together as each does alone.
+
+        A place that is no cut was tried itself; what is known of cuts was seen on another, which may have been smaller.
+        """
+        if "hops" not in self.place.checks:
+            return True
         generator = torch.Generator().manual_seed(0)
         masks = torch.rand(len(_TRIED), len(self.players), generator=generator) < torch.tensor(_TRIED)[:, None]
         masks = masks[masks.any(1)].to(self.owner.device)
@@ -202,7 +211,8 @@ class Coalitions:
     def _trimming(self) -> Trimming:
         if self.atoms not in ("edges", "nodes") or self.removal != "delete" or not self.place.together:
             return "nothing"
-        if self.place.checks.get("direction") != "in" or self.target.model.inputs.matrices:
+        whole = self.target.model.inputs.matrices or self.place.squares
+        if self.place.checks.get("direction") != "in" or whole:
             return "nothing"
         programs = self.target.model.programs
         if self._trim is None or self._trim[0] != programs.state:
@@ -311,12 +321,20 @@ class Coalitions:
         replaced = edits.column_edits if self.atoms == "features" else edits.entry_edits
         return replaced(self.place, present, absent)
 
+    def _check_affordable(self, count: int) -> None:
+        """Check that so many coalitions in one pass make no matrix of all pairs of nodes that memory does not hold.
+
+        Raises:
+            ValueError: they do.
+        """
+        numbers = self.place.squares * count**2
+        if numbers > _MOST:
+            raise ValueError(too_many(count, f"a matrix of all pairs of their nodes of {numbers * 4 / 2**30:,.0f} GB"))
+
     def _affordable(self) -> int:
         graph = self.place.graph
         if self.trimming in ("weighted", "degrees") and condensable(self.place):  # made in parts
             return min(max(1, _BUDGET // (graph.num_nodes + graph.num_edges)), 4096)
         numbers = sum(x.numel() for fields in graph.nodes.values() for x in fields.values())
         each = numbers + 32 * (graph.num_nodes + graph.num_edges) + 1
-        if self.target.model.inputs.dense:  # a block-diagonal matrix grows with the square of the copies
-            return max(1, int(_BUDGET**0.5) // max(graph.num_nodes, 1))
-        return min(max(1, _BUDGET // each), 4096)
+        return self.place.copies_at_once(graph.num_nodes) or min(max(1, _BUDGET // each), 4096)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.agreement import relative, tolerance
-from explain.graph.batching import known_together
+from explain.graph.batching import known_batching
 from explain.graph.completeness import DRAWS, held
 from explain.graph.computation import Place, Reach, cut, hop_distance, receptive_fields, whole
 from explain.graph.players import AFFORDABLE
@@ -37,11 +37,11 @@ def placed(target: GraphTarget) -> Place:
     """The computation graph where the cut answers as the whole graph does, else the whole graph."""
     with torch.no_grad():
         chosen = _chosen(target) if target.focus else whole(target.graph, target.focus)
-        together = known_together(target, chosen)
+        together, squares = known_batching(target, chosen)
     where = "cut" if "hops" in chosen.checks else "whole graph"
     checks = {"computation": where, "batching": "together" if together else "one by one", **chosen.checks}
     checks.setdefault("left_out_edges", 0)
-    return replace(chosen, together=together, checks=checks)
+    return replace(chosen, together=together, squares=squares, checks=checks)
 
 
 def _chosen(target: GraphTarget) -> Place:

@@ -219,9 +219,8 @@ class GraphRemoval:
         """Copies of a site that are evaluated together."""
         if self.target.batch_size is not None:
             return self.target.batch_size
-        if self.target.model.inputs.dense:  # a block-diagonal matrix grows with the square of the copies
-            return max(1, int(_BUDGET**0.5) // site.place.graph.num_nodes)
-        return max(1, _BUDGET // _numbers_of(site))
+        pairs = self.target.place.copies_at_once(site.place.graph.num_nodes)
+        return pairs or max(1, _BUDGET // _numbers_of(site))
 
     def _cost(self, site: Site, chunks: tuple[Tensor, ...]) -> int:
         return sum(_CALL + (len(chunk) + 1) * _numbers_of(site) for chunk in chunks)

@@ -80,3 +80,9 @@ def _named(game: Coalitions, mask: Tensor) -> str:
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, which another coalition does not mend."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def too_many(count: int, why: str) -> str:
+    """Words for coalitions that memory does not hold together."""
+    smaller = f"give batch_size={max(1, count // 16)} or less, or none at all"
+    return f"{count} coalitions in one pass need too much memory ({why}): {smaller}"

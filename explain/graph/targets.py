@@ -45,6 +45,9 @@ from explain.types import (
 if TYPE_CHECKING:
     from explain.graph.model import GraphModel
 
+_NOTHING = "whatever edges are taken out of the graph, the model's answer stays as it is"
+_NOBODY = dict.fromkeys(("features", "node_features", "edge_features"), "no entry differs from what its absence is")
+
 
 class GraphTarget(Target):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
@@ -273,7 +276,10 @@ class GraphTarget(Target):
             self._check_reads_features()
         beyond = options.get("all", False) and kind != "features"
         place = whole(self.graph, self.focus) if beyond else self.place_of(kind)
-        return players_of(place, self.graph, kind, options, self.baseline)
+        found = players_of(place, self.graph, kind, options, self.baseline)
+        if not len(found):
+            self._assumed[kind] = f"none: {_NOBODY.get(kind, _NOTHING)}"
+        return found
 
     def _check_reads_features(self) -> None:
         """Check that there are features and that the model is given them.

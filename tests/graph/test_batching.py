@@ -302,3 +302,43 @@ def test_a_model_with_rows_of_its_own_keeps_them_and_says_so():
     why = Shapley("nodes").explain(target)
     assert why.checks["efficiency_gap"] < 1e-6
     assert why.target["assumed"]["nodes"].startswith("one that is absent stays, without features and edges")
+
+
+class _AllPairs(nn.Module):
+    """Solves with a dense matrix of all pairs of nodes that it makes itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 2)
+
+    def forward(self, x, edge_index):
+        size = x.size(0)
+        near = torch.zeros(size, size).index_put((edge_index[1], edge_index[0]), torch.ones(edge_index.size(1)))
+        return torch.linalg.solve(2 * torch.eye(size) - near / (1 + near.sum(1, keepdim=True)), self.out(x))
+
+
+def test_matrices_of_all_pairs_are_kept_small():
+    """All 2^14 coalitions together would be a matrix of 98,304 x 98,304."""
+    torch.manual_seed(0)
+    x, net = torch.randn(6, 4), _AllPairs().eval()
+    model = GraphModel(net, Data(x=x, edge_index=EDGES))
+    game = model.node(2, label=1).game("edges")
+    assert game.batch_size * 6 <= 400
+    masks = torch.rand(90, 14, generator=torch.Generator().manual_seed(0)) < 0.5
+    own = torch.stack([net(x, EDGES[:, mask])[2, 1].detach().double() for mask in masks])
+    torch.testing.assert_close(game(masks), own, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"16384 coalitions in one pass need .* of 36 GB.*batch_size=1024 or less"):
+        model.node(2, label=1, batch_size=2**14).game("edges")
+
+
+def test_memory_that_runs_out_is_said_with_the_remedy(monkeypatch):
+    target = _target(_Few)[2]
+    game = target.game("edges")
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 40000000000 bytes.")
+
+    def fails(*arguments, **edits):
+        raise error
+
+    monkeypatch.setattr(target, "outputs", fails)
+    with pytest.raises(ValueError, match=r"32 coalitions in one pass .*40000000000 bytes.*batch_size=2 or less"):
+        game(torch.zeros(32, 14, dtype=torch.bool))

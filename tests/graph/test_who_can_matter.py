@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import ChebConv, DirGNNConv, GATConv, GCNConv, GINConv, SAGEConv
 from torch_geometric.utils import to_undirected
 
-from explain import Shapley
+from explain import Lime, Occlusion, Shapley
 from explain.graph.model import GraphModel
 
 MOST = 7  # edges of a drawn graph
@@ -105,7 +105,7 @@ def check(seed: int) -> tuple[str, float]:
     torch.manual_seed(seed)
     net = Stack(make, draw.randint(1, 5), *inside).double().eval()
     x, node = torch.randn(nodes, 3, dtype=torch.float64), draw.randrange(nodes)
-    target = GraphModel(net, Data(x=x, edge_index=edge_index)).node(node, label=0)
+    target = GraphModel(net, Data(x=x, edge_index=edge_index), outputs="logits").node(node, label=0)
     why = Shapley("edges", estimator="exact").explain(target)
     table, expected = brute_force(net, x, edge_index, node, 0)
     with torch.no_grad():  # the copies side by side are the user's own call
@@ -119,3 +119,27 @@ def check(seed: int) -> tuple[str, float]:
 def test_values_are_those_of_every_edge_of_the_whole_graph(part):
     wrong = {seed: found for seed in range(part, EXAMPLES, PARTS) if (found := check(seed))[1] > 1e-6}
     assert not wrong
+
+
+class _ReadsFeatures(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x, edge_index):
+        return self.out(x)
+
+
+@pytest.mark.parametrize("kind", ["edges", "nodes", "motifs"])
+@pytest.mark.parametrize("explainer", [Shapley, Lime, Occlusion])
+def test_a_model_that_reads_features_alone_has_an_empty_answer_in_words(explainer, kind):
+    torch.manual_seed(0)
+    data = Data(x=torch.randn(5, 3), edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]))
+    net = _ReadsFeatures()
+    why = explainer(kind).explain(GraphModel(net, data).node(1, label=0))
+    assert len(why.scores) == 0
+    assert why.value == why.base == pytest.approx(float(net(data.x, None)[1, 0].detach()))
+    assert why.target["assumed"][kind] == (
+        "none: whatever edges are taken out of the graph, the model's answer stays as it is"
+    )
+    assert kind in str(why)

@@ -12,6 +12,7 @@ from torch import Tensor
 from explain.graph.absence import feature_matrix
 from explain.graph.agreement import relative, tolerance
 from explain.graph.apart import Apart
+from explain.graph.batching import Batching
 from explain.graph.computation import Reach, hop_distance
 from explain.graph.fast.plan import Plan, planned
 from explain.graph.fast.program import Program, Refused
@@ -48,7 +49,7 @@ class Programs:
         self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
         self.reach: Reach | None = None  # the receptive field, once checked on the whole graph
         self.degrees: bool | None = None  # whether edges that carry no message count in degrees
-        self.together: bool | None = None
+        self.batching: Batching | None = None
         self.trims: dict[str, Trimming] = {}
         self.meanings: dict[str | None, Meaning] = {}  # of the outputs, by the type of node that is asked about
 
