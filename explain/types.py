@@ -330,7 +330,7 @@ class Edits(Protocol):
     def numbers(self, params: Parameters, players: Tensor) -> Tensor:
         """The number once each of these players is taken away, ``[k]``."""
 
-    def loss_changes(self, players: Tensor) -> Iterator[LossChange]:
+    def loss_changes(self, players: Tensor) -> Sequence[LossChange]:
         """All that changes in the training loss when one of these players is taken away, piece by piece."""
 
 

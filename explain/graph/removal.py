@@ -167,14 +167,18 @@ class GraphRemoval:
         """The number without each of these players, ``[k]``."""
         return self._numbers(self.sites.number, params, players)
 
-    def loss_changes(self, players: Tensor) -> Iterator[LossChange]:
+    def loss_changes(self, players: Tensor) -> list[LossChange]:
         """Of every example within reach of an edit: each in its own part of the graph, or all in one, by cost."""
         plans = []
         for chosen in (self.sites.apart, [self.sites.together][: len(self.sites.apart)]):
             reached = [(site, seen[torch.isin(seen, players)]) for site in chosen if len(seen := self._seen(site))]
             plans.append([(site, found.split(self._count(site))) for site, found in reached])
-        for site, chunks in min(plans, key=lambda plan: sum(self._cost(site, chunks) for site, chunks in plan)):
-            yield from (LossChange(chunk, partial(self._change, site=site, players=chunk)) for chunk in chunks)
+        cheapest = min(plans, key=lambda plan: sum(self._cost(site, chunks) for site, chunks in plan))
+        return [
+            LossChange(chunk, partial(self._change, site=site, players=chunk))
+            for site, chunks in cheapest
+            for chunk in chunks
+        ]
 
     # --- how ---
 

@@ -13,7 +13,7 @@ none, and the rest a solution of their own, ``grad f'^T A^-1 g = s^T g + (A^-1 (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -65,7 +65,8 @@ def removal_parts(objective: Objective, inverse: Inverse, s: Tensor, progress: b
         for player, x in zip(players.split(1), solutions, strict=True):
             crossed[player] = _along(objective, edits, player, x)[player]
     with torch.no_grad():
-        for player in moving.nonzero():
+        left = moving.nonzero()
+        for player in tqdm(left, desc="edited numbers", disable=not progress, leave=False):
             structural[player] = value - edits.numbers(objective.params, player).double().cpu()
     return Parts(structural, unedited + crossed, unedited, _own(objective, edits, s))
 
@@ -130,13 +131,16 @@ class OneByOne:
         """The number of each edited objective, ``[k]``."""
         return torch.stack([self.objective.edited(player).measurement(params) for player in players.tolist()])
 
-    def loss_changes(self, players: Tensor) -> Iterator[LossChange]:
+    def loss_changes(self, players: Tensor) -> list[LossChange]:
         """A piece for each player and batch."""
-        for player in players.split(1):
-            edited = self.objective.edited(int(player))
-            for batch in self.objective.batches():
-                yield LossChange(player, partial(self._change, edited=edited, batch=batch))
+        batches = list(self.objective.batches())
+        return [
+            LossChange(player, partial(self._change, player=int(player), batch=batch))
+            for player in players.split(1)
+            for batch in batches
+        ]
 
-    def _change(self, params: Parameters, edited: Objective, batch: Tensor) -> Tensor:
+    def _change(self, params: Parameters, player: int, batch: Tensor) -> Tensor:
+        edited = self.objective.edited(player)
         change = edited.train_loss(params, batch) - self.objective.train_loss(params, batch)
         return change.sum()[None] / self.objective.size

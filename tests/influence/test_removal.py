@@ -8,6 +8,7 @@ from graph_cases import Sgc, doubled, network, random_graph
 
 import explain
 from explain import Influence, Players, Shapley
+from explain.influence import removal
 from explain.influence.curvature import Hessian
 from explain.influence.removal import OneByOne, removal_parts
 from explain.influence.scores import measured_gradient, training_gradient
@@ -110,6 +111,20 @@ def test_the_formula_by_the_whole_matrix(target, kind):
         learned = slope @ torch.linalg.solve(H, torch.func.grad(loss)(theta, other) - before)
         assert float(found.parts["learned"][player]) == pytest.approx(float(learned), abs=1e-10)
         assert float(found.parts["structural"][player]) == pytest.approx(found.value - float(number), abs=1e-12)
+
+
+def test_every_bar_has_its_total_and_reaches_it(target, monkeypatch):
+    bars, usual = [], removal.tqdm
+
+    def watched(*args, disable, **options):
+        bar = usual(*args, disable=disable, **options)
+        bars.extend([] if disable else [bar])
+        return bar
+
+    monkeypatch.setattr(removal, "tqdm", watched)
+    Influence(remove="nodes", solver="exact", curvature="hessian", damping=0, progress=True).explain(target)
+    assert {bar.desc.rstrip(": ") for bar in bars} == {"edited losses", "edited numbers"}
+    assert all(bar.n == bar.total for bar in bars)
 
 
 def test_the_quick_way_is_the_slow_one(target):
