@@ -18,6 +18,7 @@ from torch_geometric.utils import to_undirected
 
 from explain.graph.model import GraphModel
 from explain.mask import FittedMask, Mask
+from explain.mask.algorithms import PG
 from explain.mask.messages import aligned_masks, columns_of
 from explain.types import Call, Game, Players, Target, Unsupported
 
@@ -273,6 +274,15 @@ def test_pg_explainer_learns_over_targets_and_explains_others():
     assert found.settings["fitted_on"] == 1
     assert found.checks["final_loss"] == fitted.final_loss
     assert fitted.explain(Asked(net, VOICES, STAR, row=1)).scores.shape == (7,)
+
+
+def test_a_target_of_pg_explainer_is_prepared_once_for_all_epochs(monkeypatch):
+    prepared, lesson = [], PG.lesson
+    monkeypatch.setattr(PG, "lesson", lambda *given: prepared.append(given) or lesson(*given))
+    net = Planted().eval()
+    targets = [Asked(net, VOICES, STAR, row=row, players=Players("edges", torch.arange(6))) for row in (0, 1)]
+    Mask(method="pg_explainer", epochs=3, repeats=2, seed=0).fit(targets)
+    assert len(prepared) == 2 * 2
 
 
 def test_fit_says_what_it_needs():

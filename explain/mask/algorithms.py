@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +39,16 @@ class GNN(GNNExplainer):
         return loss
 
 
+class Lesson(NamedTuple):
+    """A target of PGExplainer: its call, a copy of the module, labels, the explained row and the edges that play."""
+
+    call: Call
+    module: torch.nn.Module
+    labels: Tensor
+    row: Tensor
+    reachable: Tensor
+
+
 class PG(PGExplainer):
     """PGExplainer with coefficients of its own and a computation graph that is known, not counted in layers."""
 
@@ -50,15 +60,21 @@ class PG(PGExplainer):
     def _get_hard_masks(self, *_: Any, **__: Any) -> tuple[None, Tensor]:
         return None, self.reachable
 
-    def learn(self, epoch: int, call: Call, players: Players) -> float:
-        """One step of its network on one target; the loss."""
+    def lesson(self, call: Call, players: Players) -> Lesson:
+        """What it learns from one target, made once for all epochs."""
         labels, explainer = connected(call, self, None)
-        self.reachable = among(players, call)
-        row = torch.tensor([call.row], device=call.x.device)
-        with aligned_masks(explainer.model, call.edge_index), warnings.catch_warnings():
+        return Lesson(
+            call, explainer.model, labels, torch.tensor([call.row], device=call.x.device), among(players, call)
+        )
+
+    def learn(self, epoch: int, lesson: Lesson) -> float:
+        """One step of its network on one target; the loss."""
+        call, self.reachable = lesson.call, lesson.reachable
+        with aligned_masks(lesson.module, call.edge_index), warnings.catch_warnings():
             # torch warns of the float() of a differentiable loss with which train() ends
             warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
-            return self.train(epoch, explainer.model, call.x, call.edge_index, target=labels, index=row, **call.kwargs)
+            asked = {"target": lesson.labels, "index": lesson.row, **call.kwargs}
+            return self.train(epoch, lesson.module, call.x, call.edge_index, **asked)
 
 
 @contextmanager

@@ -120,9 +120,10 @@ class Mask(Explainer):
     def _fitted(self, examples: Sequence[tuple[Call, Players]], generator: torch.Generator) -> tuple[PG, float]:
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         algorithm = PG(self.epochs, self.lr, self.coefficients)
+        lessons = [algorithm.lesson(call, players) for call, players in examples]
         losses: list[float] = []
         for epoch in tqdm(range(self.epochs), desc="PGExplainer", disable=not self.progress, leave=False):
-            losses = [algorithm.learn(epoch, call, players) for call, players in examples]
+            losses = [algorithm.learn(epoch, lesson) for lesson in lessons]
         return algorithm, float(np.mean(losses))
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:

@@ -19,6 +19,7 @@ from explain.shapley.stratified import adjusted
 from explain.types import Game, Players, Target
 
 INDICES = ("shapley", "banzhaf")
+MOST_SAMPLED = 500  # players whose pairs the default budget can tell apart, and that take seconds
 ESTIMATORS = ("exact", "local", "stratified")
 
 
@@ -55,7 +56,8 @@ class Interactions(Explainer):
     ``largest_error``, of the scores, and ``largest_interaction_error``; and all that the game measured about itself.
 
     Raises:
-        ValueError: an unknown index or estimator, too small a budget, or too many players for "exact".
+        ValueError: an unknown index or estimator, too small a budget, or too many players for "exact", or for the
+            default budget of samples (500).
 
     Warns:
         UserWarning: the standard errors are over half as large as the interactions (root sum of squares of each).
@@ -90,6 +92,12 @@ class Interactions(Explainer):
         game = target.game(self.players)
         before, players = game.calls, len(game.players)
         name = chosen(self.estimator, players, self.samples, "stratified")
+        if name == "stratified" and self.samples is None and players > MOST_SAMPLED:
+            raise ValueError(
+                f"{players} players have {players * (players - 1) // 2} pairs, which no affordable number of samples "
+                f"tells from zero: take up to {MOST_SAMPLED}, such as groups of them as a Players, give samples= of "
+                f"your own, or ask Shapley({game.players.kind!r}) for the values alone"
+            )
         find = {"exact": self._exact, "local": self._local, "stratified": self._sampled}[name]
         values, pairwise = find(game, generator)
         matrix = pairwise.interactions.clone()

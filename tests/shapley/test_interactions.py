@@ -154,6 +154,12 @@ def test_a_budget_too_small(index):
         Interactions("nodes", index, samples=100).explain(GameTarget(smooth_function(20, 0), 20))
 
 
+def test_pairs_of_very_many_players_are_refused_before_anything_is_asked():
+    target = GameTarget(lambda masks: 1 / 0, 2000)
+    with pytest.raises(ValueError, match=r"2000 players have 1999000 pairs.*up to 500.*samples=.*Shapley\('nodes'\)"):
+        Interactions("nodes").explain(target)
+
+
 @pytest.mark.filterwarnings("ignore:the standard errors are over half")  # of all other pairs, which have none
 @pytest.mark.parametrize("index", INDICES)
 def test_many_players_have_no_quadratic_regression_that_fills_the_memory(index):
