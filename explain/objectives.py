@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from explain.examples import Rows, pieces
-from explain.losses import Trained, alternatives, binary_cross_entropy, cross_entropy
+from explain.losses import Trained, alternatives, binary_cross_entropy, cross_entropy, trained_loss
 from explain.outputs import Meaning
 from explain.types import Parameters, Players, Suspect, Unsupported
+
+CLASSES = 20  # up to so many may have weights of their own that are looked for
 
 
 def trainable(module: nn.Module) -> Parameters:
@@ -51,11 +53,45 @@ def example_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def other_losses(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Suspect]:
-    """The other losses that these labels could have been trained with."""
-    return [
+    """The other losses that these labels could have been trained with, the same with weights of the classes last."""
+    found = [
         Suspect("loss", each.name, partial(_with_loss, each), f"explain.wrap(..., {each.option})")
         for each in alternatives(taken, meaning, labels)
     ]
+    if taken.name not in ("cross_entropy", "bce") or taken.labels.is_floating_point():
+        return found
+    remedy = "give it as a callable, explain.wrap(..., loss=lambda outputs, labels: ...), with reduction='none'"
+    sizes = taken.labels.bincount().double()
+    if 1 < int((sizes > 0).sum()) <= CLASSES:
+        weights = partial(_class_weights, sizes / sizes.sum())
+        found.append(Suspect("weights", f"{taken.name} with class weights", _each_class, remedy, weights))
+    if taken.name == "cross_entropy":
+        uniform = torch.full((len(labels), meaning.count), 1 / meaning.count, device=labels.device)
+        even = trained_loss("cross_entropy", meaning, uniform)
+        smooth = partial(_with_loss, even)
+        found.append(
+            Suspect(
+                "weights",
+                "cross_entropy with label_smoothing",
+                lambda objective: [objective, smooth(objective)],
+                remedy,
+                lambda shares: f"={shares[1]:.2g}",
+            )
+        )
+    return found
+
+
+def _each_class(objective: TrainingObjective) -> list[TrainingObjective]:
+    """The mean loss over each class alone."""
+    labels = objective.labels.reshape(-1)
+    masks = [labels == label for label in labels.unique()]
+    return [replace(objective, weights=mask.double() * (len(labels) / int(mask.sum()))) for mask in masks]
+
+
+def _class_weights(frequencies: Tensor, shares: Sequence[float]) -> str:
+    """The weights of the classes that there are, of mean 1 over the examples."""
+    weights = torch.tensor(shares, dtype=torch.double) / frequencies[frequencies > 0].cpu()
+    return f" {', '.join(f'{weight:.2g}' for weight in weights.tolist())}"
 
 
 def _with_loss(trained: Trained, objective: TrainingObjective) -> TrainingObjective:

@@ -284,13 +284,15 @@ class Objective(Protocol):
 class Suspect(NamedTuple):
     """Another training that the parameters may be the minimum of, where they are not that of the one taken.
 
-    ``what`` is "loss" or "examples", ``name`` says which, ``change`` makes it of an objective, ``remedy`` asks for it.
+    ``what`` is "loss", "weights" or "examples", ``name`` says which, ``remedy`` asks for it. ``change`` makes it of an
+    objective, or makes several of which it is a mean with shares that are not known; ``said`` says these.
     """
 
     what: str
     name: str
-    change: Callable[[Any], Objective]
+    change: Callable[[Any], Objective | Sequence[Objective]]
     remedy: str
+    said: Callable[[Sequence[float]], str] = lambda shares: ""
 
 
 class Questions(NamedTuple):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from explain.influence.linear import Flat
@@ -12,8 +14,10 @@ from explain.influence.scores import training_gradient
 from explain.types import Objective, Suspect
 
 VANISHES = 0.05  # of the gradient that is to be accounted for
+SOLVED = 0.1  # of that where shares were solved for too, which could come near to anything
 ALIKE = 10  # times the smallest gradient: as good an account of the parameters
 SMALLEST = 1e-12  # a weight decay below this is none
+PER_UNKNOWN = 2  # parameters that there must be for each unknown, so that a fit says something
 
 
 def advice(objective: Objective, training: Tensor | None = None) -> str:
@@ -37,23 +41,26 @@ def another_training(
     """Which other training the parameters are a minimum of, and how to say so; None where none is found.
 
     For each other loss and training set that the model's data allow (``objective.suspects``, a function without
-    arguments to `Suspect`), and the weight decay that fits best, ``-<grad L, theta> / |theta|^2``, the gradient is
-    taken again: parameters tell what they are a minimum of. ``tried`` collects the names of those that were not it.
+    arguments to `Suspect`), with the shares and the weight decay that fit best, the gradient is taken again: parameters
+    tell what they are a minimum of. ``tried`` collects the names of those that were not it.
     """
     gradient = training_gradient(objective) if training is None else training.double()
     limit = VANISHES * float(gradient.norm())
     suspects: Callable[[], Iterable[Suspect]] | None = getattr(objective, "suspects", None)
-    for _, alike in groupby(suspects() if suspects else (), lambda suspect: suspect.what):  # losses, then examples
+    plain = _fitted([objective], [gradient], limit)
+    for what, alike in groupby(suspects() if suspects else (), lambda suspect: suspect.what):  # losses, then examples
+        if what == "weights" and plain is not None:  # the simpler account goes before
+            continue
         fit: list[tuple[float, str, str]] = []
         for suspect in alike:
             try:
-                other = suspect.change(objective)
+                made = suspect.change(objective)
             except ValueError:  # labels that do not fit were not trained on
                 continue
-            if (found := _weight_decay(other, training_gradient(other), limit)) is not None:
-                size, decay = found
-                beside = "" if decay is None else f" with weight_decay={decay:.2g}"
-                fit.append((size, f"{suspect.name}{beside}", suspect.remedy))
+            parts = made if isinstance(made, Sequence) else [made]
+            if (found := _fitted(parts, [training_gradient(part) for part in parts], limit)) is not None:
+                beside = "" if found.decay is None else f" with weight_decay={found.decay:.2g}"
+                fit.append((found.size, f"{suspect.name}{suspect.said(found.shares)}{beside}", suspect.remedy))
             if tried is not None:
                 tried.append(suspect.name)
         if fit:
@@ -61,18 +68,42 @@ def another_training(
             best = [one for one in fit if one[0] <= ALIKE * least]  # small errors: huber is half of mse
             names, remedies = (" or ".join(dict.fromkeys(column)) for column in list(zip(*best, strict=True))[1:])
             return f"Under {names} it is {least:.1g}: if that was the training, {remedies}"
-    if (found := _weight_decay(objective, gradient, limit)) is not None and found[1] is not None:
-        size, decay = found
-        return f"With weight_decay={decay:.2g} it is {size:.1g}: if that was the training, say so in explain.wrap"
+    if plain is not None and plain.decay is not None:
+        return (
+            f"With weight_decay={plain.decay:.2g} it is {plain.size:.1g}: if that was the training, say so in "
+            "explain.wrap"
+        )
     return None
 
 
-def _weight_decay(objective: Objective, gradient: Tensor, limit: float) -> tuple[float, float | None] | None:
-    """The norm under the weight decay given (None), or under the one that fits best; None where neither is enough."""
-    if float(gradient.norm()) <= limit:
-        return float(gradient.norm()), None
-    theta = Flat(objective.params).vector(objective.params).double()
-    loss = gradient - objective.weight_decay * theta
-    decay = -float(loss @ theta) / max(float(theta @ theta), SMALLEST)
-    size = float((loss + decay * theta).norm())
-    return (size, decay) if decay > SMALLEST and size <= limit else None
+class _Fit(NamedTuple):
+    """``size``: of the gradient that is left; ``shares`` of the parts; ``decay``: the weight decay, None: as given."""
+
+    size: float
+    shares: tuple[float, ...]
+    decay: float | None
+
+
+def _fitted(parts: Sequence[Objective], gradients: Sequence[Tensor], limit: float) -> _Fit | None:
+    """The shares (of sum 1), or shares and weight decay, that leave least of the gradient; None where it stays large.
+
+    Not asked where the unknowns are as many as could explain anything.
+    """
+    theta = Flat(parts[0].params).vector(parts[0].params).double()
+    losses = torch.stack([g - p.weight_decay * theta for p, g in zip(parts, gradients, strict=True)])
+    turns = (losses[1:] - losses[0]).T
+    for decay in (parts[0].weight_decay, None):
+        unknown = turns if decay is not None else torch.cat([turns, theta[:, None]], 1)
+        if len(parts) > 1 and PER_UNKNOWN * unknown.size(1) > len(theta):
+            continue
+        left = losses[0] + (decay or 0.0) * theta
+        found = unknown.new_zeros(unknown.size(1))
+        if unknown.size(1):
+            found = torch.linalg.lstsq(unknown, -left[:, None], driver="gelsd").solution[:, 0]
+        most = limit if len(parts) == 1 else SOLVED * limit
+        size, solved = float((left + unknown @ found).norm()), found.tolist()
+        shares = (1 - sum(solved[: len(parts) - 1]), *solved[: len(parts) - 1])
+        solved_decay = None if decay is not None else solved[-1]
+        if size <= most and min(shares) > SMALLEST and (solved_decay is None or solved_decay > SMALLEST):
+            return _Fit(size, shares, solved_decay)
+    return None

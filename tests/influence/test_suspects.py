@@ -67,6 +67,46 @@ def test_a_softmax_that_was_taken_twice_is_found():
     assert "explain.wrap(..., outputs='logits')" in text
 
 
+THREE = torch.arange(40) % 3
+WEIGHTS = torch.tensor([1.0, 5.0, 0.5]).double()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "loss", "name"),
+    [
+        (3, THREE, lambda z: F.cross_entropy(z, THREE, weight=WEIGHTS), "class weights 0.47, 2.3, 0.23 it"),
+        (3, THREE, lambda z: F.cross_entropy(z, THREE, label_smoothing=0.2), "label_smoothing=0.2 it"),
+        (
+            1,
+            CLASSES,
+            lambda z: F.binary_cross_entropy_with_logits(z[:, 0], CLASSES.double(), pos_weight=torch.tensor(4.0)),
+            "class weights",
+        ),
+    ],
+)
+def test_weights_of_the_classes_are_solved_for(outputs, labels, loss, name):
+    net = table(outputs)
+    trained(net, lambda: loss(net(X)), 0.05)
+    target = explain.wrap(net, (X, labels), task="classification", weight_decay=0.05).example(X[0], label=1)
+    text = said(target)
+    assert f"with {name}" in text
+    assert "explain.wrap(..., loss=lambda outputs, labels: ...), with reduction='none'" in text
+
+
+def test_the_weights_that_are_found_are_those_of_the_training():
+    net = table(3)
+    trained(net, lambda: F.cross_entropy(net(X), THREE, weight=WEIGHTS), 0.05)
+    weights = WEIGHTS / WEIGHTS[THREE].mean()
+    wrapped = explain.wrap(
+        net,
+        (X, THREE),
+        task="classification",
+        weight_decay=0.05,
+        loss=lambda outputs, labels: weights[labels] * F.cross_entropy(outputs, labels, reduction="none"),
+    )
+    assert Influence(seed=0).explain(wrapped.example(X[0])).checks["gradient_norm"] < 1e-6
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_the_weight_decay_is_solved_for(decay):
     net = table(2)
