@@ -25,7 +25,8 @@ GRAPH = Data(
 
 
 def trained(net, loss, decay):
-    optimiser = torch.optim.LBFGS(net.parameters(), max_iter=400, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+    options = {"max_iter": 400, "tolerance_grad": 1e-10, "tolerance_change": 1e-15, "line_search_fn": "strong_wolfe"}
+    optimiser = torch.optim.LBFGS(net.parameters(), **options)
 
     def closure():
         optimiser.zero_grad()
