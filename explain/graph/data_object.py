@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.adjacency import Matrix
-from explain.graph.structure import EDGE, NODE, Copies, EdgeType
+from explain.graph.structure import EDGE, NODE, Copies, EdgeType, Fields
 
 
 def pair_store(data: Data | HeteroData) -> Any:
@@ -30,18 +30,21 @@ def as_data(
     matrices: Mapping[str, Matrix],
     rest: Mapping[str, Any],
     pair_type: EdgeType | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> Data | HeteroData:
     """The copies as ``Batch`` (one graph: with ``batch`` zeros), or ``HeteroData``.
 
     ``pairs`` are its ``edge_label_index``, of ``pair_type`` in typed data; ``matrices`` the matrices that stand beside,
-    or for, ``edge_index``; ``rest`` what it holds beside tensors of nodes, edges and graphs.
+    or for, ``edge_index``; ``rest`` what it holds beside tensors of nodes, edges and graphs; ``own`` the names that
+    features and edges have there.
     """
-    graph = copies.structure
+    graph, own = copies.structure, own or {}
+    edges = own.get("edge_index", "edge_index")
     if not typed:
         made = Batch(
             _base_cls=Data,
-            **{**rest, **graph.nodes[NODE], **graph.edge_fields[EDGE], **graph.shared},
-            edge_index=graph.edges[EDGE],
+            **{**rest, **_renamed(graph.nodes[NODE], own), **graph.edge_fields[EDGE], **graph.shared},
+            **{edges: graph.edges[EDGE]},
             batch=copies.batch[NODE],
             ptr=copies.starts[NODE],
             num_nodes=graph.num_nodes,
@@ -52,15 +55,19 @@ def as_data(
         return made
     data = HeteroData(**rest)
     for kind, fields in graph.nodes.items():
-        for name, value in {**fields, "batch": copies.batch[kind]}.items():
+        for name, value in {**_renamed(fields, own), "batch": copies.batch[kind]}.items():
             data[kind][name] = value
         data[kind].num_nodes = graph.counts[kind]
     for edge, index in graph.edges.items():
         made_of = {name: matrix.of(graph, edge) for name, matrix in matrices.items()}
-        for name, value in {**graph.edge_fields[edge], "edge_index": index, **made_of}.items():
+        for name, value in {**graph.edge_fields[edge], edges: index, **made_of}.items():
             data[edge][name] = value
     if pairs is not None:
         data["edge_label_index"] = pairs
         if pair_type is not None:
             data[pair_type].edge_label_index = pairs
     return data
+
+
+def _renamed(fields: Fields, own: Mapping[str, str]) -> Fields:
+    return {own.get(name, name): value for name, value in fields.items()}

@@ -36,6 +36,7 @@ class Inputs:
         matrices: how matrices of the graph are built, by source; for "data" those that the object holds.
         pair_type: the edge type whose pairs are asked about, where forward wants them by type.
         rest: what a data object holds beside tensors of nodes, edges and graphs.
+        own: the data's own names of its features "x" and its edges "edge_index", where it calls them otherwise.
     """
 
     sources: Mapping[str, str | None]
@@ -44,6 +45,21 @@ class Inputs:
     matrices: Mapping[str, Matrix] = field(default_factory=dict)
     pair_type: EdgeType | None = None
     rest: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def edges(self) -> str:
+        """The field of the data that holds the edges."""
+        return self.own.get("edge_index", "edge_index")
+
+    def known(self, name: str) -> str:
+        """What a field of the data is called here."""
+        return next((ours for ours, own in self.own.items() if own == name), name)
+
+    @property
+    def said(self) -> dict[str, str]:
+        """The sources of what is passed, by the data's own names."""
+        return {name: self.own.get(source, source) for name, source in self.sources.items() if source is not None}
 
     @property
     def dense(self) -> bool:
@@ -75,7 +91,7 @@ class Inputs:
         if source == "ptr":
             return dict(copies.starts) if self.typed else copies.starts[NODE]
         if source == "data":
-            return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type)
+            return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type, self.own)
         if self.typed and source in self.matrices:
             return {kind: self.matrices[source].of(graph, kind) for kind in graph.edges}
         if self.typed:
@@ -105,7 +121,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         TypeError: edges that are no whole numbers, or sparse features.
         ValueError: no nodes, an edge that points outside, or edge fields of another length.
     """
-    _check_indices(data)
+    check_indices(data)
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
     counts, nodes = {}, {}
     wanted = {source for source in inputs.sources.values() if source is not None} | {"x"}
@@ -113,11 +129,11 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         kind = store._key if isinstance(data, HeteroData) else NODE
         counts[kind] = int(store.num_nodes or 0)
         nodes[kind] = {
-            name: recordable(value)
+            inputs.known(name): recordable(value)
             for name, value in store.items()
             if isinstance(value, Tensor)
-            and name not in inputs.matrices
-            and (inputs.whole or name in wanted)
+            and name not in (*inputs.matrices, inputs.edges)
+            and (inputs.whole or inputs.known(name) in wanted)
             and store.is_node_attr(name)
         }
     for name, value in ((name, value) for fields in nodes.values() for name, value in fields.items()):
@@ -133,8 +149,8 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         for name, value in (data.items() if isinstance(data, Data) else ())
         if isinstance(value, Tensor)
         and (inputs.whole or name in wanted)
-        and name not in nodes.get(NODE, {})
-        and name not in inputs.matrices
+        and inputs.known(name) not in nodes.get(NODE, {})
+        and name not in (*inputs.matrices, inputs.edges)
         and name not in edge_fields.get(EDGE, {})
         and name not in (*_INDEX, *_PAIRS, "batch", "ptr")
     }
@@ -143,7 +159,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     return found
 
 
-def _check_indices(data: Data | HeteroData) -> None:
+def check_indices(data: Data | HeteroData) -> None:
     """Check that ``edge_index`` is a list of edges.
 
     Raises:
@@ -166,7 +182,7 @@ def _edges_of(
         if matrix := next((name for name in inputs.matrices if name in store), None):
             edges[kind], edge_fields[kind] = _matrix_edges(store, inputs, matrix, wanted)
             continue
-        index = store.get("edge_index")
+        index = store.get(inputs.edges)
         if index is None and not {"edge_index", "adj"} & wanted:  # edges are made inside, from positions
             index = torch.zeros(2, 0, dtype=torch.long, device=_device(data))
         if not isinstance(index, Tensor):
@@ -179,7 +195,7 @@ def _edges_of(
             if isinstance(store.get(name), Tensor) and len(store[name]) != index.size(-1):
                 raise ValueError(f"{name} must have one row an edge, {index.size(-1)}, got {len(store[name])}")
         edges[kind] = recordable(_plain(index).long())
-        edge_fields[kind] = _edge_fields(store, inputs, wanted)
+        edge_fields[kind] = _edge_fields(store, inputs, wanted, index.size(-1))
     return edges, edge_fields
 
 
@@ -189,15 +205,19 @@ def _plain(index: Tensor) -> Tensor:
     return index if as_tensor is None else as_tensor()
 
 
-def _edge_fields(store: Any, inputs: Inputs, wanted: set[str]) -> Fields:
+def _edge_fields(store: Any, inputs: Inputs, wanted: set[str], count: int) -> Fields:
+    def of_edges(name: str, value: Tensor) -> bool:
+        if inputs.edges == "edge_index":
+            return store.is_edge_attr(name) and not store.is_node_attr(name)
+        return "edge" in name and len(value) == count  # torch_geometric counts the columns of edge_index
+
     return {
         name: recordable(value)
         for name, value in store.items()
         if isinstance(value, Tensor)
-        and name not in (*_INDEX, *_PAIRS, *inputs.matrices)
+        and name not in (*_INDEX, *_PAIRS, *inputs.matrices, inputs.edges)
         and (inputs.whole or name in wanted)
-        and store.is_edge_attr(name)
-        and not store.is_node_attr(name)
+        and of_edges(name, value)
     }
 
 
@@ -216,7 +236,11 @@ def _matrix_edges(store: Any, inputs: Inputs, name: str, wanted: set[str]) -> tu
         order = in_the_order_of(index, stored.long())
         index, values = index[:, order], values if values is None else values[order]
         alike = torch.equal(index, stored)
-        fields = {key: each for key, each in _edge_fields(store, inputs, wanted).items() if key != "edge_weight"}
+        fields = {
+            key: each
+            for key, each in _edge_fields(store, inputs, wanted, index.size(1)).items()
+            if key != "edge_weight"
+        }
     others = {"edge_index", "edge_weight", *fields} & wanted
     if others and not alike:
         raise ValueError(

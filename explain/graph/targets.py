@@ -76,6 +76,8 @@ class GraphTarget(Target):
         self._games: dict[str, Coalitions] = {}
         self._assumed: dict[str, str] = {}
         self._glanced = glance(model.data) if graph is model.whole_structure else None
+        if removal == "features":
+            self._check_replaced()
         with alone(), usual_modes(), torch.no_grad():
             self.state = model.programs.current(model)
             if graph is not model.whole_structure:
@@ -127,8 +129,8 @@ class GraphTarget(Target):
         except (RuntimeError, IndexError, TypeError, AttributeError, KeyError) as error:  # shapes, types, devices
             features = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
             shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in features.items())
-            given = {name: source for name, source in self.model.inputs.sources.items() if source}
-            passed = ", ".join(name if name == source else f"{name}={source}" for name, source in given.items())
+            given = self.model.inputs.said.items()
+            passed = ", ".join(name if name == source else f"{name}={source}" for name, source in given)
             raise ValueError(
                 f"the model's forward fails on this graph ({shapes}): {type(error).__name__}: {error}; it is given "
                 f"{passed}: if you call it otherwise, say so, explain.wrap(..., call=lambda net, data: net(...))"
@@ -294,6 +296,23 @@ class GraphTarget(Target):
             given = ", ".join(str(source) for source in sources.values())
             raise ValueError(f"the model does not read the features x, it is given {given}: ask for nodes or edges")
 
+    def _check_replaced(self) -> None:
+        """Check that there are features to replace, and say which stay.
+
+        Raises:
+            ValueError: forward is given none.
+        """
+        inputs = self.model.inputs
+        given = {name for fields in self.graph.nodes.values() for name, x in fields.items() if x.is_floating_point()}
+        given = given if inputs.whole else given & {*inputs.sources.values()}
+        if "x" not in given:
+            raise ValueError(
+                'removal="features" replaces the features x, and forward is given none: use removal="delete" or '
+                '"message"'
+            )
+        if beside := sorted(given - {"x", "y"}):
+            self._assumed["features"] = f"x of an absent node is replaced, {', '.join(beside)} stays"
+
     def _resolved(self, players: str | Players) -> Players:
         return self.players(players) if isinstance(players, str) else players
 
@@ -419,7 +438,7 @@ class GraphTarget(Target):
             "baseline": self.baseline,
             **({"node_types": dict(self.graph.counts)} if len(self.graph.counts) > 1 else {}),
             "outputs": self.meaning.kind,
-            "arguments": dict(self.model.inputs.sources),
+            "arguments": self.model.inputs.said,
             **self.model.checks,
             **({"assumed": assumed} if assumed else {}),
         }

@@ -325,7 +325,7 @@ def test_two_graphs_that_answer_otherwise_are_said():
 
 def _named(signature, body):
     space: dict = {}
-    exec(f"def forward(self, {signature}):\n    return {body}", {}, space)
+    exec(f"def forward(self, {signature}):\n    return {body}", {"nn": nn}, space)
     return type("Net", (Net,), {"forward": space["forward"]})
 
 
@@ -561,3 +561,69 @@ def test_a_matrix_under_the_name_of_the_edges():
     data.edge_index = sparse(data.edge_index, torch.ones(data.num_edges), 20, torch.sparse_coo)
     with pytest.raises(TypeError, match=r"edge_index must be \[2, edges\].*data.adj_t"):
         explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), data)
+
+
+@pytest.mark.parametrize(
+    ("signature", "body", "options"),
+    [
+        ("x, edge_index", "self.conv(x, edge_index)", {"call": lambda n, d: n(d.x, d.seen_edge_index)}),
+        ("x, edge_index", "self.conv(x, edge_index)", {"inputs": {"edge_index": "seen_edge_index"}}),
+        ("x, edges", "self.conv(x, edges)", {"call": lambda n, d: n(d.x, d.seen_edge_index)}),
+        ("x, seen_edge_index", "self.conv(x, seen_edge_index)", {}),
+        ("data", "self.conv(data.x, data.seen_edge_index)", {}),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_edges_of_another_name_play(signature, body, options, beside):
+    net, data = seeded(_named(signature, body)), graph()
+    data.seen_edge_index = data.edge_index[:, ::2].contiguous()
+    if not beside:
+        del data.edge_index
+    target = explain.wrap(net, data, **options).node(NODE, label=LABEL)
+    assert target.value() == says(net.conv(data.x, data.seen_edge_index))
+    game = target.game("edges")
+    mask = torch.arange(len(game.players)) > 0
+    kept = torch.arange(data.seen_edge_index.size(1)) != game.players.index[0]
+    own = net.conv(data.x, data.seen_edge_index[:, kept])
+    assert game(mask[None])[0] == says(own)
+    assert own[NODE, LABEL].item() != pytest.approx(target.value())
+    assert "seen_edge_index" in {*target.describe()["arguments"].values()} or signature == "data"
+
+
+@pytest.mark.parametrize(("signature", "edges"), [("x, edge_index, far_edge_index", ""), ("data", "data.")])
+def test_edges_beside_those_that_play_are_said(signature, edges):
+    net = seeded(
+        _named(signature, f"self.conv({edges}x, {edges}edge_index) + self.conv({edges}x, {edges}far_edge_index)")
+    )
+    data = graph()
+    data.far_edge_index = data.edge_index[:, ::3].contiguous()
+    target = explain.wrap(net, data).node(NODE, label=LABEL)
+    assert target.value() == says(net.conv(data.x, data.edge_index) + net.conv(data.x, data.far_edge_index))
+    assert "stay as they are" in target.describe()["assumed"]["far_edge_index"]
+
+
+@pytest.mark.parametrize("signature", ["feat, edge_index", "data"])
+def test_features_of_another_name_play(signature):
+    held = "data." if signature == "data" else ""
+    net, data = seeded(_named(signature, f"self.conv({held}feat, {held}edge_index)")), graph()
+    data.feat, x = data.x, data.x
+    del data.x
+    model = explain.wrap(net, data)
+    target = model.node(NODE, label=LABEL)
+    expected = explain.wrap(net.conv, Data(x=x, edge_index=data.edge_index)).node(NODE, label=LABEL)
+    for kind in ("features", "nodes"):
+        found, own = Shapley(kind).explain(target), Shapley(kind).explain(expected)
+        torch.testing.assert_close(found.scores, own.scores, rtol=1e-5, atol=1e-6)
+    replaced = model.node(NODE, label=LABEL, removal="features").game("nodes")
+    assert replaced.ends()[0] != pytest.approx(replaced.ends()[1])
+
+
+def test_absent_features_where_there_are_none_or_others():
+    net, data = seeded(_named("x, pos, edge_index", "self.conv(x + pos, edge_index)")), graph()
+    data.pos = torch.randn(20, 4)
+    told = explain.wrap(net, data).node(NODE, removal="features").describe()["assumed"]
+    assert told["features"] == "x of an absent node is replaced, pos stays"
+    atoms = Data(z=torch.arange(20) % 4, edge_index=data.edge_index, num_nodes=20)
+    net = seeded(_named("z, edge_index", "self.conv(nn.functional.one_hot(z, 4).float(), edge_index)"))
+    with pytest.raises(ValueError, match="forward is given none"):
+        explain.wrap(net, atoms).node(NODE, removal="features")

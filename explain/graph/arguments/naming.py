@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
@@ -17,6 +18,7 @@ from explain.graph.arguments.signature import (
     Signature,
     candidates,
     fields_of,
+    indices,
     readings,
     signature_of,
     unfed,
@@ -121,6 +123,8 @@ def inputs_of(
     A square matrix of any name is the graph where forward is given no other.
     """
     wanted = [source for source in sources.values() if source is not None]
+    own = _own_names(wanted, fields, trial)
+    sources = {name: next((ours for ours, o in own.items() if o == source), source) for name, source in sources.items()}
     alone = not {"edge_index", "adj", "data"} & {*wanted} and not isinstance(trial.data, HeteroData)
     matrices = {
         source: Matrix.like(source, fields[source])
@@ -135,7 +139,32 @@ def inputs_of(
         kept = trial.data.stores[0]._mapping.items()
         rest = {name: v for name, v in kept if not isinstance(v, Tensor) and not is_graph(name, v)}
         rest.pop("num_nodes", None)
-    return Inputs(sources, isinstance(trial.data, HeteroData), positional, matrices, trial.pair_type, rest)
+    return Inputs(sources, isinstance(trial.data, HeteroData), positional, matrices, trial.pair_type, rest, own)
+
+
+def _own_names(wanted: list[str], fields: Mapping[str, Any], trial: Trial) -> dict[str, str]:
+    """Which fields are the features and the edges, where the data calls them otherwise: the only ones that may be."""
+    own, whole = {}, "data" in wanted
+    edges = [name for name in indices(fields) if name in wanted or (whole and "edge_index" not in fields)]
+    if "edge_index" not in wanted and len(edges) == 1:
+        own["edge_index"] = edges[0]
+    stores = trial.data.node_stores if isinstance(trial.data, HeteroData) else [trial.data]
+    features = [name for name in fields if (whole or name in wanted) and any(_features(name, s) for s in stores)]
+    if "x" not in fields and len(features) == 1:
+        own["x"] = features[0]
+    return own
+
+
+def _features(name: str, store: Any) -> bool:
+    value = store.get(name)
+    floating = isinstance(value, Tensor) and value.layout == torch.strided and value.is_floating_point()
+    return floating and value.dim() > 1 and name not in LABELS and store.is_node_attr(name)
+
+
+def beside(fields: Mapping[str, Any], read: list[str]) -> dict[str, str]:
+    """What is to be said of edges that are read beside those of ``edge_index``."""
+    others = [name for name in indices(fields) if name in read and "edge_index" in read]
+    return dict.fromkeys(others, "its edges stay as they are: players are the edges of edge_index")
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +264,7 @@ class _Reader:
                 self._left_out(everything, *pair, assumed) for pair in unfed(self.signature, everything, trial.data)
             ]
         doubts.append(self._other_graphs(everything, assumed))
+        assumed |= beside(self.fields, [source for source in everything.values() if source])
         inputs, told = self.inputs(everything), tuple(filter(None, doubts))
         return Reading(self.net, inputs, assumed, doubts=told)
 

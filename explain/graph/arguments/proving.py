@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
 from explain.graph.adjacency import Matrix, is_graph
-from explain.graph.arguments.naming import Reading, inputs_of, named
+from explain.graph.arguments.naming import Reading, beside, inputs_of, named
 from explain.graph.arguments.recording import recorded
-from explain.graph.arguments.signature import MADE, fields_of
+from explain.graph.arguments.signature import MADE, fields_of, indices
 from explain.graph.arguments.trial import Trial, gap, same
 from explain.graph.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
-from explain.graph.inputs import Inputs
+from explain.graph.inputs import Inputs, check_indices
 from explain.parts import NoRows, Part
 
 
@@ -47,6 +47,7 @@ def read(
         UserWarning: an optional field was passed and changes the answer.
     """
     _check_words(given, call)
+    check_indices(data)
     core = unwrapped(module)
     trial = Trial(core, data, task, part or Part())
     if call is not None:
@@ -146,12 +147,46 @@ def _of_data(trial: Trial, net: nn.Module, inputs: Inputs, assumed: dict[str, st
         if not isinstance(rows, Exception) and same(rows, expected):
             if isinstance(net, Called):
                 _check_reads(trial, net, expected)
+            if others := indices(fields_of(trial.data)):
+                read = [name for name in ("edge_index", *others) if _reads(trial, net, name, expected)]
+                made = _with_edges(trial, net, made, read, expected)
+                assumed |= beside(fields_of(trial.data), read)
             return Reading(net, made, assumed, {"call_gap": gap(rows, expected)})
         failures.append(_difference(rows, expected))
     raise ValueError(
         f"{type(trial.module).__name__} answers otherwise on the data than on a copy of its nodes, edges and their "
         f"fields, which {' or '.join(failures)}: what else it reads must be a tensor with one row a node, edge or graph"
     )
+
+
+def _reads(trial: Trial, net: nn.Module, name: str, expected: list[Tensor]) -> bool:
+    """Whether the answer hangs on these edges of the data."""
+    data = trial.sample()
+    if name not in data:
+        return False
+    data[name] = data[name][:, :0]
+    try:
+        return not same(trial.asked(lambda: net(data)), expected)
+    except Exception:  # whatever a user's forward raises without edges
+        return True
+
+
+def _with_edges(trial: Trial, net: nn.Module, inputs: Inputs, read: list[str], expected: list[Tensor]) -> Inputs:
+    """The same inputs, where the only edges that are read have another name than ``edge_index``.
+
+    Raises:
+        ValueError: several have, or the answer is another one on copies with these edges alone.
+    """
+    if not read or "edge_index" in read or inputs.edges == read[0]:
+        return inputs
+    made = replace(inputs, own={**inputs.own, "edge_index": read[0]})
+    rows = trial.says(net, made)
+    if len(read) > 1 or isinstance(rows, Exception) or not same(rows, expected):
+        raise ValueError(
+            f"which edges may play? {type(trial.module).__name__} reads {', '.join(read)} of the data and not "
+            "edge_index: call those edge_index that are to be explained"
+        )
+    return made
 
 
 def _check_rows(trial: Trial, who: str, rows: list[Tensor]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
@@ -81,6 +82,20 @@ def fields_of(data: Data | HeteroData) -> dict[str, Any]:
     return found
 
 
+def indices(fields: Mapping[str, Any]) -> list[str]:
+    """Fields that are edges ``[2, k]`` of another name than ``edge_index``."""
+    return [
+        name
+        for name, value in fields.items()
+        if isinstance(value, Tensor)
+        and value.dim() == 2
+        and len(value) == 2
+        and not (value.is_floating_point() or value.dtype == torch.bool)
+        and "edge" in name
+        and name not in ("edge_index", "edge_label_index")
+    ]
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The sources that one parameter may have, the likeliest first; ``sure``: its name leaves no doubt."""
@@ -100,6 +115,8 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
         return Candidates(("data",) if alone else ("data", *(graph or ("edge_index",)), "x"), alone, True)
     if name == "edge_index" and "edge_index" not in fields and TRANSPOSED in fields:
         return Candidates((TRANSPOSED,), True)
+    if name == "edge_index" and "edge_index" not in fields and (others := indices(fields)):
+        return Candidates(tuple(others), False)
     if name == TRANSPOSED:
         return Candidates((TRANSPOSED if TRANSPOSED in fields else "edge_index",), True)
     if name in DENSE:
