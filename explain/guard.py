@@ -54,11 +54,17 @@ def recordable(x: Tensor) -> Tensor:
 
 
 def check_recordable(module: nn.Module) -> None:
-    """Check that autograd may keep what the module holds.
+    """Check that autograd may keep what the module holds, and that its mode can be set.
 
     Raises:
+        TypeError: a frozen torch.jit module, which has no mode and no parameters.
         ValueError: parameters or buffers that were made under ``torch.inference_mode``; with the remedy.
     """
+    if not all(hasattr(part, "training") for part in module.modules()):
+        raise TypeError(
+            "a torch.jit module that was frozen has no mode and no parameters left: give the module itself, or the "
+            "scripted one before torch.jit.freeze"
+        )
     made = [name for name, part in (*module.named_parameters(), *module.named_buffers()) if part.is_inference()]
     if made:
         raise ValueError(

@@ -25,10 +25,16 @@ def trainable(module: nn.Module) -> Parameters:
 
     Raises:
         ValueError: every parameter is frozen.
+        Unsupported: a torch.jit module, which ``functional_call`` refuses.
 
     >>> list(trainable(nn.Linear(2, 1)))
     ['weight', 'bias']
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise Unsupported(
+            "parameters of a torch.jit module cannot be replaced by others: give the module it was made from, or one "
+            "around it, torch.nn.Sequential(model)"
+        )
     params = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
     if not params:
         raise ValueError(

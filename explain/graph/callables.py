@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
@@ -47,6 +48,18 @@ class Linked(nn.Module):
         return self.decode(_rows_of(z), edge_label_index)
 
 
+class Scripted(nn.Module):
+    """A torch.jit module inside a plain one, whose parameters torch.func may replace."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **arguments: Any) -> Any:
+        """What it answers."""
+        return self.module(*args, **arguments)
+
+
 class Called(nn.Module):
     """The user's own call on a data object, as a module."""
 
@@ -71,6 +84,8 @@ def _rows_of(answer: Any) -> Tensor:
 
 def callable_module(module: nn.Module, task: str, decoder: Decoder | None) -> nn.Module:
     """The module that answers for a task: itself, or an encoder and a decoder in one."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return Scripted(module)
     if task != "edge":
         return module
     if decoder is not None:

@@ -11,8 +11,9 @@ from torch_geometric.nn import GAE, GAT, GCN, VGAE, GCNConv, HeteroConv, LightGC
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 import explain
-from explain import Shapley
+from explain import Influence, Shapley
 from explain.graph.structure import EDGE
+from explain.types import Unsupported
 
 NODE, LABEL = 7, 1
 
@@ -627,3 +628,18 @@ def test_absent_features_where_there_are_none_or_others():
     net = seeded(_named("z, edge_index", "self.conv(nn.functional.one_hot(z, 4).float(), edge_index)"))
     with pytest.raises(ValueError, match="forward is given none"):
         explain.wrap(net, atoms).node(NODE, removal="features")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:Converting a tensor", "ignore:the model is not")
+def test_what_of_jit_is_asked_and_what_not():
+    data = graph(y=torch.arange(20) % 3, train_mask=torch.ones(20, dtype=torch.bool))
+    net = seeded(_named("x, edge_index", "self.conv(x, edge_index)"))
+    traced = torch.jit.trace(net, (data.x, data.edge_index))
+    ask = Influence(curvature="ggn", damping=0.1)
+    found, own = (ask.explain(explain.wrap(each, data, weight_decay=0.1).node(NODE)) for each in (traced, net))
+    torch.testing.assert_close(found.scores, own.scores)
+    with pytest.raises(TypeError, match=r"before torch\.jit\.freeze"):
+        explain.wrap(torch.jit.freeze(traced.eval()), data)
+    table = explain.wrap(torch.jit.script(nn.Linear(4, 3)), (data.x, data.y), task="classification")
+    with pytest.raises(Unsupported, match=r"torch\.nn\.Sequential\(model\)"):
+        Influence().explain(table.example(data.x[0]))
