@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from explain.examples import Rows, pieces
 from explain.losses import Trained, alternatives, binary_cross_entropy, cross_entropy, trained_loss
 from explain.outputs import Meaning
+from explain.payoffs import PROBED, by_themselves
 from explain.types import Parameters, Players, Suspect, Unsupported
 
 CLASSES = 20  # up to so many may have weights of their own that are looked for
@@ -102,6 +103,20 @@ def _class_weights(frequencies: Tensor, shares: Sequence[float]) -> str:
 
 def _with_loss(trained: Trained, objective: TrainingObjective) -> TrainingObjective:
     return replace(objective, loss_of=trained.of, labels=trained.labels)
+
+
+def check_own_loss(objective: TrainingObjective) -> None:
+    """Check that a loss of the user's own is a function of each example alone, on a few of them.
+
+    Raises:
+        ValueError: it is random, looks across examples, or does not give one number for each.
+    """
+    if objective.convex:  # one of ours
+        return
+    few = torch.arange(min(PROBED, objective.size), device=objective.labels.device)
+    with torch.no_grad():
+        outputs = objective.outputs(objective.params, few)
+    by_themselves("loss", lambda at: objective.loss(outputs[at], few[at]), len(few))
 
 
 @dataclass(frozen=True, eq=False)

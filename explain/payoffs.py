@@ -99,22 +99,39 @@ def probed(payoff: Callable[[Tensor], Tensor], rows: Tensor) -> None:
         turned = rows[:1].flatten(1).flip(1).reshape(rows[:1].shape)
         rows = torch.cat([rows, turned, rows[:1] * 0.5, turned * 0.75])[:PROBED]
 
-    def asked(given: Tensor, seed: int) -> Tensor:
-        with torch.no_grad(), other_random_states(seed):
-            return _checked(payoff)(given.clone()).detach().double()
+    by_themselves("payoff", lambda at: _checked(payoff)(rows[at].clone()), len(rows))
 
-    together = asked(rows, 0)
-    if not _same(together, asked(rows, 1)):
+
+def by_themselves(what: str, number: Callable[[slice], Tensor], count: int) -> None:
+    """Check that a payoff or a loss answers each of ``count`` rows as it does alone, and again the same.
+
+    Raises:
+        ValueError: it is random, or looks at other rows.
+    """
+
+    def asked(at: slice, seed: int) -> Tensor:
+        with torch.no_grad(), other_random_states(seed):
+            return number(at).detach().double()
+
+    together = asked(slice(count), 0)
+    if not _same(together, asked(slice(count), 1)):
         raise ValueError(
-            "the payoff is random: two calls on the same rows differ. Seed it inside, or put its network into eval mode"
+            f"the {what} is random: two calls on the same rows differ. Seed it inside, or put its network into eval "
+            "mode"
         )
-    alone = torch.cat([asked(row, 0) for row in rows.split(1)])
+    alone = torch.cat([asked(slice(at, at + 1), 0) for at in range(count)])
     if not _same(together, alone):
         raise ValueError(
-            f"the payoff looks across rows: together they get {_few(together)}, each alone {_few(alone)}. Rows are "
-            "coalitions and draws, answered in batches of any size: it must read each row by itself (no mean, max, "
-            "argmax or normalisation over dimension 0)"
+            f"the {what} looks across rows: together they get {_few(together)}, each alone {_few(alone)}. {_WHY[what]}"
         )
+
+
+_WHY = {
+    "payoff": "Rows are coalitions and draws, answered in batches of any size: it must read each row by itself (no "
+    "mean, max, argmax or normalisation over dimension 0)",
+    "loss": "It must be that of each example by itself: outputs [n, 1] and labels [n] broadcast to [n, n], so take "
+    "outputs[:, 0]; no mean or normalisation over dimension 0",
+}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

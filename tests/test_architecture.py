@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "payoffs": {"guard", "outputs"},
     "loaders": {"guard"},
     "examples": {"guard", "loaders"},
-    "objectives": {"examples", "losses", "outputs", "types"},
+    "objectives": {"examples", "losses", "outputs", "payoffs", "types"},
     "explanation": {"types"},
     "explainer": {"explanation", "guard", "spelling", "types"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},

@@ -3,7 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv
 
+import explain
 from explain.losses import NAMES, alternatives, trained_loss
 from explain.outputs import Meaning
 
@@ -133,3 +137,34 @@ def test_alternatives_are_those_that_the_labels_allow():
     names = [each.name for each in alternatives(trained_loss(None, yes, YES), yes, YES)]
     assert names == ["mse", "mae", "huber", "hinge", "poisson"]
     assert set(names) < set(NAMES)
+
+
+OWN = {  # losses of users' own that are none of each example
+    "broadcast": (lambda out, y: (out - y).square().mean(1), "looks across rows.* take outputs"),
+    "centred": (lambda out, y: (out[:, 0] - out[:, 0].mean() - y).square(), "looks across rows"),
+    "random": (lambda out, y: (out[:, 0] - y + torch.randn(len(y)) / 9).square(), "the loss is random"),
+    "mean": (lambda out, y: (out[:, 0] - y).square().mean(), r"one number an example, \[4\], got \[\]"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_loss_of_ones_own_is_that_of_each_example(name):
+    loss, message = OWN[name]
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+    net, data = nn.Linear(3, 1), Data(x=x, edge_index=torch.tensor([[0, 1], [1, 2]]), y=REAL[:, 0].float())
+    table = explain.wrap(net, (x, data.y), task="regression", loss=loss).example(x[0])
+    graph = explain.wrap(GCNConv(3, 1), data, outputs="values", loss=loss).node(1)
+    for ask in (table.objective, lambda: graph.objective(torch.arange(6))):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
+def test_a_loss_of_ones_own_may_use_the_labels_as_it_likes():
+    x, weighted = torch.randn(6, 3), torch.stack([REAL[:, 0], REAL[:, 1].abs()], 1).float()
+    net = nn.Linear(3, 1)
+    target = explain.wrap(
+        net, (x, weighted), task="regression", loss=lambda out, y: y[:, 1] * (out[:, 0] - y[:, 0]).square()
+    ).example(x[0])
+    objective = target.objective()
+    expected = weighted[:, 1] * (net(x)[:, 0] - weighted[:, 0]).square()
+    torch.testing.assert_close(objective.train_loss(objective.params, torch.arange(6)), expected)

@@ -13,7 +13,7 @@ from explain.diffusion.denoiser import check_floats
 from explain.diffusion.proofs import check_rows, elsewhere
 from explain.examples import Examples, Read, Rows, check_parts, examples_of, pieces
 from explain.guard import evaluating, recordable
-from explain.objectives import TrainingObjective, trainable
+from explain.objectives import TrainingObjective, check_own_loss, trainable
 from explain.types import NonFinite, Parameters, Players
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def objective(
         return (model.loss or _mean_square)(predictions, model.process.wanted(rows, e, t).view(predictions.shape))
 
     players = Players("train", positions, _names(labels, positions), None, _gallery(images, labels))
-    return DenoisingObjective(
+    made = DenoisingObjective(
         trainable(model.denoiser),
         players,
         predict,
@@ -120,6 +120,8 @@ def objective(
         images=images,
         beside=labels,
     )
+    check_own_loss(made)
+    return made
 
 
 def draws(model: DiffusionModel, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Structure
 from explain.graph.suspects import suspects
 from explain.losses import trained_loss
-from explain.objectives import TrainingObjective, trainable
+from explain.objectives import TrainingObjective, check_own_loss, trainable
 from explain.types import Parameters, Players, Unsupported
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def objective(
         suspects=partial(suspects, target, build, trained, training),
         data=_tensors(training_graphs(target, train)[0] if model.task == "graph" or many else model.data),
     )
+    check_own_loss(made)
     if not isinstance(remove, Players) and remove == "labels":
         return made
     foci, positions = _read(target, train, made.players)

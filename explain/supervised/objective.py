@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from explain.examples import READ, Examples, Read, Rows, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.losses import trained_loss
-from explain.objectives import TrainingObjective, other_losses, trainable
+from explain.objectives import TrainingObjective, check_own_loss, other_losses, trainable
 from explain.plain import plain_operations
 from explain.supervised.border import checked_like, outputs_of
 from explain.supervised.players import features, pixels
@@ -131,7 +131,7 @@ def training_objective(
     labels = trained.labels
     target.tell({"loss": trained.name} | ({"assumed": {"loss": trained.assumed}} if trained.assumed else {}))
     outputs = outputs_with(target.model)
-    return SupervisedObjective(
+    made = SupervisedObjective(
         params=trainable(target.module),
         players=_players(inputs, labels, positions),
         predict=_reading(outputs, inputs),
@@ -148,6 +148,8 @@ def training_objective(
         suspects=partial(other_losses, trained, target.meaning, given),
         module=target.module,
     )
+    check_own_loss(made)
+    return made
 
 
 def questions(target: ExampleTarget, targets: Sequence[Target]) -> Questions | None:
