@@ -92,17 +92,25 @@ def in_dtype_of(call: Call) -> Iterator[None]:
 
 
 def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple[Tensor, int]:
-    """The mask of each player, float64 ``[P]``, and how many edges of the model no mask reached."""
+    """The mask of each player, float64 ``[P]``, and how many edges of the model no mask reached.
+
+    Raises:
+        ValueError: the model's answer does not hang on what is masked.
+    """
     labels, explainer = connected(call, algorithm, NODE_MASKS[players.kind])
     with torch.enable_grad(), aligned_masks(explainer.model, call.edge_index) as unmasked:
-        found = explainer(call.x, call.edge_index, target=labels, index=call.row, **call.kwargs)
+        try:
+            found = explainer(call.x, call.edge_index, target=labels, index=call.row, **call.kwargs)
+        except ValueError as error:
+            if "Could not compute gradients" not in str(error):
+                raise
+            raise ValueError(
+                f"no mask of {players.kind} can be learned: no gradient reaches it; features must be read, and edges "
+                "carry messages through torch_geometric's layers. Use Shapley or Lime"
+            ) from error
     values = found.edge_mask if players.kind == "edges" else found.node_mask
     values = values.detach().double().cpu().reshape(-1)
     return torch.stack([values[atoms].mean() for atoms in atoms_of(players, call)]), max(unmasked.values(), default=0)
-
-
-def _reads(outputs: Tensor, x: Tensor) -> bool:
-    return torch.autograd.grad(outputs.sum(), x, allow_unused=True)[0] is not None
 
 
 def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) -> tuple[Tensor, PyGExplainer]:
@@ -119,10 +127,6 @@ def connected(call: Call, algorithm: ExplainerAlgorithm, node_mask: str | None) 
         raise ValueError(
             "no mask can be learned: no gradient leaves the model's answer (a detach, a rounding or a no_grad inside "
             "the model?); use Shapley or Lime"
-        )
-    if node_mask is not None and x.requires_grad and not _reads(outputs, x):
-        raise ValueError(
-            "no mask of features can be learned: no gradient reaches x, which the model may not read at all"
         )
     outputs = outputs.detach()
     single = outputs.dim() == 1 or outputs.size(1) == 1

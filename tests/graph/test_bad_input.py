@@ -471,10 +471,18 @@ def test_a_model_that_reads_only_features_has_no_edges_that_matter():
     assert len(Shapley("features").explain(target).scores) == 5
 
 
-def test_masks_of_features_that_nobody_reads():
+def test_masks_that_nothing_hangs_on():
     target = GraphModel(_Deaf().eval(), random_graph()).node(3)
-    with pytest.raises(ValueError, match="no gradient reaches x"):
+    with pytest.raises(ValueError, match="no mask of features can be learned: no gradient"):
         Mask("features", epochs=2, seed=0).explain(target)
+
+    class Multiplies(_Tail):
+        def forward(self, x, adj):
+            return adj.t() @ self.conv.lin(x)
+
+    target = GraphModel(Multiplies(None).eval(), random_graph()).node(3)
+    with pytest.raises(ValueError, match="no mask of edges can be learned: no gradient"):
+        Mask("edges", epochs=2, seed=0).explain(target)
 
 
 class _Deaf(nn.Module):
