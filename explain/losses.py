@@ -219,6 +219,15 @@ def _function(name: str, meaning: Meaning, labels: Tensor) -> Function:
     if name == "hinge":
         even = 0.0 if meaning.kind == "logits" else 0.5
         return lambda outputs, y: (1 - (2 * y.reshape(-1) - 1) * (outputs[:, 0] - even)).relu()
+    return of_values(name)
+
+
+def of_values(name: str) -> Function:
+    """One of `OF_VALUES`, ``(outputs [n, ...], labels) -> [n]``: the mean over the numbers of each example.
+
+    >>> of_values("mae")(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
+    tensor([2.])
+    """
     pointwise: Function = {
         "mse": lambda outputs, y: (outputs - y).square(),
         "mae": lambda outputs, y: (outputs - y).abs(),

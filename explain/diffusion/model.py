@@ -20,6 +20,8 @@ from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.guard import usual_modes
 from explain.losses import check_weight_decay
 
+LOSSES = ("mse", "mae", "huber")
+
 
 class DiffusionModel:
     """Any denoiser as ``(x_t, t, condition) -> prediction``, with the process that its noise comes and goes by.
@@ -37,7 +39,7 @@ class DiffusionModel:
         null: what stands for "no label", as the model was trained: a label, an embedding, or named arguments.
         shape: ``[C, H, W]`` of the images, where the model's configuration does not tell.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
-        loss: ``(predictions, wanted) -> [examples]`` in place of the mean squared error.
+        loss: "mse" (when None), "mae", "huber", or a function ``(predictions, wanted) -> [examples]``.
         draws: fixed (step, noise) draws that a training example's loss is averaged over.
 
     Raises:
@@ -65,7 +67,7 @@ class DiffusionModel:
         null: int | Tensor | Condition | None = None,
         shape: Sequence[int] | None = None,
         weight_decay: float = 0.0,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
         draws: int = 16,
     ) -> None:
         self.assumed: dict[str, str] = {}
@@ -89,10 +91,10 @@ class DiffusionModel:
         self.channels = _channels_of(net)
         self.shape = checked_shape(shape, self.channels) if shape is not None else _shape_of(net)
         check_weight_decay(weight_decay)
-        if loss is not None and not callable(loss):
+        if loss is not None and loss not in LOSSES and not callable(loss):
             raise ValueError(
-                "loss must be a function (predictions, wanted) -> one number an image, or None for the mean squared "
-                f"error, got {loss!r}"
+                f"loss must be one of {', '.join(LOSSES)}, a function (predictions, wanted) -> one number an image, or "
+                f"None for the mean squared error, got {loss!r}"
             )
         self.weight_decay, self.loss, self.draws = weight_decay, loss, checked_count(draws, "draws")
         self.made_here = betas is not None

@@ -13,6 +13,7 @@ from explain.diffusion.denoiser import check_floats
 from explain.diffusion.proofs import check_rows, elsewhere
 from explain.examples import Examples, Read, Rows, check_parts, examples_of, pieces
 from explain.guard import evaluating, recordable
+from explain.losses import of_values
 from explain.objectives import TrainingObjective, check_own_loss, trainable
 from explain.types import NonFinite, Parameters, Players
 
@@ -99,9 +100,11 @@ def objective(
             out = model.denoiser.with_parameters(params)(x, t, condition)
         return out.view(len(batch), len(times), *image.shape)
 
+    loss_of = model.loss if callable(model.loss) else of_values(model.loss or "mse")
+
     def loss(predictions: Tensor, batch: Tensor) -> Tensor:
         rows, e, t, _ = noised(batch)
-        return (model.loss or _mean_square)(predictions, model.process.wanted(rows, e, t).view(predictions.shape))
+        return loss_of(predictions, model.process.wanted(rows, e, t).view(predictions.shape))
 
     players = Players("train", positions, _names(labels, positions), None, _gallery(images, labels))
     made = DenoisingObjective(
@@ -113,7 +116,7 @@ def objective(
         loss,
         model.weight_decay,
         max(1, 2**22 // max(1, image.numel() * len(times) * 16)),
-        convex=model.loss is None,
+        convex=not callable(model.loss),
         module=model.denoiser,
         labelled=False,
         data=(times, noise),
@@ -132,10 +135,6 @@ def draws(model: DiffusionModel, like: Tensor) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(count, *like.shape, generator=generator, dtype=torch.float64)
     return times.to(like.device), noise.to(like)
-
-
-def _mean_square(predictions: Tensor, wanted: Tensor) -> Tensor:
-    return (predictions - wanted).square().flatten(1).mean(1)
 
 
 @dataclass

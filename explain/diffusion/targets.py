@@ -59,6 +59,16 @@ class _DenoiserTarget(Target):
             with torch.no_grad(), other_random_states(0), evaluating(self.module):
                 self.module.tried(x, t, self.null)
 
+    def _trained(
+        self, image: Tensor, measured: Callable[[Parameters], Tensor], train: Any, remove: str | Players
+    ) -> Objective:
+        """The trained loss and the number, and which loss that is."""
+        made, loss = objective(self.model, image, measured, train, remove), self.model.loss
+        name = loss if isinstance(loss, str) else "mse" if loss is None else getattr(loss, "__name__", "callable")
+        assumed = {"loss": "mse of the prediction, every step alike: another as loss= of explain.wrap"}
+        self.tell({"loss": name} | ({"assumed": assumed} if loss is None else {}))
+        return made
+
     def _described_assumptions(self) -> dict[str, Any]:
         found = self.model.assumed | self.assumed
         return {"assumed": found} if found else {}
@@ -214,7 +224,7 @@ class StepTarget(_DenoiserTarget):
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training images, ``train=(images, labels)``."""
-        return objective(self.model, self.image, self.measured, train, remove)
+        return self._trained(self.image, self.measured, train, remove)
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""
@@ -375,7 +385,7 @@ class TrajectoryTarget(_DenoiserTarget):
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training images, back through the whole run (a differentiable scheduler)."""
-        return objective(self.model, self.start[0], self.measured, train, remove)
+        return self._trained(self.start[0], self.measured, train, remove)
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar.

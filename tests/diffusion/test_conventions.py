@@ -349,7 +349,7 @@ def test_runs_are_those_of_the_users_own_loops():
         ({"betas": 1 - BETAS}, ValueError, "betas = 1 - alphas"),
         ({"betas": (1 - BETAS).cumprod(0)}, ValueError, "of alphas_cumprod betas_t"),
         ({"betas": BETAS, "weight_decay": "some"}, ValueError, "weight_decay must be a number"),
-        ({"betas": BETAS, "loss": "huber"}, ValueError, "loss must be a function"),
+        ({"betas": BETAS, "loss": "bce"}, ValueError, "loss must be one of mse, mae, huber, a function"),
     ],
 )
 def test_schedules_and_trainings_that_are_none(options, error, message):

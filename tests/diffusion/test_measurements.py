@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from diffusion_cases import STEPS, digits_like, tiny_net
 from reference import influence as reference
@@ -132,6 +133,23 @@ def test_where_in_the_trajectory_an_image_matters(model, train, image):
     torch.testing.assert_close(torch.stack([one.scores for one in alone]).mean(0), together.scores)
     assert not torch.allclose(alone[0].scores, alone[2].scores)
     assert [one.target["t"] for one in alone] == [[10.0], [50.0], [90.0]]
+
+
+@pytest.mark.parametrize(
+    ("loss", "of_torch"), [(None, F.mse_loss), ("mse", F.mse_loss), ("mae", F.l1_loss), ("huber", F.huber_loss)]
+)
+def test_the_trained_loss_is_torchs_and_said(model, train, image, loss, of_torch):
+    def losses(given):
+        same = {"time": "step", "scheduler": model.scheduler, "null": 10, "draws": 1}
+        target = DiffusionModel(model.denoiser.net, loss=given, **same).step(image, t=30, label=3, seed=4)
+        objective = target.objective(train)
+        return target.told, objective.train_loss(objective.params, torch.arange(2))
+
+    told, found = losses(loss)
+    _, expected = losses(lambda predictions, wanted: of_torch(predictions, wanted, reduction="none").mean((1, 2, 3, 4)))
+    torch.testing.assert_close(found, expected)
+    assert told["loss"] == (loss or "mse")
+    assert ("assumed" in told) == (loss is None)
 
 
 def test_the_norm_as_the_trained_loss_too(model, train, image, matrix):
