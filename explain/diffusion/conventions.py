@@ -34,7 +34,7 @@ class Convention:
     "unit"         ``x_t``                                   ``t / T``
     "sigma"        ``x_t / a_t = x_0 + sigma e``             ``sigma = s_t / a_t``
     "log_sigma"    ``x_t``                                   ``log(sigma) / 4``
-    a function     ``x_t``                                   ``time(t)``, ``t [b]`` to ``[b]``
+    a function     ``x_t``                                   ``time(t)``, ``[b]`` to ``[b, ...]``
     =============  ========================================  ======================================
 
     Args:
@@ -55,9 +55,9 @@ class Convention:
             return x, t
         if callable(self.time):
             given = self.time(t)
-            if not isinstance(given, Tensor) or given.shape != t.shape:
+            if not isinstance(given, Tensor) or given.shape[:1] != t.shape:
                 got = list(given.shape) if isinstance(given, Tensor) else type(given).__name__
-                raise ValueError(f"time must give one number for each t, {list(t.shape)}, got {got}")
+                raise ValueError(f"time must give one row for each t, {list(t.shape)} or [{len(t)}, ...], got {got}")
             return x, given.to(x.device)
         if self.time == "unit":
             return x, (t.double() / self.process.steps).to(x)

@@ -72,7 +72,13 @@ class DiffusionModel:
     ) -> None:
         self.assumed: dict[str, str] = {}
         if not isinstance(net, torch.nn.Module) and hasattr(net, "components"):
-            net, scheduler, self.assumed = parts_of(net, scheduler)
+            name, (net, scheduler, self.assumed) = type(net).__name__, parts_of(net, scheduler)
+            own = "log_sigma" if preconditions(scheduler) else "step"
+            if time not in (None, own):
+                raise ValueError(
+                    f"{name} gives its network the time as {own!r}: leave time out; of a network that takes it "
+                    "otherwise wrap the network itself, with scheduler="
+                )
         check_network(net)
         if (scheduler is None) == (betas is None):
             raise TypeError("give the noise schedule once: scheduler= (diffusers) or betas= ([T])")

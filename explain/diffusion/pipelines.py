@@ -9,6 +9,7 @@ from torch import nn
 
 _LATENTS = "x0 and samples are latents, as the VAE encodes and scales them; payoffs see them undecoded"
 _PIXELS = "as the network makes them, before the pipeline's own (x / 2 + 0.5).clamp(0, 1)"
+_BESIDE = ("controlnet", "adapter", "motion_adapter", "prior", "low_res_scheduler", "depth_estimator")
 # pipelines whose call is: x_T, then for each step the network, guidance u + w (c - u), and scheduler.step
 _FOLLOWED = {
     "DDPMPipeline": "unet",
@@ -48,6 +49,11 @@ def parts_of(pipeline: Any, scheduler: Any) -> Parts:
             f"(it has {', '.join(parts)}), and a number without that would not be yours. Followed are "
             f"{', '.join(_FOLLOWED)}. Where your run needs nothing but network and scheduler, "
             f"wrap(pipeline.{own}, scheduler=pipeline.scheduler); else a function (x_t, t, label) that calls all"
+        )
+    if beside := [name for name in _BESIDE if parts.get(name) is not None]:
+        raise TypeError(
+            f"this {name} has {', '.join(beside)} beside network and scheduler, which are not followed here: make it "
+            "without, or wrap a function (x_t, t, label) that calls all"
         )
     if getattr(net, "encoder_hid_proj", None) is not None or parts.get("image_encoder") is not None:
         raise TypeError(

@@ -100,6 +100,7 @@ def arguments_of(net: Any, condition: str | None = None) -> Arguments:
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     found = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     places = [p for p in found if p.kind is not p.KEYWORD_ONLY]
+    places = places if len(places) > 1 else found  # by name
     if len(places) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise TypeError(
             f"a denoiser takes an image and a time, (x_t, t, label), got ({', '.join(p.name for p in found)}): of a "

@@ -109,6 +109,27 @@ def test_a_pipeline_with_a_call_of_its_own_is_refused():
         explain.wrap(Mine(tiny_unet(), DDIMScheduler(100)))
 
 
+def test_a_pipeline_with_more_parts_or_another_unit_is_refused():
+    class Guided(DDPMPipeline):
+        def __init__(self, unet, scheduler, controlnet):
+            super().__init__(unet, scheduler)
+            self.register_modules(controlnet=controlnet)
+
+    with pytest.raises(TypeError, match="has controlnet beside network and scheduler"):
+        explain.wrap(Guided(tiny_unet(), DDIMScheduler(100), nn.Linear(1, 1)))
+    with pytest.raises(ValueError, match="DDPMPipeline gives its network the time as 'step'"):
+        explain.wrap(DDPMPipeline(tiny_unet(), DDIMScheduler(100)), time="unit")
+
+
+def test_times_of_more_dimensions_and_by_keyword():
+    def net(x, *, t):
+        return x * t[:, :1, None, None]
+
+    step = DiffusionModel(net, betas=BETAS, time=lambda t: (t / 1000)[:, None]).step(digits_like()[0], t=300, draws=1)
+    found = step.numbers(step.noised[None])
+    assert float(found) == pytest.approx(-float((step.noise - 0.3 * step.noised).square().sum()), rel=1e-5)
+
+
 def test_an_own_last_answer_is_no_label():
     class Told(nn.Module):
         def forward(self, x, t, x_self_cond=None):
