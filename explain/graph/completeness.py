@@ -130,12 +130,14 @@ def _features(small: Place, full: Place, generator: torch.Generator | None) -> t
         x = fields.get("x")
         if x is None or not x.is_floating_point():
             continue
-        scale = torch.ones(len(x)) if generator is None else torch.randn(len(x), generator=generator)
-        scale = scale.to(x)
+        own = small.graph.nodes[kind]["x"]
+        if generator is None:
+            here[kind], there[kind] = own[None], x[None]
+            continue
+        scale = torch.randn(len(x), generator=generator).to(x)
         there[kind] = (x * scale.view(-1, *[1] * (x.dim() - 1)))[None]
         start = small.graph.node_starts[kind]
         nodes = small.nodes[start : start + small.graph.counts[kind]] - full.graph.node_starts[kind]
-        own = small.graph.nodes[kind]["x"]
         scales = torch.where(nodes >= 0, scale[nodes.clamp_min(0)], 1.0)
         here[kind] = (own * scales.view(-1, *[1] * (own.dim() - 1)).to(own))[None]
     return here, there

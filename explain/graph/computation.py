@@ -145,7 +145,7 @@ class _Probe:
         if not bool((distance > hops).any()):
             return True
         try:
-            found = self.answer(self._beyond(distance, hops, lambda x: x.new_tensor(float("nan"))))
+            found = self.answer(self._beyond(distance, hops, float("nan"), 0.0))
         except Exception:  # whatever a user's forward raises of NaN: it was looked at
             return False
         return bool(found.isfinite().all())
@@ -156,15 +156,19 @@ class _Probe:
             return True
         if self.expected is None:
             self.expected = self.answer(self.features)
-        found = self.answer(self._beyond(distance, hops, lambda x: 0.3 - 1.7 * x.flip(0)))
+        found = self.answer(self._beyond(distance, hops, -1.7, 0.3))
         return relative(found, self.expected) <= tolerance(self.expected)
 
-    def _beyond(self, distance: Tensor, hops: int, other: Callable[[Tensor], Tensor]) -> Fields:
+    def _beyond(self, distance: Tensor, hops: int, factor: float, shift: float) -> Fields:
+        """Features times a factor, plus a shift, beyond so many hops; as they are within."""
         made = {}
         for kind, x in self.features.items():
             start = self.graph.node_starts[kind]
             far = distance[start : start + self.graph.counts[kind]] > hops
-            made[kind] = torch.where(far.view(-1, *[1] * (x.dim() - 1)), other(x), x)
+            far = far.view(-1, *[1] * (x.dim() - 1))
+            made[kind] = x * torch.where(far, factor, 1.0).to(x)
+            if shift:
+                made[kind] += torch.where(far, shift, 0.0).to(x)
         return made
 
 
