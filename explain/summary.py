@@ -75,9 +75,16 @@ def line(explanation: Explanation) -> str:
     return ", ".join([*said, *filter(None, [own_check(explanation)])])
 
 
+def told(explanation: Explanation) -> list[str]:
+    """The trained loss where it was given, and what was assumed, a line each."""
+    guesses, loss = assumed(explanation), explanation.target.get("loss")
+    given = [f"loss: {loss}"] if loss and "loss" not in guesses else []
+    return given + [f"assumed {name}: {why}" for name, why in guesses.items()]
+
+
 def text(explanation: Explanation) -> str:
-    """The line, and one more for each thing that was assumed."""
-    return "\n".join([line(explanation), *(f"  assumed {name}: {why}" for name, why in assumed(explanation).items())])
+    """The line, and one more for the trained loss and each thing that was assumed."""
+    return "\n".join([line(explanation), *(f"  {said}" for said in told(explanation))])
 
 
 def html(explanation: Explanation, k: int = 10) -> str:
@@ -94,10 +101,10 @@ def html(explanation: Explanation, k: int = 10) -> str:
         said.append(f"base {explanation.base:.4g}")
     said += [*filter(None, [own_check(explanation)]), f"{explanation.calls} calls", f"{explanation.seconds:.2g} s"]
     more = len(explanation.players) - len(shown)
-    guesses = "".join(f"<br>assumed {escape(name)}: {escape(why)}" for name, why in assumed(explanation).items())
+    facts = "".join(f"<br>{escape(fact)}" for fact in told(explanation))
     rest = f"<tr><td colspan=3>{more} more</td></tr>" if more else ""
     return (
         f"<table><caption><b>{escape(explanation.method)}</b> · {escape(counted(explanation))} · "
-        f"{escape(' · '.join(said))}{guesses}</caption>"
+        f"{escape(' · '.join(said))}{facts}</caption>"
         f"<thead><tr><th>player</th><th>score</th><th>± s.e.</th></tr></thead><tbody>{rows}{rest}</tbody></table>"
     )

@@ -65,12 +65,15 @@ def test_html_is_a_small_escaped_table():
 
 
 def test_what_was_assumed_is_said_wherever_the_answer_is_shown():
-    told = {"assumed": {"loss": "squared error: <labels> are fractions", "time": "steps"}}
+    told = {"loss": "mse", "assumed": {"loss": "squared error: <labels> are fractions", "time": "steps"}}
     why = Explanation(torch.ones(2), Players("nodes", torch.arange(2)), value=1.0, method="Occlusion", target=told)
     first, *more = str(why).splitlines()
     assert first == repr(why)
     assert more == ["  assumed loss: squared error: <labels> are fractions", "  assumed time: steps"]
     assert "assumed loss: squared error: &lt;labels&gt; are fractions" in why._repr_html_()
+    given = Explanation(why.scores, why.players, value=1.0, target={"loss": "huber"})
+    assert str(given).splitlines()[1:] == ["  loss: huber"]
+    assert "<br>loss: huber" in given._repr_html_()
 
 
 def test_pandas_has_a_row_a_player():
