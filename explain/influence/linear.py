@@ -158,11 +158,11 @@ def pushforward(pull: LinearMap, outputs: Tensor) -> LinearMap:
 
     Two passes backwards where forward mode takes one forwards, but cached, and for any operation that backwards knows.
     """
-    zeros = torch.zeros_like(outputs)
+    anywhere = torch.ones_like(outputs)  # not at 0, where some derivatives (logcumsumexp's) take a logarithm
     with twice_differentiable():
         if isinstance(pull, _PlainPull):
-            return _plain_pullback(pull, zeros.requires_grad_())[1]
-        push = vjp(pull, zeros)[1]
+            return _plain_pullback(pull, anywhere.requires_grad_())[1]
+        push = vjp(pull, anywhere)[1]
     return lambda v: push(v, retain_graph=True)[0]
 
 

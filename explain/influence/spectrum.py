@@ -13,6 +13,10 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from explain.influence.curvature import Curvature
 
 DENSE = 1500  # parameters up to which they are those of the whole matrix
+COSTLESS = (
+    "some change of the parameters costs nothing: inputs that repeat each other or are of very different sizes, "
+    "parameters that undo each other, or more parameters than examples"
+)
 TOLERANCES = (1e-5, 1e-3, 1e-2)  # of the largest eigenvalue; the next where Lanczos does not settle
 
 
@@ -121,15 +125,24 @@ class Indefinite(ValueError):
         says = (
             f"the {A.name}{with_damping} is not positive definite: its smallest eigenvalue is {spectrum.smallest:.3g}"
         )
-        if A.name == "hessian" and spectrum.smallest < -1e-9 * abs(spectrum.largest):
+        if A.name == "hessian" and not singular(A, spectrum):
             why = ", so the model is not at a minimum of its training loss"
             remedy = f"damping={enough}, curvature='ggn', or train until the gradient vanishes"
         else:
             why, remedy = (
-                ", so that some change of the parameters costs nothing",
-                f"damping={enough}, or a weight_decay",
+                f", so that {COSTLESS}",
+                f"damping={enough}, a weight_decay, or inputs of one scale",
             )
         super().__init__(f"{says} (largest {spectrum.largest:.3g}){why}. Use {remedy}")
+
+
+def singular(A: Curvature, spectrum: Spectrum) -> bool:
+    """Whether the smallest eigenvalue is zero but for what rounding makes of the largest, above or below.
+
+    That is no sign of a training that has not ended: the loss does not curve along some change of the parameters.
+    """
+    rounding = max(1e-9, 10 * torch.finfo(A.theta.dtype).eps)
+    return abs(spectrum.smallest) <= rounding * abs(spectrum.largest)
 
 
 def rounded_up(value: float) -> str:

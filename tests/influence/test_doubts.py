@@ -9,6 +9,7 @@ from influence_cases import ObjectiveTarget, half_trained, logistic
 from torch import nn
 
 from explain.influence import Arnoldi, ConjugateGradient, Influence, SelfInfluence, group_influence, poison
+from explain.influence.spectrum import Indefinite
 from explain.supervised import SupervisedModel
 
 
@@ -59,3 +60,21 @@ def test_a_model_far_from_a_minimum_hears_of_its_gradient():
     with pytest.warns(UserWarning, match=r"not at a minimum of its training loss \(gradient norm 0\.\d+\)"):
         found = Influence(seed=0).explain(ObjectiveTarget(early))
     assert found.checks["gradient_norm"] > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_ill_conditioned_matrix_is_no_sign_of_unfinished_training(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1.0, 1e-7])
+    y = x[:, :1] + torch.randn(40, 1, generator=generator, dtype=torch.float64)
+    best = torch.linalg.lstsq(torch.cat([x, torch.ones(40, 1).double()], 1), y).solution
+    net = nn.Linear(3, 1).double()
+    with torch.no_grad():
+        net.weight.copy_(best[:3].T), net.bias.copy_(best[3])
+    train = (x.to(dtype), y.to(dtype))
+    asked = SupervisedModel(net.to(dtype), task="regression", train=train).example(train[0][0])
+    (warning,) = heard(lambda: Influence(seed=0).explain(asked))
+    assert "zero within rounding" in str(warning.message)
+    assert "very different sizes" in str(warning.message)
+    with pytest.raises(Indefinite, match=r"very different sizes.*a weight_decay, or inputs of one scale"):
+        Influence(curvature="hessian", damping=0).explain(asked)

@@ -17,7 +17,14 @@ from explain.influence.solvers.kfac import Ekfac, Kfac
 from explain.influence.solvers.lissa import Lissa
 from explain.influence.solvers.nystrom import NystromCG
 from explain.influence.solvers.solution import Solver
-from explain.influence.spectrum import Indefinite, Spectrum, extreme_eigenvalues, sufficient_damping
+from explain.influence.spectrum import (
+    COSTLESS,
+    Indefinite,
+    Spectrum,
+    extreme_eigenvalues,
+    singular,
+    sufficient_damping,
+)
 from explain.types import Objective
 
 CURVATURES: dict[str, type[Curvature]] = {kind.name: kind for kind in (Hessian, GaussNewton)}
@@ -77,13 +84,18 @@ def _chosen(objective: Objective, curvature: str, damping: str | float, generato
     if curvature == "hessian":
         chosen = _shifted(hessian, sufficient_damping(spectrum), spectrum, "asked for")
     else:
-        why = f"the Hessian is indefinite (smallest eigenvalue {spectrum.smallest:.3g})"
+        kind = "singular" if singular(hessian, spectrum) else "indefinite"
+        why = f"the Hessian is {kind} (smallest eigenvalue {spectrum.smallest:.3g})"
         chosen = _damped(GaussNewton(objective), damping, generator, spectrum, why)
-    doubt(
-        f"the model is not at a minimum of its training loss: the Hessian's smallest eigenvalue is "
-        f"{spectrum.smallest:.3g} (largest {spectrum.largest:.3g}). Inverted instead: {chosen.A.name} with damping "
-        f"{chosen.A.damping:.3g}; compare with some retrainings before relying on it"
-    )
+    ends = f"the Hessian's smallest eigenvalue is {spectrum.smallest:.3g} (largest {spectrum.largest:.3g})"
+    instead = f"Inverted instead: {chosen.A.name} with damping {chosen.A.damping:.3g}"
+    if singular(hessian, spectrum):
+        doubt(f"{ends}, zero within rounding, so that {COSTLESS}. {instead}; a weight_decay would decide it")
+    else:
+        doubt(
+            f"the model is not at a minimum of its training loss: {ends}. {instead}; compare with some retrainings "
+            "before relying on it"
+        )
     return chosen
 
 
