@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from explain.attention.capture import capture
 from explain.attention.credit import to_edges, to_positions
 from explain.attention.grid import image_layout
 from explain.attention.maps import AttentionMap
-from explain.attention.rollout import Residual, edge_credit, rollout, start
+from explain.attention.rollout import NoChain, Residual, edge_credit, rollout, start
 from explain.attention.spatial import KINDS, Gathering, to_players
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, Unsupported
@@ -123,18 +123,44 @@ class Attention(Explainer):
         with uniform(target.module):
             ablated = target.value()
         checks = _checks(maps) | {"change_under_uniform": ablated - value}
-        if players.kind == "edges":
-            scores, total, unseen = self._edges(maps, rows, players)
-            checks["unseen"] = unseen
-        else:
-            credit = self._positions(maps, rows)
-            scores, total = to_positions(credit, players), float(credit.sum())
+        try:
+            scores, total, unseen = self._shares(maps, rows, players)
+        except NoChain as error:
+            raise NoChain(f"{error}: {self._other(maps, rows, players)}") from error
+        checks |= {} if unseen is None else {"unseen": unseen}
         checks["mass_on_players"] = float(scores.sum()) / total if total else None
         checks["scores"] = _SHARES
-        self._warn(maps, checks)
+        self._warn(maps, rows, players, checks)
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=_parts(maps), checks=checks, calls=3
         )
+
+    def _shares(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> tuple[Tensor, float, int | None]:
+        """Scores, the credit of all positions or edges together, and how many edges no map has."""
+        if players.kind == "edges":
+            return self._edges(maps, rows, players)
+        credit = self._positions(maps, rows)
+        return to_positions(credit, players), float(credit.sum()), None
+
+    def _other(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> str:
+        """The remedy: an aggregate of maps that have the rows of the last and look at what the first looks at."""
+        size = maps[-1].queries, maps[0].keys
+        aggregates: tuple[Literal["mean", "last"], ...] = ("mean", "last")
+        for name in aggregates:
+            used = maps if name == "mean" else maps[-1:]
+            alike = all((attention.queries, attention.keys) == size for attention in used)
+            if alike and self._fits(name, maps, rows, players):
+                return f"use aggregate={name!r}"
+        return f"no aggregate goes from these maps to {players.kind}; `with capture(net) as maps` gives the maps"
+
+    def _fits(
+        self, name: Literal["mean", "last"], maps: Sequence[AttentionMap], rows: Tensor, players: Players
+    ) -> bool:
+        try:
+            replace(self, aggregate=name)._shares(maps, rows, players)
+        except ValueError:
+            return False
+        return True
 
     def _positions(self, maps: Sequence[AttentionMap], rows: Tensor) -> Tensor:
         if self.aggregate in ("auto", "rollout"):
@@ -142,7 +168,7 @@ class Attention(Explainer):
         used = maps if self.aggregate == "mean" else maps[-1:]
         if len({attention.keys for attention in used}) > 1:
             sizes = sorted({attention.keys for attention in used})
-            raise ValueError(f"aggregate='mean' needs maps over the same keys, got {sizes} keys: use 'last'")
+            raise NoChain(f"aggregate='mean' needs maps over the same keys, got {sizes} keys")
         return torch.stack([attention.pull(start(attention, rows)) for attention in used]).mean(0)
 
     def _edges(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> tuple[Tensor, float, int]:
@@ -156,13 +182,13 @@ class Attention(Explainer):
         scores, found = to_edges(used, flows, players)
         return scores / len(used), sum(float(flow.sum()) for flow in flows) / len(used), int((~found).sum())
 
-    def _warn(self, maps: Sequence[AttentionMap], checks: dict[str, Any]) -> None:
+    def _warn(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players, checks: dict[str, Any]) -> None:
         _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
         if self.aggregate in ("auto", "rollout") and len({attention.edge_index is None for attention in maps}) > 1:
             checks["mixed"] = True
             warnings.warn(
-                "dense maps and maps along edges are mixed: rollout takes them one after another in call order; use "
-                "aggregate='mean' or 'last' if they run side by side",
+                "dense maps and maps along edges are mixed: rollout takes them one after another in call order. Do "
+                f"they run side by side? Then {self._other(maps, rows, players)}",
                 stacklevel=4,
             )
 

@@ -14,6 +14,10 @@ from explain.attention.maps import AttentionMap
 Residual: TypeAlias = float | Literal["auto"]
 
 
+class NoChain(ValueError):
+    """Maps of different sizes were to be put together."""
+
+
 def rollout(maps: Sequence[AttentionMap], rows: Tensor, residual: Residual = "auto") -> list[Tensor]:
     """``r_{l-1} = r_l (rho I + (1 - rho) A_l)``, from ``r_L`` = an equal share for each of ``rows`` down to ``r_0``.
 
@@ -30,7 +34,7 @@ def rollout(maps: Sequence[AttentionMap], rows: Tensor, residual: Residual = "au
         ``[r_0, ..., r_L]``, float64; ``r_l`` is the credit of each position after map ``l`` (``r_0``: of the inputs).
 
     Raises:
-        ValueError: no maps, a row that the last map does not have, or maps that do not chain.
+        ValueError: no maps, a row that the last map does not have. NoChain: maps that do not chain.
 
     >>> swap = AttentionMap(torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]]), "layer")
     >>> rollout([swap, swap], torch.tensor([0]), residual=0.0)[0]
@@ -85,7 +89,7 @@ def _check_chain(maps: Sequence[AttentionMap]) -> None:
     chained = all(below[0] == above[1] for below, above in pairwise(sizes))
     if not chained or any(queries != keys for queries, keys in sizes):
         shapes = ", ".join(f"{attention.module} {attention.queries}x{attention.keys}" for attention in maps)
-        raise ValueError(
+        raise NoChain(
             f"rollout needs square maps of one size, layer upon layer, got {shapes} (queries x keys); "
-            "cross-attention, pooled or typed graphs do not chain: use aggregate='mean' or 'last'"
+            "cross-attention, pooled or typed graphs do not chain"
         )

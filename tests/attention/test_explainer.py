@@ -225,6 +225,41 @@ def test_settings_are_checked_when_built():
         Attention(residual=1.0)
 
 
+class Pooled(nn.Module):
+    """Five tokens that are looked at by ``queries`` of their own; what looks first, and what last, may be others."""
+
+    def __init__(self, queries, first="tokens", last=""):
+        super().__init__()
+        torch.manual_seed(0)
+        self.queries, self.first_look, self.last_look = nn.Parameter(torch.randn(queries, 4)), first, last
+        self.first, self.pool, self.last = (nn.MultiheadAttention(4, 1) for _ in range(3))
+
+    def forward(self, x):
+        if self.first_look == "tokens":
+            x, asks = self.first(x, x, x)[0], self.queries
+        else:
+            asks = self.first(self.queries, x, x)[0]
+        found = self.pool(asks, x, x)[0]
+        return self.last(found, found, found)[0] if self.last_look == "queries" else found
+
+
+@pytest.mark.parametrize(
+    ("queries", "first", "advice"), [(3, "tokens", "last"), (7, "tokens", "last"), (3, "queries", "mean")]
+)
+def test_an_aggregate_is_advised_that_works(queries, first, advice):
+    asked = Asked(Pooled(queries, first).eval(), features(), row=queries - 1, kinds=("nodes",))
+    with pytest.raises(ValueError, match=f"do not chain: use aggregate='{advice}'"):
+        Attention().explain(asked)
+    assert float(Attention(aggregate=advice).explain(asked).scores.sum()) == pytest.approx(1)
+
+
+def test_where_no_aggregate_works_the_maps_are_advised():
+    asked = Asked(Pooled(3, last="queries").eval(), features(), kinds=("nodes",))
+    for explainer in (Attention(), Attention(aggregate="mean")):
+        with pytest.raises(ValueError, match="no aggregate goes from these maps to nodes; `with capture"):
+            explainer.explain(asked)
+
+
 def test_mixed_maps_warn():
     class Mixed(nn.Module):
         def __init__(self):
@@ -234,7 +269,7 @@ def test_mixed_maps_warn():
         def forward(self, x, edge_index):
             return self.overall(self.local(x, edge_index))
 
-    with pytest.warns(UserWarning, match="mixed"):
+    with pytest.warns(UserWarning, match=r"mixed.*use aggregate=.mean"):
         found = Attention("nodes").explain(Asked(Mixed().eval(), features(), EDGES))
     assert found.checks["mixed"] is True
     assert float(found.scores.sum()) == pytest.approx(1)
