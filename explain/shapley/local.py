@@ -104,6 +104,8 @@ def local_game(game: Game, generator: torch.Generator, progress: bool = False) -
         )
     players, probes = len(game.players), _Probes(game, generator)
     for hops, groups in enumerate(game.neighbourhoods()):
+        if max(map(len, groups), default=0) > MOST_PLAYERS:  # and so in every larger one: before anything is asked
+            _refuse_if_large(groups, players, hops)
         members = _maximal(groups)
         if not probes.agree(members):
             continue
@@ -181,8 +183,9 @@ def _maximal(groups: list[Tensor]) -> list[Tensor]:
 def _refuse_if_large(members: list[Tensor], players: int, hops: int) -> None:
     most, needed = max(map(len, members), default=0), sum(2 ** len(group) for group in members)
     if needed > _MOST_COALITIONS:
+        told = str(needed) if most < 64 else f"2^{most}"
         raise ValueError(
-            f"exact values by locality need up to {needed} coalitions, and {_MOST_COALITIONS} are the most: {most} of "
+            f"exact local values need about {told} or more coalitions, {_MOST_COALITIONS} are the most: {most} of "
             f"{players} players are within {hops} hops of one place, and within fewer the number is not a sum of local "
             f"parts. If the network has fewer layers, {_NOT_LINEAR}; {_INSTEAD}"
         )

@@ -83,9 +83,21 @@ def test_neighbourhoods_that_end_too_early_are_refused():
 
 def test_too_many_coalitions_are_counted():
     with pytest.raises(
-        ValueError, match=rf"need up to {60 * 2**25} coalitions, .*: 25 of 60 players are within 12 hops"
+        ValueError, match=rf"need about {60 * 2**23} or more coalitions, .*: 23 of 60 players are within 11 hops"
     ):
         Shapley("nodes", "local", seed=0).explain(LocalTarget(60, reach=12))
+
+
+def test_neighbourhoods_that_are_hopelessly_large_are_refused_before_anything_is_asked_of_them():
+    class Dense(LocalTarget):
+        def neighbourhoods(self):
+            yield [torch.arange(100)]
+
+    asked = []
+    target = Dense(100, readout=lambda numbers: asked.append(len(numbers)) or numbers)
+    with pytest.raises(ValueError, match=r"need about 2\^100 or more coalitions"):
+        Shapley("nodes", "local", seed=0).explain(target)
+    assert sum(asked) <= 32  # of which the scale of the number is known
 
 
 def test_a_game_without_neighbourhoods_says_what_is_needed():
