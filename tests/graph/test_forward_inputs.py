@@ -603,6 +603,14 @@ def test_edges_beside_those_that_play_are_said(signature, edges):
     assert "stay as they are" in target.describe()["assumed"]["far_edge_index"]
 
 
+def test_whole_numbers_on_two_edges_are_no_edges():
+    net = seeded(_named("x, edge_index, edge_attr", "self.conv(x, edge_index) + edge_attr.sum()"))
+    data = Data(
+        x=torch.randn(3, 4), edge_index=torch.tensor([[0, 1], [1, 2]]), edge_attr=torch.tensor([[1, 2], [3, 4]])
+    )
+    assert "edge_attr" not in explain.wrap(net, data).node(1).describe().get("assumed", {})
+
+
 @pytest.mark.parametrize("signature", ["feat, edge_index", "data"])
 def test_features_of_another_name_play(signature):
     held = "data." if signature == "data" else ""

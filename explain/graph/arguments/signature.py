@@ -91,7 +91,7 @@ def indices(fields: Mapping[str, Any]) -> list[str]:
         and value.dim() == 2
         and len(value) == 2
         and not (value.is_floating_point() or value.dtype == torch.bool)
-        and "edge" in name
+        and ("edge_index" in name or name in ("edges", "edge_list"))
         and name not in ("edge_index", "edge_label_index")
     ]
 
