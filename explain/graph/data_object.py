@@ -43,12 +43,12 @@ def as_data(
     if not typed:
         made = Batch(
             _base_cls=Data,
-            **{**rest, **_renamed(graph.nodes[NODE], own), **graph.edge_fields[EDGE], **graph.shared},
-            **{edges: graph.edges[EDGE]},
-            batch=copies.batch[NODE],
-            ptr=copies.starts[NODE],
-            num_nodes=graph.num_nodes,
-            **{name: matrix.of(graph) for name, matrix in matrices.items()},
+            **{
+                **{**rest, **_renamed(graph.nodes[NODE], own), **graph.edge_fields[EDGE], **graph.shared},
+                **{edges: graph.edges[EDGE], "num_nodes": graph.num_nodes},
+                **{"batch": copies.batch[NODE], "ptr": copies.starts[NODE]},  # a batch of graphs holds its own
+                **{name: matrix.of(graph) for name, matrix in matrices.items()},
+            },
         )
         if pairs is not None:
             made.edge_label_index = pairs

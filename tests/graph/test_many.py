@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
-from torch_geometric.nn import SAGEConv
+from torch_geometric.nn import SAGEConv, global_mean_pool
 
 import explain
 from explain import Influence, SelfInfluence, Shapley
@@ -88,6 +88,31 @@ def test_a_loader_of_snapshots_and_self_influence():
     torch.testing.assert_close(why.scores, right.scores)
     own = SelfInfluence(Influence(train=graphs[:4], seed=0)).explain(target)
     assert (own.scores >= 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:the model is not at a minimum")
+def test_a_forward_that_takes_the_batch_itself_has_the_scores_of_one_that_takes_its_fields():
+    class Fields(Inductive):
+        def forward(self, x, edge_index, batch):
+            return global_mean_pool(super().forward(x, edge_index), batch)
+
+    class Whole(Fields):
+        def forward(self, batch):
+            return super().forward(batch.x, batch.edge_index, batch.batch)
+
+    graphs = drawn(6)
+    for i, graph in enumerate(graphs):
+        graph.y = torch.tensor([i % 2])
+    whys = [
+        [
+            ask.explain(explain.wrap(net.double(), graphs, task="graph", weight_decay=DECAY).graph(2, label=1))
+            for net in (Fields(), Whole())
+        ]
+        for ask in (Influence(seed=0), SelfInfluence(Influence(seed=0)))
+    ]
+    for fields, whole in whys:
+        assert fields.scores.abs().max() > 0
+        torch.testing.assert_close(whole.scores, fields.scores)
 
 
 def test_other_questions_of_one_of_many_graphs():
