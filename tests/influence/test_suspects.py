@@ -68,6 +68,17 @@ def test_a_softmax_that_was_taken_twice_is_found():
     assert "explain.wrap(..., outputs='logits')" in text
 
 
+def test_a_hinge_that_every_example_meets_is_no_account_of_the_training():
+    labels = (X[:, 0] > 0).long()
+    net = table(1)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[2.5, 0.0, 0.0]]))  # cross entropy has not vanished, each margin is above 1
+        net[0].bias.zero_()
+        apart = net(X)[:, 0].abs() > 1
+    target = explain.wrap(net, (X[apart], labels[apart]), task="classification", loss="bce").example(X[0])
+    assert "hinge it is" not in said(target)
+
+
 THREE = torch.arange(40) % 3
 WEIGHTS = torch.tensor([1.0, 5.0, 0.5]).double()
 
