@@ -241,8 +241,10 @@ def cross_entropy(outputs: Tensor, labels: Tensor, meaning: Meaning) -> Tensor:
     """``-log p(label)``, or ``-sum_c label_c log p(c)`` for labels ``[n, outputs]``."""
     if labels.is_floating_point():
         labels = labels.to(outputs.dtype)
-    if meaning.kind == "logits":
-        return F.cross_entropy(outputs, labels, reduction="none")
+    if meaning.kind == "logits" or (meaning.kind == "log_probabilities" and meaning.exclusive):
+        return F.cross_entropy(
+            outputs, labels, reduction="none"
+        )  # log p are logits too, and -log p(label) has no curve
     logs = outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log() if meaning.kind == "probabilities" else outputs
     if labels.dim() == 1:
         return -logs.gather(1, labels[:, None])[:, 0]

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 
+import explain
 from explain.influence import GaussNewton, Hessian
 from explain.influence.solvers.choice import choose_solver
 from explain.influence.spectrum import extreme_eigenvalues
@@ -50,6 +51,22 @@ def test_gauss_newton_of_a_linear_model_is_the_hessian():
     objective = logistic()
     v = vectors(68, 3)
     assert (GaussNewton(objective) @ v).allclose(Hessian(objective) @ v)
+
+
+def test_gauss_newton_does_not_ask_whether_the_softmax_is_in_the_network_or_in_the_loss():
+    x, y, others, _ = digits(30)
+    torch.manual_seed(0)
+    layers = (nn.Linear(16, 3), nn.Tanh(), nn.Linear(3, 4))
+    ends = ((), (nn.LogSoftmax(1),))
+    nets = [nn.Sequential(*layers, *end).double() for end in ends]
+    objectives = [
+        explain.wrap(net, (x, y), task="classification").example(others[0], label=1).objective() for net in nets
+    ]
+    v = vectors(GaussNewton(objectives[0]).size, 3)
+    expected = GaussNewton(objectives[0]) @ v
+    assert expected.abs().max() > 0.01
+    for objective in objectives[1:]:
+        torch.testing.assert_close(GaussNewton(objective) @ v, expected)
 
 
 def test_once_the_matrix_is_made_products_use_it():
