@@ -274,7 +274,8 @@ class GraphTarget(Target):
         node's degree, and so the number, though it carries no message: it plays too (``degrees=True``), as the values
         are otherwise not those of the user's own graph without it. Where that would make more than 256 players, more
         than the default budget serves, such edges stay by default, and the answer says how many they are and what they
-        are worth together (``degrees=False``: always).
+        are worth together (``degrees=False``: always, which a budget of few samples may ask for: fewer players need
+        fewer).
         """
         self._look_again()
         if kind in ("features", "node_features"):
