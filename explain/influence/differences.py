@@ -17,6 +17,7 @@ from explain.types import Unsupported
 EXAMPLES = 16  # of the training set, that the difference is taken on
 WIDENED = 2**30  # bytes of one forward pass up to which a model of single precision is evaluated in double
 _STEPS = {torch.float64: (1e-6, 2.5e-7), torch.float32: (1e-2, 5e-3)}  # of |theta|; the second is the one that counts
+_SIMPLER = {"hessian": ", use curvature='ggn', which is made of first derivatives"}
 _AGREES = {torch.float64: 1e-4, torch.float32: 2e-2}
 
 
@@ -64,7 +65,7 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
             f"the {A.name} of this model is wrong: A v is {error:.2g} off a central difference of its first "
             f"derivatives, and the differences of two steps agree to {found.spread:.1g}. An operation has a wrong "
             "second derivative (a fused kernel, or an autograd.Function whose backward reads what it saved detached): "
-            "write it in plain torch operations, or freeze the parameters before it"
+            f"write it in plain torch operations{_SIMPLER.get(A.name, '')}, or freeze the parameters before it"
         )
     return {"hvp_error": error}
 
