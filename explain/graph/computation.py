@@ -22,7 +22,7 @@ from explain.graph.structure import EdgeType, Fields, Structure
 Focus: TypeAlias = tuple[tuple[str, int], ...]  # (node type, number within the type) of each explained node
 Direction: TypeAlias = Literal["in", "out", "both"]
 _PAIRS = 2**17  # numbers of a matrix of all pairs in one pass: its zeros between copies are computed with, too
-_FAR = torch.iinfo(torch.int32).max
+FAR = torch.iinfo(torch.int32).max  # no path
 
 
 class Reach(NamedTuple):
@@ -110,7 +110,7 @@ def receptive_fields(
     directions: tuple[Direction, ...] = ("in", "out", "both")
     for direction in directions:
         distance = hop_distance(graph, focus, direction)
-        paths = distance[distance < _FAR]
+        paths = distance[distance < FAR]
         farthest = int(paths.max())
         if probe.unreached(distance, farthest):  # else something that no path leads from reaches the answer
             hops = next(k for k in range(farthest + 1) if probe.unreached(distance, k) and probe.unread(distance, k))
@@ -178,7 +178,7 @@ def hop_distance(graph: Structure, focus: Tensor, direction: Direction, most: in
     Nodes are visited hop by hop, to ``most`` hops: what is farther away costs nothing.
     """
     source, target = graph.flat_edges
-    distance = torch.full((graph.num_nodes,), _FAR, dtype=torch.int32, device=source.device)
+    distance = torch.full((graph.num_nodes,), FAR, dtype=torch.int32, device=source.device)
     distance[focus] = 0
     border = focus.unique()
     for hop in range(1, (graph.num_nodes if most is None else most) + 1):
@@ -188,7 +188,7 @@ def hop_distance(graph: Structure, focus: Tensor, direction: Direction, most: in
         if direction in ("out", "both"):
             near.append(target[graph.out_of.at(border)])
         found = torch.cat(near)
-        border = found[distance[found] == _FAR].unique()
+        border = found[distance[found] == FAR].unique()
         if not len(border):
             break
         distance[border] = hop

@@ -6,7 +6,7 @@ for that, the cut is held against a cut two hops larger, and its answer with eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from explain.graph.agreement import relative, tolerance
 from explain.graph.batching import known_batching
 from explain.graph.completeness import DRAWS, held
-from explain.graph.computation import Place, Reach, cut, hop_distance, receptive_fields, whole
+from explain.graph.computation import FAR, Place, Reach, cut, hop_distance, receptive_field, receptive_fields, whole
 from explain.graph.players import AFFORDABLE
 from explain.graph.structure import Fields, Structure
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LARGE = 2**21  # nodes and edges of a graph that is not run as a whole
 _REGION = 2**20  # nodes and edges of a region in which the receptive field is looked for
 _FARTHEST = 16  # hops of the largest region
+_OTHERS = 4  # nodes whose farthest ones are asked how deep a model is
 
 
 def is_large(graph: Structure) -> bool:
@@ -59,7 +60,7 @@ def _global(target: GraphTarget) -> Place:
     """The first cut that agrees with the whole graph, or the whole graph with the edges that matter."""
     full = whole(target.graph, target.focus)
     model = target.model
-    for reach in receptive_fields(_answers(target, full), target.graph, full.flat_focus(), model.reach):
+    for reach in _reaches(target, full):
         small = cut(target.graph, target.focus, *reach[:2])
         saves = int((small.nodes >= 0).sum()) < target.graph.num_nodes
         if not saves:
@@ -74,6 +75,44 @@ def _global(target: GraphTarget) -> Place:
             proved.checks.update(hops=reach.hops, direction=reach.direction, cut_against="whole graph")
         return proved
     return full
+
+
+def _reaches(target: GraphTarget, full: Place) -> Iterator[Reach]:
+    """The receptive fields of the target; where no node lies beyond one, that of a node which sees how deep it is.
+
+    So players do not hang on which nodes were asked about before.
+    """
+    model = target.model
+    answers = _answers(target, full)
+    for reach in receptive_fields(answers, target.graph, full.flat_focus(), model.reach):
+        if not reach.measured and model.reach is None:
+            model.reach = _elsewhere(target, full)
+            if model.reach is not None:
+                yield from receptive_fields(answers, target.graph, full.flat_focus(), model.reach)
+                return
+        yield reach
+
+
+def _elsewhere(target: GraphTarget, full: Place) -> Reach | None:
+    """The receptive field of another node, where one of a few far from others lies in more than it sees."""
+    kind = target.focus[0][0]
+    starts = torch.linspace(0, target.graph.counts[kind] - 1, _OTHERS).long().unique().tolist()
+    for number in dict.fromkeys(_farthest(target, kind, start) for start in starts):
+        focus = tuple((own, number if own == kind else end) for own, end in target.focus)
+        other = replace(full, focus=focus)
+        found = receptive_field(_answers(target, other), target.graph, other.flat_focus())
+        if found is not None and found.measured:
+            return found
+    return None
+
+
+def _farthest(target: GraphTarget, kind: str, number: int) -> int:
+    """The node of this type that lies farthest from one of them, of those that a path joins to it."""
+    graph = target.graph
+    start = graph.node_starts[kind]
+    distance = hop_distance(graph, torch.tensor([start + number], device=graph.flat_edges.device), "both")
+    own = distance[start : start + graph.counts[kind]]
+    return int(torch.where(own == FAR, -1, own).argmax())
 
 
 def _local(target: GraphTarget) -> Place | None:

@@ -6,7 +6,8 @@ from graph_cases import LOCAL, doubled, network, random_graph
 from reference.graph import edge_game, node_game
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCN, GCNConv, GraphNorm, SAGEConv
+from torch_geometric.datasets import KarateClub
+from torch_geometric.nn import GAT, GCN, GCNConv, GraphNorm, SAGEConv
 
 from explain import Shapley
 from explain.graph import placing
@@ -99,6 +100,20 @@ def test_a_changed_model_forgets_what_was_shared():
         net.convs[1].bias.add_(1)
     assert model.node(4, label=0).value() == pytest.approx(first + 1)
     assert float(model.node(4, label=0).answer[0]) == pytest.approx(first + 1)
+
+
+def test_players_do_not_hang_on_what_was_asked_before():
+    data = KarateClub()[0]
+    torch.manual_seed(0)
+    net = GAT(34, 8, 3, 4).eval()  # three layers: no node lies farther from the first ones
+    model = GraphModel(net, data)
+    before = [model.node(node).players("edges").index for node in range(2)]
+    model.node(16).players("edges")  # it sees a part of the graph only
+    for node in range(2):
+        now = model.node(node).players("edges").index
+        alone = GraphModel(net, data).node(node).players("edges").index
+        assert now.tolist() == before[node].tolist() == alone.tolist()
+        assert len(now) < data.num_edges
 
 
 def test_hops_are_counted_as_breadth_first_search_counts_them():
