@@ -294,4 +294,9 @@ def _collated(batches: Iterator[Columns]) -> Columns:
     found = list(batches)
     if not found:
         raise ValueError("the training set is empty")
+    if not all(part.dim() for part in found[0]):
+        raise ValueError(
+            "the batches of this DataLoader (batch_size=None: items as they are) have no rows, one an example: give "
+            "the data set itself"
+        )
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))

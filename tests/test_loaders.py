@@ -91,6 +91,11 @@ def test_the_examples_of_a_sampler_are_those_that_were_trained_on(loader):
     assert found.checks["gradient_norm"] < 1e-3  # at the minimum of these examples
 
 
+def test_items_without_rows_are_no_batches():
+    with pytest.raises(ValueError, match=r"batch_size=None.*give the data set itself"):
+        ask(DataLoader(DATA, batch_size=None))
+
+
 def test_drop_last_in_order_drops_the_last():
     assert positions_of(DataLoader(DATA, 8, drop_last=True)).tolist() == list(range(56))
     assert positions_of(DataLoader(DATA, 10, drop_last=True, shuffle=True)).tolist() == list(range(60))
@@ -132,6 +137,8 @@ def test_a_third_column_is_refused_and_may_be_used_by_a_loss():
     weights = torch.rand(60, generator=torch.Generator().manual_seed(1))
     with pytest.raises(TypeError, match=r"3 parts: if the third is its weight .* loss="):
         ask(DataLoader(TensorDataset(X, Y, weights), 8))
+    with pytest.raises(TypeError, match=r"3 parts: if the third is its weight .* loss="):
+        ask((X, Y, weights))
 
     def weighted(outputs, labels):
         return labels[:, 1] * nn.functional.cross_entropy(outputs, labels[:, 0].long(), reduction="none")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
-from explain.examples import READ, Examples, Read, Rows, examples_of, pieces
+from explain.examples import READ, Examples, Read, Rows, check_parts, examples_of, pieces
 from explain.guard import evaluating, recordable
 from explain.losses import trained_loss
 from explain.objectives import TrainingObjective, check_own_loss, other_losses, trainable
@@ -190,6 +190,8 @@ def training_set(train: Any, device: torch.device | None = None) -> Read:
     if train is None:
         raise ValueError("there are no training examples: give train=(inputs, labels), a Dataset or a DataLoader")
     if not holds_examples(train):
+        if isinstance(train, tuple) and all(isinstance(part, Tensor) for part in train):
+            check_parts(train)
         raise TypeError(
             f"train must be a pair (inputs, labels) of tensors, a Dataset or a DataLoader, got {_kind(train)}"
         )
