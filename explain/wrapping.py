@@ -40,6 +40,8 @@ def wrap(
     model: nn.Module, data: Any = None, *, task: Literal["classification", "regression"], **options: Any
 ) -> SupervisedModel: ...
 @overload
+def wrap(model: nn.Module, data: None = None, *, outputs: str, **options: Any) -> SupervisedModel: ...
+@overload
 def wrap(model: nn.Module, data: Any, *, task: str | None = None, **options: Any) -> GraphModel: ...
 @overload
 def wrap(model: nn.Module | Callable[..., Any], *, scheduler: Any, **options: Any) -> DiffusionModel: ...
@@ -56,7 +58,8 @@ def wrap(
         model: the trained module, left exactly as it is; for denoisers also a diffusers pipeline or a function.
         data: graphs (torch_geometric ``Data``, ``HeteroData``, a dataset or list of them) for a graph model; otherwise
             the training set (``(inputs, labels)``, a Dataset or a DataLoader) or a background tensor ``[m, *shape]``.
-        task: graphs: "node", "edge" or "graph", inferred when None. Otherwise "classification" or "regression".
+        task: graphs: "node", "edge" or "graph", inferred when None. Otherwise "classification" or "regression", which
+            follows from ``outputs`` where that is given: "values" are a regressor's.
         options: those of `GraphModel`, `SupervisedModel` or `DiffusionModel` (``scheduler`` or ``betas`` make a module
             or function a denoiser): ``weight_decay``, ``loss``, ``outputs`` (what they mean), ``output`` (which), ...
 
@@ -96,6 +99,8 @@ def _wrapped(
         return _made(GraphModel, model, data, task=task, **options)
     if task is None and data is None and (advice := _denoises(model)):
         raise TypeError(advice)
+    if task is None and isinstance(options.get("outputs"), str) and not _of_graphs(model):
+        task = "regression" if options["outputs"] == "values" else "classification"
     if task not in ("classification", "regression"):
         raise ValueError(f"{ACCEPTED}; got task={task!r} and data of type {_name(data)}")
     from explain.supervised.model import SupervisedModel
@@ -151,6 +156,12 @@ def _denoises(model: nn.Module) -> str:
         "instance pipeline.scheduler) or betas= ([T]) of its training, together "
         "with the network alone where this holds a whole diffusion"
     )
+
+
+def _of_graphs(model: nn.Module) -> bool:
+    """Whether layers of torch_geometric are in it: its inputs are no tables."""
+    kinds = (kind for part in model.modules() for kind in type(part).__mro__)
+    return any(kind.__module__.startswith("torch_geometric.") for kind in kinds)
 
 
 def _holds_graphs(data: Any) -> bool:

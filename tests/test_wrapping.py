@@ -48,6 +48,18 @@ def test_anything_else_with_a_task_is_supervised(task):
     assert (model.task, model.background, model.train) == (task, None, None)
 
 
+@pytest.mark.parametrize("outputs", ["values", "logits", "probabilities", "log_probabilities"])
+@pytest.mark.parametrize("data", [None, (X, Y), X])
+def test_the_task_follows_from_outputs(outputs, data):
+    model = explain.wrap(nn.Linear(3, 2), data, outputs=outputs)
+    assert isinstance(model, SupervisedModel)
+    assert model.task == ("regression" if outputs == "values" else "classification")
+    with pytest.raises(ValueError, match="task=None and data of type None"):  # its inputs are no table
+        explain.wrap(GCN(3, 4, num_layers=1), outputs=outputs)
+    with pytest.raises(ValueError, match="outputs must be"):
+        explain.wrap(nn.Linear(3, 2), data, outputs="scores")
+
+
 @pytest.mark.parametrize("data", [(X, Y), [X, Y], DATASET, DataLoader(DATASET)])
 def test_examples_are_what_it_was_trained_on(data):
     model = explain.wrap(nn.Linear(3, 2), data, task="classification", weight_decay=0.1)
