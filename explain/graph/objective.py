@@ -16,6 +16,7 @@ from explain.graph.computation import Focus, whole
 from explain.graph.data_object import pair_store
 from explain.graph.inputs import structure_of
 from explain.graph.many import Training, nodes_of_graphs, training_graphs, whole_graphs
+from explain.graph.players import node_name
 from explain.graph.reading import reading_nodes, reading_pairs
 from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Structure
@@ -139,7 +140,9 @@ def _nodes(target: GraphTarget, train: Any) -> Training:
     predict = reading_nodes(target.model, graph, kind, nodes)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": target.rows(), "classes": labels.cpu()}
-    players = Players("train", nodes.cpu(), tuple(f"node {i}" for i in nodes.tolist()), None, geometry)
+    typed = len(graph.counts) > 1
+    names = tuple(node_name(graph, node) if typed else f"node {node}" for node in flat.tolist())
+    players = Players("train", nodes.cpu(), names, None, geometry)
     return Training(predict, labels, players)
 
 
@@ -175,6 +178,8 @@ def _pairs(target: GraphTarget, train: Any) -> Training:
         last = " and ".join(str(size - 1) for size in sorted({*sizes.view(-1).tolist()}))
         raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {last}, got {list(pairs.shape)}")
     predict = reading_pairs(target.model, target.graph, pairs)
-    names = tuple(f"{u}–{v}" for u, v in pairs.t().tolist())
+    starts = torch.tensor([target.graph.node_starts[kind] for kind, _ in target.focus])
+    flat = pairs.t().cpu() + starts
+    names = tuple("–".join(node_name(target.graph, node) for node in pair) for pair in flat.tolist())
     geometry = {"edge_index": target.graph.flat_edges.cpu(), "focus": target.rows(), "ends": pairs.cpu()}
     return Training(predict, labels, Players("train", torch.arange(len(labels)), names, None, geometry))

@@ -488,7 +488,8 @@ def test_pairs_in_an_edge_store_of_a_data_object(call, pairs):
     assert target.value() == pytest.approx(net(asked).item(), rel=1e-5)
     with pytest.raises(ValueError, match=r"edge_label_index is of \('user', 'rates', 'film'\)"):
         model.edge(("film", 3), ("user", 2))
-    assert len(target.objective().players) == pairs
+    assert len(players := target.objective().players) == pairs
+    assert players.names[:2] == ("user 0–film 0", "user 1–film 1")
 
 
 def test_a_matrix_of_any_name_is_the_graph_where_there_is_no_other():

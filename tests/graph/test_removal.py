@@ -251,6 +251,7 @@ def test_types_of_nodes(kind):
     assert expected.any()
     assert len(numbers.unique()) >= min(4, len(objective.players))
     assert len(objective.players) == {"nodes": 11, "edges": 24, "relations": 2, "node_features": 43}[kind]
+    assert target.objective().players.names == ("paper 0", "paper 1", "paper 2", "paper 3")
 
 
 def test_a_dense_model_and_layers_that_cache():
