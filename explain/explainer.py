@@ -66,8 +66,9 @@ class Explainer:
         seed, generator = seeded(getattr(self, "seed", None))
         started = time.perf_counter()
         with untouched(target.module):
+            target.forget()
             answer = self._answer(target, generator)
-        return self._explanation(answer, target, seed, time.perf_counter() - started)
+            return self._explanation(answer, target, seed, time.perf_counter() - started)
 
     def _explanation(self, answer: Answer, target: Target, seed: int, seconds: float) -> Explanation:
         return Explanation(

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn, Protocol, Self, TypeAlias, overload, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, Self, TypeAlias, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -385,6 +385,7 @@ class Target:
 
     module: nn.Module
     told: Mapping[str, Any] = MappingProxyType({})
+    found: ClassVar[tuple[str, ...]] = ("told",)  # follows from the rest
 
     def value(self) -> float:
         """The number itself."""
@@ -463,6 +464,10 @@ class Target:
     def tell(self, told: Mapping[str, Any]) -> None:
         """Keep what was found out; also for targets that are frozen otherwise."""
         object.__setattr__(self, "told", told)
+
+    def forget(self) -> None:
+        """Drop what was found out: each answer begins so, and says only what bears on it."""
+        vars(self).pop("told", None)
 
     def _expect_classes(self) -> None:
         if not self.has_classes:

@@ -43,9 +43,11 @@ class Together:
         seed, generator = seeded(self.seed)
         started = time.perf_counter()
         with untouched(asked[0].module):
+            for target in asked:
+                target.forget()
             answers = self._answers(asked, generator)
-        seconds = (time.perf_counter() - started) / len(asked)
-        return [self._explanation(*pair, seed, seconds) for pair in zip(answers, asked, strict=True)]
+            seconds = (time.perf_counter() - started) / len(asked)
+            return [self._explanation(*pair, seed, seconds) for pair in zip(answers, asked, strict=True)]
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         return self._answers([target], generator)[0]

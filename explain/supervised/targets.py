@@ -52,8 +52,6 @@ class ExampleTarget(Target):
     batching: Batching
     meaning: Meaning
 
-    found = ("told",)  # follows from the rest
-
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here
         """The user's model."""

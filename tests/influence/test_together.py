@@ -1,5 +1,6 @@
 """Many numbers of one model in one solution: the same answers as one by one."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -125,3 +126,24 @@ def test_the_bound_by_outputs_alone_holds_without_a_penalty(damping):
         with pytest.warns(UserWarning, match="the inverse is loose"):
             rough = Influence(solver=solver, damping=damping, seed=0).explain(target)
         assert float((rough.scores - exact.scores).abs().max()) <= rough.checks["score_bound"]
+
+
+@pytest.mark.parametrize("ask", ["explain", "explain_all", "objective"])
+def test_what_the_training_was_taken_for_is_said_of_answers_about_it_alone(ask):
+    torch.manual_seed(0)
+    x = torch.randn(20, 2).double()
+    net, data = nn.Linear(2, 1).double(), (x, torch.randn(20).double())
+    target = explain.wrap(net, task="regression", train=data, weight_decay=0.1).example(x[0])
+    before = explain.Shapley("features").explain(target).target
+    engine = Influence(damping=1.0, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the model was not trained
+        asked = {"explain": engine.explain, "explain_all": lambda one: engine.explain_all([one])[0]}
+        found = [asked[ask](target).target for _ in range(2)] if ask in asked else target.objective()
+    if ask in asked:
+        assert found[0] == found[1]
+        assert found[0]["loss"] == "mse"
+        assert "loss" in found[0]["assumed"]
+    assert "loss" not in before
+    for explainer in (explain.Shapley("features"), explain.Gradient("features")):
+        assert explainer.explain(target).target == before
