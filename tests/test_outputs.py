@@ -72,6 +72,11 @@ def test_bounds_are_proved_with_other_parameters(name):
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+def test_answers_that_do_not_follow_the_parameters_show_nothing():
+    rows = torch.rand(8, 1, generator=torch.Generator().manual_seed(0))
+    assert redrawn({"w": torch.ones(3)}, lambda params: rows) is None
+
+
 def test_a_forward_without_parameters_shows_nothing_elsewhere():
     assert redrawn({}, lambda params: Z) is None
     assert redrawn({"w": Z}, lambda params: torch.ones(4, 1)) is None  # one answer whatever they are

@@ -226,7 +226,7 @@ class GraphTarget(Target):
     def everyone(self, params: Parameters | None = None) -> Tensor:
         """What the model answers for all nodes of the explained one's type; else for this pair or graph."""
         known = self.model.programs.answers.get(self.focus[0][0]) if len(self.focus) == 1 else None
-        if known and self.model.programs.known(self) and not is_large(self.graph):
+        if params is None and known and self.model.programs.known(self) and not is_large(self.graph):
             return known[0]
         place = self._stage
         return self._rows(place, copies(place.graph, 1), 1, params=params)

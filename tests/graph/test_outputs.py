@@ -107,6 +107,22 @@ def test_scores_that_happen_to_lie_between_0_and_1_stay_logits():
     assert "nothing in forward keeps them in [0, 1]" in target.describe()["assumed"]["outputs"]
 
 
+def test_other_parameters_are_asked_also_where_the_answers_of_the_trained_ones_are_known():
+    torch.manual_seed(7)
+    net, data = GCN(4, 8, 2, 1).eval(), Data(x=torch.randn(8, 4), edge_index=torch.randint(0, 8, (2, 20)))
+    with torch.no_grad():  # logits of 8 nodes, all between 0 and 1
+        logits = net(data.x, data.edge_index)
+        net.convs[-1].lin.weight /= 2 * (logits.max() - logits.min())
+        net.convs[-1].bias.fill_(0.5 - float(net(data.x, data.edge_index).mean()))
+        logits = net(data.x, data.edge_index)
+    assert 0 <= logits.min() < logits.max() <= 1
+    target = explain.wrap(net, data).node(1, label=1)
+    assert target.value() == pytest.approx(float(logits[1, 0]))  # and with it what all nodes are answered
+    assert target.describe()["outputs"] == "logits"
+    others = target.everyone({name: 2 * p.detach() for name, p in net.named_parameters()})
+    assert not torch.allclose(others, logits)
+
+
 def test_several_labels_of_a_node_are_each_a_sigmoid():
     data = random_graph()
     data.y = (torch.rand(24, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
