@@ -17,7 +17,7 @@ EXPLAINERS = (
 FAMILIES = ("diffusion", "graph", "supervised")
 SHARED = {
     *("examples", "guard", "layouts", "loaders", "losses"),
-    *("objectives", "outputs", "parts", "payoffs", "plain", "threads"),
+    *("objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "threads"),
 }
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "threads": set(),
     "guard": {"snapshot", "threads"},
     "plain": {"threads"},
+    "obstacles": set(),
     "outputs": set(),
     "parts": set(),
     "losses": {"outputs"},
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "explanation",
         "guard",
         "layouts",
+        "obstacles",
         "parallel",
         "types",
     },  # scores of any size, shard by shard

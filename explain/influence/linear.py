@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from explain.layouts import held_bytes
+from explain.obstacles import obstacle
 from explain.types import Parameters, Unsupported
 
 LinearMap: TypeAlias = Callable[[Tensor], Tensor]
@@ -206,7 +207,7 @@ class Columns:
             try:
                 return vmap(apply, chunk_size=self.chunk)(*blocks)
             except Exception as error:  # as in `_obstacle`, for a later row
-                self.together, self.obstacle = False, _said(error)
+                self.together, self.obstacle = False, obstacle(error)
         return torch.stack([apply(*row) for row in zip(*blocks, strict=True)])
 
 
@@ -215,14 +216,8 @@ def _obstacle(apply: Callable[..., Tensor], *blocks: Tensor) -> str:
     try:
         vmap(apply)(*blocks)
     except Exception as error:
-        return _said(error)
+        return obstacle(error)
     return ""
-
-
-def _said(error: BaseException) -> str:
-    while error.__cause__ is not None:  # the operation's own words, before anyone read the shape of an input into them
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def _faster_together(apply: Callable[..., Tensor], *blocks: Tensor) -> bool:

@@ -182,9 +182,19 @@ class _Noisy(nn.Module):
         return self.conv(x, edge_index)
 
 
+class _Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(5, 3)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index) * (len(x) > 0)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (_Counted, "no: torch.fx cannot trace _Counted: the length of a tensor is asked for"),
         (lambda: GCN(5, 8, 2, 3, norm="GraphNorm"), "GraphNorm has no fast path"),
         (_Halved, "_Halved has no fast path"),
         (lambda: _Odd(5, 3), "_Odd has no fast path"),

@@ -14,6 +14,7 @@ from explain.graph.fast import layers
 from explain.graph.fast.functions import POOLS, Rows, called, rows
 from explain.graph.fast.program import Input, Op, Program, Refused, fused
 from explain.graph.inputs import Inputs
+from explain.obstacles import obstacle
 
 _EDGES, _BATCH, _DATA = object(), object(), object()
 _FIELDS = ("edge_weight", "edge_attr")
@@ -145,8 +146,7 @@ def _traced(module: nn.Module, names: set[str]) -> fx.Graph:
             warnings.simplefilter("ignore")  # of constants that fx cannot assert
             return _Tracer().trace(module, concrete_args=fixed)
     except Exception as error:  # whatever a forward raises when it meets a proxy: it has no trace, and no fast path
-        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-        raise Refused(f"torch.fx cannot trace {type(module).__name__}: {reason}") from error
+        raise Refused(f"torch.fx cannot trace {type(module).__name__}: {obstacle(error)}") from error
 
 
 def _needed(graph: fx.Graph) -> set[fx.Node]:
