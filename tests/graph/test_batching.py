@@ -170,7 +170,7 @@ class _Recurrent(nn.Module):
 def test_a_coalition_that_breaks_the_model_is_named_with_the_remedy():
     torch.manual_seed(0)
     x, net = torch.randn(4, 4), _Recurrent().eval()
-    data = Data(x=x, edge_index=torch.tensor([[1, 2, 3, 0], [0, 0, 0, 2]]))
+    data = Data(x=x, edge_index=torch.tensor([[1, 2, 3], [0, 0, 0]]))
     game = GraphModel(net, data).node(0, label=0).game("edges")
     masks = torch.rand(20, len(game.players), generator=torch.Generator().manual_seed(0)) < 0.5
     masks = masks[masks.any(1)]
