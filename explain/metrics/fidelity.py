@@ -39,7 +39,8 @@ def fidelity(
         target: asked again; its removal and baseline say what absent means. Its label is the model's own, or the true
             one where it was given.
         size: how many players are in ``S``, or which share of them.
-        payoff: "probability", "label" (1 where the predicted class is the target's, else 0), or another payoff.
+        payoff: "probability", "label" (1 where the predicted class is the target's, else 0; of several yes or no where
+            that to its label stays what it is), or another payoff.
         absolute: whether the largest absolute scores are the top ones.
 
     Raises:
@@ -108,4 +109,7 @@ def ask(target: Target, payoff: Any) -> Target:
 def _still(target: Target) -> Callable[[Tensor], Tensor]:
     if not target.has_classes:
         raise Unsupported('payoff="label" asks which class is predicted, and this target has no classes: use "logit"')
-    return lambda outputs: target.decides(outputs).double()
+    stands = True  # what is decided on the true class, where another one was predicted, is whether it is that one
+    if target.decision()[0] == getattr(target, "label", None):
+        stands = bool(target.decides(target.run()[:1]))  # of several yes or no also a no
+    return lambda outputs: (target.decides(outputs) == stands).double()

@@ -69,6 +69,27 @@ def test_fidelity_by_label_asks_whether_the_class_stays():
         metrics.fidelity(answer([1.0, 0.0]), regression, 1, "label")
 
 
+@pytest.mark.parametrize("says", [1.0, -1.0])
+def test_fidelity_by_label_of_several_yes_or_no_asks_whether_the_answer_stays_also_a_no(says):
+    net = nn.Linear(2, 3, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[0.0, 0.0], [3.0, -1.0], [5.0, 5.0]]) * says)
+        net.weight[1, 0] -= 0.5  # so that no two outputs are mirrored
+    target = explain.wrap(net, task="classification", loss="bce").example(torch.ones(2).double(), 1)
+    assert bool(target.decides(target.run())) == (says > 0)
+    for scores, expected in (([3.0, -1.0], (1.0, 0.0)), ([-1.0, 3.0], (0.0, 1.0))):
+        found = metrics.fidelity(answer(scores), target, 1, "label")
+        assert (found.plus, found.minus) == expected
+    row = metrics.table({"top": answer([3.0, -1.0])}, target, size=1).loc["top"]
+    assert (row["label fidelity+"], row["label fidelity-"]) == (1.0, 0.0)
+
+
+def test_fidelity_by_label_is_about_the_true_class_where_another_is_predicted():
+    target = linear([-3.0, 1.0], [1.0, 1.0])  # of class 1, with 0 predicted
+    found = metrics.fidelity(answer([-3.0, 1.0]), target, 1, "label", absolute=True)
+    assert (found.plus, found.minus) == (-1.0, 0.0)
+
+
 @pytest.mark.parametrize("plus", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("minus", [0.0, 0.3, 0.9])
 def test_characterisation_is_the_weighted_harmonic_mean(plus, minus):
