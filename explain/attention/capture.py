@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,8 @@ from torch_geometric.nn import MessagePassing, TransformerConv
 from explain.attention.interception import Interception, propagated
 from explain.attention.labels import branch_of, step_of
 from explain.attention.maps import AttentionMap
+
+_WEIGHING = ("mul", "mm", "einsum", "sum", "scatter", "index_add", "linear")  # in the names of what weights are put to
 
 
 class NothingCaptured(RuntimeError):
@@ -61,6 +63,16 @@ class _Capture(Interception):
         super().__init__(net)
         self.maps: list[AttentionMap] = []
         self.reduce, self.seen = reduce, 0
+        self.softmax, self.weighed = False, False  # whether one was taken, and something then multiplied or summed
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if self.parts and not self.weighed:
+            name = getattr(func, "__name__", "")
+            self.weighed = self.softmax and any(part in name for part in _WEIGHING)
+            self.softmax |= name in ("exp", "exp_") or ("softmax" in name and "log" not in name)
+        return super().__torch_function__(func, types, args, kwargs)
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
@@ -145,8 +157,18 @@ def _why(watch: _Capture) -> str:
     name = type(watch.net).__name__
     if not watch.called:
         return f"nothing captured: {name} was not called inside the context (in this thread); call it there"
+    if not watch.weighed and not any(_may_hide(part) for part in watch.net.modules()):
+        return (
+            f"nothing captured: {name} has no attention that could be captured, as nothing in its forward is weighed "
+            "by a softmax: Shapley, Lime, Occlusion and Gradient explain any model"
+        )
     return (
         f"nothing captured: {name} ran, but called neither scaled_dot_product_attention, nn.MultiheadAttention nor "
         "torch_geometric's GATConv, GATv2Conv or TransformerConv; attention written out as matmul and softmax, in "
         "third-party kernels or in scripted modules cannot be seen: let the model use scaled_dot_product_attention"
     )
+
+
+def _may_hide(part: nn.Module) -> bool:
+    """Whether a module may hold an attention that no torch function tells of: scripted, or one by its name."""
+    return isinstance(part, torch.jit.ScriptModule) or "att" in type(part).__name__.lower()

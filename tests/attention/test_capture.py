@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right, causal_upper_left
 from torch.nn.functional import scaled_dot_product_attention as bound_by_name
-from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, HeteroConv, TransformerConv
+from torch_geometric.nn import AGNNConv, GATConv, GATv2Conv, GCNConv, HeteroConv, SuperGATConv, TransformerConv
 
 from explain.attention.capture import NothingCaptured, capture
 
@@ -339,10 +339,42 @@ def test_only_calls_inside_the_network_and_its_thread_count():
 
 def test_nothing_captured_is_an_error_that_says_why():
     net = put_together(GCNConv(4, 3))
-    with pytest.raises(NothingCaptured, match="GCNConv ran, but called neither"), capture(net):
+    with pytest.raises(NothingCaptured, match="GCNConv has no attention that could be captured"), capture(net):
         net(draw(5, 4), EDGES)
     with pytest.raises(NothingCaptured, match="was not called inside"), capture(net):
         pass
+
+
+@pytest.mark.parametrize("net", [nn.Linear(4, 2), nn.Sequential(nn.Linear(4, 2), nn.Softmax(-1))])
+def test_a_model_without_attention_is_not_told_to_use_another(net):
+    with pytest.raises(NothingCaptured, match="has no attention that could be captured") as said, capture(net):
+        net(draw(5, 4))
+    assert "scaled_dot_product" not in str(said.value)
+
+
+class WrittenOut(nn.Module):
+    def forward(self, x):
+        return (x @ x.mT).softmax(-1) @ x
+
+
+class Exponentials(nn.Module):
+    def forward(self, x, edge_index):
+        return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]].sum(1, True).exp() * x[edge_index[0]])
+
+
+@pytest.mark.parametrize(
+    ("net", "graph"),
+    [
+        (WrittenOut(), ()),
+        (torch.jit.trace(WrittenOut(), draw(5, 4)), ()),
+        (Exponentials(), (EDGES,)),
+        (AGNNConv(), (EDGES,)),
+        (SuperGATConv(4, 4), (EDGES,)),
+    ],
+)
+def test_attention_that_cannot_be_seen_is_told_how_it_could_be(net, graph):
+    with pytest.raises(NothingCaptured, match="ran, but called neither scaled_dot"), capture(net):
+        net(draw(5, 4), *graph)
 
 
 def hooks(net: nn.Module) -> int:
