@@ -85,14 +85,7 @@ class Counterfactual(Explainer):
         before = float(goal.margins(_without(len(game.players), [()])))
         found = self._search(goal.margins, len(game.players))
         if not found.flips:
-            kind, most = game.players.kind, min(self.limit, len(game.players))
-            warnings.warn(
-                f"no {most} or fewer {kind} were found whose absence changes {goal.what}: raise limit or width, or it "
-                "does not hang on them"
-                if most
-                else f"there are no {kind} that matter to this number, so that none changes {goal.what}",
-                stacklevel=4,
-            )
+            warnings.warn(self._not_found(game.players, goal.what, found.tried), stacklevel=4)
         deleted = torch.zeros(len(game.players), dtype=torch.bool)
         deleted[list(found.players)] = found.flips
         scores = _falls(game, found.players) if found.flips else torch.zeros(len(deleted), dtype=torch.float64)
@@ -114,6 +107,18 @@ class Counterfactual(Explainer):
             },
             calls=game.calls + (goal.margins.calls if change is None else 0),
         )
+
+    def _not_found(self, players: Players, what: str, tried: int) -> str:
+        """What was tried in vain, and which setting would try more, where one does."""
+        kind, count = players.kind, len(players)
+        if not count:
+            return f"there are no {kind} that matter to this number, so that none changes {what}"
+        said = f"no {min(self.limit, count)} or fewer {kind} were found whose absence changes {what}"
+        if tried == count:
+            return f"{said}: every set was tried, all of them together included"
+        short = {"limit": self.limit < count, "budget or width": tried < self.limit}
+        more = " or ".join(name for name, is_so in short.items() if is_so)
+        return f"{said}: raise {more}, or it does not hang on them"
 
     def _search(self, margins: Game, players: int) -> _Found:
         """The first size at which a set flips the class; of those the one with the least margin."""

@@ -205,3 +205,20 @@ def test_no_players_leave_an_empty_answer():
         why = Counterfactual("edges").explain(target)
     assert len(why.scores) == 0
     assert not why.checks["flipped"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "no 4 or fewer features were found whose absence changes the class: every set was tried"),
+        ({"limit": 2}, "no 2 or fewer features .*: raise limit, or"),
+        ({"limit": 2, "budget": 5, "width": 2}, "no 2 or fewer features .*: raise limit or budget or width, or"),
+        ({"budget": 5, "width": 2}, "no 4 or fewer features .*: raise budget or width, or"),
+        ({"change": 5.0}, r"no 4 or fewer .* the number by \+5: every set was tried"),
+    ],
+)
+def test_what_was_not_found_is_sought_further_where_there_is_more_to_try(settings, said):
+    target = linear([1.0, 1.0, 1.0, 1.0], bias=1.0)  # positive without any of them
+    with pytest.warns(UserWarning, match=said):
+        why = Counterfactual("features", **settings).explain(target)
+    assert not why.checks["flipped"]

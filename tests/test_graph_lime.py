@@ -144,6 +144,12 @@ def test_pairs_and_graphs_are_refused():
         GraphLime().explain(target)
 
 
+def test_a_question_about_no_graph_is_told_who_answers_it():
+    target = explain.wrap(nn.Linear(3, 2), task="classification").example(torch.ones(3))
+    with pytest.raises(explain.Unsupported, match=r"nodes around one of a graph, and ExampleTarget .* Lime, Shapley"):
+        GraphLime().explain(target)
+
+
 @pytest.mark.parametrize(("setting", "value"), [("penalty", -1.0), ("penalty", float("nan")), ("nodes", 1)])
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=setting):

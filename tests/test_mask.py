@@ -20,6 +20,7 @@ from explain.graph.model import GraphModel
 from explain.mask import FittedMask, Mask
 from explain.mask.algorithms import PG
 from explain.mask.messages import aligned_masks, columns_of
+from explain.supervised import SupervisedModel
 from explain.types import Call, Game, Players, Target, Unsupported
 
 
@@ -317,6 +318,14 @@ def test_a_plain_torch_network_has_features_but_no_edges():
     with pytest.raises(Unsupported, match="message-passing layers"):
         Mask("edges").explain(target)
     assert Mask("features", epochs=3).explain(target).scores.shape == (3,)
+
+
+@pytest.mark.parametrize("mask", [Mask(), Mask("features"), Mask(method="pg_explainer")])
+def test_a_question_about_no_graph_is_told_who_answers_it(mask):
+    target = SupervisedModel(nn.Linear(3, 2), task="classification").example(torch.ones(3))
+    ask = mask.explain if mask.method == "gnn_explainer" else lambda one: mask.fit([one])
+    with pytest.raises(Unsupported, match=r"learned masks are of .* a graph, and ExampleTarget .* Shapley, Lime"):
+        ask(target)
 
 
 def test_settings_are_checked_when_built():

@@ -159,6 +159,11 @@ class Mask(Explainer):
         return _Run(mask, algorithm.loss, unmasked, 0.0)
 
     def _players(self, target: Target) -> Players:
+        if type(target).module_copy is Target.module_copy:
+            raise Unsupported(
+                f"learned masks are of the edges, nodes and features of a graph, and {type(target).__name__} asks "
+                "about none: tables, images and denoisers are for Shapley, Lime, Occlusion and Gradient"
+            )
         return target.players(self.players) if isinstance(self.players, str) else self.players
 
     def _call(self, target: Target) -> Call:
