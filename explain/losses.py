@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -16,25 +16,36 @@ from explain.outputs import Form, Meaning, label_form
 LossName: TypeAlias = Literal["cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson"]
 Loss: TypeAlias = LossName | Callable[[Tensor, Tensor], Tensor]
 Function: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Link: TypeAlias = Callable[[Tensor], Tensor]
 NAMES: tuple[str, ...] = get_args(LossName)
 OF_VALUES = ("mse", "mae", "huber", "poisson")
 REMEDY = f"explain.wrap(..., loss={' | '.join(map(repr, NAMES))}), or a callable (outputs, labels) -> [examples]"
 
 
+def itself(outputs: Tensor) -> Tensor:
+    """The link of a loss that takes the outputs as they are."""
+    return outputs
+
+
 @dataclass(frozen=True)
 class Trained:
-    """A loss and the labels as it takes them: ``of(outputs, labels) -> [examples]``.
+    """A loss and the labels as it takes them: ``loss_of(link(outputs), labels) -> [examples]``.
 
-    ``convex``: known to be convex in the outputs; ``assumed``: why it was taken, None where it was given; ``option``:
-    how it is asked for.
+    ``convex``: known to be convex in what it takes; ``assumed``: why it was taken, None where it was given; ``option``:
+    how it is asked for; ``link``: to the logits, so that the loss curves alike whoever took their softmax or sigmoid.
     """
 
     name: str
-    of: Function
+    loss_of: Function
     labels: Tensor
     convex: bool
     assumed: str | None
     option: str = ""
+    link: Link = itself
+
+    def of(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each example, ``[examples]``, of the model's own outputs."""
+        return self.loss_of(self.link(outputs), labels)
 
 
 def check_loss(given: Loss | None) -> None:
@@ -69,7 +80,8 @@ def trained_loss(given: Loss | None, meaning: Meaning, labels: Tensor) -> Traine
         return Trained(getattr(given, "__name__", "callable"), given, labels, False, None)
     form = label_form(labels, meaning.count)
     name, why = (given, None) if given is not None else _guess(meaning, form, labels)
-    return Trained(name, _function(name, meaning, labels), _prepared(name, meaning, labels, form), True, why)
+    prepared = _prepared(name, meaning, labels, form)
+    return Trained(name, _function(name, meaning, labels), prepared, True, why, link=_link(name, meaning))
 
 
 def alternatives(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Trained]:
@@ -85,7 +97,7 @@ def alternatives(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Train
             except ValueError:
                 continue
             option = "outputs='logits'" if how else f"loss={name!r}"
-            found.append(Trained(f"{name}{how}", other.of, other.labels, True, None, option))
+            found.append(replace(other, name=f"{name}{how}", assumed=None, option=option))
     return found
 
 
@@ -211,11 +223,11 @@ def _check_fraction(labels: Tensor) -> None:
 def _function(name: str, meaning: Meaning, labels: Tensor) -> Function:
     """The loss of each example; the mean over outputs where there are several, as torch takes it."""
     if name == "cross_entropy":
-        return lambda outputs, y: cross_entropy(outputs, y, meaning)
+        return cross_entropy if _softmaxed(meaning) else own_cross_entropy
     if name == "bce":
         # over several tasks the trained mean is over the labels that there are, not over all n * outputs
         known = float((~labels.isnan()).double().mean()) if labels.is_floating_point() else 1.0
-        return lambda outputs, y: binary_cross_entropy(outputs, y, meaning) / known
+        return lambda logits, y: binary_cross_entropy(logits, y) / known
     if name == "hinge":
         even = 0.0 if meaning.kind == "logits" else 0.5
         return lambda outputs, y: (1 - (2 * y.reshape(-1) - 1) * (outputs[:, 0] - even)).relu()
@@ -237,30 +249,55 @@ def of_values(name: str) -> Function:
     return lambda outputs, y: pointwise(outputs, y.reshape(outputs.shape).to(outputs.dtype)).flatten(1).mean(1)
 
 
-def cross_entropy(outputs: Tensor, labels: Tensor, meaning: Meaning) -> Tensor:
-    """``-log p(label)``, or ``-sum_c label_c log p(c)`` for labels ``[n, outputs]``."""
+def _softmaxed(meaning: Meaning) -> bool:
+    return meaning.kind == "logits" or meaning.exclusive
+
+
+def _link(name: str, meaning: Meaning) -> Link:
+    """From outputs to what the loss of them takes.
+
+    -log p is convex in p, in log p and in the logits, and ``J^T H J`` another matrix in each: it is that of the logits,
+    which log p are up to a constant.
+    """
+    if name not in ("cross_entropy", "bce") or meaning.kind == "logits":
+        return itself
+    if name == "cross_entropy" and _softmaxed(meaning):
+        return _log if meaning.kind == "probabilities" else itself
+    return _log_odds if meaning.kind == "probabilities" else _log_odds_of_logs
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+def _log_odds(p: Tensor) -> Tensor:
+    return _log(p) - _log(1 - p)
+
+
+def _log_odds_of_logs(log_p: Tensor) -> Tensor:
+    return log_p - _log(-log_p.expm1())
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """``-log p(label)``, or ``-sum_c label_c log p(c)`` for labels ``[n, outputs]``, with ``p = softmax(logits)``."""
     if labels.is_floating_point():
-        labels = labels.to(outputs.dtype)
-    if meaning.kind == "logits" or (meaning.kind == "log_probabilities" and meaning.exclusive):
-        return F.cross_entropy(
-            outputs, labels, reduction="none"
-        )  # log p are logits too, and -log p(label) has no curve
-    logs = outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log() if meaning.kind == "probabilities" else outputs
+        labels = labels.to(logits.dtype)
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def own_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The same with ``p = sigmoid(logits)``, each output by itself."""
+    logs = -F.softplus(-logits)
     if labels.dim() == 1:
         return -logs.gather(1, labels[:, None])[:, 0]
-    return -(labels * logs).sum(1)
+    return -(labels.to(logits.dtype) * logs).sum(1)
 
 
-def binary_cross_entropy(outputs: Tensor, labels: Tensor, meaning: Meaning) -> Tensor:
-    """``-y log p - (1 - y) log(1 - p)``, mean over the outputs; NaN labels count nothing."""
-    y = labels.reshape(len(labels), -1).to(outputs.dtype)
-    if meaning.kind == "logits":
-        if not labels.is_floating_point():
-            return F.softplus((1 - 2 * y) * outputs).mean(1)
-        each = F.softplus(outputs) - y.nan_to_num() * outputs
-    else:
-        tiny = torch.finfo(outputs.dtype).tiny
-        yes = outputs.clamp_min(tiny).log() if meaning.kind == "probabilities" else outputs
-        no = (1 - (outputs if meaning.kind == "probabilities" else outputs.exp())).clamp_min(tiny).log()
-        each = -y.nan_to_num() * yes - (1 - y.nan_to_num()) * no
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """``-y log p - (1 - y) log(1 - p)`` of ``p = sigmoid(logits)``, mean over the outputs; NaN labels count nothing."""
+    y = labels.reshape(len(labels), -1).to(logits.dtype)
+    if not labels.is_floating_point():
+        return F.softplus((1 - 2 * y) * logits).mean(1)
+    known = y.nan_to_num()
+    each = known * F.softplus(-logits) + (1 - known) * F.softplus(logits)
     return torch.where(y.isnan(), 0.0, each).mean(1)

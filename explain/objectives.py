@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.examples import Rows, pieces
-from explain.losses import Trained, alternatives, binary_cross_entropy, cross_entropy, trained_loss
+from explain.losses import Link, Trained, alternatives, binary_cross_entropy, cross_entropy, itself, trained_loss
 from explain.outputs import Meaning
 from explain.payoffs import PROBED, by_themselves
 from explain.types import Parameters, Players, Suspect, Unsupported
@@ -55,8 +55,7 @@ def example_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """
     if labels.is_floating_point():
         return (outputs - labels.reshape(outputs.shape).to(outputs.dtype)).square().flatten(1).mean(1)
-    logits = Meaning("logits", outputs.size(1))
-    return (binary_cross_entropy if logits.count == 1 else cross_entropy)(outputs, labels.long(), logits)
+    return (binary_cross_entropy if outputs.size(1) == 1 else cross_entropy)(outputs, labels.long())
 
 
 def other_losses(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Suspect]:
@@ -102,7 +101,7 @@ def _class_weights(frequencies: Tensor, shares: Sequence[float]) -> str:
 
 
 def _with_loss(trained: Trained, objective: TrainingObjective) -> TrainingObjective:
-    return replace(objective, loss_of=trained.of, labels=trained.labels)
+    return replace(objective, loss_of=trained.loss_of, labels=trained.labels, link=trained.link)
 
 
 def check_own_loss(objective: TrainingObjective) -> None:
@@ -129,15 +128,16 @@ class TrainingObjective:
         predict: ``(params, positions int64 [examples]) -> outputs [examples, outputs]``, a pure function.
         labels: ``[n]`` classes, or ``[n, ...]`` real targets.
         number: ``params -> scalar``, what is being explained; without the penalty.
-        loss_of: ``(outputs, labels) -> [examples]``.
+        loss_of: ``(link(outputs), labels) -> [examples]``.
         weight_decay: as in ``torch.optim.SGD``.
         batch_size: examples evaluated together, all when None; never changes a result beyond rounding.
         weights: ``[n]``, 1 each when None; an example that was taken away has 0.
-        convex: whether ``loss_of`` is known to be convex in the outputs; families say no for a user's own loss.
+        convex: whether ``loss_of`` is known to be convex in what it takes; families say no for a user's own loss.
         module: what ``params`` are the parameters of, by the same names, for methods that watch its layers.
         data: what else ``predict`` reads, so that a change of it can be noticed.
         suspects: what else the model may have been trained with, asked only where the gradient does not vanish.
         labelled: whether others may stand in for ``labels``; not where these only say which example it is.
+        link: from what ``predict`` gives, row by row, to what ``loss_of`` takes: probabilities to logits.
 
     Raises:
         ValueError: no training examples, or one of these does not have one row an example.
@@ -163,6 +163,7 @@ class TrainingObjective:
     data: tuple[Tensor | Rows, ...] = ()
     labelled: bool = True
     suspects: Callable[[], list[Suspect]] = list
+    link: Link = itself
 
     def __post_init__(self) -> None:
         if not len(self.players):
@@ -203,11 +204,17 @@ class TrainingObjective:
         yield from order.to(self.labels.device).split(batch_size or self.batch_size or self.size)
 
     def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
-        """The model's outputs for these training examples, ``[examples, outputs]``."""
-        return self.predict(params, batch)
+        """The model's outputs for these training examples as the loss takes them, ``[examples, outputs]``."""
+        return self.link(self.predict(params, batch))
+
+    @property
+    def unlinked(self) -> Self:
+        """The same losses of the model's own outputs."""
+        loss_of, link = self.loss_of, self.link
+        return replace(self, loss_of=lambda outputs, labels: loss_of(link(outputs), labels), link=itself)
 
     def loss(self, outputs: Tensor, batch: Tensor) -> Tensor:
-        """The weighted loss of each example given its outputs, ``[examples]``.
+        """The weighted loss of each example given its `outputs`, ``[examples]``.
 
         Raises:
             ValueError: the loss does not give one number an example.

@@ -266,10 +266,10 @@ class Objective(Protocol):
         """Positions ``int64 [examples]`` that cover the training set once, in order, or shuffled by a generator."""
 
     def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
-        """The model's outputs for these training examples, ``[examples, outputs]``."""
+        """The model's outputs for these training examples as the loss takes them, ``[examples, outputs]``."""
 
     def loss(self, outputs: Tensor, batch: Tensor) -> Tensor:
-        """The loss of each example given its outputs, ``[examples]``."""
+        """The loss of each example given its `outputs`, ``[examples]``."""
 
     def train_loss(self, params: Parameters, batch: Tensor) -> Tensor:
         """``loss(outputs(params, batch), batch)``, ``[examples]``."""

@@ -55,6 +55,34 @@ def test_losses_are_torchs_own(name, kind, outputs, labels, expected):
     torch.testing.assert_close(mean(name, meaning, outputs, labels), expected.double())
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "labels"),
+    [
+        ("cross_entropy", "probabilities", torch.tensor([0, 1])),
+        ("bce", "probabilities", torch.tensor([[1.0, 0.0], [0.0, 1.0]])),
+        ("bce", "log_probabilities", torch.tensor([[1.0, 0.0], [0.0, 1.0]])),
+    ],
+)
+def test_of_probabilities_of_exactly_0_and_1_all_is_finite(name, kind, labels):
+    z = torch.tensor([[200.0, -200.0], [200.0, -200.0]], requires_grad=True)  # right, and as wrong as can be
+    meaning = Meaning(kind, 2, exclusive=name == "cross_entropy")
+    p = z.softmax(1) if name == "cross_entropy" else z.sigmoid()
+    found = trained_loss(name, meaning, labels)
+    losses = found.of(p if kind == "probabilities" else F.logsigmoid(z), found.labels)
+    (gradient,) = torch.autograd.grad(losses.sum(), z, create_graph=True)
+    (curve,) = torch.autograd.grad(gradient.sum(), z)
+    assert losses[0] < 1e-30
+    assert 80 < losses[1] <= 200
+    assert gradient.isfinite().all()
+    assert curve.isfinite().all()
+
+
+def test_cross_entropy_of_a_sigmoid_each_is_of_the_labels_own():
+    for kind, outputs in (("probabilities", Z.sigmoid()), ("log_probabilities", F.logsigmoid(Z))):
+        found = mean("cross_entropy", Meaning(kind, 3, exclusive=False), outputs, CLASSES)
+        torch.testing.assert_close(found, F.nll_loss(F.logsigmoid(Z), CLASSES))
+
+
 def test_unknown_labels_of_some_tasks_are_left_out_of_the_mean():
     some = TASKS.clone()
     some[0, 1] = some[3, 2] = float("nan")

@@ -144,12 +144,12 @@ class GraphRemoval:
 
         def predict(params: Parameters, batch: Tensor) -> Tensor:
             if not self.foci:
-                return self.base.outputs(params, batch)
+                return self.base.predict(params, batch)
             found = self._copies(full.together, params, one)[0]
             if self.foci[0]:
                 return found[batch]
             trained = torch.isin(batch, self.positions.to(batch.device))  # an edited graph among others
-            return torch.where(trained[:, None], found, self.base.outputs(params, batch))
+            return torch.where(trained[:, None], found, self.base.predict(params, batch))
 
         owner, example = self.dropped()
         return replace(
@@ -184,7 +184,7 @@ class GraphRemoval:
 
     def _change(self, params: Parameters, site: Site, players: Tensor) -> Tensor:
         """What the examples of a site add to ``L' - L`` for each of these players, ``[k]``."""
-        outputs = self._copies(site, params, players, unedited=True)
+        outputs = self.base.link(self._copies(site, params, players, unedited=True))
         count, batch = len(players) + 1, self.positions[site.examples].to(outputs.device)
         losses = self.base.loss(outputs.flatten(0, 1), batch.repeat(count)).view(count, -1)
         kept = self._kept(site, players).to(losses)

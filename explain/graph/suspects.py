@@ -54,6 +54,7 @@ def _with_examples(target: GraphTarget, build: Build, nodes: Tensor, objective: 
         players=training.players,
         predict=training.predict,
         labels=trained.labels,
-        loss_of=trained.of,
+        loss_of=trained.loss_of,
+        link=trained.link,
         batch_size=training.batch_size,
     )

@@ -278,7 +278,7 @@ class GaussNewton(Curvature):
 
     ``J_i [outputs, p]`` is the Jacobian of the outputs and ``H_out,i`` the Hessian of the loss in them, so ``G`` is
     positive semidefinite for a loss that is convex in the outputs, and equals ``H`` for a linear model (Schraudolph
-    2002).
+    2002). Of a classifier that answers with probabilities, outputs are the logits they were made of.
     """
 
     name = "ggn"

@@ -73,7 +73,7 @@ class Shards:
             "model": fingerprint(module, objective.params),
             "training set": training_set(objective),
             "weight decay": objective.weight_decay,
-            "loss": fingerprint(getattr(objective, "loss_of", None)),
+            "loss": fingerprint(getattr(objective, "loss_of", None), getattr(objective, "link", None)),
             "outputs": _asked(getattr(objective, "predict", None)),
             "versions": versions(),
             "settings": shown({**settings, "size": self.size}),

@@ -141,7 +141,8 @@ class Trak(Together, Explainer):
     def _at(self, points: Sequence[At], seed: int, store: Store[Tensors] | None) -> _Found:
         """The scores of one checkpoint."""
         own = points[0]
-        featured = replace(own, feature=self._feature())
+        plain = getattr(own.objective, "unlinked", own.objective)  # features are of the model's own outputs
+        featured = replace(own, objective=plain, feature=self._feature())
         gradients = torch.stack([measured_gradient(point)[1] for point in points], 1)
         size = len(gradients)
         projection = Projection(size, size if self.dimensions is None else self.dimensions, seed)

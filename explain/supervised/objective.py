@@ -46,7 +46,7 @@ class SupervisedObjective(TrainingObjective):
 
     def losses(self, params: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
         """The loss of any examples ``[rows, *shape]``, ``[rows]``; differentiable in the inputs."""
-        return self.loss_of(self.forward(params, inputs), labels)
+        return self.loss_of(self.link(self.forward(params, inputs)), labels)
 
     def answer(self, params: Parameters) -> Tensor:
         """The model's outputs for the example that is explained, ``[1, outputs]``."""
@@ -141,7 +141,8 @@ def training_objective(
         forward=outputs,
         asked=target.x,
         names=model.feature_names,
-        loss_of=trained.of,
+        loss_of=trained.loss_of,
+        link=trained.link,
         weight_decay=model.weight_decay,
         batch_size=batch_size,
         convex=trained.convex,

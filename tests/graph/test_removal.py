@@ -66,6 +66,24 @@ def check_against_one_by_one(objective, tolerance=1e-12):
     return expected.detach(), numbers
 
 
+class Ending(nn.Module):
+    """A graph network that takes the softmax itself."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, edge_index):
+        return self.net(x, edge_index).softmax(1)
+
+
+def test_edits_do_not_ask_whether_the_softmax_is_in_the_network_or_in_the_loss():
+    data, net = doubled(random_graph(edges=30)), network("gcn", double=True)
+    objectives = [removal(GraphModel(each, data).node(4, label=0), "nodes") for each in (net, Ending(net))]
+    within, inside = (check_against_one_by_one(objective)[0] for objective in objectives)
+    torch.testing.assert_close(inside, within)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("gcn", "nodes"), ("gat", "nodes"), ("appnp", "nodes"), ("sage", "edges"), ("gin", "edges"), ("sgc", "features")],

@@ -53,20 +53,34 @@ def test_gauss_newton_of_a_linear_model_is_the_hessian():
     assert (GaussNewton(objective) @ v).allclose(Hessian(objective) @ v)
 
 
-def test_gauss_newton_does_not_ask_whether_the_softmax_is_in_the_network_or_in_the_loss():
+ENDS = {  # the same network with its softmax or sigmoids in the loss, in the network, or in it with a logarithm
+    "softmax": (4, "cross_entropy", ((), (nn.Softmax(1),), (nn.LogSoftmax(1),))),
+    "sigmoid": (1, "bce", ((), (nn.Sigmoid(),), (nn.LogSigmoid(),))),
+    "sigmoids": (4, "bce", ((), (nn.Sigmoid(),), (nn.LogSigmoid(),))),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_gauss_newton_does_not_ask_whether_the_softmax_is_in_the_network_or_in_the_loss(end):
     x, y, others, _ = digits(30)
+    count, loss, ends = ENDS[end]
+    y = F.one_hot(y, 4) if end == "sigmoids" else y if count == 4 else y % 2
     torch.manual_seed(0)
-    layers = (nn.Linear(16, 3), nn.Tanh(), nn.Linear(3, 4))
-    ends = ((), (nn.LogSoftmax(1),))
+    layers = (nn.Linear(16, 3), nn.Tanh(), nn.Linear(3, count))
     nets = [nn.Sequential(*layers, *end).double() for end in ends]
     objectives = [
-        explain.wrap(net, (x, y), task="classification").example(others[0], label=1).objective() for net in nets
+        explain.wrap(net, (x, y), task="classification", loss=loss).example(others[0], label=1).objective()
+        for net in nets
     ]
     v = vectors(GaussNewton(objectives[0]).size, 3)
-    expected = GaussNewton(objectives[0]) @ v
+    one, everyone = objectives[0], torch.arange(30)
+    expected = GaussNewton(one) @ v
     assert expected.abs().max() > 0.01
-    for objective in objectives[1:]:
-        torch.testing.assert_close(GaussNewton(objective) @ v, expected)
+    for other in objectives[1:]:
+        torch.testing.assert_close(GaussNewton(other) @ v, expected)
+        torch.testing.assert_close(Hessian(other) @ v, Hessian(one) @ v)
+        torch.testing.assert_close(other.train_loss(one.params, everyone), one.train_loss(one.params, everyone))
+        torch.testing.assert_close(other.unlinked.outputs(one.params, everyone), other.predict(one.params, everyone))
 
 
 def test_once_the_matrix_is_made_products_use_it():

@@ -11,6 +11,7 @@ from influence_cases import ObjectiveTarget, digits, half_trained, logistic, mod
 from reference import influence as reference
 from torch import nn
 
+import explain
 from explain import Trak
 from explain.diffusion.model import DiffusionModel
 from explain.influence.projection import Projection
@@ -106,6 +107,17 @@ def test_several_checkpoints_are_averaged():
     both = asked(objective, dimensions=None, checkpoints=states, damping=0.1).scores
     each = [asked(objective, dimensions=None, checkpoints=[state], damping=0.1).scores for state in states]
     torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+
+
+def test_features_of_ones_own_are_of_what_the_model_answers():
+    x, y, others, _ = digits(30)
+    linear, found = nn.Linear(16, 4).double(), []
+    answers = {nn.Identity(): lambda z: z.softmax(1).square().sum(1), nn.Softmax(1): lambda p: p.square().sum(1)}
+    for end, feature in answers.items():
+        model = explain.wrap(nn.Sequential(linear, end), (x, y), task="classification")
+        target = model.example(others[0], payoff="log_probability", label=1)
+        found.append(Trak(dimensions=None, features=feature, damping=0.1, seed=0).explain(target).scores)
+    torch.testing.assert_close(*found)
 
 
 def test_many_targets_at_once():
