@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch_geometric.data import Data, HeteroData
 
 from explain.graph.arguments.proving import read
+from explain.graph.arguments.task import Task, task_of
 from explain.graph.caches import uncached
 from explain.graph.callables import Decoder, UserCall
 from explain.graph.computation import Reach
@@ -37,8 +38,9 @@ class GraphModel:
         module: takes ``x [nodes, features]`` and ``edge_index [2, edges]`` (or a dense adjacency, a data object,
             dictionaries by type) and returns logits ``[rows, outputs]``: a tensor, or a tuple or dictionary with them.
         data: a ``Data`` or ``HeteroData``; for graph tasks a dataset or list of them.
-        task: "node", "edge" or "graph"; a list means "graph", otherwise "node". "node" with a list: the nodes of many
-            graphs or snapshots, ``model.node(3, graph=7)``.
+        task: "node", "edge" or "graph". None: a list means "graph", one graph "edge" where the answer has a row for
+            each pair of ``edge_label_index``, else "node". "node" with a list: the nodes of many graphs or snapshots,
+            ``model.node(3, graph=7)``.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
         loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", or a function
             ``(outputs, labels) -> [examples]``; taken from outputs and labels where these leave no doubt.
@@ -84,9 +86,15 @@ class GraphModel:
         single = isinstance(data, (Data, HeteroData))
         if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
             raise TypeError("data must be a torch_geometric Data or HeteroData, or a non-empty list or dataset of them")
-        self.task = task or ("node" if single else "graph")
-        if self.task not in TASKS:
+        if task not in (*TASKS, None):
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        self.inferred: Task | None = None  # the task, where the user named none
+        if task is None:
+            with usual_modes():
+                many = Task("graph", "several graphs were given")
+                self.inferred = task_of(module, data, inputs, decoder, call, output) if single else many
+            task = self.inferred.name
+        self.task = task
         if not single and self.task == "edge":
             raise ValueError('a list of graphs is for task="graph" or task="node"; give one graph for task="edge"')
         self.module = module
@@ -101,7 +109,9 @@ class GraphModel:
         with usual_modes():
             found = read(module, data if single else data[0], self.task, inputs, decoder, call, self.part)
         self.net, self.inputs = found.net, found.inputs
-        self.assumed: dict[str, str] = found.assumed  # what was taken without being told, and why
+        guess = self.inferred if self.inferred and self.inferred.guessed else None
+        said = {"task": f"{guess.name}: {guess.why}; task= says otherwise"} if guess else {}
+        self.assumed: dict[str, str] = said | found.assumed  # what was taken without being told, and why
         self.checks: dict[str, float] = found.checks
         self.single = single
         self.reach: Reach | None = None  # the receptive field found last, tried first for the next node
@@ -242,7 +252,10 @@ class GraphModel:
 
     def _expect(self, task: str) -> None:
         if self.task != task:
-            raise ValueError(f'this model was wrapped for task="{self.task}": wrap it with task="{task}" to ask this')
+            how = f'this model was wrapped for task="{self.task}"'
+            if self.inferred:
+                how = f'no task was named, and "{self.task}" was inferred, as {self.inferred.why}'
+            raise ValueError(f'{how}: wrap it with task="{task}" to ask this')
 
     @staticmethod
     def _node(graph: Structure, node: int | tuple[str, int]) -> tuple[str, int]:
