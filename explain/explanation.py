@@ -48,7 +48,7 @@ class Explanation:
     >>> players = Players("nodes", torch.tensor([4, 7]))
     >>> why = Explanation(torch.tensor([0.5, -2.0]), players, value=1.0, method="Shapley")
     >>> why
-    Shapley: 2 nodes, top node 7 -2, node 4 +0.5
+    Shapley: 2 nodes, value 1, top node 7 -2, node 4 +0.5
     >>> why.to_pandas()[["score", "rank"]]
             score  rank
     node 4    0.5     2

@@ -65,6 +65,20 @@ class Meaning:
             name: said for name, said in (("outputs", None if itself else self.assumed), ("output", output)) if said
         }
 
+    def turned(self, label: int | None, payoff: Any) -> str | None:
+        """What the number of class 0 is to a classifier's one output, that of class 1; None of any other number.
+
+        >>> Meaning("logits", 1).turned(0, "logit")
+        "0, the predicted class: the number is minus the model's output, label=1 asks for the output itself"
+        """
+        if self.count > 1 or label != 0 or not self.classes or callable(payoff):
+            return None
+        own = {"logits": "minus the model's output", "probabilities": "1 - the model's output"}
+        said = own.get(self.kind, "log(1 - exp(the model's output))")
+        if payoff not in ("value", self.default_payoff):
+            return f"0, the predicted class: the number is its {payoff}, the model's output is that of class 1"
+        return f"0, the predicted class: the number is {said}, label=1 asks for the output itself"
+
     @property
     def classes(self) -> int:
         """How many classes there are; 0 for values."""

@@ -21,7 +21,7 @@ NAMES: tuple[str, ...] = get_args(PayoffName)
 def payoff_function(payoff: Payoff, label: int | None, meaning: Meaning) -> Callable[[Tensor], Tensor]:
     """``[rows, outputs] -> [rows]``: a class's logit, probability, log-probability or loss, or the model's own number.
 
-    "value" is the model's own number, whatever it is. Of a model that answers probabilities or their logarithms the
+    "value" is the model's own number for the class. Of a model that answers probabilities or their logarithms the
     "logit" is the log-odds ``log p - log(1 - p)``, and no softmax is taken twice. One output of a classifier is that of
     class 1: class 0 reads a logit ``z`` as ``-z``, a probability ``p`` as ``1 - p``. Where classes do not exclude one
     another, the "probability" of each is its own sigmoid. "loss" is ``-log p(label)``.

@@ -66,10 +66,16 @@ def top_players(explanation: Explanation, k: int = 3) -> str:
     return ", ".join(f"{name} {score:+.3g}" for name, score in explanation.top(k) if score) or "nobody"
 
 
+def number(explanation: Explanation) -> list[str]:
+    """The label, where the number is a class's or one of several outputs', and the number."""
+    label = explanation.target.get("label")
+    return [*([f"label {label}"] if isinstance(label, int) else []), f"value {explanation.value:.4g}"]
+
+
 def line(explanation: Explanation) -> str:
-    """Method, players, top three and the main check."""
+    """Method, players, the class and the number that was explained, top three and the main check."""
     players = explanation.players
-    said = [f"{explanation.method or 'Explanation'}: {counted(explanation)}"]
+    said = [f"{explanation.method or 'Explanation'}: {counted(explanation)}", *number(explanation)]
     if len(players):
         said.append(f"top {top_players(explanation)}")
     return ", ".join([*said, *filter(None, [own_check(explanation)])])
@@ -96,7 +102,7 @@ def html(explanation: Explanation, k: int = 10) -> str:
         f"<td>{'' if error is None else f'±{error[i]:.2g}'}</td></tr>"
         for i in shown
     )
-    said = [f"value {explanation.value:.4g}"]
+    said = number(explanation)
     if explanation.base is not None:
         said.append(f"base {explanation.base:.4g}")
     said += [*filter(None, [own_check(explanation)]), f"{explanation.calls} calls", f"{explanation.seconds:.2g} s"]

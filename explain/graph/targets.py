@@ -84,7 +84,7 @@ class GraphTarget(Target):
                 model.programs.apart = Apart()  # of another graph
             self.answer = self._checked_outputs()
             self.meaning = model.meaning(self)
-        self.label = checked_label(label, self.answer, self.meaning, payoff)
+        self.label, self.label_given = checked_label(label, self.answer, self.meaning, payoff), label is not None
         self.payoff = payoff or self.meaning.default_payoff
         self.number = payoff_function(self.payoff, self.label, self.meaning)
         if callable(payoff):
@@ -430,6 +430,8 @@ class GraphTarget(Target):
         asked = [node_name(self.graph, self.graph.node_starts[kind] + number) for kind, number in self.focus]
         what: Any = {0: self.index, 1: asked[0] if asked else None, 2: asked}[len(self.focus)]
         assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed), **self._assumed}
+        if not self.label_given and (turned := self.meaning.turned(self.label, self.payoff)):
+            assumed["label"] = turned
         return {
             "family": "graph",
             "model": type(self.module).__name__,

@@ -85,7 +85,7 @@ def _like(
     graph: Structure | None = None,
     payoff: Payoff | None = None,
 ) -> GraphTarget:
-    return type(target)(
+    made = type(target)(
         model or target.model,
         graph or target.graph,
         target.focus,
@@ -96,3 +96,5 @@ def _like(
         target.batch_size,
         target.index,
     )
+    made.label_given = target.label_given
+    return made

@@ -148,7 +148,7 @@ class SupervisedModel:
         number = payoff_function(asked, found, meaning)
         if callable(asked):
             probed(asked, outputs)
-        return ExampleTarget(self, x, found, asked, number, absence, batching, meaning)
+        return ExampleTarget(self, x, found, asked, number, absence, batching, meaning, label is not None)
 
     def answers(self, x: Tensor) -> Tensor:
         """The module's outputs ``[rows, outputs]`` for ``x [rows, *shape]``, in the mode the module is in."""

@@ -41,6 +41,7 @@ class ExampleTarget(Target):
         baseline: what absence means.
         batching: how many rows one call of the model may take.
         meaning: what the model's outputs are.
+        label_given: whether the label was, or is that which the model predicts.
     """
 
     model: SupervisedModel
@@ -51,6 +52,7 @@ class ExampleTarget(Target):
     baseline: Baseline
     batching: Batching
     meaning: Meaning
+    label_given: bool
 
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here
@@ -171,11 +173,14 @@ class ExampleTarget(Target):
         self, *, model: SupervisedModel | None = None, x: Tensor | None = None, payoff: Payoff | None = None
     ) -> ExampleTarget:
         asked = self.x if x is None else x
-        return (model or self.model).example(asked, self.label, payoff=payoff or self.payoff, baseline=self.baseline)
+        found = (model or self.model).example(asked, self.label, payoff=payoff or self.payoff, baseline=self.baseline)
+        return replace(found, label_given=self.label_given)
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values."""
         assumed = self.meaning.told(self.payoff, self.model.part.assumed)
+        if not self.label_given and (turned := self.meaning.turned(self.label, self.payoff)):
+            assumed["label"] = turned
         if self.baseline.name == "zeros" and not self.x.is_floating_point():
             assumed["baseline"] = "zeros: token 0 stands for an absent one; another as baseline=torch.full_like(x, id)"
         return {

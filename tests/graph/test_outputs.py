@@ -87,6 +87,10 @@ def test_a_sigmoid_inside_is_decided_at_one_half(labels):
         target = model.node(node, payoff="probability")
         assert target.label == int(out[node] > 0.5)
         assert target.value() == pytest.approx(max(float(out[node]), 1 - float(out[node])), abs=1e-6)
+        for asked in (target, target.asking("value")):
+            said = asked.describe()["assumed"].get("label", "")
+            assert ("the number is 1 - the model's output" in said) == (target.label == 0)
+        assert "label" not in model.node(node, label=0).describe()["assumed"]
 
 
 def test_scores_that_happen_to_lie_between_0_and_1_stay_logits():

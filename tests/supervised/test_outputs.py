@@ -156,3 +156,39 @@ def test_a_hidden_state_before_the_logits_is_asked_about_or_seen_by_its_columns(
     given = explain.wrap(net, task="classification", output=1).example(X[0], label=2)
     assert given.value() == pytest.approx(expected)
     assert "assumed" not in given.describe()
+
+
+@pytest.mark.parametrize(
+    ("after", "payoff", "own", "said"),
+    [
+        ((), None, lambda out: -out, "the number is minus the model's output"),
+        ((), "value", lambda out: -out, "the number is minus the model's output"),
+        ((nn.Sigmoid(),), None, lambda out: 1 - out, "the number is 1 - the model's output"),
+        ((nn.LogSigmoid(),), None, lambda out: (1 - out.exp()).log(), "the number is log(1 - exp(the model's output))"),
+        ((), "probability", lambda out: (-out).sigmoid(), "the number is its probability, the model's output is that"),
+    ],
+)
+def test_one_output_turned_round_for_a_class_that_was_not_asked_for_is_said(after, payoff, own, said):
+    net = linear(1, *after)
+    net[0].bias.fill_(-5.0)  # class 0 everywhere
+    model = explain.wrap(net, X, task="classification")
+    target, number = model.example(X[0], payoff=payoff), float(own(net(X[:1])))
+    why = Shapley("features").explain(target)
+    assert why.value == pytest.approx(number)
+    assert f"  assumed label: 0, the predicted class: {said}" in str(why)
+    for shown in (repr(why), why._repr_html_()):
+        assert "label 0" in shown
+        assert f"value {number:.4g}" in shown
+    assert target.asking(payoff or "value").describe()["assumed"]["label"] == target.describe()["assumed"]["label"]
+    for label in (0, 1):
+        assert "label" not in model.example(X[0], label, payoff=payoff).describe().get("assumed", {})
+
+
+def test_a_class_that_the_output_is_of_or_one_of_several_needs_no_word():
+    net = linear(1)
+    net[0].bias.fill_(5.0)
+    for model in (net, linear(3)):
+        target = explain.wrap(model, X, task="classification").example(X[0])
+        assert "label" not in target.describe().get("assumed", {})
+    regressor = explain.wrap(net, X, task="regression").example(X[0])
+    assert "label" not in repr(Shapley("features").explain(regressor))
