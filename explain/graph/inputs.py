@@ -132,7 +132,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
             inputs.known(name): recordable(value)
             for name, value in store.items()
             if isinstance(value, Tensor)
-            and name not in (*inputs.matrices, inputs.edges)
+            and name not in (*inputs.matrices, inputs.edges, *_PAIRS)  # even as many pairs as nodes
             and (inputs.whole or inputs.known(name) in wanted)
             and store.is_node_attr(name)
         }

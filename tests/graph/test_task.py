@@ -90,6 +90,9 @@ def test_a_row_a_pair_is_a_link_model(kind, pairs):
     assert model.task == "edge"
     target = model.edge(3, 7, label=1)
     assert target.value() == pytest.approx(net.pairs(data.x, data.edge_index, [[3], [7]]).item(), rel=1e-5)
+    alone = target.game("edges")(torch.zeros(1, len(target.players("edges")), dtype=torch.bool))
+    own = net.pairs(data.x, data.edge_index[:, :0], [[3], [7]]).item()
+    assert alone.item() == pytest.approx(own, rel=1e-4, abs=1e-6)
     said = "the answer has a row for each pair of edge_label_index"
     assert target.describe()["assumed"]["task"] == f"edge: {said}; task= says otherwise"
     with pytest.raises(
