@@ -11,7 +11,7 @@ from sklearn.linear_model import Lasso
 from torch import Tensor
 
 from explain.explainer import Answer, Explainer
-from explain.types import Players, Target, Unsupported
+from explain.types import Players, Target, expect_graph
 
 _NUMBERS = 2**25  # entries of all kernel matrices together
 _SAME = 1 - 1e-9  # cosine of two kernels that are one
@@ -63,11 +63,7 @@ class GraphLime(Explainer):
             raise ValueError(f"nodes must be a whole number of at least 2, got {self.nodes!r}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        if type(target).neighbourhood is Target.neighbourhood:
-            raise Unsupported(
-                f"GraphLime is fitted to the nodes around one of a graph, and {type(target).__name__} asks about none: "
-                "tables, images and denoisers are for Lime, Shapley, Occlusion and Gradient"
-            )
+        expect_graph(target, "neighbourhood", "GraphLime is fitted to the nodes around one of a graph")
         x, outputs, row, players = target.neighbourhood()
         rows = _chosen(len(x), row, self.nodes, len(players), generator)
         features = x[rows][:, players.index.to(x.device)].double().cpu()

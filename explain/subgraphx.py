@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
-from explain.types import Game, Players, Target, Unsupported
+from explain.types import Game, Players, Target, Unsupported, expect_graph
 
 Nodes = frozenset[int]  # players of a subgraph
 _STEERING = 4  # how many times fewer coalitions for subgraphs too large to be the answer: three times faster
@@ -71,6 +71,7 @@ class SubgraphX(Explainer):
             raise ValueError(f"explore must be 0 or more, got {self.explore}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        expect_graph(target, "neighbourhood", "SubgraphX plays with the nodes of a graph")
         game = target.game(self.players)
         base, value = game.ends()
         rewards = Rewards(game, Neighbours(game.players), self.samples, self.size, self.hops, generator)

@@ -519,3 +519,12 @@ class Target:
         verbs = ("value", "game", "differentiable", "module_copy", "run", "objective")
         offered = [name for name in verbs if getattr(type(self), name) is not getattr(Target, name)]
         raise Unsupported(f"{type(self).__name__} does not offer {verb}(); it offers {', '.join(offered) or 'nothing'}")
+
+
+def expect_graph(target: Target, verb: str, what: str) -> None:
+    """Raises Unsupported where a target does not offer what only graphs do; ``what`` says what needs it."""
+    if getattr(type(target), verb) is getattr(Target, verb):
+        raise Unsupported(
+            f"{what}, and {type(target).__name__} asks about none: tables, images and denoisers are for Shapley, Lime, "
+            "Occlusion and Gradient"
+        )

@@ -146,7 +146,7 @@ def test_pairs_and_graphs_are_refused():
 
 def test_a_question_about_no_graph_is_told_who_answers_it():
     target = explain.wrap(nn.Linear(3, 2), task="classification").example(torch.ones(3))
-    with pytest.raises(explain.Unsupported, match=r"nodes around one of a graph, and ExampleTarget .* Lime, Shapley"):
+    with pytest.raises(explain.Unsupported, match=r"nodes around one of a graph, and ExampleTarget .* Shapley, Lime"):
         GraphLime().explain(target)
 
 

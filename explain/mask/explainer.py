@@ -19,7 +19,7 @@ from explain.explainer import Answer, Explainer, seeded
 from explain.guard import random_states_kept, usual_modes
 from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, in_dtype_of, masked
 from explain.mask.graph_mask import GraphMask, gated
-from explain.types import Call, Players, Target, Unsupported
+from explain.types import Call, Players, Target, Unsupported, expect_graph
 
 _MOVED = 0.05  # of a probability, by what should have left it alone
 
@@ -159,11 +159,7 @@ class Mask(Explainer):
         return _Run(mask, algorithm.loss, unmasked, 0.0)
 
     def _players(self, target: Target) -> Players:
-        if type(target).module_copy is Target.module_copy:
-            raise Unsupported(
-                f"learned masks are of the edges, nodes and features of a graph, and {type(target).__name__} asks "
-                "about none: tables, images and denoisers are for Shapley, Lime, Occlusion and Gradient"
-            )
+        expect_graph(target, "module_copy", "learned masks are of the edges, nodes and features of a graph")
         return target.players(self.players) if isinstance(self.players, str) else self.players
 
     def _call(self, target: Target) -> Call:
