@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from explain.influence.curvature import Curvature, Mode
+from explain.influence.curvature import Curvature, GaussNewton, Mode
+from explain.influence.doubts import doubt
 from explain.influence.linear import Bytes, twice_differentiable
 from explain.types import Unsupported
 
@@ -41,6 +42,9 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
     ``d`` is a central difference of first derivatives, in double precision where the model can be evaluated so. Where
     the differences of two steps disagree the loss has a kink there, and neither is a derivative: that is said.
 
+    Warns:
+        UserWarning: a Gauss-Newton matrix that is zero.
+
     Raises:
         Unsupported: both differences agree with each other and not with ``A v``: a second derivative is wrong.
     """
@@ -55,6 +59,12 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
     error = _apart(product, found.fine)
     noise = 1e3 * torch.finfo(found.dtype).eps * float(found.middle.norm()) / _step(A, found.dtype, 1)
     if float(found.fine.norm()) <= noise and float(product.norm()) <= noise:
+        if A.name == GaussNewton.name:
+            doubt(
+                "the Gauss-Newton matrix of this loss is zero, as the loss is linear in the outputs (-log p of a net "
+                "that answers log p?): only weight decay and damping are inverted. Say loss='cross_entropy' or 'bce' "
+                "where that was trained, which are read as losses of the logits"
+            )
         return {"hvp_error": error, "hvp_note": "the second derivative is below the rounding of the first"}
     if found.spread > _AGREES[found.dtype]:
         note = f"differences of two steps disagree by {found.spread:.2g}: the loss has a kink here (ReLU, max)"

@@ -128,3 +128,20 @@ def test_graph_networks(net, kind):
     data = Data(x=x, edge_index=edges, y=torch.arange(8) % 2, train_mask=torch.ones(8) > 0)
     objective = explain.wrap(net, data, weight_decay=0.1).node(0).objective()
     assert hvp_checks(kind(objective), torch.Generator().manual_seed(0))["hvp_error"] < 1e-4
+
+
+def test_a_gauss_newton_matrix_of_zero_is_said():
+    """-log p is linear in log p: of a function of the user's own nothing tells that logits were meant."""
+
+    def likelihood(outputs, labels):
+        return nn.functional.nll_loss(outputs, labels, reduction="none")
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.LogSoftmax(1))
+    own, named = (
+        explain.wrap(net, task="classification", train=(X, Y), weight_decay=0.1, loss=loss).example(X[0], 1)
+        for loss in (likelihood, "cross_entropy")
+    )
+    with pytest.warns(UserWarning, match=r"Gauss-Newton matrix of this loss is zero.*loss='cross_entropy'"):
+        explain.Influence(curvature="ggn", solver="exact").explain(own)
+    assert explain.Influence(curvature="ggn", solver="exact").explain(named).checks["lambda_max"] > 0.11

@@ -9,6 +9,7 @@ from reference import influence as reference
 from sklearn.datasets import load_digits
 from torch import nn
 
+import explain
 from explain.influence import Attack, Box, Influence, Perturbation, attackability, poison, refit
 from explain.influence.spectrum import Unsettled
 from explain.types import NonFinite, Unsupported
@@ -243,3 +244,19 @@ def test_single_precision_is_warned_about():
     assert found.checks["dtype"] == "float32"
     assert found.numbers[-1] > found.numbers[0]
     assert found.checks["same_when_saved"] is True
+
+
+def test_a_probability_is_flipped_at_a_half():
+    """A single output that is a probability is above zero whatever it predicts."""
+    images, y, _, features, head = threes_and_fives()
+    net = nn.Sequential(head.module, nn.Sigmoid())
+    said = explain.wrap(net, task="classification", train=(features[:60], y[:60]), weight_decay=1e-3)
+    target = said.example(features[60], int(y[60]), payoff="loss")
+    found = poison(target, [0], attack(step=0.25, iterations=1), images[[0]])
+    assert found.predicted[0, 0] == int(found.outputs[0, 0, 0] > 0.5)
+    assert {int(net(x[None]) > 0.5) for x in features} == {0, 1}
+    no = next(i for i in range(60, len(features)) if net(features[i][None]) < 0.5)
+    found = poison(
+        said.example(features[no], int(y[no]), payoff="loss"), [0], attack(step=0.25, iterations=1), images[[0]]
+    )
+    assert found.predicted[0, 0] == 0

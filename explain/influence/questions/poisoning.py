@@ -258,7 +258,13 @@ class _Run:
         outputs = self.history[-1][1]
         if self.start.labels.is_floating_point():
             return False
-        return bool((_classes(outputs) != _classes(self.history[0][1])).all())
+        return bool((self._classes(outputs) != self._classes(self.history[0][1])).all())
+
+    def _classes(self, outputs: Tensor) -> Tensor:
+        """Predicted classes ``[..., n]``: the largest output, or the sign of the logit of a single one."""
+        if outputs.size(-1) > 1:
+            return outputs.argmax(-1)
+        return (self.start.link(outputs.reshape(-1, 1)).reshape(outputs.shape[:-1]) > 0).long()
 
     def result(self) -> Poisoned:
         """What it came to.
@@ -273,7 +279,7 @@ class _Run:
         checks = {**(self.inverse.checks() if self.inverse else {}), "residual": self.residual}
         checks["dtype"] = str(self.x.dtype).removeprefix("torch.")
         checks["same_when_saved"] = _same_when_saved(self.x, self.original, self.attack.box)
-        predicted = None if self.start.labels.is_floating_point() else _classes(outputs)
+        predicted = None if self.start.labels.is_floating_point() else self._classes(outputs)
         return Poisoned(
             self.examples,
             self.original,
@@ -355,11 +361,6 @@ def _gradient(objectives: Sequence[EditableObjective]) -> Tensor:
     if not total.isfinite().all():
         raise NonFinite("the gradient of the targets' numbers holds NaN or infinity: check the model and the payoff")
     return total
-
-
-def _classes(outputs: Tensor) -> Tensor:
-    """Predicted classes: the largest output, or the sign of a single logit."""
-    return outputs.argmax(-1) if outputs.size(-1) > 1 else (outputs[..., 0] > 0).long()
 
 
 def _same_when_saved(x: Tensor, original: Tensor, box: Box) -> bool | None:
