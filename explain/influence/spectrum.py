@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from explain.influence.curvature import Curvature
 
@@ -231,6 +231,10 @@ def largest_of(
             )
         except ArpackNoConvergence:
             continue
+        except ArpackError:
+            if apply(start).any():
+                raise
+            return 0.0, 0.0  # a product of nothing but zeros, of which ARPACK makes an error
         return float(found[0]), limit
     raise Unsettled(f"the largest eigenvalue of {size} parameters did not settle: give damping= and scale=")
 

@@ -14,7 +14,7 @@ from torch_geometric.nn import GATConv, GCNConv, SAGEConv
 import explain
 from explain.influence import GaussNewton, Hessian
 from explain.influence.solvers.choice import choose_solver
-from explain.influence.spectrum import extreme_eigenvalues
+from explain.influence.spectrum import extreme_eigenvalues, largest_of
 from explain.objectives import TrainingObjective, trainable
 from explain.types import NonFinite, Players, Unsupported
 
@@ -266,3 +266,10 @@ def test_a_matrix_whose_products_cost_too_much_is_not_made(monkeypatch):
     assert found.how == "lanczos"
     assert found.smallest == pytest.approx(dense.smallest, rel=1e-3)
     assert found.largest == pytest.approx(dense.largest, rel=1e-3)
+
+
+def test_the_largest_eigenvalue_of_a_matrix_of_zeros_is_zero():
+    """The Hessian of a loss that is flat but for weight decay, turned round: ARPACK calls it an error."""
+    generator = torch.Generator().manual_seed(0)
+    assert largest_of(torch.zeros_like, 40, generator) == (0.0, 0.0)
+    assert largest_of(lambda v: 3 * v, 40, generator)[0] == pytest.approx(3)
