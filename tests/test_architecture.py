@@ -17,7 +17,7 @@ EXPLAINERS = (
 FAMILIES = ("diffusion", "graph", "supervised")
 SHARED = {
     *("examples", "guard", "layouts", "loaders", "losses"),
-    *("objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "threads"),
+    *("classes", "objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "threads"),
 }
 ANSWER = {"explanation", "types"}
 MAY_IMPORT = {
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "obstacles": set(),
     "outputs": set(),
     "parts": set(),
+    "classes": {"outputs", "types"},
     "losses": {"outputs"},
     "payoffs": {"guard", "outputs"},
     "loaders": {"guard"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from explain.classes import OfOutputs
 from explain.graph import variants
 from explain.graph.absence import BASELINES
 from explain.graph.apart import Apart
@@ -49,7 +50,7 @@ _NOTHING = "whatever edges are taken out of the graph, the model's answer stays 
 _NOBODY = dict.fromkeys(("features", "node_features", "edge_features"), "no entry differs from what its absence is")
 
 
-class GraphTarget(Target):
+class GraphTarget(OfOutputs):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
     found = ("_games", "_assumed", "_glanced", "state", "answer", "told")  # follow from the rest
@@ -363,37 +364,6 @@ class GraphTarget(Target):
         self._look_again()
         with torch.no_grad():
             return self.outputs(whole(self.graph, self.focus), 1)
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether the outputs are of classes."""
-        return self.meaning.classes > 0 and self.label is not None
-
-    def predicted(self) -> int:
-        """The class that the model predicts."""
-        self._expect_classes()
-        return self.meaning.predicted(self.run()[0])
-
-    def decision(self) -> tuple[int, Callable[[Tensor], Tensor]]:
-        """The class that is decided on, and its margin; see `Meaning.decision`."""
-        self._expect_classes()
-        return self.meaning.decision(self.run()[0], self.label)
-
-    def decides(self, outputs: Tensor) -> Tensor:
-        """Which rows of outputs are decided for the target's class."""
-        self._expect_classes()
-        assert self.label is not None  # of a classifier's
-        return self.meaning.decides(outputs, self.label)
-
-    def log_probabilities(self, outputs: Tensor) -> Tensor:
-        """``log p`` of every class."""
-        self._expect_classes()
-        return self.meaning.log_probabilities(outputs)
-
-    def divergence(self, outputs: Tensor) -> Tensor:
-        """``KL(p || q)`` of what the model says from each of these outputs; see `Meaning.divergence`."""
-        self._expect_classes()
-        return self.meaning.divergence(self.run()[:1].double(), outputs)
 
     def rows(self) -> Tensor:
         """The explained nodes; every node for a graph."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from explain.classes import OfOutputs
 from explain.guard import copied, untouched
 from explain.outputs import Meaning
 from explain.payoffs import Payoff, payoff_name, shuffled
@@ -29,7 +30,7 @@ KINDS: dict[int, dict[str, Callable[..., Players]]] = {  # by the example's dime
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExampleTarget(Target):
+class ExampleTarget(OfOutputs):
     """The number that a model says about ``x``: made by `SupervisedModel.example`.
 
     Args:
@@ -97,37 +98,6 @@ class ExampleTarget(Target):
         """The model's outputs for this example, ``[1, outputs]``."""
         with untouched(self.module), torch.no_grad():
             return self.model.answers(self.x[None])
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether the model is a classifier."""
-        return self.meaning.classes > 0
-
-    def predicted(self) -> int:
-        """The class that the model predicts."""
-        self._expect_classes()
-        return self.meaning.predicted(self.run()[0])
-
-    def decision(self) -> tuple[int, Callable[[Tensor], Tensor]]:
-        """The class that is decided on, and its margin; see `Meaning.decision`."""
-        self._expect_classes()
-        return self.meaning.decision(self.run()[0], self.label)
-
-    def decides(self, outputs: Tensor) -> Tensor:
-        """Which rows of outputs are decided for the target's class."""
-        self._expect_classes()
-        assert self.label is not None  # of a classifier's
-        return self.meaning.decides(outputs, self.label)
-
-    def log_probabilities(self, outputs: Tensor) -> Tensor:
-        """``log p`` of every class."""
-        self._expect_classes()
-        return self.meaning.log_probabilities(outputs)
-
-    def divergence(self, outputs: Tensor) -> Tensor:
-        """``KL(p || q)`` of what the model says from each of these outputs; see `Meaning.divergence`."""
-        self._expect_classes()
-        return self.meaning.divergence(self.run()[:1].double(), outputs)
 
     def rows(self) -> Tensor:
         """The model's ``query_rows``.
