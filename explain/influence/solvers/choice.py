@@ -67,22 +67,27 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
         Unsupported: it is not the derivative of the loss's gradient; see `hvp_checks`.
     """
     chosen = _chosen(objective, curvature, damping, generator)
-    return chosen._replace(proof=hvp_checks(chosen.A, torch.Generator().manual_seed(0)))
+    return chosen if chosen.proof else chosen._replace(proof=_proof(chosen.A))
+
+
+def _proof(A: Curvature) -> dict[str, Any]:
+    return hvp_checks(A, torch.Generator().manual_seed(0))
 
 
 def _chosen(objective: Objective, curvature: str, damping: str | float, generator: torch.Generator) -> Chosen:
     if curvature == "ggn":
         return _damped(GaussNewton(objective), damping, generator, None, "asked for")
     hessian = Hessian(objective)
+    proof = _proof(hessian)  # before its eigenvalues are believed
     spectrum = extreme_eigenvalues(hessian, generator)
     given = 0.0 if damping == "auto" else float(damping)
     if spectrum.shifted(given).positive:
         why = "asked for" if curvature == "hessian" else "the Hessian is positive definite"
-        return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum, {})
+        return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum, proof)
     if curvature == "hessian" and damping != "auto":
         raise Indefinite(hessian.damped(given), spectrum.shifted(given))
     if curvature == "hessian":
-        chosen = _shifted(hessian, sufficient_damping(spectrum), spectrum, "asked for")
+        chosen = _shifted(hessian, sufficient_damping(spectrum), spectrum, "asked for")._replace(proof=proof)
     else:
         kind = "singular" if singular(hessian, spectrum) else "indefinite"
         why = f"the Hessian is {kind} (smallest eigenvalue {spectrum.smallest:.3g})"
