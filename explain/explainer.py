@@ -12,7 +12,8 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor
 
-from explain.explanation import Explanation, versions
+from explain.answer import versions
+from explain.explanation import Explanation
 from explain.guard import untouched
 from explain.spelling import check_names, settings_of
 from explain.types import Players, Target

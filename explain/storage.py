@@ -9,15 +9,17 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from explain.explanation import Explanation
+from explain.answer import Answer
 from explain.types import Players
+
+Kind = TypeVar("Kind", bound=Answer)
 
 FORMAT = "explain.Explanation"
 VERSION = 1
@@ -48,7 +50,7 @@ class NewerExplanation(ValueError):
     """A file in a format that a later version of `explain` wrote."""
 
 
-def save(explanation: Explanation, path: str | os.PathLike[str]) -> None:
+def save(explanation: Answer, path: str | os.PathLike[str]) -> None:
     """Write the file whole or not at all.
 
     Raises:
@@ -61,8 +63,10 @@ def save(explanation: Explanation, path: str | os.PathLike[str]) -> None:
     write_atomically(path, safetensors.torch.save(tensors, metadata=header))
 
 
-def load(path: str | os.PathLike[str]) -> Explanation:
-    """Read a file that `save` wrote. Nothing in it is trusted: sizes, types and a checksum are verified first.
+def load(path: str | os.PathLike[str], kind: type[Kind]) -> Kind:
+    """Read a file that `save` wrote, as this kind of answer.
+
+    Nothing in it is trusted: sizes, types and a checksum are verified first.
 
     Raises:
         CorruptExplanation: not such a file, cut short, or altered.
@@ -77,7 +81,7 @@ def load(path: str | os.PathLike[str]) -> Explanation:
         raise CorruptExplanation(f"{path} is not a whole safetensors file ({error}): save it again") from error
     _check_header(path, header, tensors)
     try:
-        return _rebuild(json.loads(header["explanation"]), tensors)
+        return kind(**_rebuilt(json.loads(header["explanation"]), tensors))
     except (KeyError, ValueError, TypeError, RuntimeError, RecursionError, OverflowError) as error:
         raise CorruptExplanation(f"{path} does not hold a whole explanation: {error!r}") from error
 
@@ -120,7 +124,7 @@ def _check_place(target: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "not a folder to save in", str(folder))
 
 
-def _tensors(explanation: Explanation) -> dict[str, Tensor]:
+def _tensors(explanation: Answer) -> dict[str, Tensor]:
     players = explanation.players
     tensors = {"scores": explanation.scores, "index": players.index}
     if explanation.error is not None:
@@ -140,7 +144,7 @@ def _tensors(explanation: Explanation) -> dict[str, Tensor]:
     return tensors
 
 
-def _record(explanation: Explanation) -> dict[str, Any]:
+def _record(explanation: Answer) -> dict[str, Any]:
     players = explanation.players
     return {
         "kind": players.kind,
@@ -191,8 +195,8 @@ def _digest(record: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _rebuild(record: Any, tensors: Mapping[str, Tensor]) -> Explanation:
-    """The explanation, after its record and tensors were found to be what they should be."""
+def _rebuilt(record: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What an answer holds, after its record and tensors were found to be what they should be."""
     if not isinstance(record, dict) or record.keys() != RECORD.keys():
         raise ValueError(f"its record must have the keys {', '.join(RECORD)}")
     for key, kinds in RECORD.items():
@@ -213,7 +217,7 @@ def _rebuild(record: Any, tensors: Mapping[str, Tensor]) -> Explanation:
         geometry=_named("geometry/", tensors),
     )
     made = {key: record[key] for key in RECORD.keys() - {"kind", "names", "group_sizes"}}
-    return Explanation(scores=scores, players=players, error=error, parts=_named("parts/", tensors), **made)
+    return made | {"scores": scores, "players": players, "error": error, "parts": _named("parts/", tensors)}
 
 
 def _groups(sizes: list[int] | None, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...] | None:

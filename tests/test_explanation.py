@@ -1,5 +1,8 @@
 """An explanation says what it is in one line, and other libraries accept it."""
 
+import copy
+import pickle
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -11,8 +14,11 @@ import pytest
 import torch
 from explanations import CONTEXT, EVERY, edges, empty, features, nodes, patches, train, undirected_edges
 
+from explain import plot, storage
+from explain.answer import Answer
+from explain.conversion import to_pandas
 from explain.explanation import Explanation
-from explain.summary import own_check
+from explain.summary import line, own_check
 from explain.types import NonFinite, Players
 
 
@@ -190,3 +196,22 @@ def test_the_own_check_is_the_methods_proof(checks, said):
     explanation = edges(checks=checks)
     assert own_check(explanation) == said
     assert repr(explanation).endswith(said)
+
+
+def test_what_stands_behind_a_door_needs_no_more_than_the_data(tmp_path):
+    bare = Answer(**vars(edges()))
+    assert line(bare) == repr(edges())
+    assert to_pandas(bare).equals(edges().to_pandas())
+    assert len(plot.picture(bare).patches) == len(edges().plot().patches)
+    storage.save(bare, tmp_path / "bare")
+    assert type(storage.load(tmp_path / "bare", Answer)) is Answer
+    assert type(Explanation.load(tmp_path / "bare")) is Explanation
+    plt.close("all")
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda why: pickle.loads(pickle.dumps(why))])
+def test_a_copy_has_the_same_doors(again):
+    why = edges()
+    assert type(again(why)) is Explanation
+    assert again(why).to_pandas().equals(why.to_pandas())
+    assert Explanation.__module__ == "explain.explanation"

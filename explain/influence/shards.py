@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from explain.explanation import versions
+from explain.answer import versions
 from explain.influence.curvature import Curvature
 from explain.influence.scores import SHARED, along_and_norms, directional, separate
 from explain.influence.solvers.solution import Solution

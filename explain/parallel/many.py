@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from explain.answer import versions
 from explain.explainer import Explainer
-from explain.explanation import Explanation, versions
+from explain.explanation import Explanation
 from explain.parallel.digest import attributes, fingerprint, shown
 from explain.parallel.store import Store
 from explain.parallel.tasks import run
-from explain.storage import load, save
 from explain.types import Target
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def explain_many(
             "what they are asked of": _asked_of(targets),
             "versions": versions(),
         }
-        store = Store(folder, key, {"the targets' numbers": numbers}, save=save, load=load)
+        store = Store(folder, key, {"the targets' numbers": numbers}, save=Explanation.save, load=Explanation.load)
 
     def explain(number: int) -> Explanation:
         return explainer.explain(targets[number])

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from explain.comparison import Comparison
 from explain.plot.style import DIVERGING, INK, SEQUENTIAL, axes, colour_bar, heading, ink_on, short
 
 TITLES = {"spearman": "Spearman", "kendall": "Kendall τ-b", "overlap": "top {k} shared"}
 
 
-def agreement(comparison: Comparison, ax: Axes | None = None, measure: str = "spearman") -> Axes:
+class Compared(Protocol):
+    """What the picture needs of an `explain.Comparison`, which opens this door itself."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One for each explanation."""
+
+    @property
+    def k(self) -> int:
+        """How many top players are compared."""
+
+    @property
+    def players(self) -> int:
+        """How many there are."""
+
+    @property
+    def kind(self) -> str:
+        """What they are."""
+
+    def matrix(self, measure: str) -> pd.DataFrame:
+        """The measure for every pair."""
+
+
+def agreement(comparison: Compared, ax: Axes | None = None, measure: str = "spearman") -> Axes:
     """One measure ("spearman", "kendall" or "overlap") for every pair; undefined ones are grey and say so."""
     matrix = comparison.matrix(measure)
     values = matrix.to_numpy()

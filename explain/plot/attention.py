@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from torch import Tensor
 
-from explain.explanation import Explanation
+from explain.answer import Answer
 from explain.plot import network
 from explain.plot.attention_maps import attention_maps
 from explain.plot.style import SEQUENTIAL, axes, colour_bar, heading, ink_on, note, question, short
@@ -17,7 +17,7 @@ EDGES = LinearSegmentedColormap.from_list("attention", ["#d9d9d9", "#9e9ac8", "#
 
 
 def attention(
-    weights: Tensor | Explanation,
+    weights: Tensor | Answer,
     ax: Axes | None = None,
     layer: int = 0,
     edge_index: Tensor | None = None,
@@ -44,7 +44,7 @@ def attention(
     Raises:
         ValueError: weights of another shape, or an explanation without maps.
     """
-    if isinstance(weights, Explanation):
+    if isinstance(weights, Answer):
         if f"attention.{layer}.grid" in weights.parts:
             return attention_maps(weights, ax, maps=(layer,))
         title = title or " · ".join(filter(None, [weights.method, f"layer {layer}", question(weights)]))
@@ -61,7 +61,7 @@ def attention(
     return _matrix(ax, weights.detach().cpu().double(), focus, names)
 
 
-def _map_of(explanation: Explanation, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _map_of(explanation: Answer, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Weights, edges and explained nodes of one captured map; edges outside the players' context are left out."""
     parts, geometry = explanation.parts, explanation.players.geometry
     if f"attention.{layer}" not in parts:

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from explain.explanation import Explanation
+from explain.answer import Answer
 from explain.plot.heatmap import UNDER, grey
 from explain.plot.network import RING
 from explain.plot.style import axes, colour_bar, heading, note, question, short
@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 
 
 def attention_maps(
-    explanation: Explanation,
+    explanation: Answer,
     ax: Axes | None = None,
     query: tuple[int, int] | None = None,
     maps: Sequence[int] | None = None,
@@ -88,7 +88,7 @@ def _around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
 
 
 def _panels(
-    explanation: Explanation, size: tuple[int, int], query: tuple[int, int] | None, maps: Sequence[int] | None
+    explanation: Answer, size: tuple[int, int], query: tuple[int, int] | None, maps: Sequence[int] | None
 ) -> list[Panel]:
     parts = explanation.parts
     known = [i for i in range(len(parts)) if f"attention.{i}.grid" in parts]
@@ -126,7 +126,7 @@ def _from_pixel(parts: Any, name: str, query: tuple[int, int], size: tuple[int, 
 
 
 def _draw(
-    ax: Axes, explanation: Explanation, panel: Panel, norm: Normalize, left: float, top: float,
+    ax: Axes, explanation: Answer, panel: Panel, norm: Normalize, left: float, top: float,
     size: tuple[int, int], query: tuple[int, int] | None,
 ) -> None:  # fmt: skip
     pixel = 1 / size[1]
@@ -157,7 +157,7 @@ def _names(ax: Axes, rows: Sequence[str], columns: Sequence[str], height: float,
     ax.set_axis_off()
 
 
-def _size(explanation: Explanation) -> tuple[int, int]:
+def _size(explanation: Answer) -> tuple[int, int]:
     labels = explanation.players.geometry.get("labels")
     if labels is None:
         raise ValueError(f"attention over an image needs patches or superpixels; got {explanation.players.kind}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from explain.explanation import Explanation
+from explain.answer import Answer
 from explain.plot.style import DOWN, INK, UP, axes, short, title, units
 
 
-def bars(explanation: Explanation, ax: Axes | None = None, k: int = 10) -> Axes:
+def bars(explanation: Answer, ax: Axes | None = None, k: int = 10) -> Axes:
     """The ``k`` players with the largest absolute scores, largest on top; whiskers are one standard error.
 
     >>> import torch
-    >>> from explain.types import Players
+    >>> from explain import Explanation, Players
     >>> why = Explanation(torch.tensor([1.0, -2.0]), Players("features", torch.arange(2)), value=0.0)
     >>> [label.get_text() for label in bars(why).get_yticklabels()]
     ['feature 1', 'feature 0']

@@ -1,0 +1,113 @@
+"""Answer: what an explanation holds, and nothing else.
+
+`explain.explanation.Explanation` is an `Answer` with doors: to pictures, files, tables and words. What stands behind a
+door (`plot`, `storage`, `conversion`, `summary`) takes an `Answer` and never learns of the doors: imports go one way.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explain.types import NonFinite, Players, check_text
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The data of an `explain.Explanation`, which says what each field means; checked when it is made."""
+
+    scores: Tensor
+    players: Players
+    value: float
+    base: float | None = None
+    error: Tensor | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    checks: Mapping[str, Any] = field(default_factory=dict)
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    target: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", self.scores.detach().to("cpu", torch.float64))
+        if self.error is not None:
+            object.__setattr__(self, "error", self.error.detach().to("cpu", torch.float64))
+        for name, tensor in (("scores", self.scores), ("error", self.error)):
+            if tensor is None:
+                continue
+            if tensor.shape != (len(self.players),):
+                raise ValueError(f"{name} must be [{len(self.players)}], one a player, got {list(tensor.shape)}")
+            if not tensor.isfinite().all():
+                raise NonFinite(
+                    f"{name} hold NaN or infinity: the model, or a derivative of it, does for some of what it was "
+                    "asked. Check the inputs, and operations like log or sqrt at 0; a model of half precision may "
+                    "overflow: model.float()"
+                )
+        if self.error is not None and bool((self.error < 0).any()):
+            raise ValueError(f"error must be standard errors, 0 or more, got {float(self.error.min()):g}")
+        for name, part in self.parts.items():
+            if part.is_floating_point() and part.layout == torch.strided and not part.isfinite().all():
+                raise NonFinite(f"parts[{name!r}] holds NaN or infinity")
+        for name, number in (("value", self.value), ("base", self.base), ("seconds", self.seconds)):
+            object.__setattr__(self, name, None if number is None else float(number))
+            if number is not None and not math.isfinite(number):
+                raise NonFinite(f"{name} is {number}")
+        object.__setattr__(self, "calls", int(self.calls))
+        if self.seconds < 0 or self.calls < 0:
+            raise ValueError(f"seconds and calls must be 0 or more, got {self.seconds:g} and {self.calls}")
+        for where, text in (("method", self.method), ("parts", "".join(self.parts))):
+            check_text(text, where)
+        for name in ("checks", "settings", "target", "versions"):
+            object.__setattr__(self, name, _json(getattr(self, name), name))
+
+    def top(self, k: int = 3) -> list[tuple[str, float]]:
+        """The ``k`` players with the largest absolute scores, as (name, score), largest first."""
+        return [(self.players.names[i], float(self.scores[i])) for i in self.order()[:k].tolist()]
+
+    def order(self) -> Tensor:
+        """Positions of the players, int64 ``[P]``, the largest absolute score first; ties keep their order."""
+        return self.scores.abs().argsort(descending=True, stable=True)
+
+
+def _json(value: Any, where: str) -> Any:
+    """The value as JSON gives it back (tuples as lists, NumPy and torch numbers as numbers): a file is then exact."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, str):
+        check_text(value, where)
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (bool, int, float, str)):
+        return next(kind for kind in (int, float, str) if isinstance(value, kind))(value)  # enums, torch.SymInt, ...
+    if isinstance(value, Mapping):
+        check_text("".join(map(str, value)), where)
+        return {str(key): _json(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    raise TypeError(
+        f"{where} must be a JSON value (number, string, bool, None, list or dict), got {type(value).__name__}"
+    )
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what an answer hangs on."""
+    found = {"python": platform.python_version()}
+    for name in ("explain", "torch", "torch_geometric", "captum", "shap", "lime", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a source tree, or an optional package left out
+    return found
