@@ -6,8 +6,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 import explain
-from explain.outputs import LastOperation, Meaning, label_form, meaning_of, redrawn
-from explain.payoffs import payoff_function
+from explain.outputs import Meaning, meaning_of
 
 Z = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 
@@ -72,38 +71,6 @@ def test_bounds_are_proved_with_other_parameters(name):
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_answers_that_do_not_follow_the_parameters_show_nothing():
-    rows = torch.rand(8, 1, generator=torch.Generator().manual_seed(0))
-    assert redrawn({"w": torch.ones(3)}, lambda params: rows) is None
-
-
-def test_a_forward_without_parameters_shows_nothing_elsewhere():
-    assert redrawn({}, lambda params: Z) is None
-    assert redrawn({"w": Z}, lambda params: torch.ones(4, 1)) is None  # one answer whatever they are
-    assert redrawn({"w": Z}, lambda params: params["other"]) is None
-
-
-@pytest.mark.parametrize(
-    ("labels", "count", "form"),
-    [
-        (torch.tensor([0, 1]), 1, "classes"),
-        (torch.tensor([True, False]), 1, "classes"),
-        (torch.tensor([0.0, 1.0]), 1, "classes"),
-        (torch.tensor([[0.0], [1.0]]), 1, "classes"),
-        (torch.tensor([0.0, 2.0]), 3, "classes"),
-        (torch.tensor([0.5, 2.0]), 3, "reals"),
-        (torch.tensor([-1.0, 1.0]), 1, "signs"),
-        (torch.tensor([0, 3]), 1, "whole"),
-        (torch.tensor([[0, 1], [1, 0]]), 2, "one_hot"),
-        (torch.tensor([[0.0, 1.0], [1.0, float("nan")]]), 2, "multi_hot"),
-        (torch.tensor([[0.3, 0.7]]), 2, "soft"),
-        (torch.tensor([[0.3, 1.7]]), 2, "reals"),
-    ],
-)
-def test_forms_of_labels(labels, count, form):
-    assert label_form(labels, count) == form
-
-
 def test_labels_decide_between_classes_tasks_and_values():
     several = torch.tensor([[0.0, 1.0, 1.0]] * 40)
     assert meaning_of(Z, labels=several) == Meaning("logits", 3, False, meaning_of(Z, labels=several).assumed)
@@ -128,44 +95,3 @@ def test_what_was_given_is_not_assumed_but_checked():
         meaning_of(Z, given="probabilities")
     with pytest.raises(ValueError, match="at most 0, the model answers up to"):
         meaning_of(Z, given="log_probabilities")
-
-
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("exclusive", [True, False])
-@pytest.mark.parametrize("payoff", ["probability", "log_probability", "loss"])
-def test_probabilities_and_their_logits_give_the_same_numbers(count, exclusive, payoff):
-    z = Z[:, :count].double()
-    p = z.sigmoid() if count == 1 or not exclusive else z.softmax(1)
-    logits, probabilities = Meaning("logits", count, exclusive), Meaning("probabilities", count, exclusive)
-    logs = Meaning("log_probabilities", count, exclusive)
-    for label in range(logits.classes):
-        expected = payoff_function(payoff, label, logits)(z)
-        true = p[:, label] if count > 1 else (p if label else 1 - p)[:, 0]
-        torch.testing.assert_close(
-            expected, {"probability": true, "log_probability": true.log(), "loss": -true.log()}[payoff]
-        )
-        torch.testing.assert_close(payoff_function(payoff, label, probabilities)(p), expected)
-        torch.testing.assert_close(payoff_function(payoff, label, logs)(p.log()), expected)
-    assert [m.predicted(r) for m, r in ((logits, z[0]), (probabilities, p[0]), (logs, p[0].log()))] == [
-        logits.predicted(z[0])
-    ] * 3
-
-
-@pytest.mark.parametrize(
-    ("make", "operation"),
-    [
-        (lambda z: z.softmax(1), "_softmax"),
-        (lambda z: z.softmax(1)[:, :2].t(), "_softmax"),
-        (lambda z: torch.cat([z.sigmoid(), z.sigmoid()]), "sigmoid"),
-        (lambda z: torch.stack([z.sigmoid(), z])[0], None),
-        (lambda z: z.clone().sigmoid_().double(), "sigmoid_"),
-        (lambda z: nn.functional.log_softmax(z, 1).squeeze(), "_log_softmax"),
-        (lambda z: z.sigmoid() * 2, "mul"),
-        (lambda z: nn.Linear(3, 2)(z), "addmm"),
-        (lambda z: torch.eye(40).to_sparse() @ z, "mm"),
-    ],
-)
-def test_the_last_operation(make, operation):
-    with torch.no_grad(), LastOperation() as last:
-        found = make(Z)
-        assert last.of(found) == operation
