@@ -13,7 +13,11 @@ _DRAWS = 16  # feature draws that a "marginal" value averages over
 
 
 def absent_features(graph: Structure, place: Place, baseline: str) -> Fields:
-    """What absent features are, by node type, ``[draws, nodes of the place, features]``."""
+    """What absent features are, by node type, ``[draws, nodes of the place, features]``.
+
+    Raises:
+        ValueError: the mean of features that are whole numbers.
+    """
     found = {}
     for kind in graph.counts:
         x, here = feature_matrix(graph, kind), feature_matrix(place.graph, kind)

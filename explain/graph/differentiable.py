@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def differentiable(target: GraphTarget, players: Players) -> Differentiable:
-    """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live."""
+    """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live.
+
+    Raises:
+        Unsupported: edge features, nodes and features of typed graphs, features that are whole numbers.
+    """
     place = target.place_of(players.kind)
     owner = owners(players, place, target.graph)
     owner = torch.where(owner == len(players), -1, owner)

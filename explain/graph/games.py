@@ -138,7 +138,11 @@ class Coalitions:
         return what(self.target.graph, self.place, self.target.baseline)
 
     def __call__(self, masks: Masks) -> Values:
-        """Values of these coalitions."""
+        """Values of these coalitions.
+
+        Raises:
+            NonFinite: NaN or infinity for the graph without nodes.
+        """
         masks = masks.to(self.owner.device)
         path = self.fast() if self._found is None or self._moved() else self._found[1]
         with alone(), torch.no_grad():  # hooks of some answers are around the model's own guard
@@ -159,7 +163,11 @@ class Coalitions:
         return self.outputs(masks, draw) if isinstance(path, str) else path.outputs(masks, draw)
 
     def outputs(self, masks: Masks, draw: int = 0) -> Tensor:
-        """What the model itself answers in each coalition, ``[coalitions, outputs]``."""
+        """What the model itself answers in each coalition, ``[coalitions, outputs]``.
+
+        Raises:
+            ValueError: memory does not hold what the model makes of so many at once.
+        """
         if not self.single:
             try:
                 return self._together(masks, draw)

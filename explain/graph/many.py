@@ -51,7 +51,8 @@ def whole_graphs(target: GraphTarget, train: Any) -> Training:
     """Each graph with its own label.
 
     Raises:
-        ValueError: a graph without labels, or with another number of them. Unsupported: a forward without ``batch``.
+        ValueError: a graph without labels, or with another number of them.
+        Unsupported: a forward without ``batch``.
     """
     model = target.model
     graphs, positions = training_graphs(target, train)
@@ -124,7 +125,11 @@ def nodes_of_graphs(target: GraphTarget, train: Any) -> Training:
 
 
 def _chosen(graph: Data) -> Tensor:
-    """Training nodes of one graph."""
+    """Training nodes of one graph.
+
+    Raises:
+        ValueError: not a label a node, or no mask of them.
+    """
     labels, mask, count = graph.get("y"), graph.get("train_mask"), int(graph.num_nodes or 0)
     if not isinstance(labels, Tensor) or labels.dim() == 0 or len(labels) != count:
         got = list(labels.shape) if isinstance(labels, Tensor) else "none"

@@ -50,7 +50,11 @@ def scaled_messages(module: nn.Module, graph: Structure, amounts: Tensor) -> Ite
 
 
 def _factors(propagated: Tensor, graph: Structure, amounts: Tensor) -> Tensor:
-    """The amount of every propagated edge."""
+    """The amount of every propagated edge.
+
+    Raises:
+        Unsupported: edges that are no tensor of pairs, or that a layer rearranges.
+    """
     if not isinstance(propagated, Tensor) or propagated.layout != torch.strided:
         raise Unsupported(
             'removal="message" needs edge_index as a [2, edges] tensor: use Shapley or Lime with removal="delete"'

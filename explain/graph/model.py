@@ -190,7 +190,11 @@ class GraphModel:
         return GraphTarget(self, self.structure(index), (), label, payoff, removal, baseline, batch_size, index)
 
     def structure(self, index: int) -> Structure:
-        """One graph of the data as checked tensors."""
+        """One graph of the data as checked tensors.
+
+        Raises:
+            ValueError: no such graph.
+        """
         last = 0 if self.single else len(self.data) - 1
         if (found := whole_number(index)) is None or not 0 <= found <= last:
             raise ValueError(f"graph must be a whole number from 0 to {last}, got {index!r}")
@@ -225,7 +229,11 @@ class GraphModel:
         return known[kind]
 
     def _check_ends(self, kinds: tuple[str, str]) -> None:
-        """Check that a pair is of the types whose numbers stand in the data's own ``edge_label_index``."""
+        """Check that a pair is of the types whose numbers stand in the data's own ``edge_label_index``.
+
+        Raises:
+            ValueError: it is of others.
+        """
         named = getattr(pair_store(self.data), "_key", None)
         if named is not None and kinds != (named[0], named[2]):
             raise ValueError(

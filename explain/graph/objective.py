@@ -48,6 +48,7 @@ def objective(
     Raises:
         ValueError: another ``remove``, no training examples, or nodes or labels that graph or model do not have.
         TypeError: training nodes that are neither a mask nor positions.
+        Unsupported: another ``remove`` than labels for the nodes of many graphs.
     """
     if not isinstance(remove, Players) and remove not in REMOVABLE:
         known = ", ".join(f'"{kind}"' for kind in REMOVABLE)
@@ -151,7 +152,8 @@ def _training_nodes(train: Any, count: int) -> Tensor:
     """Positions int64 of the training nodes, given so or as a mask.
 
     Raises:
-        TypeError: neither booleans nor whole numbers. ValueError: a mask of another length, or no such node.
+        TypeError: neither booleans nor whole numbers.
+        ValueError: a mask of another length, or no such node.
     """
     given = train if isinstance(train, Tensor) else torch.as_tensor(np.asarray(train))
     if given.dtype == torch.bool:

@@ -201,7 +201,11 @@ class GraphTarget(OfOutputs):
         amounts: Tensor | None = None,
         params: Parameters | None = None,
     ) -> Tensor:
-        """All that the model answers for copies of a place, of the explained node's type."""
+        """All that the model answers for copies of a place, of the explained node's type.
+
+        Raises:
+            ValueError: not one row a node, pair or graph.
+        """
         kind = self.focus[0][0] if self.focus else None
         with evaluating(self.module):
             if amounts is None:

@@ -73,7 +73,11 @@ def named(trial: Trial, given: Mapping[str, str | None], decoder: Decoder | None
 
 
 def _with_given(signature: Signature, given: Mapping[str, str | None], trial: Trial) -> Signature:
-    """The signature with names that only the user knows, of ``**kwargs`` or ``*args``."""
+    """The signature with names that only the user knows, of ``**kwargs`` or ``*args``.
+
+    Raises:
+        TypeError: forward takes no such names.
+    """
     unknown = [name for name in given if name not in signature.names]
     if unknown and not (signature.anything or signature.unnamed):
         raise TypeError(f"inputs names {sorted(unknown)}, but forward takes {', '.join(signature.names)}")
@@ -86,7 +90,11 @@ def _with_given(signature: Signature, given: Mapping[str, str | None], trial: Tr
 
 
 def _by_position(signature: Signature, trial: Trial) -> Signature:
-    """Of a forward ``(*args)`` whose names nobody knows: the only usual arguments that it runs on."""
+    """Of a forward ``(*args)`` whose names nobody knows: the only usual arguments that it runs on.
+
+    Raises:
+        TypeError: it runs on none of them, or on several that answer differently.
+    """
     fields, typed = fields_of(trial.data), isinstance(trial.data, HeteroData)
     known = [candidates(name, signature, fields, typed, trial.task).sources for name in signature.names]
     found: list[tuple[tuple[str, ...], list[Tensor]]] = []

@@ -79,7 +79,11 @@ def _check_words(given: Any, call: Any) -> None:
 
 
 def _called(trial: Trial, given: Mapping[str, str | None] | None, decoder: Decoder | None, call: UserCall) -> Reading:
-    """The arguments that the call passes, if with them the network answers as the call does; else the call itself."""
+    """The arguments that the call passes, if with them the network answers as the call does; else the call itself.
+
+    Raises:
+        ValueError: ``given`` beside a decoder, or arguments that answer otherwise than the call.
+    """
     itself = Called(trial.module, call, decoder)
     of_data = inputs_of({"data": "data"}, (), fields_of(trial.data), trial)
     if decoder is not None:

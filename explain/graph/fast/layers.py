@@ -112,7 +112,11 @@ def _aggregation(conv: Any) -> Any:
 
 
 def _normalised(conv: Any, weights: str | None) -> Rule:
-    """The rule of GCN, SGC and APPNP."""
+    """The rule of GCN, SGC and APPNP.
+
+    Raises:
+        Refused: messages that are not summed.
+    """
     if _aggregation(conv) != "sum":
         raise Refused(f"{type(conv).__name__} with aggr={conv.aggr!r}")
     if not getattr(conv, "normalize", True):

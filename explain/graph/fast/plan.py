@@ -88,7 +88,11 @@ class _Planner:
     # --- rows ---
 
     def _needed(self) -> list[Tensor]:
-        """The rows, sorted, of each operation that later ones still read."""
+        """The rows, sorted, of each operation that later ones still read.
+
+        Raises:
+            Refused: the answer is neither one node's nor a pooled graph's.
+        """
         ops, device = self.program.ops, self.scene.x.device
         needed = [torch.zeros(self.scene.nodes, dtype=torch.bool, device=device) for _ in ops]
         if len(self.scene.focus) == 1:

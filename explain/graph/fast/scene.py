@@ -109,7 +109,11 @@ def _alone(scene: Scene, rows: Tensor, weight: float, own: bool) -> Entries:
 
 
 def _stored_loops(scene: Scene, rule: Rule, wanted: Tensor, parts: list[Entries]) -> Entries:
-    """A stored loop takes the place of the layer's: its weight in full, or as a correction where it can be deleted."""
+    """A stored loop takes the place of the layer's: its weight in full, or as a correction where it can be deleted.
+
+    Raises:
+        Refused: several loops stored on one node.
+    """
     loops = (wanted[scene.target] & (scene.source == scene.target)).nonzero().view(-1)
     stored = _stored(scene, rule, loops)
     if len(stored.target.unique()) != len(loops):

@@ -138,7 +138,11 @@ class _Builder:
 
 
 def _traced(module: nn.Module, names: set[str]) -> fx.Graph:
-    """The module's forward; parameters that are not given keep their defaults."""
+    """The module's forward; parameters that are not given keep their defaults.
+
+    Raises:
+        Refused: ``torch.fx`` cannot follow it.
+    """
     parameters = inspect.signature(module.forward).parameters.values()
     fixed = {p.name: p.default for p in parameters if p.name not in names and p.default is not p.empty}
     try:
