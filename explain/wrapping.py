@@ -104,7 +104,7 @@ def _wrapped(
     if task not in ("classification", "regression"):
         raise ValueError(f"{ACCEPTED}; got task={task!r} and data of type {_name(data)}")
     from explain.supervised.model import SupervisedModel
-    from explain.supervised.objective import holds_examples
+    from explain.supervised.training_set import holds_examples
 
     if isinstance(data, Tensor):
         return _made(SupervisedModel, model, task=task, **{"background": data, **options})

@@ -92,7 +92,6 @@ KNOWN_CIRCLES = {  # files that still import one another, by their circle: each 
         *("graph.placing", "graph.questions", "graph.reading", "graph.removal", "graph.singly", "graph.sites"),
         *("graph.suspects", "graph.table", "graph.targets", "graph.variants"),
     },
-    "supervised": {"supervised.games", "supervised.model", "supervised.objective", "supervised.targets"},
 }
 
 

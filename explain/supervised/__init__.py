@@ -1,8 +1,9 @@
 """Any torch classifier or regressor on tables and images; the template for a new family.
 
-``border`` adapts the module once; ``model`` is what `explain.wrap` returns; ``targets`` is the question; ``players``
-says who may deserve credit; ``baselines`` and ``conditional`` what absence means; ``games`` puts the three together;
-``objective`` is the training.
+From the bottom up: ``border`` adapts the module and checks what it is given; ``trained`` is the network and what its
+outputs mean; ``number`` what it says about an example and edited copies of it. On the number stand ``games``, played by
+``players`` with the absence of ``baselines`` and ``conditional``, and the training, ``training_set`` and ``objective``.
+``targets`` hands the number to them, a verb a line; ``model`` is what `explain.wrap` returns.
 """
 
 from explain.supervised.baselines import Background, Baseline, Reference

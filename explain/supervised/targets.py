@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explain.classes import OfOutputs
-from explain.guard import copied, untouched
-from explain.outputs import Meaning
-from explain.payoffs import Payoff, payoff_name, shuffled
-from explain.supervised.baselines import Baseline
-from explain.supervised.border import Batching
+from explain.guard import copied, untouched, usual_modes
+from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed, shuffled
+from explain.supervised.baselines import Baseline, chosen
+from explain.supervised.border import batching_of, checked_example
 from explain.supervised.games import coalition_game, gradient_question
+from explain.supervised.number import ExampleNumber
 from explain.supervised.objective import questions, training_objective
 from explain.supervised.players import features, patches, superpixels
+from explain.supervised.trained import TrainedNetwork
 from explain.types import Differentiable, Game, Objective, Players, Questions, Target, Unsupported
-
-if TYPE_CHECKING:
-    from explain.supervised.model import SupervisedModel
 
 KINDS: dict[int, dict[str, Callable[..., Players]]] = {  # by the example's dimensions
     1: {"features": features},
@@ -30,40 +29,21 @@ KINDS: dict[int, dict[str, Callable[..., Players]]] = {  # by the example's dime
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExampleTarget(OfOutputs):
-    """The number that a model says about ``x``: made by `SupervisedModel.example`.
+class ExampleTarget(ExampleNumber, OfOutputs):
+    """The number that a model says about an example, as a question: made by `SupervisedModel.example`.
 
-    Args:
-        model: whose number it is.
-        x: ``[features]`` or ``[C, H, W]``.
-        label: the class, or a regressor's output; None where there is but one.
-        payoff: what was asked of the outputs.
-        number: the same as a function, ``[rows, outputs] -> [rows]``.
+    Args, beside those of `ExampleNumber`:
         baseline: what absence means.
-        batching: how many rows one call of the model may take.
-        meaning: what the model's outputs are.
         label_given: whether the label was, or is that which the model predicts.
     """
 
-    model: SupervisedModel
-    x: Tensor
-    label: int | None
-    payoff: Payoff
-    number: Callable[[Tensor], Tensor]
     baseline: Baseline
-    batching: Batching
-    meaning: Meaning
     label_given: bool
 
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here
         """The user's model."""
         return self.model.module
-
-    def numbers(self, x: Tensor) -> Tensor:
-        """The number for each row of ``x [rows, *shape]``, ``[rows]``, in as many calls as memory asks for."""
-        outputs = [self.model.answers(rows) for rows in x.split(self.batching.rows)]
-        return self.number(torch.cat(outputs))
 
     def value(self) -> float:
         """The number itself."""
@@ -88,11 +68,11 @@ class ExampleTarget(OfOutputs):
 
     def game(self, players: str | Players) -> Game:
         """The number for every coalition, with absent atoms filled as the baseline says."""
-        return coalition_game(self, self._these(players))
+        return coalition_game(self, self.baseline, self._these(players))
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """The number as a function of features or pixels; see `gradient_question`."""
-        return gradient_question(self, self._these(players))
+        return gradient_question(self, self.baseline, self._these(players))
 
     def run(self) -> Tensor:
         """The model's outputs for this example, ``[1, outputs]``."""
@@ -114,7 +94,9 @@ class ExampleTarget(OfOutputs):
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples; see `training_objective`."""
-        return training_objective(self, train, remove)
+        made = training_objective(self, train, remove)
+        self.tell(made.told)
+        return made
 
     def questions(self, targets: Sequence[Target]) -> Questions | None:
         """These numbers of the same model in one pass, unless the rows of a batch see one another."""
@@ -140,10 +122,9 @@ class ExampleTarget(OfOutputs):
         return self._like(model=replace(self.model, module=module))
 
     def _like(
-        self, *, model: SupervisedModel | None = None, x: Tensor | None = None, payoff: Payoff | None = None
+        self, *, model: TrainedNetwork | None = None, x: Tensor | None = None, payoff: Payoff | None = None
     ) -> ExampleTarget:
-        asked = self.x if x is None else x
-        found = (model or self.model).example(asked, self.label, payoff=payoff or self.payoff, baseline=self.baseline)
+        found = asked(model or self.model, self.x if x is None else x, self.label, payoff or self.payoff, self.baseline)
         return replace(found, label_given=self.label_given)
 
     def describe(self) -> dict[str, Any]:
@@ -168,3 +149,32 @@ class ExampleTarget(OfOutputs):
 
     def _these(self, players: str | Players) -> Players:
         return self.players(players) if isinstance(players, str) else players
+
+
+def asked(
+    model: TrainedNetwork,
+    x: Tensor,
+    label: int | None = None,
+    payoff: Payoff | None = None,
+    baseline: str | Tensor | Baseline | None = None,
+) -> ExampleTarget:
+    """A question about one example, checked: see `SupervisedModel.example`."""
+    with usual_modes():
+        x = checked_example(x, model.module)
+    if model.feature_names and (len(model.feature_names),) != x.shape:
+        raise ValueError(
+            f"{len(model.feature_names)} feature names need x [{len(model.feature_names)}], got {list(x.shape)}"
+        )
+    with usual_modes():
+        absence = chosen(baseline, x, model.background)
+    with untouched(model.module), torch.no_grad():
+        batching = batching_of(model.answers, x, absence.reference, model.batch_size)
+        meaning, outputs = model.meaning(x, absence.reference, batching)
+    if not batching.independent:
+        warnings.warn("rows of a batch see one another in this model: evaluated one by one, slowly", stacklevel=3)
+    known = checked_label(label, outputs[0], meaning, payoff)
+    wanted = payoff or meaning.default_payoff
+    number = payoff_function(wanted, known, meaning)
+    if callable(wanted):
+        probed(wanted, outputs)
+    return ExampleTarget(model, x, known, wanted, number, meaning, batching, absence, label is not None)
