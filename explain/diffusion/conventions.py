@@ -50,7 +50,11 @@ class Convention:
     answers: Prediction
 
     def asked(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture and the time that the network is given for ``x_t [b, ...]`` at ``t [b]``."""
+        """The picture and the time that the network is given for ``x_t [b, ...]`` at ``t [b]``.
+
+        Raises:
+            ValueError: not one time a row.
+        """
         if self.time == "step":
             return x, t
         if callable(self.time):

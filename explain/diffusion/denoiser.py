@@ -48,7 +48,11 @@ class Denoiser(nn.Module):
     def forward(
         self, x: Tensor, timestep: Tensor, condition: Condition | None = None, branch: str | None = None
     ) -> Tensor:
-        """The network's prediction; the conditions' single rows are repeated to the batch."""
+        """The network's prediction; the conditions' single rows are repeated to the batch.
+
+        Raises:
+            ValueError: a prediction of another shape than the picture.
+        """
         prediction = _tensor(self.called(x, timestep, condition), x.shape)
         if _with_variances(prediction, x):
             prediction = prediction[:, : x.size(1)]
@@ -76,7 +80,9 @@ class Denoiser(nn.Module):
         """One call, and what was taken to be so about its answer.
 
         Raises:
-            ValueError: the network cannot be called so, in words. NonFinite: NaN or infinity.
+            ValueError: the network cannot be called so, in words.
+            NonFinite: NaN or infinity.
+            OutOfMemoryError: as torch raises it.
         """
         self.check_complete(condition)
         try:
@@ -169,7 +175,11 @@ class Denoiser(nn.Module):
                 )
 
     def _row(self, name: str, value: Any, *, alone: bool) -> Tensor:
-        """One row ``[1, ...]`` in the model's type; ``alone``: embeddings may come without their first dimension."""
+        """One row ``[1, ...]`` in the model's type; ``alone``: embeddings may come without their first dimension.
+
+        Raises:
+            TypeError: neither a class nor a tensor.
+        """
         try:
             row = torch.as_tensor(value, device=self.device)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -206,7 +216,12 @@ class Denoiser(nn.Module):
 
 
 def _check_row(net: Any, name: str, row: Tensor) -> None:
-    """Raise where this is not one condition that the network can read."""
+    """Raise where this is not one condition that the network can read.
+
+    Raises:
+        ValueError: several conditions, or no such class.
+        TypeError: a prompt that is no embedding, a class that is no whole number.
+    """
     if len(row) != 1:
         raise ValueError(f"{name} must be one condition, [1, ...], got {list(row.shape)}")
     if name == PROMPT and not (row.dim() == 3 and row.is_floating_point()):
@@ -256,7 +271,9 @@ def checked_image(image: Any, like: torch.dtype, what: str = "x0") -> Tensor:
     """An image ``[C, H, W]`` of finite numbers in the model's type.
 
     Raises:
-        TypeError: no tensor, or whole numbers. ValueError: another shape. NonFinite: NaN or infinity.
+        TypeError: no tensor, or whole numbers.
+        ValueError: another shape.
+        NonFinite: NaN or infinity.
     """
     try:
         found = torch.as_tensor(image)

@@ -160,7 +160,11 @@ class _Columns:
 
 
 def _examples(train: Any) -> tuple[Tensor | Rows, Labels, Tensor]:
-    """Images, what is beside them, and their positions."""
+    """Images, what is beside them, and their positions.
+
+    Raises:
+        ValueError: none, or tensors beside images and labels.
+    """
     if train is None:
         raise ValueError("which images was the model trained on? give Influence(train=(images, labels))")
     if isinstance(train, Read) and not isinstance(train.columns, Examples):  # of another number's objective
@@ -242,6 +246,7 @@ def _check_training(model: DiffusionModel, images: Tensor | Rows, conditions: Co
         ValueError: they are on another scale than the image asked about, or the network does not answer them, or not
             each by itself.
         TypeError: conditions that the network does not take.
+        NonFinite: NaN or infinity in the images.
     """
     net, chosen = model.denoiser, [0, len(images) - 1]
     for rows in conditions.values():

@@ -28,6 +28,9 @@ def step_payoff(
 
     "error" is ``-|e - e_hat|^2``, "norm" ``|e_hat|^2``, "x0" the mean of ``x0_hat``. "evidence" is what the condition
     adds to the fit of the noise, ``|e - D(null)|^2 - |e - D(label)|^2`` (Kong et al. 2024); without the label it is 0.
+
+    Raises:
+        ValueError: a payoff that does not give one number a row.
     """
     process = target.model.process
     wide = torch.promote_types(x.dtype, torch.float32)  # half precision holds no sum of many squares

@@ -28,7 +28,11 @@ def image_players(image: Tensor, kind: str, options: dict[str, Any]) -> Players:
 
 
 def patches(image: Tensor, size: int | None = None) -> Tensor:
-    """The patch of each pixel, int64 ``[H, W]``; by default a quarter of the shorter side wide."""
+    """The patch of each pixel, int64 ``[H, W]``; by default a quarter of the shorter side wide.
+
+    Raises:
+        ValueError: no such size.
+    """
     _, height, width = image.shape
     size = max(1, min(height, width) // 4) if size is None else size
     if not isinstance(size, int) or not 1 <= size <= max(height, width):

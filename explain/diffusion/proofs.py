@@ -33,6 +33,7 @@ def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -
     Raises:
         ValueError: it cannot be called, answers at random, or a row hangs on the others of its batch.
         NonFinite: NaN or infinity.
+        OutOfMemoryError: as torch raises it.
     """
 
     def given(rows: list[int]) -> tuple[Tensor, Tensor, Condition]:
@@ -45,9 +46,9 @@ def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -
         again = denoiser(*given([0]))
         try:
             batch = denoiser(*given([0, 1, 0, 1]))
+        except torch.OutOfMemoryError:
+            raise
         except (TypeError, RuntimeError, IndexError, ValueError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
             raise ValueError(
                 f"the denoiser answers one image and not a batch, x_t {list(x.repeat(2, 1, 1, 1).shape)} and t [4]: "
                 f"{error}. It must read t[i], and its label, for row i: no t.item() and no t[0]"

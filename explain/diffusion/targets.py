@@ -52,7 +52,8 @@ class _DenoiserTarget(Target):
         """The network's answers at ``x [1, C, H, W]``, with the condition and, where asked for, with the null.
 
         Raises:
-            ValueError: it cannot be called so, answers at random or by the batch. NonFinite: NaN or infinity.
+            ValueError: it cannot be called so, answers at random or by the batch.
+            NonFinite: NaN or infinity.
         """
         self.assumed |= check_rows(self.module, *elsewhere(self.model.process, x, t), self.condition)
         if both:
@@ -191,7 +192,11 @@ class StepTarget(_DenoiserTarget):
     # --- questions ---
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "labels" (the condition)."""
+        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "labels" (the condition).
+
+        Raises:
+            ValueError: a label was not given.
+        """
         if kind == "labels":
             if self.label is None:
                 raise ValueError("there is no label to play with: give step(..., label=...)")
@@ -203,7 +208,11 @@ class StepTarget(_DenoiserTarget):
         return StepCoalitions(self, self._resolved(players)).game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
-        """The number as a function of ``x_t [1, K, C, H, W]``; the baseline is the noised fill."""
+        """The number as a function of ``x_t [1, K, C, H, W]``; the baseline is the noised fill.
+
+        Raises:
+            Unsupported: players that are no parts of the picture.
+        """
         players = self._resolved(players)
         if players.groups is None or players.kind not in ("patches", "superpixels"):
             raise Unsupported(f"gradients of a step are over patches or superpixels; got {players.kind!r}")
@@ -330,7 +339,11 @@ class TrajectoryTarget(_DenoiserTarget):
             yield from run(denoiser, self.scheduler, start, seeds, rows, self.condition, self.null, self._position)
 
     def numbers(self, weights: Tensor, params: Parameters | None = None) -> Tensor:
-        """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``."""
+        """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``.
+
+        Raises:
+            ValueError: a payoff that does not give one number a sample.
+        """
         samples = None
         for moment in self._moments(weights, params=params):
             samples = moment.after
@@ -359,6 +372,9 @@ class TrajectoryTarget(_DenoiserTarget):
         """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels".
 
         "patches" and "superpixels" of the first draw's sample are for reading attention; no game is played with them.
+
+        Raises:
+            ValueError: no such kind, or a label was not given.
         """
         if kind in ("patches", "superpixels"):
             return image_players(self.run()[0], kind, options)
@@ -392,6 +408,7 @@ class TrajectoryTarget(_DenoiserTarget):
 
         Raises:
             Unsupported: the scheduler's steps leave torch, so that no derivative follows them.
+            RuntimeError: whatever else stops the run.
         """
         try:
             return self.numbers(self._full(), params)[0]

@@ -122,7 +122,8 @@ def chosen(baseline: Any, x: Tensor, background: Tensor | None) -> Baseline:
 
     Raises:
         ValueError: an unknown name, a name that needs a background where there is none, or another shape.
-        TypeError: neither a name, a tensor nor a baseline. NonFinite: NaN or infinity in a tensor.
+        TypeError: neither a name, a tensor nor a baseline.
+        NonFinite: NaN or infinity in a tensor.
     """
     if baseline is None:
         baseline = "zeros" if background is None else "background"

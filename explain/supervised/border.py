@@ -53,7 +53,8 @@ def checked_like(x: Tensor, module: nn.Module, name: str) -> Tensor:
     """``x`` if it is of the module's device, and floating point of its dtype, or whole numbers that it looks up.
 
     Raises:
-        TypeError: another dtype. ValueError: another device.
+        TypeError: another dtype.
+        ValueError: another device.
     """
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
     token_ids = x.dtype in (torch.int32, torch.int64) and any(isinstance(m, nn.Embedding) for m in module.modules())

@@ -65,8 +65,9 @@ class SupervisedModel(TrainedNetwork):
                 None: "background" where the model has one, else "zeros".
 
         Raises:
-            TypeError, ValueError, NonFinite: see `checked_example`, `outputs_of`, `batching_of`, `chosen` and
-                `payoff_function`; no such label; a name a feature is missing.
+            TypeError: an example that is no tensor of the model's dtype; see `checked_example`, `chosen`.
+            ValueError: an example of another shape, no such label, payoff or baseline, not a name for each feature.
+            NonFinite: NaN or infinity in the example, the baseline or the outputs.
 
         Warns:
             UserWarning: the rows of a batch see one another, so that each is evaluated alone.

@@ -62,7 +62,8 @@ class SupervisedObjective(TrainingObjective):
         """The same objective with other inputs ``[k, *shape]`` of the examples at these positions.
 
         Raises:
-            ValueError: inputs of another shape. NonFinite: NaN or infinity in them.
+            ValueError: inputs of another shape.
+            NonFinite: NaN or infinity in them.
         """
         if inputs.shape != (len(positions), *self.inputs.shape[1:]):
             shape = [len(positions), *self.inputs.shape[1:]]

@@ -54,7 +54,9 @@ class ExampleTarget(ExampleNumber, OfOutputs):
         """Tables: "features". Images: "patches" (``size``), "superpixels" (``segments``, ``compactness``).
 
         Raises:
-            Unsupported: no such kind. ValueError: no such option's value. TypeError: no such option.
+            Unsupported: no such kind.
+            ValueError: no such option's value.
+            TypeError: no such option.
         """
         kinds = KINDS[self.x.dim()]
         if kind not in kinds:
@@ -107,7 +109,11 @@ class ExampleTarget(ExampleNumber, OfOutputs):
         return self._like(payoff=payoff)
 
     def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> ExampleTarget:
-        """The same question of ``x + scale * std * normal``; ``std`` is the background's, else that of ``x`` itself."""
+        """The same question of ``x + scale * std * normal``; ``std`` is the background's, else that of ``x`` itself.
+
+        Raises:
+            Unsupported: an example of whole numbers.
+        """
         if not self.x.is_floating_point():
             raise Unsupported("noise is added to real numbers, and this example holds whole ones")
         background = self.model.background
