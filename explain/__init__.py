@@ -82,7 +82,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported when first asked for: captum, matplotlib and torch_geometric take seconds each."""
+    """A public name, imported when first asked for: captum, matplotlib and torch_geometric take seconds each.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
     if name in ("metrics", "parallel", "plot", "report"):
         return importlib.import_module(f"explain.{name}")
     home = next((home for home, names in _HOMES.items() if name in names), None)

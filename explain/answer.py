@@ -82,7 +82,11 @@ class Answer:
 
 
 def _json(value: Any, where: str) -> Any:
-    """The value as JSON gives it back (tuples as lists, NumPy and torch numbers as numbers): a file is then exact."""
+    """The value as JSON gives it back (tuples as lists, NumPy and torch numbers as numbers): a file is then exact.
+
+    Raises:
+        TypeError: it is no JSON value.
+    """
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, str):

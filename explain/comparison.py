@@ -212,7 +212,11 @@ def _keys(explanation: Explanation) -> list[tuple[int, ...]]:
 
 
 def _aligned(first: Explanation, other: Explanation, label: str) -> np.ndarray:
-    """The other's scores in the order of the first one's players."""
+    """The other's scores in the order of the first one's players.
+
+    Raises:
+        ValueError: other players, or two of one index.
+    """
     if other.players.kind != first.players.kind:
         raise ValueError(
             f"{label} shares credit among {other.players.kind}, {first.method} among {first.players.kind}: explain "

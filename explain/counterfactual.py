@@ -161,7 +161,11 @@ class _Goal(NamedTuple):
 
 
 def _other_class(target: Target, players: Players) -> _Goal:
-    """Another class than that which is predicted with every player."""
+    """Another class than that which is predicted with every player.
+
+    Raises:
+        Unsupported: a number without classes.
+    """
     if not target.has_classes:
         raise Unsupported(
             "a counterfactual changes the predicted class, and this target has no classes: say by how much its number, "

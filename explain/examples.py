@@ -84,7 +84,11 @@ class Examples:
         self.width = len(first)
 
     def _probed(self) -> Columns:
-        """A few examples, the same when asked again and when each is read alone."""
+        """A few examples, the same when asked again and when each is read alone.
+
+        Raises:
+            ValueError: they are not.
+        """
         probed = list(range(min(PROBED, len(self))))
         with random_states_kept():
             first, alone = self._fetch(probed), [self._fetch([at]) for at in probed]

@@ -58,7 +58,11 @@ class Explainer:
         return super().__new__(cls)
 
     def explain(self, target: Target) -> Explanation:
-        """Share the credit for ``target.value()`` among the players."""
+        """Share the credit for ``target.value()`` among the players.
+
+        Raises:
+            TypeError: no target.
+        """
         if not isinstance(target, Target):
             raise TypeError(
                 f"{type(self).__name__}.explain needs a target such as explain.wrap(model, data).node(3), "
@@ -98,7 +102,11 @@ def described(target: Target) -> dict[str, Any]:
 
 
 def seeded(seed: int | torch.Generator | None) -> tuple[int, torch.Generator]:
-    """A seed and a CPU generator started from it; a fresh seed where none is given, so that it can be written down."""
+    """A seed and a CPU generator started from it; a fresh seed where none is given, so that it can be written down.
+
+    Raises:
+        TypeError: neither an int nor a generator.
+    """
     if isinstance(seed, torch.Generator):
         return seed.initial_seed(), seed
     if seed is None:

@@ -183,7 +183,11 @@ _COMPLETE = ("integrated_gradients", "gradient_shap")
 def _differentiated(
     method: Callable[[Differentiable, Gradient], Tensor], question: Differentiable, settings: Gradient
 ) -> Tensor:
-    """What captum answers, once the number is known to hang on the inputs by a derivative."""
+    """What captum answers, once the number is known to hang on the inputs by a derivative.
+
+    Raises:
+        ValueError: it does not, or is not one number a row.
+    """
     with torch.enable_grad():
         probe = question.f(question.inputs.requires_grad_())
         if probe.shape != (1,):

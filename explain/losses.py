@@ -49,13 +49,21 @@ class Trained:
 
 
 def check_loss(given: Loss | None) -> None:
-    """Raises ValueError where this is not one of `NAMES`, a callable, or None."""
+    """Check that this is one of `NAMES`, a callable, or None.
+
+    Raises:
+        ValueError: it is not.
+    """
     if given is not None and given not in NAMES and not callable(given):
         raise ValueError(f"loss must be one of {', '.join(NAMES)}, a callable or None, got {given!r}")
 
 
 def check_weight_decay(given: Any) -> None:
-    """Raises ValueError where this is no number of 0 or more."""
+    """Check that this is a number of 0 or more.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(given, (int, float)) or isinstance(given, bool) or not 0 <= given < math.inf:
         raise ValueError(f"weight_decay must be a number, 0 or more, got {given!r}")
 
@@ -102,7 +110,11 @@ def alternatives(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Train
 
 
 def _guess(meaning: Meaning, form: Form, labels: Tensor) -> tuple[str, str]:
-    """The loss and why; see `trained_loss` for the errors."""
+    """The loss and why; see `trained_loss` for the errors.
+
+    Raises:
+        ValueError: several losses, or none, go with the labels.
+    """
     outputs = "one output" if meaning.count == 1 else f"{meaning.count} {meaning.kind}"
     said = _SAID[form]
     if meaning.kind == "values":
@@ -152,7 +164,11 @@ _ADVICE: dict[Form, str] = {
 
 
 def _prepared(name: str, meaning: Meaning, labels: Tensor, form: Form) -> Tensor:
-    """Labels as the loss takes them: classes int64 ``[n]``, else real ``[n, outputs]``, ``[n]`` where there is one."""
+    """Labels as the loss takes them: classes int64 ``[n]``, else real ``[n, outputs]``, ``[n]`` where there is one.
+
+    Raises:
+        ValueError: labels that do not go with the loss.
+    """
     count, wide = meaning.count, labels.reshape(len(labels), -1)
     flat = wide[:, 0] if wide.size(1) == 1 else None
     if name == "cross_entropy":

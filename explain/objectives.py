@@ -232,7 +232,11 @@ class TrainingObjective:
         return self.loss(self.outputs(params, batch), batch)
 
     def measurement(self, params: Parameters) -> Tensor:
-        """The number in question, a scalar."""
+        """The number in question, a scalar.
+
+        Raises:
+            ValueError: it is none.
+        """
         number = self.number(params)
         if number.numel() != 1:
             raise ValueError(f"the measurement must be one number, got {list(number.shape)}")
@@ -258,7 +262,8 @@ class TrainingObjective:
         """The same objective with other labels, of the same shape and dtype.
 
         Raises:
-            ValueError: another shape or dtype. Unsupported: the examples have none.
+            ValueError: another shape or dtype.
+            Unsupported: the examples have none.
         """
         if not self.labelled:
             raise Unsupported("these training examples have no labels that the model learns to predict")

@@ -52,7 +52,8 @@ class Part:
         """``[rows, outputs]`` out of an answer; ``expected`` rows where that is known.
 
         Raises:
-            NoRows: no part is rows. TypeError: there is no such part.
+            NoRows: no part is rows.
+            TypeError: there is no such part.
             ValueError: there are several, and nothing tells which is meant.
         """
         if callable(self.given):

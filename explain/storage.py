@@ -55,7 +55,8 @@ def save(explanation: Answer, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: sparse tensors, or groups of unequal kinds, which the format does not hold.
-        TypeError, OSError: see `write_atomically`.
+        TypeError: ``path`` is none.
+        OSError: it cannot be written there; see `write_atomically`.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(explanation).items()}
     record = json.dumps(_record(explanation))
@@ -110,7 +111,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _check_place(target: Path) -> None:
-    """A rename would put a file in the place of a link or a device, whatever it leads to."""
+    """A rename would put a file in the place of a link or a device, whatever it leads to.
+
+    Raises:
+        FileExistsError: a link, or a device, pipe or socket.
+        IsADirectoryError: a folder.
+        FileNotFoundError: its folder is not there.
+        NotADirectoryError: its folder is none.
+    """
     folder = target.parent
     if target.is_symlink():
         raise FileExistsError(errno.EEXIST, f"a link to {os.readlink(target)}: save to that path itself", str(target))
@@ -196,7 +204,11 @@ def _digest(record: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _rebuilt(record: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What an answer holds, after its record and tensors were found to be what they should be."""
+    """What an answer holds, after its record and tensors were found to be what they should be.
+
+    Raises:
+        ValueError: something is not.
+    """
     if not isinstance(record, dict) or record.keys() != RECORD.keys():
         raise ValueError(f"its record must have the keys {', '.join(RECORD)}")
     for key, kinds in RECORD.items():

@@ -158,7 +158,12 @@ class Game:
     @overload
     def __call__(self, masks: np.ndarray, progress: bool = False) -> np.ndarray: ...
     def __call__(self, masks: Tensor | np.ndarray, progress: bool = False) -> Tensor | np.ndarray:
-        """Values of these coalitions, as a tensor for a tensor and as an array for an array."""
+        """Values of these coalitions, as a tensor for a tensor and as an array for an array.
+
+        Raises:
+            ValueError: masks of another shape.
+            NonFinite: the number is NaN or infinite for some of them.
+        """
         if not isinstance(masks, Tensor):
             return self(torch.as_tensor(np.asarray(masks)).bool(), progress).numpy()
         if masks.dim() != 2 or masks.size(1) != len(self.players):
@@ -526,7 +531,11 @@ class Target:
 
 
 def expect_graph(target: Target, verb: str, what: str) -> None:
-    """Raises Unsupported where a target does not offer what only graphs do; ``what`` says what needs it."""
+    """Check that a target offers what only graphs do; ``what`` says what needs it.
+
+    Raises:
+        Unsupported: it does not.
+    """
     if getattr(type(target), verb) is getattr(Target, verb):
         raise Unsupported(
             f"{what}, and {type(target).__name__} asks about none: tables, images and denoisers are for Shapley, Lime, "

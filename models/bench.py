@@ -64,6 +64,9 @@ def graph(
     """Print and write one table a data set: ground truth, fidelity, stability and seconds of every explainer.
 
     A network is trained on each; then 10 to 20 seconds of one core a target of the smallest, "planted", more of others.
+
+    Raises:
+        BadParameter: no such data.
     """
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,11 @@ def graph(
 def measured(
     benchmark: Benchmark, count: int, methods: list[str] | None = None, seed: int = 0
 ) -> tuple[pd.DataFrame, str]:
-    """The mean over targets of every measure, one row an explainer, and what was asked in words."""
+    """The mean over targets of every measure, one row an explainer, and what was asked in words.
+
+    Raises:
+        BadParameter: no such explainer.
+    """
     net, facts = _network(benchmark, seed)
     asked = _targets(benchmark, net, count)
     explainers = _explainers(benchmark, [target for target, _ in asked])

@@ -25,6 +25,9 @@ def karate_club(labelled: int | None = None) -> Data:
     Args:
         labelled: training nodes in each community, the first ones by number; torch_geometric's one each when None.
 
+    Raises:
+        ValueError: as many are not there.
+
     >>> data = karate_club(labelled=3)
     >>> data.num_nodes, data.num_edges, int(data.train_mask.sum())
     (34, 156, 12)
@@ -67,7 +70,8 @@ def images(data: str) -> tuple[Images, Images]:
     """`digits` or `mnist`: the part that generators learn from, and the part held out from them.
 
     Raises:
-        ValueError: other data. FileNotFoundError: MNIST is not at hand.
+        ValueError: other data.
+        FileNotFoundError: MNIST is not at hand.
     """
     known = {"digits": digits, "mnist": mnist}
     if data not in known:
@@ -112,7 +116,11 @@ def _split(brightness: Tensor, labels: Tensor) -> tuple[Images, Images]:
 
 
 def _idx(path: Path) -> np.ndarray:
-    """An idx file of bytes: two zeros, 8 for "unsigned byte", the dimensions, their sizes as big-endian int32."""
+    """An idx file of bytes: two zeros, 8 for "unsigned byte", the dimensions, their sizes as big-endian int32.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         data = gzip.decompress(path.read_bytes())
         shape = np.frombuffer(data, ">i4", count=data[3], offset=4)

@@ -52,7 +52,11 @@ def main(
 def _graph(
     data: Dataset, node: int | None, seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]
 ) -> str:
-    """The graph half; its title."""
+    """The graph half; its title.
+
+    Raises:
+        BadParameter: no such node, or the data are not at hand.
+    """
     try:
         graph = karate_club(labelled=3) if data is Dataset.KARATE else cora()
     except FileNotFoundError as error:

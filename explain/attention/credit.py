@@ -12,7 +12,11 @@ from explain.types import Players
 
 
 def to_positions(credit: Tensor, players: Players) -> Tensor:
-    """Credit of the positions (node ids, token positions) that each player owns, summed: ``[keys] -> [P]``."""
+    """Credit of the positions (node ids, token positions) that each player owns, summed: ``[keys] -> [P]``.
+
+    Raises:
+        ValueError: a player that the map does not have.
+    """
     owned = players.groups or tuple(players.index.view(-1, 1))
     atoms = torch.cat([torch.zeros(0, dtype=torch.int64), *owned]).to(credit.device)
     if len(atoms) and (int(atoms.min()) < 0 or int(atoms.max()) >= len(credit)):
@@ -29,6 +33,9 @@ def to_edges(maps: Sequence[AttentionMap], flows: Sequence[Tensor], players: Pla
 
     ``flows`` are credits on the entries of each map (`AttentionMap.flow_from`). An edge is found by its ends
     ``players.geometry["ends"] [2, P]``; players with groups are undirected pairs, and get what passes both ways.
+
+    Raises:
+        ValueError: players without ends.
     """
     ends = players.geometry.get("ends")
     if ends is None:

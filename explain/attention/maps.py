@@ -54,7 +54,11 @@ class AttentionMap:
         return self.size[1]
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """Sender and receiver of each edge, ``([E'], [E'])``."""
+        """Sender and receiver of each edge, ``([E'], [E'])``.
+
+        Raises:
+            ValueError: the map is dense.
+        """
         if self.edge_index is None:
             raise ValueError(f"the map of {self.module} is dense: it has no edges")
         source, target = self.edge_index if self.flow == "source_to_target" else self.edge_index.flip(0)

@@ -25,7 +25,8 @@ def rollout(maps: Sequence[AttentionMap], rows: Tensor, residual: Residual = "au
     of nodes costs one pass over its edges a layer. Maps must be in call order, each reading what the one before wrote.
 
     Args:
-        maps: ``L`` maps in call order. rows: the query rows of the last map, int64.
+        maps: ``L`` maps in call order.
+        rows: the query rows of the last map, int64.
         residual: ``rho``, the share that the skip connection carries past the layer. "auto": 0.5 for dense maps (a
             transformer adds each block to its input), 0 along edges: there a node keeps itself by its self-loop, which
             is an edge with a weight like any other. Give a number where the layers differ from that.
@@ -34,7 +35,8 @@ def rollout(maps: Sequence[AttentionMap], rows: Tensor, residual: Residual = "au
         ``[r_0, ..., r_L]``, float64; ``r_l`` is the credit of each position after map ``l`` (``r_0``: of the inputs).
 
     Raises:
-        ValueError: no maps, a row that the last map does not have. NoChain: maps that do not chain.
+        ValueError: no maps, a row that the last map does not have.
+        NoChain: maps that do not chain.
 
     >>> swap = AttentionMap(torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]]), "layer")
     >>> rollout([swap, swap], torch.tensor([0]), residual=0.0)[0]
@@ -64,7 +66,11 @@ def edge_credit(maps: Sequence[AttentionMap], rows: Tensor, residual: Residual =
 
 
 def start(attention: AttentionMap, rows: Tensor) -> Tensor:
-    """An equal share for each row, zero elsewhere: float64 ``[queries]``, summing to 1."""
+    """An equal share for each row, zero elsewhere: float64 ``[queries]``, summing to 1.
+
+    Raises:
+        ValueError: no rows, or one that the map does not have.
+    """
     if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= attention.queries:
         raise ValueError(
             f"rows must be query rows of the map of {attention.module}, 0 to {attention.queries - 1}, "

@@ -16,6 +16,7 @@ def neighbourhoods(graph: Structure, owner: Tensor, players: int) -> Iterator[li
     Args:
         graph: where coalitions are evaluated; the direction of its edges does not matter.
         owner: int64 ``[nodes]``, the player of each node, ``players`` where it has none.
+        players: how many there are.
 
     >>> from explain.graph.structure import EDGE
     >>> path = Structure({"": 3}, {"": {}}, {EDGE: torch.tensor([[0, 1], [1, 2]])}, {EDGE: {}}, {})

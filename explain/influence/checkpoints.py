@@ -118,7 +118,12 @@ def at_checkpoint(objective: Objective, checkpoint: Checkpoint | None) -> At:
 
 
 def checked_checkpoints(checkpoints: Sequence[Checkpoint] | None) -> None:
-    """Raises TypeError unless these are state dictionaries or paths, ValueError where there are none."""
+    """Check that these are state dictionaries or paths, or None.
+
+    Raises:
+        TypeError: they are something else.
+        ValueError: an empty list.
+    """
     if checkpoints is None:
         return
     if isinstance(checkpoints, (str, os.PathLike, Mapping)):

@@ -175,7 +175,12 @@ def editable(objective: Objective, question: str) -> EditableObjective:
 
 
 def checked_engine(engine: Any) -> None:
-    """Raises TypeError unless it is an `Influence`, and ValueError where it is set to what only itself can do."""
+    """Check that it is an `Influence`, and not set to what only itself can do.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it removes other players than training examples, or works in shards.
+    """
     if not isinstance(engine, Influence):
         raise TypeError(f"engine must be an Influence with the settings to use, got {type(engine).__name__}")
     if engine.remove != "labels":
@@ -222,7 +227,9 @@ def positions_of(examples: Any, size: int) -> Tensor:
     (tensor([2, 0]), tensor([0, 2]))
 
     Raises:
-        TypeError: no whole numbers. ValueError: none, or one twice. IndexError: no such example.
+        TypeError: no whole numbers.
+        ValueError: none, or one twice.
+        IndexError: no such example.
     """
     try:
         found = torch.as_tensor(examples).cpu()

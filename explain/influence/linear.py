@@ -56,6 +56,7 @@ def twice_differentiable() -> Iterator[None]:
 
     Raises:
         Unsupported: an operation of the model has no second derivative.
+        RuntimeError: whatever else the model raises.
     """
     with sdpa_kernel(SDPBackend.MATH):
         try:

@@ -139,7 +139,8 @@ def parameter_change(
         seed: of the eigenvalue search and of a solver that samples.
 
     Raises:
-        IndexError: no such example. Indefinite: ``A`` is not positive definite.
+        IndexError: no such example.
+        Indefinite: ``A`` is not positive definite.
     """
     if not 0 <= player < objective.size:
         raise IndexError(f"player must be from 0 to {objective.size - 1}, got {player}")

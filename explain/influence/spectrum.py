@@ -210,7 +210,12 @@ def largest_of(
     generator: torch.Generator,
     tolerance: float | None = None,
 ) -> tuple[float, float]:
-    """The largest eigenvalue of any symmetric ``product`` on ``[size]``, and the relative tolerance it was found to."""
+    """The largest eigenvalue of any symmetric ``product`` on ``[size]``, and the relative tolerance it was found to.
+
+    Raises:
+        Unsettled: it was not found in so many products.
+        ArpackError: the search failed otherwise.
+    """
 
     def apply(v: np.ndarray) -> np.ndarray:
         return product(torch.from_numpy(np.ascontiguousarray(v, dtype=np.float64).reshape(-1))).cpu().numpy()

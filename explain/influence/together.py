@@ -28,7 +28,8 @@ class Together:
         """The answers of `explain` for many numbers of one trained model, for about the cost of one.
 
         Raises:
-            TypeError: no target. ValueError: none at all, or of different models.
+            TypeError: no target.
+            ValueError: none at all, or of different models.
         """
         if isinstance(targets, Target):
             raise TypeError(

@@ -38,7 +38,8 @@ class TracIn(Together, Explainer):
     checkpoint, ``sum`` of the scores and ``moved``, how far the number really went from the first checkpoint on.
 
     Raises:
-        ValueError, TypeError: rates that are not positive or not one a checkpoint, checkpoints of another model.
+        ValueError: rates that are not positive or not one a checkpoint, checkpoints of another model.
+        TypeError: checkpoints that are neither state dictionaries nor paths.
         NonFinite: NaN or infinity in a gradient.
 
     >>> from torch import nn

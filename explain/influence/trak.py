@@ -61,7 +61,8 @@ class Trak(Together, Explainer):
     changed the length of the number's gradient, relative.
 
     Raises:
-        ValueError, TypeError: unknown settings, checkpoints of another model, or a singular ``K`` without damping.
+        ValueError: unknown settings, checkpoints of another model, or a singular ``K`` without damping.
+        TypeError: checkpoints that are neither state dictionaries nor paths.
         NonFinite: NaN or infinity in a gradient, as the margin of an example of probability 1 has.
         Stale: the folder of the shards is of another model, training set, seed, or other features.
         ClusterLost: the cluster of the shards is gone; what was finished is kept.
@@ -139,7 +140,12 @@ class Trak(Together, Explainer):
         return [Store(self.shards.folder, key, name=f"features-{t}") for t in range(len(states))]
 
     def _at(self, points: Sequence[At], seed: int, store: Store[Tensors] | None) -> _Found:
-        """The scores of one checkpoint."""
+        """The scores of one checkpoint.
+
+        Raises:
+            NonFinite: NaN or infinity in a gradient.
+            ValueError: a singular kernel.
+        """
         own = points[0]
         plain = getattr(own.objective, "unlinked", own.objective)  # features are of the model's own outputs
         featured = replace(own, objective=plain, feature=self._feature())

@@ -69,6 +69,9 @@ def characterisation(plus: float, minus: float, weight: float = 0.5) -> float:
 
     A fidelity+ of nothing, or a fidelity- of everything, makes it 0.
 
+    Raises:
+        ValueError: a weight out of range.
+
     >>> characterisation(0.5, 0.5), characterisation(0.0, 0.2), characterisation(0.8, -0.1)
     (0.5, 0.0, 0.888...)
     """

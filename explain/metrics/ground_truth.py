@@ -43,7 +43,11 @@ def truth_of(players: Players, atoms: Tensor) -> Tensor:
 
 
 def _check_length(players: Players, groups: Sequence[Tensor], atoms: Tensor) -> None:
-    """Check that there is a truth for each atom that players own, and for each node that their edges name."""
+    """Check that there is a truth for each atom that players own, and for each node that their edges name.
+
+    Raises:
+        ValueError: there is not.
+    """
     least = max((int(group.max()) + 1 for group in groups if group.numel()), default=0)
     edges = players.geometry.get("edge_index")
     if players.kind == "nodes" and edges is not None and edges.numel():
@@ -142,7 +146,11 @@ def ground_truth(explanations: Mapping[str, Explanation], truth: Tensor, absolut
 
 
 def _alternatives(players: Players, truth: Tensor) -> np.ndarray:
-    """The truths that distinguish anybody, bool ``[alternatives, P]``."""
+    """The truths that distinguish anybody, bool ``[alternatives, P]``.
+
+    Raises:
+        ValueError: another length, or one truth for everybody.
+    """
     if truth.dim() not in (1, 2) or truth.shape[-1] != len(players):
         raise ValueError(
             f"truth must be bool [{len(players)}] or [alternatives, {len(players)}], got {list(truth.shape)}"

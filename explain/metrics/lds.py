@@ -121,7 +121,11 @@ def _ends(means: Any, confidence: float) -> tuple[float, float]:
 
 
 def _checked(scores: Any, subsets: Any, outcomes: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and real numbers, ``[models, measurements]`` each."""
+    """Predicted and real numbers, ``[models, measurements]`` each.
+
+    Raises:
+        ValueError: other shapes, fewer than 3 models, or NaN or infinity.
+    """
     if not isinstance(scores, Tensor) and any(isinstance(one, Explanation) for one in scores):
         scores = torch.stack([one.scores for one in scores])
     credit, members, real = (torch.as_tensor(given).detach().cpu().numpy() for given in (scores, subsets, outcomes))

@@ -17,7 +17,11 @@ PayoffName: TypeAlias = Literal["logit", "probability", "log_probability", "loss
 
 
 def check_kind(given: str | None) -> None:
-    """Raises ValueError where this is not one of `KINDS`, or None."""
+    """Check that this is one of `KINDS`, or None.
+
+    Raises:
+        ValueError: it is not.
+    """
     if given is not None and given not in KINDS:
         raise ValueError(f"outputs must be one of {', '.join(KINDS)} or None, got {given!r}")
 

@@ -41,7 +41,9 @@ def explain_many(
     Raises:
         Stale: the folder is of other targets, another model or explainer.
         Undigestable: something that an answer hangs on has no content to compare, such as a payoff with an open file.
-        ClusterLost, OSError, TypeError: see `run`.
+        ClusterLost: the cluster ended; what was finished is kept.
+        OSError: the folder cannot be written to.
+        TypeError: something that is no target, or no client.
 
     >>> from torch import nn, ones
     >>> from explain import Shapley, wrap

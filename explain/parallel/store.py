@@ -155,13 +155,20 @@ def load_tensors(path: Path) -> Tensors:
     """Read the tensors that `save_tensors` wrote.
 
     Raises:
-        ValueError: not such a file, or altered. SafetensorError, KeyError: cut short. OSError: not there.
+        ValueError: not such a file, or altered.
+        SafetensorError: cut short.
+        KeyError: a file of another kind.
+        OSError: not there.
     """
     return load_record(path)[0]
 
 
 def load_record(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Read the tensors and the record that `save_tensors` wrote; see `load_tensors` for the errors."""
+    """Read the tensors and the record that `save_tensors` wrote; see `load_tensors` for the errors.
+
+    Raises:
+        ValueError: the file was altered.
+    """
     data = path.read_bytes()
     tensors = safetensors.torch.load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]

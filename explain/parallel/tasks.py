@@ -107,7 +107,11 @@ def stream(
 def _on_cluster(
     client: Client, function: Callable[[T], R], tasks: Sequence[T], missing: Sequence[int]
 ) -> Generator[tuple[int, R], None, None]:
-    """Numbers and results in the order in which they finish."""
+    """Numbers and results in the order in which they finish.
+
+    Raises:
+        TypeError: the client is none.
+    """
     if not missing:
         return
     if not callable(getattr(client, "submit", None)) or not hasattr(client, "nthreads"):
@@ -191,7 +195,11 @@ class _Watch:
             self._look()
 
     def result(self, future: Future[R]) -> R:
-        """What it gave, fetched from its worker, which may be gone meanwhile: then it is made again."""
+        """What it gave, fetched from its worker, which may be gone meanwhile: then it is made again.
+
+        Raises:
+            TimeoutError: the task itself ran out of a time of its own.
+        """
         while True:
             try:
                 return future.result(timeout=LOOK)

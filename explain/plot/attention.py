@@ -33,7 +33,8 @@ def attention(
         weights: ``[..., queries, keys]``, or ``[E]`` or ``[E, heads]`` along ``edge_index [2, E]``; or an explanation,
             whose map of this ``layer`` is drawn, on a graph near the explained nodes only, over an image as
             `attention_maps` does.
-        ax: where to draw. layer: which map of an explanation.
+        ax: where to draw.
+        layer: which map of an explanation.
         edge_index: sender and receiver of each weight; self-loops are told in the node's size.
         focus: explained nodes, ringed; the queries marked in a matrix.
         names: one label a key of a square matrix; every label is shown up to 30 of them.
@@ -62,7 +63,11 @@ def attention(
 
 
 def _map_of(explanation: Answer, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Weights, edges and explained nodes of one captured map; edges outside the players' context are left out."""
+    """Weights, edges and explained nodes of one captured map; edges outside the players' context are left out.
+
+    Raises:
+        ValueError: there is no such map.
+    """
     parts, geometry = explanation.parts, explanation.players.geometry
     if f"attention.{layer}" not in parts:
         known = ", ".join(name for name in parts if name.startswith("attention.")) or "none"

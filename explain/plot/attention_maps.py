@@ -48,7 +48,8 @@ def attention_maps(
         ax: where to draw.
         query: the pixel (row, column) that looks, marked; by default the pixels that the number is read from.
         maps: which of its maps; by default all.
-        rows: layers (of each guidance branch) at most. columns: steps at most; both are thinned evenly.
+        rows: layers (of each guidance branch) at most, thinned evenly.
+        columns: steps at most, thinned evenly.
 
     Raises:
         ValueError: an explanation without such maps, a pixel outside the image, or maps not kept whole for ``query``.

@@ -15,7 +15,11 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 
 def paired(name: str, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays of one length; ValueError where they are not."""
+    """Both as arrays of one length.
+
+    Raises:
+        ValueError: they are not of one.
+    """
     first, second = (np.asarray(part, dtype=float).reshape(-1) for part in (x, y))
     if first.shape != second.shape:
         raise ValueError(f"{name} must be two lists of one length, got {len(first)} and {len(second)}")

@@ -108,7 +108,11 @@ def _exact(game: Game, samples: int, generator: torch.Generator, progress: bool)
 
 
 def _reuse(game: Game, samples: int, generator: torch.Generator, progress: bool) -> Estimate:
-    """Mean with the player less mean without; the error is that of a difference of two means."""
+    """Mean with the player less mean without; the error is that of a difference of two means.
+
+    Raises:
+        ValueError: too few samples.
+    """
     if samples < _LEAST:
         raise ValueError(f"reuse needs samples={_LEAST} or more, got {samples}")
     base, value = game.ends()
@@ -132,6 +136,9 @@ def paired_regression(
     """Least squares of ``v(S) - v(complement)`` on the signs of membership, every coalition as likely.
 
     With the coalitions ``S [pairs, P]`` and ``v(S) + v(complement) [pairs]``.
+
+    Raises:
+        ValueError: too few samples.
     """
     players = len(game.players)
     least = 6 * players + 2

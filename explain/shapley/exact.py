@@ -33,6 +33,9 @@ def shapley_values(table: Values) -> Scores:
     Removing bit ``i`` from the positions leaves the positions of ``P - 1`` players in order, so one vector of weights
     serves every player. A player that never changes the number gets exactly zero.
 
+    Raises:
+        ValueError: a length that is no power of two.
+
     >>> shapley_values(torch.tensor([0., 0., 0., 6.], dtype=torch.float64))  # both are needed
     tensor([3., 3.], dtype=torch.float64)
     """

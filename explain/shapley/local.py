@@ -96,7 +96,11 @@ class LocalGame(NamedTuple):
 
 
 def local_game(game: Game, generator: torch.Generator, progress: bool = False) -> LocalGame:
-    """The Moebius coefficients of a game with neighbourhoods; see `local_values` for the errors."""
+    """The Moebius coefficients of a game with neighbourhoods; see `local_values` for the errors.
+
+    Raises:
+        Unsupported: neighbourhoods are not known, or the number is no sum over them.
+    """
     if game.neighbourhoods is None:
         raise Unsupported(
             'estimator="local" needs a number that is a sum over places, each with the players near it: the prediction '

@@ -61,8 +61,11 @@ def sampled_shapley(masks: Tensor, sums: Tensor, weights: Tensor, unseen: Tensor
     What is averaged is what a quadratic regression of ``e`` leaves, where there are coalitions enough to fit one.
 
     Args:
-        masks: bool ``[pairs, P]``, as `draw_pairs` gives them, with ``weights`` and ``unseen [pairs]``.
-        sums: ``e [pairs]``. ends: ``e(empty) = v(empty) + v(all)``.
+        masks: bool ``[pairs, P]``, as `draw_pairs` gives them.
+        sums: ``e [pairs]``.
+        weights: of each pair, ``[pairs]``.
+        unseen: as `draw_pairs` gives it, ``[pairs]``.
+        ends: ``e(empty) = v(empty) + v(all)``.
     """
     signs = 2 * masks.double() - 1
     quadratic, residuals, outside, left = _quadratic(signs, sums, weights, ends)

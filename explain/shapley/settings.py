@@ -27,7 +27,12 @@ def check_settings(players: str | Players, estimator: str, known: Iterable[str],
 
 
 def check_count(name: str, number: Any, otherwise: str = "") -> None:
-    """Raise unless this is a whole number of at least one."""
+    """Check that this is a whole number of at least one.
+
+    Raises:
+        TypeError: no whole number.
+        ValueError: below one.
+    """
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"{name} must be an int{otherwise}, got {type(number).__name__}")
     if number < 1:

@@ -25,7 +25,8 @@ def ten_digits(source: str = "mnist", count: int | None = None) -> Split:
     """All ten classes, brightness from 0 to 1; the first ``count`` to train on, two thirds of all when None.
 
     Raises:
-        ValueError: unknown data. FileNotFoundError: MNIST is not at hand.
+        ValueError: unknown data.
+        FileNotFoundError: MNIST is not at hand.
 
     >>> split = ten_digits("digits")
     >>> split.x.shape, split.test_x.shape, float(split.x.min()), float(split.x.max())

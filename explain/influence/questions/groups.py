@@ -87,8 +87,10 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
         engine: curvature, damping, solver, training set, seed and progress; an `Influence` of defaults when None.
 
     Raises:
-        IndexError, ValueError, TypeError: a group that is no set of training examples.
+        IndexError: no such training example.
+        TypeError: a group of something else.
         Indefinite: the curvature, also without a group, is not positive definite.
+        ValueError: no groups, an empty one, or an example twice in one.
 
     Warns:
         UserWarning: the model is far from a minimum, or a step leaves more than half of the gradient, so that it is

@@ -51,7 +51,9 @@ class Perturbation(Explainer):
     with ``to``, ``together``: the change of the number were all inputs at their other values at once.
 
     Raises:
-        TypeError: the engine is no `Influence`. IndexError: no such example. ValueError: ``to`` of another shape.
+        TypeError: the engine is no `Influence`.
+        IndexError: no such example.
+        ValueError: ``to`` of another shape.
         NonFinite: NaN or infinity in ``to``, or in the number's gradient or the training losses.
         Unsupported: the training examples are no inputs of their own, or the model has no third derivative.
 
@@ -124,8 +126,10 @@ class Relabelling(Explainer):
         engine: curvature, damping, solver, training set, seed and progress; see `Influence`.
 
     Raises:
-        TypeError: the engine is no `Influence`, or the label no number. ValueError: no such class, or no class given
-            where there are more than two. NonFinite: NaN or infinity.
+        TypeError: the engine is no `Influence`, or the label no number.
+        ValueError: no such class, or no class given
+            where there are more than two.
+            NonFinite: NaN or infinity.
 
     >>> from torch import nn
     >>> import explain
@@ -175,7 +179,12 @@ class Relabelling(Explainer):
 
 
 def other_labels(objective: LabelledObjective, label: int | float | Tensor | None) -> Tensor:
-    """Every example's other label, like ``objective.labels``; see `Relabelling` for the errors."""
+    """Every example's other label, like ``objective.labels``; see `Relabelling` for the errors.
+
+    Raises:
+        ValueError: which label is not said, or it is none of the model's.
+        NonFinite: NaN or infinity in it.
+    """
     labels = objective.relabelled(objective.labels).labels
     if labels.is_floating_point():
         if label is None:

@@ -74,7 +74,8 @@ class Attack:
         engine: curvature, damping, solver, training set, seed and progress; see `Influence`.
 
     Raises:
-        ValueError: a step or a number of iterations that is not positive. TypeError: the engine is no `Influence`.
+        ValueError: a step or a number of iterations that is not positive.
+        TypeError: the engine is no `Influence`.
     """
 
     step: float = 0.02
@@ -128,7 +129,11 @@ class Poisoned:
 
     @property
     def flipped(self) -> Tensor:
-        """Whether each target's prediction is another in the end, bool ``[targets]``."""
+        """Whether each target's prediction is another in the end, bool ``[targets]``.
+
+        Raises:
+            ValueError: the targets have no classes.
+        """
         if self.predicted is None:
             raise ValueError("a regressor predicts no classes: read numbers")
         return self.predicted[-1] != self.predicted[0]
@@ -187,7 +192,8 @@ def attackability(
     ``radius * grey * sum_j |d sum_t f_t / d x_ij|``: the examples with most of it are those to poison.
 
     Args:
-        targets, attack: as of `poison`.
+        targets: as of `poison`.
+        attack: as of `poison`.
         images: ``[n, ...]``, all training images, where ``attack.features`` makes the model's inputs of them.
     """
     attack = attack or Attack()
@@ -333,7 +339,11 @@ def _objectives(targets: list[Target], attack: Attack) -> list[EditableObjective
 
 
 def _images(objective: EditableObjective, examples: Tensor, attack: Attack, images: Tensor | None) -> Tensor:
-    """The images that are moved, and the proof that the model was trained on them."""
+    """The images that are moved, and the proof that the model was trained on them.
+
+    Raises:
+        ValueError: it was trained on others.
+    """
     own = objective.inputs[examples]
     if (images is None) != (attack.features is None):
         raise ValueError("images= and Attack(features=) belong together: the model's inputs are features(images)")
@@ -356,7 +366,11 @@ def _features(attack: Attack, x: Tensor) -> Tensor:
 
 
 def _gradient(objectives: Sequence[EditableObjective]) -> Tensor:
-    """``grad sum_t f_t``, ``[p]``."""
+    """``grad sum_t f_t``, ``[p]``.
+
+    Raises:
+        NonFinite: NaN or infinity in it.
+    """
     total = torch.stack([measured_gradient(objective)[1] for objective in objectives]).sum(0)
     if not total.isfinite().all():
         raise NonFinite("the gradient of the targets' numbers holds NaN or infinity: check the model and the payoff")

@@ -32,7 +32,8 @@ class SelfInfluence(Explainer):
     the training would move the losses, on average.
 
     Raises:
-        TypeError: the engine is no `Influence`. NonFinite: NaN or infinity in the training losses.
+        TypeError: the engine is no `Influence`.
+        NonFinite: NaN or infinity in the training losses.
         Indefinite: the curvature asked for is not positive definite.
 
     Warns:

@@ -130,6 +130,9 @@ def _descent(
 
     ``T = P^T A P;  x <- x + P T^-1 C;  Q' S = Q - A P T^-1;  P <- M^-1 Q' + P S^T;  C <- S C``. What is left of ``b``
     is summed from the products themselves, not from the recurrence, which drifts away from it.
+
+    Raises:
+        Indefinite: ``A`` is not positive definite.
     """
     x, left = torch.zeros_like(b), b
     block = _orthonormal(b, M)

@@ -180,7 +180,11 @@ def _applied(
     values: dict[str | Name, Tensor],
     columns: Tensor,
 ) -> Tensor:
-    """The inverse times ``columns [p, k]``; ``values`` are the eigenvalues by layer, and the diagonal of the rest."""
+    """The inverse times ``columns [p, k]``; ``values`` are the eigenvalues by layer, and the diagonal of the rest.
+
+    Raises:
+        Indefinite: an eigenvalue is not above zero.
+    """
     like, flat = A.objective.params, Flat(A.objective.params)
     damping = A.objective.weight_decay + A.damping
     everything = torch.cat([v.reshape(-1) for v in values.values()]) + damping

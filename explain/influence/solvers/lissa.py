@@ -95,7 +95,7 @@ class Lissa:
         sampled = largest if size == total else _batch_largest(A, M, size, largest, generator)
         scale = self.scale or MARGIN * sampled
         if scale <= largest / 2:  # then 1 - largest / scale is below -1
-            raise _diverged(scale, sampled, spectrum)
+            raise Diverged(_remedy(scale, sampled, spectrum))
         depth = self.depth or min(DEEPEST, max(50, math.ceil(scale / smallest * math.log(1 / self.tolerance))))
         run = Recursion(
             A, b, smallest, scale, size, repeats, self.momentum, self.scale is None, generator, M, self.tolerance
@@ -104,7 +104,7 @@ class Lissa:
             while run.steps < depth and run.residual > self.tolerance and not run.finished:
                 bar.update(run.cycle(depth - run.steps))
         if run.residual >= 1 and b.any():
-            raise _diverged(run.scale, sampled, spectrum)
+            raise Diverged(_remedy(run.scale, sampled, spectrum))
         checks = {
             "scale": run.scale,
             "depth": depth,
@@ -174,8 +174,8 @@ def _batch_largest(
     return max(largest, *(_largest(A.on(batch), M, generator) for batch in draws))
 
 
-def _diverged(scale: float, largest: float, spectrum: Spectrum) -> Diverged:
-    return Diverged(
+def _remedy(scale: float, largest: float, spectrum: Spectrum) -> str:
+    return (
         f"LiSSA diverges with scale {scale:.4g}: the largest eigenvalue of the curvature is {spectrum.largest:.4g} "
         f"({largest:.4g} on sampled batches), the smallest {spectrum.smallest:.3g}. Use "
         f"scale={2 * MARGIN * largest:.4g} or scale=None, which measures it; if it still diverges, a larger batch_size "
