@@ -164,7 +164,11 @@ def asked(
     payoff: Payoff | None = None,
     baseline: str | Tensor | Baseline | None = None,
 ) -> ExampleTarget:
-    """A question about one example, checked: see `SupervisedModel.example`."""
+    """A question about one example, checked: see `SupervisedModel.example`.
+
+    Raises:
+        ValueError: not a name for each feature.
+    """
     with usual_modes():
         x = checked_example(x, model.module)
     if model.feature_names and (len(model.feature_names),) != x.shape:

@@ -36,6 +36,10 @@ def training_set(train: Any, device: torch.device | None = None) -> Read:
 
     Data sets are brought to the device, as training brings them; tensors must be there.
 
+    Raises:
+        ValueError: there are none.
+        TypeError: it is none of these.
+
     >>> training_set(torch.utils.data.TensorDataset(torch.eye(2), torch.tensor([0, 1]))).columns[1]
     tensor([0, 1])
     """
@@ -69,7 +73,12 @@ def holds_examples(train: Any) -> bool:
 
 
 def _checked(inputs: Tensor | Rows, labels: Tensor, number: ExampleNumber) -> tuple[Tensor | Rows, Tensor]:
-    """Both, where they fit the model; rows that are read later were checked when their labels were."""
+    """Both, where they fit the model; rows that are read later were checked when their labels were.
+
+    Raises:
+        ValueError: none, or another shape.
+        NonFinite: NaN or infinity in them.
+    """
     shape = number.x.shape
     if not len(inputs):
         raise ValueError("the training set is empty")
