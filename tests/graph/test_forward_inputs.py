@@ -96,15 +96,35 @@ def test_sources_that_are_given_are_all(inputs):
     assert "edge_weight" not in {name for name, source in model.inputs.sources.items() if source}
 
 
-def test_an_optional_weight_that_changes_the_number_is_warned_of_and_said():
+def test_an_optional_weight_that_changes_the_number_is_asked_for():
     net, data = seeded(lambda: GCN(4, 8, 2, 3)), weighted()
-    with pytest.warns(UserWarning, match="edge_weight': None.*call="):
-        model = explain.wrap(net, data)
-    assert number(model) == says(net(data.x, data.edge_index, data.edge_weight))
-    why = Shapley("edges", samples=256, seed=0).explain(model.node(NODE, label=LABEL))
-    assert "passed" in why.target["assumed"]["edge_weight"]
-    assert "assumed edge_weight" in str(why)
-    assert why.target["arguments"]["edge_weight"] == "edge_weight"
+    full, less = net(data.x, data.edge_index, data.edge_weight), net(data.x, data.edge_index)
+    place = int((full - less).abs().argmax())
+    with pytest.raises(TypeError, match="only you know how you call GCN") as told:
+        explain.wrap(net, data)
+    said = str(told.value)
+    assert f"Row {place // 3} is {full.flatten()[place]:.4g} with it, {less.flatten()[place]:.4g} without" in said
+    for remedy in ("{'edge_weight': 'edge_weight'}", "{'edge_weight': None}"):
+        assert f"inputs={remedy}" in said
+    assert "call=lambda net, data: net(...)" in said
+    model = explain.wrap(net, data, inputs={"edge_weight": "edge_weight"})
+    assert number(model) == says(full)
+    target = model.node(NODE, label=LABEL).describe()
+    assert target["arguments"]["edge_weight"] == "edge_weight"
+    assert "assumed" not in target
+
+
+def test_every_optional_argument_in_doubt_is_asked_for():
+    body = "self.conv(x, edge_index) + sum(one[:, None] for one in (a, b) if one is not None)"
+    net = seeded(_named("x, edge_index, a=None, b=None", body))
+    data = graph(a=torch.rand(20), b=torch.rand(20))
+    with pytest.raises(TypeError, match=r"optional 'a' .*optional 'b' "):
+        explain.wrap(net, data)
+    with pytest.raises(TypeError, match="optional 'b' ") as told:
+        explain.wrap(net, data, inputs={"a": None})
+    assert "optional 'a'" not in str(told.value)
+    assert number(explain.wrap(net, data, inputs={"a": None, "b": None})) == says(net(data.x, data.edge_index))
+    assert number(explain.wrap(net, data, inputs={"b": "b"})) == says(net(data.x, data.edge_index, b=data.b))
 
 
 def test_an_optional_weight_that_changes_nothing_is_not_worth_a_word():
@@ -131,21 +151,22 @@ def test_labels_are_passed_only_where_they_are_named():
     assert number(explain.wrap(net, data)) == says(net(data.x, data.edge_index, data.y))
 
 
-def test_labels_that_could_be_passed_are_not_and_this_is_said():
+def test_labels_that_could_be_passed_are_asked_for():
     net = seeded(_named("x, edge_index, y=None", "self.conv(x, edge_index) + (0 if y is None else y[:, None])"))
     data = graph(y=torch.arange(20))
-    with pytest.warns(UserWarning, match="'y' is left out"):
-        model = explain.wrap(net, data)
-    assert number(model) == says(net(data.x, data.edge_index))
-    assert "not passed" in model.assumed["y"]
+    with pytest.raises(TypeError, match=r"optional 'y' given data\.y"):
+        explain.wrap(net, data)
+    assert number(explain.wrap(net, data, inputs={"y": None})) == says(net(data.x, data.edge_index))
+    assert number(explain.wrap(net, data, inputs={"y": "y"})) == says(net(data.x, data.edge_index, data.y))
 
 
 @pytest.mark.parametrize("name", ["edge_weight", "w"])
 def test_edge_features_that_could_be_weights_are_asked_about(name):
     net, data = seeded(_named(f"x, edge_index, {name}=None", f"self.conv(x, edge_index, {name})")), graph()
     data.edge_attr = torch.rand(data.num_edges)
-    with pytest.warns(UserWarning, match=f"'{name}': 'edge_attr'"):
-        model = explain.wrap(net, data)
+    with pytest.raises(TypeError, match=f"'{name}': 'edge_attr'"):
+        explain.wrap(net, data)
+    model = explain.wrap(net, data, inputs={name: None})
     assert number(model) == says(net(data.x, data.edge_index))
     model = explain.wrap(net, data, inputs={name: "edge_attr"})
     assert number(model) == says(net(data.x, data.edge_index, data.edge_attr))
@@ -324,12 +345,14 @@ def test_sparse_features_are_no_graph():
 
 
 @matrices
-def test_two_graphs_that_answer_otherwise_are_said():
-    data = graph()
+def test_two_graphs_that_answer_otherwise_are_asked_for():
+    net, data = seeded(lambda: GCN(4, 8, 2, 3)), graph()
     data.adj_t = sparse(data.edge_index, 5 * torch.rand(data.num_edges), 20)
-    with pytest.warns(UserWarning, match="adj_t moves the answers"):
-        model = explain.wrap(seeded(lambda: GCN(4, 8, 2, 3)), data)
-    assert "adj_t" in model.assumed["edge_index"]
+    with pytest.raises(TypeError, match=r"given data\.adj_t, or data\.edge_index"):
+        explain.wrap(net, data)
+    for source in ("adj_t", "edge_index"):
+        model = explain.wrap(net, data, inputs={"edge_index": source})
+        assert number(model) == says(net(data.x, data[source]))
 
 
 # names as people write them
@@ -530,10 +553,11 @@ def test_arguments_by_position_behind_names(inputs):
     assert number(explain.wrap(net, data, inputs=inputs)) == says(net.conv(data.x, data.edge_index))
 
 
-def test_keywords_that_could_be_passed_are_not_and_this_is_said():
+def test_keywords_that_could_be_passed_are_asked_for():
     net, data = seeded(_named("x, edge_index, **more", "self.conv(x, edge_index, **more)")), weighted()
-    with pytest.warns(UserWarning, match="'edge_weight' is left out"):
-        model = explain.wrap(net, data)
+    with pytest.raises(TypeError, match=r"optional 'edge_weight' given data\.edge_weight"):
+        explain.wrap(net, data)
+    model = explain.wrap(net, data, inputs={"edge_weight": None})
     assert number(model) == says(net.conv(data.x, data.edge_index))
     model = explain.wrap(net, data, inputs={"edge_weight": "edge_weight"})
     assert number(model) == says(net.conv(data.x, data.edge_index, data.edge_weight))

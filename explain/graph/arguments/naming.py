@@ -23,16 +23,17 @@ from explain.graph.arguments.signature import (
     signature_of,
     unfed,
 )
-from explain.graph.arguments.trial import Trial, gap, same
+from explain.graph.arguments.trial import Trial, apart, same
 from explain.graph.callables import Decoder, Linked, callable_module
 from explain.graph.inputs import Inputs, structure_of
 
+_UNTRIED = "The answers may differ, and the graph is too large to be run as a whole"
 _POSITIONS = (("data",), ("x", "edge_index"), ("x", "edge_index", "edge_attr"), ("x", "edge_index", "batch"))
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """The module that is called, what it is given, what of that was assumed, and what was measured."""
+    """The module that is called, what it is given, what of that was assumed, what was measured, and what is to ask."""
 
     net: nn.Module
     inputs: Inputs
@@ -56,7 +57,7 @@ def named(trial: Trial, given: Mapping[str, str | None], decoder: Decoder | None
         elif name in signature.required:
             required[name] = candidates(name, signature, fields, typed, trial.task)
     optional = {}
-    for name in signature.optional - set(given):
+    for name in [n for n in signature.names if n in signature.optional and n not in given]:
         found = candidates(name, signature, fields, typed, trial.task)
         known = found.sure and found.sources and (found.sources[0] in fields or found.sources[0] in MADE)
         known = known and name not in LABELS
@@ -267,11 +268,10 @@ class _Reader:
             structure_of(trial.data, self.inputs(everything))
         for name in [n for n, s in optional.items() if n not in sources and self._doubtful(s)]:
             doubts.append(self._held(everything, name, assumed))
-        if not self.given:
-            doubts += [
-                self._left_out(everything, *pair, assumed) for pair in unfed(self.signature, everything, trial.data)
-            ]
-        doubts.append(self._other_graphs(everything, assumed))
+        if not any(sources.get(name) for name in self.given):  # sources that are named are meant to be all
+            others = unfed(self.signature, everything, trial.data)
+            doubts += [self._left_out(everything, name, source) for name, source in others if name not in self.given]
+        doubts.append(self._other_graphs(everything))
         assumed |= beside(self.fields, [source for source in everything.values() if source])
         inputs, told = self.inputs(everything), tuple(filter(None, doubts))
         return Reading(self.net, inputs, assumed, doubts=told)
@@ -287,7 +287,7 @@ class _Reader:
         source = everything[name]
         assert source is not None
         if self.trial.large:
-            return "" if source == "batch" else self._doubt(assumed, name, source, "")
+            return "" if source not in self.fields else _asked(name, source, _UNTRIED)
         without = {key: s for key, s in everything.items() if key != name}
         full, less = self.says(everything), self.says(without)
         if not self.trial.runs(less):
@@ -296,14 +296,15 @@ class _Reader:
             del everything[name]
             assumed[name] = f"not passed: forward fails with it ({_first_line(full)})"
         elif not same(full, less):
-            if source == "batch":
+            if source not in self.fields:
                 del everything[name]  # one graph: nobody passes what the data does not hold
                 return ""
-            moves = f", which moves the answers by up to {gap(full, less):.3g}"
-            doubt = self._doubt(assumed, name, source, moves)
             if not self._built_for(everything, without):
-                return doubt
-            assumed[name] = assumed[name].replace(":", ", and parameters of the network are there for it alone:", 1)
+                return _asked(name, source, apart(full, less))
+            assumed[name] = (
+                "passed, as the data holds it, and parameters of the network are there for it alone: "
+                f"inputs={{{name!r}: None}} switches it off"
+            )
         return ""
 
     def _built_for(self, everything: dict[str, str | None], without: dict[str, str | None]) -> bool:
@@ -312,44 +313,39 @@ class _Reader:
         less = self.trial.reached(self.net, self.inputs(without))
         return full is not None and less is not None and less < full
 
-    @staticmethod
-    def _doubt(assumed: dict[str, str], name: str, source: str, moves: str) -> str:
-        assumed[name] = f"passed, as the data holds it{moves}: inputs={{{name!r}: None}} switches it off"
-        return (
-            f"forward's optional {name!r} is given data.{source}{moves}; say whether you pass it: "
-            f"explain.wrap(..., inputs={{{name!r}: {source!r}}}) or inputs={{{name!r}: None}}, or show your call, "
-            "call=lambda net, data: net(...)"
-        )
+    def _left_out(self, sources: dict[str, str | None], name: str, source: str) -> str:
+        """The doubt about an optional argument that has no field of its name, though another may be what is passed."""
+        if self.trial.large:
+            return _asked(name, source, _UNTRIED)
+        own, other = self.says(sources), self.says({**sources, name: source})
+        if not self.trial.runs(own) or not self.trial.runs(other) or same(own, other):
+            return ""
+        return _asked(name, source, apart(other, own))
 
-    def _left_out(self, sources: dict[str, str | None], name: str, source: str, assumed: dict[str, str]) -> str:
-        """The doubt about an optional argument that is not passed, though a field of the data may be what is."""
-        moves = ""
-        if not self.trial.large:
-            own, other = self.says(sources), self.says({**sources, name: source})
-            if not self.trial.runs(own) or not self.trial.runs(other) or same(own, other):
-                return ""
-            moves = f", which moves the answers by up to {gap(own, other):.3g}"
-        assumed[name] = f"not passed, though it takes data.{source}{moves}: inputs={{{name!r}: {source!r}}} passes it"
-        return (
-            f"forward's optional {name!r} is left out, and the data holds {source}{moves}; say whether you pass it: "
-            f"explain.wrap(..., inputs={{{name!r}: {source!r}}}) or inputs={{{name!r}: None}}, or show your call, "
-            "call=lambda net, data: net(...)"
-        )
-
-    def _other_graphs(self, sources: dict[str, str | None], assumed: dict[str, str]) -> str:
+    def _other_graphs(self, sources: dict[str, str | None]) -> str:
         """Where the data says its graph twice, whether the other graph makes another answer."""
         others = [name for name in (TRANSPOSED,) if is_graph(name, self.fields.get(name))]
         read = next((name for name, source in sources.items() if source == "edge_index"), None)
-        if self.trial.large or read is None or read in self.given or not others:
+        if read is None or read in self.given or not others:
             return ""
-        own, other = self.says(sources), self.says({**sources, read: others[0]})
-        if isinstance(own, Exception) or isinstance(other, Exception) or same(own, other):
-            return ""
-        assumed[read] = f"edge_index, though {others[0]} makes other answers: inputs={{{read!r}: {others[0]!r}}}"
+        differ = _UNTRIED
+        if not self.trial.large:
+            own, other = self.says(sources), self.says({**sources, read: others[0]})
+            if isinstance(own, Exception) or isinstance(other, Exception) or same(own, other):
+                return ""
+            differ = apart(other, own)
         return (
-            f"forward's {read!r} is given edge_index; data.{others[0]} moves the answers by up to "
-            f"{gap(own, other):.3g}: say which you pass, explain.wrap(..., inputs={{{read!r}: ...}})"
+            f"is forward's {read!r} given data.{others[0]}, or data.edge_index? {differ}: say "
+            f"inputs={{{read!r}: {others[0]!r}}}, or inputs={{{read!r}: 'edge_index'}}"
         )
+
+
+def _asked(name: str, source: str, differ: str) -> str:
+    """The question whether an optional argument is passed, with both answers and how each is said."""
+    return (
+        f"is forward's optional {name!r} given data.{source}? {differ}: say inputs={{{name!r}: {source!r}}} if you "
+        f"pass it, inputs={{{name!r}: None}} if you do not"
+    )
 
 
 def _first_line(error: Exception) -> str:

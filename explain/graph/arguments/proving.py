@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,18 +32,17 @@ def read(
     """How ``module`` is called on ``data``.
 
     A parameter gets the field of its name. A name that says nothing is tried: it gets the only field on which forward
-    runs. An *optional* parameter gets the field of its name too, and where leaving that out changes the answer this is
-    said and warned of, since only the user knows; ``given`` decides: a source, or None for the parameter's default.
+    runs. An *optional* parameter gets the field of its name too; where leaving that out changes the answer it is asked
+    for, since only the user knows, unless the network has parameters for it alone. ``given`` decides: a source, or None
+    for the parameter's default.
     Sources that are given are meant to be all: optional parameters beside them are left out. With ``call`` nothing is
     guessed: the arguments are those that the user's own call passes, or, where they are no fields of the data, the call
     itself is asked, of smaller data.
 
     Raises:
-        TypeError: a parameter without a source, or with several that forward runs on.
+        TypeError: a parameter without a source, with several that forward runs on, or an optional one that changes the
+            answer.
         ValueError: ``call`` and ``given`` disagree, or ``call`` does not read its data.
-
-    Warns:
-        UserWarning: an optional field was passed and changes the answer.
     """
     _check_words(given, call)
     check_indices(data)
@@ -53,8 +51,11 @@ def read(
     if call is not None:
         return _called(trial, given, decoder, call)
     found = named(trial, given or {}, decoder)
-    for doubt in found.doubts:
-        warnings.warn(doubt, stacklevel=4)
+    if found.doubts:
+        raise TypeError(
+            f"only you know how you call {type(core).__name__}: {'; '.join(found.doubts)}; or show your call, "
+            "explain.wrap(model, data, call=lambda net, data: net(...))"
+        )
     if found.inputs.whole and not isinstance(found.net, Linked):
         return _of_data(trial, found.net, found.inputs, found.assumed)
     return found

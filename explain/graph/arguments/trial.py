@@ -142,6 +142,17 @@ def gap(found: list[Tensor], expected: list[Tensor]) -> float:
     )
 
 
+def apart(given: list[Tensor], left: list[Tensor]) -> str:
+    """Where two answers differ most: that with an argument and that without it."""
+    if [part.shape for part in given] != [part.shape for part in left]:
+        shapes = [" and ".join(str(list(part.shape)) for part in rows) for rows in (given, left)]
+        return f"The answer is {shapes[0]} with it, {shapes[1]} without"
+    first, second = max(zip(given, left, strict=True), key=lambda pair: gap([pair[0]], [pair[1]]))
+    place = int((first.double() - second.double()).abs().argmax())
+    row = place // max(first[0].numel(), 1)
+    return f"Row {row} is {float(first.flatten()[place]):.4g} with it, {float(second.flatten()[place]):.4g} without"
+
+
 def same(found: list[Tensor], expected: list[Tensor]) -> bool:
     """Whether two answers differ by rounding at most."""
     size = max((float(part.abs().max()) for part in expected if part.numel()), default=0.0)
