@@ -79,7 +79,7 @@ class Explainer:
         return Explanation(
             **answer,
             method=type(self).__name__,
-            settings=self.settings(),
+            settings=self.settings() | taken(target),
             target=described(target),
             seed=seed,
             versions=versions(),
@@ -92,6 +92,11 @@ class Explainer:
     def settings(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.repr}
+
+
+def taken(target: Target) -> dict[str, Any]:
+    """The trained loss, given or found, where an answer hangs on it: a setting that the explainer does not have."""
+    return {name: said for name, said in target.told.items() if name == "loss"}
 
 
 def described(target: Target) -> dict[str, Any]:

@@ -139,11 +139,15 @@ def test_what_the_training_was_taken_for_is_said_of_answers_about_it_alone(ask):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the model was not trained
         asked = {"explain": engine.explain, "explain_all": lambda one: engine.explain_all([one])[0]}
-        found = [asked[ask](target).target for _ in range(2)] if ask in asked else target.objective()
+        answers = [asked[ask](target) for _ in range(2)] if ask in asked else [target.objective()]
     if ask in asked:
+        found = [one.target for one in answers]
         assert found[0] == found[1]
+        assert answers[0].settings == engine.settings() | {"loss": "mse"}
         assert found[0]["loss"] == "mse"
         assert "loss" in found[0]["assumed"]
     assert "loss" not in before
     for explainer in (explain.Shapley("features"), explain.Gradient("features")):
-        assert explainer.explain(target).target == before
+        why = explainer.explain(target)
+        assert why.target == before
+        assert why.settings == explainer.settings()
