@@ -53,7 +53,7 @@ _NOBODY = dict.fromkeys(("features", "node_features", "edge_features"), "no entr
 class GraphTarget(OfOutputs):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
-    found = ("_games", "_assumed", "_glanced", "state", "answer", "told")  # follow from the rest
+    found = (*OfOutputs.found, "_games", "_assumed", "_stays", "_glanced", "state", "answer")
 
     def __init__(
         self,
@@ -75,7 +75,8 @@ class GraphTarget(OfOutputs):
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
         self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
         self._games: dict[str, Coalitions] = {}
-        self._assumed: dict[str, str] = {}
+        self._assumed: dict[str, str] = {}  # of the question that is being answered
+        self._stays: dict[str, str] = {}  # of removal="features"
         self._glanced = glance(model.data) if graph is model.whole_structure else None
         if removal == "features":
             self._check_replaced()
@@ -287,10 +288,13 @@ class GraphTarget(OfOutputs):
             self._check_reads_features()
         beyond = options.get("all", False) and kind != "features"
         place = whole(self.graph, self.focus) if beyond else self.place_of(kind)
-        found = players_of(place, self.graph, kind, options, self.baseline)
-        if not len(found):
-            self._assumed[kind] = f"none: {_NOBODY.get(kind, _NOTHING)}"
-        return found
+        return self._counted(players_of(place, self.graph, kind, options, self.baseline))
+
+    def _counted(self, players: Players) -> Players:
+        """The players; where nobody plays, why is said."""
+        if not len(players):
+            self._assumed[players.kind] = f"none: {_NOBODY.get(players.kind, _NOTHING)}"
+        return players
 
     def _check_reads_features(self) -> None:
         """Check that there are features and that the model is given them.
@@ -320,10 +324,10 @@ class GraphTarget(OfOutputs):
                 '"message"'
             )
         if beside := sorted(given - {"x", "y"}):
-            self._assumed["features"] = f"x of an absent node is replaced, {', '.join(beside)} stays"
+            self._stays["features"] = f"x of an absent node is replaced, {', '.join(beside)} stays"
 
     def _resolved(self, players: str | Players) -> Players:
-        return self.players(players) if isinstance(players, str) else players
+        return self.players(players) if isinstance(players, str) else self._counted(players)
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of nodes, edges or features.
@@ -352,6 +356,11 @@ class GraphTarget(OfOutputs):
                 neighbourhoods, coalitions.place.graph, coalitions.owner, len(coalitions.players)
             )
         return game
+
+    def forget(self) -> None:
+        """What was said of the players of an earlier question is not said of the next."""
+        super().forget()
+        self._assumed.clear()
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """Edges by the amount of their messages; nodes and features by their features."""
@@ -403,7 +412,8 @@ class GraphTarget(OfOutputs):
         """What was asked, as JSON values."""
         asked = [node_name(self.graph, self.graph.node_starts[kind] + number) for kind, number in self.focus]
         what: Any = {0: self.index, 1: asked[0] if asked else None, 2: asked}[len(self.focus)]
-        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed), **self._assumed}
+        assumed = {**self.model.assumed, **self.meaning.told(self.payoff, self.model.part.assumed)}
+        assumed |= self._stays | self._assumed
         if not self.label_given and (turned := self.meaning.turned(self.label, self.payoff)):
             assumed["label"] = turned
         return {

@@ -143,3 +143,13 @@ def test_a_model_that_reads_features_alone_has_an_empty_answer_in_words(explaine
         "none: whatever edges are taken out of the graph, the model's answer stays as it is"
     )
     assert kind in str(why)
+
+
+def test_who_does_not_play_is_said_of_the_answers_that_ask_for_them_alone():
+    torch.manual_seed(0)
+    data = Data(x=torch.randn(5, 3), edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]))
+    target = GraphModel(_ReadsFeatures(), data).node(1, label=0)
+    nobody = target.players("edges")
+    assert list(Shapley(nobody).explain(target).target["assumed"]) == ["edges"]
+    assert "assumed" not in Shapley("features").explain(target).target
+    assert list(Shapley("nodes").explain(target).target["assumed"]) == ["nodes"]
