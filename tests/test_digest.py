@@ -111,6 +111,16 @@ def test_nor_from_shards(tmp_path):
             influence.explain(Table(**change).asked())
 
 
+def test_the_predicted_label_is_one_question_said_or_not():
+    torch.manual_seed(0)
+    graph = Data(torch.randn(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    node = explain.wrap(GCNConv(3, 2).eval(), graph).node
+    table = explain.wrap(nn.Linear(3, 2), task="classification").example
+    for ask, what in ((node, 2), (table, torch.randn(3))):
+        label = ask(what).label
+        assert fingerprint(ask(what)) == fingerprint(ask(what, label=label)) != fingerprint(ask(what, label=1 - label))
+
+
 @pytest.mark.parametrize("change", ["x", "edge_index", "y", "aggr"])
 def test_a_graphs_data_and_layers_are_part_of_the_question(tmp_path, change):
     class Net(nn.Module):

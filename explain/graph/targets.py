@@ -53,7 +53,7 @@ _NOBODY = dict.fromkeys(("features", "node_features", "edge_features"), "no entr
 class GraphTarget(OfOutputs):
     """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
 
-    found = (*OfOutputs.found, "_games", "_assumed", "_stays", "_glanced", "state", "answer")
+    found = (*OfOutputs.found, "label_given", "_games", "_assumed", "_stays", "_glanced", "state", "answer")
 
     def __init__(
         self,

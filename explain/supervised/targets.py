@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class ExampleTarget(ExampleNumber, OfOutputs):
 
     baseline: Baseline
     label_given: bool
+
+    found: ClassVar[tuple[str, ...]] = (*OfOutputs.found, "label_given")
 
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here
