@@ -1,0 +1,56 @@
+"""Other ways to read the same number, for explainers that differentiate it, train on it or fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from explain.types.players import Players
+
+
+class Differentiable(NamedTuple):
+    """The number as a differentiable function of the atoms that players own.
+
+    ``inputs``, ``baseline``: ``[1, *atoms]``; ``f``: ``[batch, *atoms] -> [batch]``; ``owner``: int64 ``[*atoms]``, the
+    player of each atom, -1 for none; ``removal``: what the baseline stands for, as games name it.
+    """
+
+    inputs: Tensor
+    baseline: Tensor
+    f: Callable[[Tensor], Tensor]
+    owner: Tensor
+    removal: str = "features"
+
+
+class Neighbourhood(NamedTuple):
+    """What the model says about the examples around the explained one, for surrogates that are fitted to them.
+
+    ``x [examples, features]``, ``outputs [examples, outputs]``, ``row`` of the explained one, and ``players``, kind
+    "features": the columns of ``x`` that may get credit.
+    """
+
+    x: Tensor
+    outputs: Tensor
+    row: int
+    players: Players
+
+
+class Call(NamedTuple):
+    """One call of a copy of the user's module, for methods that train something on it.
+
+    ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained: logits
+    of classes, or of a regressor the one value, ``label`` None. It may be a part of the graph: ``nodes`` and ``edges``
+    are the numbers of its nodes and edges in the whole (int64, -1 for stand-ins), by which players are found again.
+    """
+
+    module: nn.Module
+    x: Tensor
+    edge_index: Tensor
+    kwargs: dict[str, Any]
+    task: str
+    row: int
+    label: int | None
+    nodes: Tensor
+    edges: Tensor

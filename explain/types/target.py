@@ -1,0 +1,175 @@
+"""Targets: one number that a trained model says, and the ways to question it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from explain.types.errors import Unsupported
+from explain.types.game import Game
+from explain.types.objective import Objective, Questions
+from explain.types.players import Players
+from explain.types.readings import Call, Differentiable, Neighbourhood
+
+
+class Target:
+    """One number that a trained model says, and the ways to question it.
+
+    A family's target overrides the verbs it can answer; the others raise `Unsupported` and name what is offered.
+    ``module`` is the user's model, as it was given; ``label`` the class the number belongs to, if any; ``told`` what
+    was found out about the question while it was answered, such as the trained loss: written into the answer's target.
+    """
+
+    module: nn.Module
+    told: Mapping[str, Any] = MappingProxyType({})
+    found: ClassVar[tuple[str, ...]] = ("told",)  # follows from the rest
+
+    def value(self) -> float:
+        """The number itself."""
+        self._cannot("value")
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """The players of a kind."""
+        self._cannot("players")
+
+    def game(self, players: str | Players) -> Game:
+        """The number for every coalition of these players."""
+        self._cannot("game")
+
+    def differentiable(self, players: str | Players) -> Differentiable:
+        """The number as a differentiable function of the players' atoms."""
+        self._cannot("differentiable")
+
+    def module_copy(self) -> Call:
+        """A copy of the module with the arguments of its call, to train masks on."""
+        self._cannot("module_copy")
+
+    def run(self) -> Tensor:
+        """One plain forward pass of the user's module, as `Attention` watches it."""
+        self._cannot("run")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the number belongs to a class, rather than being a value such as a regressor's or a denoiser's."""
+        return False
+
+    def predicted(self) -> int:
+        """The class that the model predicts: the largest output, or on which side of even odds a single one is.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("predicted")
+
+    def decision(self) -> tuple[int, Callable[[Tensor], Tensor]]:
+        """The class that is decided on, and its margin: ``outputs -> [rows]``, above zero as long as that stands.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("decision")
+
+    def decides(self, outputs: Tensor) -> Tensor:
+        """In which of these outputs of the model the class of the number is the predicted one, bool ``[rows]``.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("decides")
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        """``log p`` of every class in these outputs of the model, ``[rows, outputs] -> [rows, classes]``.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("log_probabilities")
+
+    def divergence(self, outputs: Tensor) -> Tensor:
+        """``KL(p || q)`` of what the model says, ``p``, from each of these outputs, ``[rows, outputs] -> [rows]``.
+
+        Raises:
+            Unsupported: the number does not belong to a class.
+        """
+        self._expect_classes()
+        self._cannot("divergence")
+
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Keep what was found out; also for targets that are frozen otherwise."""
+        object.__setattr__(self, "told", told)
+
+    def forget(self) -> None:
+        """Drop what was found out: each answer begins so, and says only what bears on it."""
+        vars(self).pop("told", None)
+
+    def _expect_classes(self) -> None:
+        if not self.has_classes:
+            raise Unsupported(f"this asks for the predicted class, and this {type(self).__name__} has no classes")
+
+    def rows(self) -> Tensor:
+        """Which query rows of an attention map the number is read from, int64."""
+        self._cannot("rows")
+
+    def pixels(self) -> Tensor:
+        """Which pixels of an image ``[H, W]`` the number is read from, as positions in ``[H * W]``, int64."""
+        self._cannot("pixels")
+
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
+        """How the number hangs on the training examples, whose players are what ``remove`` says."""
+        self._cannot("objective")
+
+    def questions(self, targets: Sequence[Target]) -> Questions | None:
+        """These numbers of this target's model in one pass, all of one training set; None: only one by one."""
+        return None
+
+    def neighbourhood(self) -> Neighbourhood:
+        """The examples around the explained one and what the model says about each."""
+        self._cannot("neighbourhood")
+
+    def asking(self, payoff: Any) -> Target:
+        """The same question about another number, such as the probability of the same class."""
+        self._cannot("asking")
+
+    def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> Target:
+        """The same question of an input with a little noise, ``scale`` times the spread of each feature."""
+        self._cannot("perturbed")
+
+    def randomised(self, generator: torch.Generator) -> Target:
+        """The same question of a copy of the model whose parameters are shuffled: one that has learned nothing."""
+        self._cannot("randomised")
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as plain JSON values: written into every Explanation."""
+        self._cannot("describe")
+
+    def __repr__(self) -> str:
+        if type(self).describe is Target.describe:
+            return object.__repr__(self)
+        asked = [(name, value) for name, value in self.describe().items() if name != "assumed"]
+        return f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in asked)}"
+
+    def _cannot(self, verb: str) -> NoReturn:
+        verbs = ("value", "game", "differentiable", "module_copy", "run", "objective")
+        offered = [name for name in verbs if getattr(type(self), name) is not getattr(Target, name)]
+        raise Unsupported(f"{type(self).__name__} does not offer {verb}(); it offers {', '.join(offered) or 'nothing'}")
+
+
+def expect_graph(target: Target, verb: str, what: str) -> None:
+    """Check that a target offers what only graphs do; ``what`` says what needs it.
+
+    Raises:
+        Unsupported: it does not.
+    """
+    if getattr(type(target), verb) is getattr(Target, verb):
+        raise Unsupported(
+            f"{what}, and {type(target).__name__} asks about none: tables, images and denoisers are for Shapley, Lime, "
+            "Occlusion and Gradient"
+        )
