@@ -248,8 +248,8 @@ def test_a_wrong_import_is_found(unit, source):
     ("unit", "source"),
     [
         ("lime", "from explain.types import Game"),
-        ("shapley", "from explain.shapley.pairs import anything"),
-        ("shapley", "from .pairs import anything"),
+        ("shapley", "from explain.shapley.complements import anything"),
+        ("shapley", "from .complements import anything"),
         ("wrapping", "from explain.graph.model import GraphModel"),
         ("explanation", "class Explanation:\n    def plot(self):\n        from explain.plot import picture"),
         ("lime", "import torch, lime, mymodels"),

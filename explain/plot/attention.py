@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from torch import Tensor
 
 from explain.answer import Answer
-from explain.plot import network
+from explain.plot import node_link
 from explain.plot.attention_maps import attention_maps
 from explain.plot.style import SEQUENTIAL, axes, colour_bar, heading, ink_on, note, question, short
 
@@ -90,8 +90,8 @@ def _matrix(ax: Axes, weights: Tensor, focus: Tensor | None, names: tuple[str, .
         ax.set_xticks(range(len(names)), labels, rotation=90, fontsize="x-small")
         if values.shape[0] == len(names):
             ax.set_yticks(range(len(names)), labels, fontsize="x-small")
-    for row in network.ids(focus) if focus is not None else []:
-        ax.axhspan(row - 0.5, row + 0.5, fill=False, edgecolor=network.RING, linewidth=1.5)
+    for row in node_link.ids(focus) if focus is not None else []:
+        ax.axhspan(row - 0.5, row + 0.5, fill=False, edgecolor=node_link.RING, linewidth=1.5)
     colour_bar(ax, norm, "attention, mean over heads", SEQUENTIAL)
     return ax
 
@@ -101,30 +101,30 @@ def _on_edges(
 ) -> Axes:
     values = (weights.mean(1) if weights.dim() == 2 else weights).numpy()
     edges = [(source, target) for source, target in edge_index.t().tolist()]
-    explained = network.ids(focus) if focus is not None else []
+    explained = node_link.ids(focus) if focus is not None else []
     everyone = {node for edge in edges for node in edge} | set(explained)
     few = len(everyone) <= max_nodes
-    ranked = [] if few else network.by_strength(edges, values.tolist())
-    kept = everyone if few else network.strongest(edges, ranked, explained, max_nodes)
-    where = network.part(edges, range(len(edges)), kept)
+    ranked = [] if few else node_link.by_strength(edges, values.tolist())
+    kept = everyone if few else node_link.strongest(edges, ranked, explained, max_nodes)
+    where = node_link.part(edges, range(len(edges)), kept)
     norm = Normalize(0, float(values.max()) if len(values) else 1.0)
     scored = [i for i, (source, target) in enumerate(where.edges) if source != target]
     wide = sorted(scored, key=lambda i: -values[where.owner[i]])[:max_edges]
-    network.draw_lines(ax, where, [where.edges[i] for i in scored])
+    node_link.draw_lines(ax, where, [where.edges[i] for i in scored])
     if wide:
         found = values[[where.owner[i] for i in wide]]
         widths = 0.4 + 3.2 * found / (norm.vmax or 1.0)
-        network.draw_scored(ax, where, [where.edges[i] for i in wide], EDGES(norm(found)), widths)
+        node_link.draw_scored(ax, where, [where.edges[i] for i in wide], EDGES(norm(found)), widths)
     own = dict.fromkeys(where.nodes, 0.0)
     for (source, target), i in zip(where.edges, where.owner, strict=True):
         own[source] += float(values[i]) if source == target else 0.0
-    network.draw_ring(ax, where, explained)
+    node_link.draw_ring(ax, where, explained)
     faces = EDGES(norm(np.array([own[node] for node in where.nodes])))
-    network.draw_nodes(ax, where, where.nodes, faces)
+    node_link.draw_nodes(ax, where, where.nodes, faces)
     inks = {node: ink_on(face) for node, face in zip(where.nodes, faces, strict=True)}
-    network.draw_labels(ax, where, {node: str(node) for node in where.nodes}, inks)
+    node_link.draw_labels(ax, where, {node: str(node) for node in where.nodes}, inks)
     colour_bar(ax, norm, "attention, mean over heads (a node's colour: to itself)", EDGES)
-    network.finish(ax)
+    node_link.finish(ax)
     told = [f"{len(kept)} of {len(everyone)} nodes"] if not few else []
     told += [f"the strongest {len(wide)} of {len(scored)} edges wide"] if len(wide) < len(scored) else []
     if told:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from explain.answer import Answer
 from explain.plot.heatmap import UNDER, grey
-from explain.plot.network import RING
+from explain.plot.node_link import RING
 from explain.plot.style import axes, colour_bar, heading, note, question, short
 
 GAP = 0.12  # between panels, in image widths

@@ -9,7 +9,7 @@ from matplotlib.colors import Colormap, Normalize
 
 from explain.answer import Answer
 from explain.conversion import context, named_nodes, node_ids, node_players, undirected
-from explain.plot import network
+from explain.plot import node_link
 from explain.plot.attention import EDGES
 from explain.plot.style import axes, centred, colour_bar, ink_on, note, title, units
 
@@ -27,13 +27,13 @@ def graph(explanation: Answer, ax: Axes | None = None, max_nodes: int = 40, max_
     """
     columns, owner = context(explanation)
     edges = [(source, target) for source, target in columns.t().tolist()]
-    focus = network.ids(explanation.players.geometry.get("focus", columns.new_zeros(0)))
+    focus = node_link.ids(explanation.players.geometry.get("focus", columns.new_zeros(0)))
     everyone = node_ids(explanation, columns).tolist()
     ax = axes(ax, (7.0, 4.8))
     kept = everyone if len(everyone) <= max_nodes else _kept(explanation, edges, owner, focus, max_nodes)
-    where = network.part(edges, owner, kept, seed)
-    network.draw_lines(ax, where, where.edges)
-    network.draw_ring(ax, where, focus)
+    where = node_link.part(edges, owner, kept, seed)
+    node_link.draw_lines(ax, where, where.edges)
+    node_link.draw_ring(ax, where, focus)
     cmap, norm = _scale(explanation)
     if node_players(explanation) is None:
         shown = _draw_edges(ax, explanation, where, max_edges)
@@ -45,7 +45,7 @@ def graph(explanation: Answer, ax: Axes | None = None, max_nodes: int = 40, max_
         told = f"{len(kept)} of {len(everyone)} nodes shown, the strongest" if len(kept) < len(everyone) else ""
     if len(explanation.players):
         colour_bar(ax, norm, units(explanation), cmap)
-    network.finish(ax)
+    node_link.finish(ax)
     title(ax, explanation)
     if told:
         note(ax, told)
@@ -59,16 +59,16 @@ def _scale(explanation: Answer) -> tuple[Colormap, Normalize]:
     return EDGES, Normalize(0, float(explanation.scores.max()) if len(explanation.scores) else 1.0)
 
 
-def _kept(explanation: Answer, edges: list[network.Edge], owner: list[int], focus: list[int], most: int) -> set[int]:
+def _kept(explanation: Answer, edges: list[node_link.Edge], owner: list[int], focus: list[int], most: int) -> set[int]:
     """The explained nodes and the strongest players."""
     nodes = node_players(explanation)
     if nodes is not None:
-        return network.strongest(edges, [[node] for node in nodes[explanation.order()].tolist()], focus, most)
+        return node_link.strongest(edges, [[node] for node in nodes[explanation.order()].tolist()], focus, most)
     strength = [abs(float(explanation.scores[player])) if player >= 0 else 0.0 for player in owner]
-    return network.strongest(edges, network.by_strength(edges, strength), focus, most)
+    return node_link.strongest(edges, node_link.by_strength(edges, strength), focus, most)
 
 
-def _draw_edges(ax: Axes, explanation: Answer, where: network.Part, most: int) -> int:
+def _draw_edges(ax: Axes, explanation: Answer, where: node_link.Part, most: int) -> int:
     """The ``most`` strongest edges that are players' own; how many players were drawn."""
     scores = explanation.scores.numpy()
     both = undirected(explanation)
@@ -81,13 +81,13 @@ def _draw_edges(ax: Axes, explanation: Answer, where: network.Part, most: int) -
     if chosen:
         widths = 0.6 + 3.4 * np.abs(found) / (norm.vmax or 1.0)
         colours = cmap(norm(found))
-        network.draw_scored(ax, where, [where.edges[i] for i in chosen], colours, widths, arrows=not both)
-    network.draw_nodes(ax, where, where.nodes, "white")
-    network.draw_labels(ax, where, _labels(explanation, where.nodes))
+        node_link.draw_scored(ax, where, [where.edges[i] for i in chosen], colours, widths, arrows=not both)
+    node_link.draw_nodes(ax, where, where.nodes, "white")
+    node_link.draw_labels(ax, where, _labels(explanation, where.nodes))
     return len({where.owner[i] for i in chosen})
 
 
-def _draw_nodes(ax: Axes, explanation: Answer, where: network.Part) -> None:
+def _draw_nodes(ax: Axes, explanation: Answer, where: node_link.Part) -> None:
     """Player nodes in the colour of their score; the others white."""
     nodes = node_players(explanation)
     assert nodes is not None
@@ -95,13 +95,13 @@ def _draw_nodes(ax: Axes, explanation: Answer, where: network.Part) -> None:
     cmap, norm = _scale(explanation)
     scored = [node for node in where.nodes if node in player]
     colours = cmap(norm(explanation.scores[[player[node] for node in scored]].numpy()))
-    network.draw_nodes(ax, where, [node for node in where.nodes if node not in player], "white")
-    network.draw_nodes(ax, where, scored, colours)
+    node_link.draw_nodes(ax, where, [node for node in where.nodes if node not in player], "white")
+    node_link.draw_nodes(ax, where, scored, colours)
     labels = _labels(explanation, where.nodes)
     names = {node: explanation.players.names[i] for node, i in player.items()}
     inks = {node: ink_on(colour) for node, colour in zip(scored, colours, strict=True)}
-    network.draw_labels(ax, where, labels | {node: name for node, name in names.items() if len(name) <= 5}, inks)
+    node_link.draw_labels(ax, where, labels | {node: name for node, name in names.items() if len(name) <= 5}, inks)
 
 
 def _labels(explanation: Answer, nodes: list[int]) -> dict[int, str]:
-    return dict(zip(nodes, map(network.label, named_nodes(explanation, nodes)), strict=True))
+    return dict(zip(nodes, map(node_link.label, named_nodes(explanation, nodes)), strict=True))

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from explain.answer import Answer
 from explain.conversion import context, named_nodes, node_players
-from explain.plot import network
+from explain.plot import node_link
 from explain.plot.graph import LINES
 from explain.plot.style import DOWN, INK, UP, axes, centred, colour_bar, ink_on, note, short, title, units
 
@@ -30,23 +30,23 @@ def influence(explanation: Answer, ax: Axes | None = None, k: int = 5, max_nodes
         raise ValueError(f"{explanation.players.kind} are not training nodes on a graph: use influence_list")
     columns, owner = context(explanation)
     edges = [(source, target) for source, target in columns.t().tolist()]
-    focus = network.ids(explanation.players.geometry.get("focus", columns.new_zeros(0)))
+    focus = node_link.ids(explanation.players.geometry.get("focus", columns.new_zeros(0)))
     everyone = {*columns.unique().tolist(), *focus, *nodes.tolist()}
     strongest = nodes[explanation.order()].tolist()
     few = len(everyone) <= max_nodes
-    kept = everyone if few else network.strongest(edges, [[node] for node in strongest], focus, max_nodes)
+    kept = everyone if few else node_link.strongest(edges, [[node] for node in strongest], focus, max_nodes)
     ax = axes(ax, (7.0, 4.8))
-    where = network.part(edges, owner, kept, seed)
-    network.draw_lines(ax, where, where.edges)
-    network.draw_ring(ax, where, focus)
+    where = node_link.part(edges, owner, kept, seed)
+    node_link.draw_lines(ax, where, where.edges)
+    node_link.draw_ring(ax, where, focus)
     _draw_training(ax, explanation, where, nodes.tolist())
     labelled = [node for node in where.nodes if node in {*strongest[:k], *focus} or len(where.nodes) <= 40]
-    named = dict(zip(labelled, map(network.label, named_nodes(explanation, labelled)), strict=True))
+    named = dict(zip(labelled, map(node_link.label, named_nodes(explanation, labelled)), strict=True))
     norm = centred(explanation.scores)
     inks = {n: ink_on(LINES(norm(float(s)))) for n, s in zip(nodes.tolist(), explanation.scores, strict=True)}
-    network.draw_labels(ax, where, named, inks)
+    node_link.draw_labels(ax, where, named, inks)
     colour_bar(ax, norm, units(explanation, "influence"), LINES)
-    network.finish(ax)
+    node_link.finish(ax)
     title(ax, explanation)
     if not few:
         note(
@@ -94,13 +94,13 @@ def words(explanation: Answer) -> tuple[str, str]:
     return ("harmful", "helpful") if explanation.target.get("payoff") == "loss" else ("helpful", "harmful")
 
 
-def _draw_training(ax: Axes, explanation: Answer, where: network.Part, nodes: list[int]) -> None:
+def _draw_training(ax: Axes, explanation: Answer, where: node_link.Part, nodes: list[int]) -> None:
     norm = centred(explanation.scores)
     player = {node: i for i, node in enumerate(nodes)}
     classes = explanation.players.geometry.get("classes")
     kinds = [0] * len(nodes) if classes is None else classes.tolist()
     others = [node for node in where.nodes if node not in player]
-    network.draw_nodes(ax, where, others, "white", where.node_size * 0.45, edgecolors="#9a9a9a")
+    node_link.draw_nodes(ax, where, others, "white", where.node_size * 0.45, edgecolors="#9a9a9a")
     handles: list[Line2D] = []
     below: dict[str, Any] = {
         "loc": "upper left",
@@ -114,7 +114,7 @@ def _draw_training(ax: Axes, explanation: Answer, where: network.Part, nodes: li
         scores = explanation.scores[[player[node] for node in shown]].numpy()
         sizes = where.node_size * (0.6 + 0.9 * np.abs(scores) / norm.vmax)
         shape = SHAPES[kind % len(SHAPES)]
-        network.draw_nodes(ax, where, shown, LINES(norm(scores)), sizes, node_shape=shape)
+        node_link.draw_nodes(ax, where, shown, LINES(norm(scores)), sizes, node_shape=shape)
         handles.append(_sample(shape, "training node" if classes is None else f"class {kind}"))
     ax.legend(handles=[*handles, _sample("o", "other node", 5)], **below)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from explain.shapley.pairs import Pairs, draw_pairs
+from explain.shapley.complements import Pairs, draw_pairs
 from explain.types import Masks
 
 _MOST_BYTES = 2**27  # of designs remembered, and an eighth of it for one of them

@@ -11,9 +11,9 @@ from explain.explainer import Answer, Explainer
 from explain.shapley.banzhaf import banzhaf_values, paired_regression
 from explain.shapley.estimate import Estimate, relative_gap, warn_if_drowned
 from explain.shapley.exact import shapley_values, table_of
+from explain.shapley.interaction_indices import FITTED, Pairwise, interactions_of, sampled_banzhaf, sampled_shapley
 from explain.shapley.kernel import regression
 from explain.shapley.local import local_game
-from explain.shapley.pairwise import FITTED, Pairwise, interactions_of, sampled_banzhaf, sampled_shapley
 from explain.shapley.settings import check_settings, chosen
 from explain.shapley.stratified import adjusted
 from explain.types import Game, Players, Target

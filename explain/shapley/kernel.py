@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from explain.shapley.complements import Pairs
 from explain.shapley.design import Design, design
 from explain.shapley.estimate import Estimate
-from explain.shapley.pairs import Pairs
 from explain.types import Game, Scores, Values
 
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from explain.attention import Attention, NothingCaptured, capture
-from explain.attention.grid import Grid, grid_of, image_layout
-from explain.attention.spatial import Gathering, to_players
+from explain.attention.image_tokens import Grid, grid_of, image_layout
+from explain.attention.pixel_maps import Gathering, to_players
 from explain.diffusion.model import DiffusionModel
 from explain.supervised import SupervisedModel
 from explain.types import Players, Unsupported

@@ -19,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch
 from explain import plot
 from explain.comparison import compare
 from explain.explanation import Explanation
-from explain.plot import network
+from explain.plot import node_link
 from explain.plot.graph import LINES
 from explain.plot.strip import shown
 from explain.types import Players
@@ -193,7 +193,7 @@ def test_an_undirected_player_is_one_line_without_an_arrow():
 
 
 def test_directions_between_the_same_nodes_bend_apart():
-    bends = network._bends([(0, 1), (1, 0), (1, 2), (2, 3), (2, 3)])
+    bends = node_link._bends([(0, 1), (1, 0), (1, 2), (2, 3), (2, 3)])
     assert bends[0] == bends[1] == 0.12
     assert bends[2] == bends[3] == 0
     assert bends[4] > 0
@@ -202,7 +202,7 @@ def test_directions_between_the_same_nodes_bend_apart():
 def test_explained_nodes_are_ringed_and_every_node_is_named():
     ax = plot.graph(edges())
     assert {text.get_text() for text in ax.texts} == {"10", "11", "12", "13"}
-    rings = [c for c in ax.collections if mpl.colors.to_hex(c.get_edgecolor()[0]) == network.RING]
+    rings = [c for c in ax.collections if mpl.colors.to_hex(c.get_edgecolor()[0]) == node_link.RING]
     assert len(rings) == 1
     assert len(rings[0].get_offsets()) == 1
 
@@ -248,7 +248,7 @@ def test_node_scores_colour_the_nodes():
 
 def test_a_layout_repeats_and_keeps_nodes_apart():
     pairs = [(0, i) for i in range(1, 20)] + [(30, 31)]
-    one, other = (network.part(pairs, range(len(pairs)), range(32), seed=4) for _ in range(2))
+    one, other = (node_link.part(pairs, range(len(pairs)), range(32), seed=4) for _ in range(2))
     for node in one.nodes:
         assert np.array_equal(one.position[node], other.position[node])
     points = np.array(list(one.position.values()))

@@ -6,8 +6,8 @@ from reference.shapley import banzhaf_by_sets, by_pairs, interactions_by_sets, o
 from shapley_cases import tabled
 
 from explain.shapley import Interactions, Shapley
+from explain.shapley.interaction_indices import FITTED, interactions_of
 from explain.shapley.interactions import _banzhaf, _shapley
-from explain.shapley.pairwise import FITTED, interactions_of
 
 INDICES = ("shapley", "banzhaf")
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explain.shapley.pairs import draw_pairs
+from explain.shapley.complements import draw_pairs
 
 
 def generator(seed=0):

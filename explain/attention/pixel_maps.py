@@ -10,7 +10,7 @@ from torch import Tensor
 
 from explain.attention.capture import NothingCaptured
 from explain.attention.credit import to_positions
-from explain.attention.grid import Grid, Layout
+from explain.attention.image_tokens import Grid, Layout
 from explain.attention.maps import AttentionMap
 from explain.types import Players
 
