@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Node: TypeAlias = int | tuple[str, int]  # a node as its user knows it: a number, with its type where there are types
 
 
-def named_nodes(explanation: Answer, nodes: Iterable[int]) -> list[Node]:
+def named_nodes(explanation: Credit, nodes: Iterable[int]) -> list[Node]:
     """Nodes by their numbers in the geometry, which counts through all types, as the user knows them."""
     sizes: dict[str, int] = explanation.target.get("node_types", {})
     if not sizes:
@@ -32,7 +32,7 @@ def named_nodes(explanation: Answer, nodes: Iterable[int]) -> list[Node]:
     return [(types[kind], node - starts[kind]) for node, kind in found]
 
 
-def to_pandas(explanation: Answer) -> pd.DataFrame:
+def to_pandas(explanation: Credit) -> pd.DataFrame:
     """Index: names. Columns: ``score``, ``error`` (NaN where unknown), ``rank`` (1 = largest absolute score), then ids:
     ``id``, or ``id_0, id_1, ...`` for an index ``[P, k]``, and ``source``, ``target`` for edges (in a heterogeneous
     graph ``(type, number)``).
@@ -54,7 +54,7 @@ def to_pandas(explanation: Answer) -> pd.DataFrame:
     return pd.DataFrame(table, index=pd.Index(players.names, dtype=object))
 
 
-def context(explanation: Answer) -> tuple[Tensor, list[int]]:
+def context(explanation: Credit) -> tuple[Tensor, list[int]]:
     """The drawn graph, ``edge_index [2, C]`` in node ids, and for each of its columns the edge player or -1.
 
     Parallel edges get their players in order. Where a player owns both directions, both columns are its own.
@@ -81,12 +81,12 @@ def context(explanation: Answer) -> tuple[Tensor, list[int]]:
     return edge_index, owner
 
 
-def undirected(explanation: Answer) -> bool:
+def undirected(explanation: Credit) -> bool:
     """Whether a player owns both directions of its edge."""
     return explanation.players.kind == "edges" and explanation.players.groups is not None
 
 
-def node_players(explanation: Answer) -> Tensor | None:
+def node_players(explanation: Credit) -> Tensor | None:
     """The node id of each player, ``[P]``, where players are nodes."""
     players = explanation.players
     if players.kind == "node_features":  # several players in a node
@@ -95,14 +95,14 @@ def node_players(explanation: Answer) -> Tensor | None:
     return None if found is None or found.dim() != 1 else found.cpu()
 
 
-def node_ids(explanation: Answer, edge_index: Tensor) -> Tensor:
+def node_ids(explanation: Credit, edge_index: Tensor) -> Tensor:
     """Every node of the picture: the context's, the explained ones and the players', sorted."""
     focus = explanation.players.geometry.get("focus", torch.zeros(0, dtype=torch.int64)).cpu()
     nodes = node_players(explanation)
     return torch.cat([edge_index.flatten(), focus.flatten(), *([] if nodes is None else [nodes])]).unique()
 
 
-def to_networkx(explanation: Answer) -> nx.MultiDiGraph:
+def to_networkx(explanation: Credit) -> nx.MultiDiGraph:
     """The graph context in global node ids, ``(type, number)`` in a heterogeneous graph; parallel edges are kept.
 
     Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``. Where
@@ -128,7 +128,7 @@ def to_networkx(explanation: Answer) -> nx.MultiDiGraph:
     return graph
 
 
-def to_pyg(explanation: Answer) -> torch_geometric.explain.Explanation:
+def to_pyg(explanation: Credit) -> torch_geometric.explain.Explanation:
     """The graph context relabelled from 0, ``node_id`` holding the global ids, ``player_id`` the players' index.
 
     In a heterogeneous graph ``node_id`` is the number within the type, and ``node_type`` the type by its position in
@@ -174,7 +174,7 @@ def to_pyg(explanation: Answer) -> torch_geometric.explain.Explanation:
     return made
 
 
-def to_shap(explanation: Answer) -> shap.Explanation:
+def to_shap(explanation: Credit) -> shap.Explanation:
     """One row of ``shap`` values, accepted by ``shap.plots.bar`` and ``shap.plots.waterfall``.
 
     ``base_values`` is ``base``, or value − Σ scores where there is no base, so that the waterfall ends at the value.
@@ -189,7 +189,7 @@ def to_shap(explanation: Answer) -> shap.Explanation:
     )
 
 
-def _waiting(explanation: Answer) -> defaultdict[tuple[int, int], list[int]]:
+def _waiting(explanation: Credit) -> defaultdict[tuple[int, int], list[int]]:
     """The edge players of each pair of nodes, in order."""
     waiting: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
     ends = explanation.players.geometry.get("ends")
@@ -207,6 +207,6 @@ def _pairs(edge_index: Tensor) -> list[tuple[int, int]]:
     return [(source, target) for source, target in edge_index.t().tolist()]
 
 
-def _attributes(explanation: Answer, player: int) -> dict[str, Any]:
+def _attributes(explanation: Credit, player: int) -> dict[str, Any]:
     found = {"player": explanation.players.names[player], "score": float(explanation.scores[player])}
     return found if explanation.error is None else found | {"error": float(explanation.error[player])}

@@ -12,11 +12,11 @@ from typing import Any, Self, TypedDict
 import torch
 from torch import Tensor
 
-from explain.answer import versions
 from explain.explanation import Explanation
 from explain.guard import untouched
 from explain.spelling import check_names, settings_of
 from explain.types import Players, Target
+from explain.versions import versions
 
 
 class Answer(TypedDict, total=False):

@@ -1,8 +1,8 @@
 """Explanation: the answer that a user holds, with its doors to files, tables, pictures and words.
 
-The data are those of `Answer`, and each door is one call. A door imports what stands behind it only when it is opened:
+The data are those of `Credit`, and each door is one call. A door imports what stands behind it only when it is opened:
 pandas, matplotlib and torch_geometric take seconds each. The doors are methods, declared here, and not attached when
-the package is imported: type checkers and editors see them. What stands behind them knows `Answer` alone.
+the package is imported: type checkers and editors see them. What stands behind them knows `Credit` alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from explain.answer import Answer
+from explain.credit import Credit
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Answer):
+class Explanation(Credit):
     """Credit for one number, handed out to players, with the method's own proof.
 
     Args:

@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.types import Players
 
-Kind = TypeVar("Kind", bound=Answer)
+Kind = TypeVar("Kind", bound=Credit)
 
 FORMAT = "explain.Explanation"
 VERSION = 1
@@ -50,7 +50,7 @@ class NewerExplanation(ValueError):
     """A file in a format that a later version of `explain` wrote."""
 
 
-def save(explanation: Answer, path: str | os.PathLike[str]) -> None:
+def save(explanation: Credit, path: str | os.PathLike[str]) -> None:
     """Write the file whole or not at all.
 
     Raises:
@@ -132,7 +132,7 @@ def _check_place(target: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "not a folder to save in", str(folder))
 
 
-def _tensors(explanation: Answer) -> dict[str, Tensor]:
+def _tensors(explanation: Credit) -> dict[str, Tensor]:
     players = explanation.players
     tensors = {"scores": explanation.scores, "index": players.index}
     if explanation.error is not None:
@@ -152,7 +152,7 @@ def _tensors(explanation: Answer) -> dict[str, Tensor]:
     return tensors
 
 
-def _record(explanation: Answer) -> dict[str, Any]:
+def _record(explanation: Credit) -> dict[str, Any]:
     players = explanation.players
     return {
         "kind": players.kind,

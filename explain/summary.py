@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from explain.answer import Answer
+from explain.credit import Credit
 
 # what each method proves about itself: names in `checks` and how they are said; the first that is there decides
 PROOFS: tuple[dict[str, str], ...] = (
@@ -21,12 +21,12 @@ PROOFS: tuple[dict[str, str], ...] = (
 )
 
 
-def own_check(explanation: Answer) -> str:
+def own_check(explanation: Credit) -> str:
     """The method's own proof in a few words, empty where it has none.
 
     >>> from torch import zeros
     >>> from explain.types import Players
-    >>> own_check(Answer(zeros(0), Players("edges", zeros(0).long()), 0.0, checks={"r2": 0.98}))
+    >>> own_check(Credit(zeros(0), Players("edges", zeros(0).long()), 0.0, checks={"r2": 0.98}))
     'R² 0.980'
     """
     for proof in PROOFS:
@@ -43,36 +43,36 @@ def _sayable(value: object, form: str) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def assumed(explanation: Answer) -> dict[str, str]:
+def assumed(explanation: Credit) -> dict[str, str]:
     """What was taken to be so about the model though the user did not say it: short names, one sentence each.
 
     >>> from torch import zeros
     >>> from explain.types import Players
     >>> told = {"assumed": {"loss": "cross-entropy: the labels are whole numbers"}}
-    >>> assumed(Answer(zeros(0), Players("edges", zeros(0).long()), 0.0, target=told))
+    >>> assumed(Credit(zeros(0), Players("edges", zeros(0).long()), 0.0, target=told))
     {'loss': 'cross-entropy: the labels are whole numbers'}
     """
     return dict(explanation.target.get("assumed", {}))
 
 
-def counted(explanation: Answer) -> str:
+def counted(explanation: Credit) -> str:
     """How many players of which kind: "34 nodes"."""
     kind = explanation.players.kind
     return f"{len(explanation.players)} {'training examples' if kind == 'train' else kind}"
 
 
-def top_players(explanation: Answer, k: int = 3) -> str:
+def top_players(explanation: Credit, k: int = 3) -> str:
     """The ``k`` strongest players and their signed scores, without those of zero."""
     return ", ".join(f"{name} {score:+.3g}" for name, score in explanation.top(k) if score) or "nobody"
 
 
-def number(explanation: Answer) -> list[str]:
+def number(explanation: Credit) -> list[str]:
     """The label, where the number is a class's or one of several outputs', and the number."""
     label = explanation.target.get("label")
     return [*([f"label {label}"] if isinstance(label, int) else []), f"value {explanation.value:.4g}"]
 
 
-def line(explanation: Answer) -> str:
+def line(explanation: Credit) -> str:
     """Method, players, the class and the number that was explained, top three and the main check."""
     players = explanation.players
     said = [f"{explanation.method or 'Explanation'}: {counted(explanation)}", *number(explanation)]
@@ -81,19 +81,19 @@ def line(explanation: Answer) -> str:
     return ", ".join([*said, *filter(None, [own_check(explanation)])])
 
 
-def told(explanation: Answer) -> list[str]:
+def told(explanation: Credit) -> list[str]:
     """The trained loss where it was given, and what was assumed, a line each."""
     guesses, loss = assumed(explanation), explanation.target.get("loss")
     given = [f"loss: {loss}"] if loss and "loss" not in guesses else []
     return given + [f"assumed {name}: {why}" for name, why in guesses.items()]
 
 
-def text(explanation: Answer) -> str:
+def text(explanation: Credit) -> str:
     """The line, and one more for the trained loss and each thing that was assumed."""
     return "\n".join([line(explanation), *(f"  {said}" for said in told(explanation))])
 
 
-def html(explanation: Answer, k: int = 10) -> str:
+def html(explanation: Credit, k: int = 10) -> str:
     """A small table for notebooks; every text is escaped."""
     shown = explanation.order()[:k].tolist()
     error = explanation.error

@@ -21,7 +21,7 @@ SHARED = {
     *("examples", "guard", "layouts", "loaders", "losses"),
     *("classes", "objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "threads"),
 }
-DATA = {"answer", "types"}
+DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}
 MAY_IMPORT = {
     "types": set(),
@@ -40,17 +40,17 @@ MAY_IMPORT = {
     "loaders": {"guard"},
     "examples": {"guard", "loaders"},
     "objectives": {"examples", "losses", "outputs", "payoffs", "types"},
-    "answer": {"types"},
+    "versions": set(),
+    "credit": {"types"},
     # behind the doors of an answer: its data alone
     "conversion": DATA,
     "storage": DATA,
     "summary": DATA,
     "plot": DATA | {"conversion"},
-    "explanation": {"answer"},  # and through its doors
-    "explainer": ANSWER | {"guard", "spelling"},
+    "explanation": {"credit"},  # and through its doors
+    "explainer": {"explanation", "guard", "spelling", "types", "versions"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "influence": {
-        "answer",
         "explainer",
         "explanation",
         "guard",
@@ -58,11 +58,12 @@ MAY_IMPORT = {
         "obstacles",
         "parallel",
         "types",
+        "versions",
     },  # scores of any size, shard by shard
     **{unit: {*SHARED, "types"} for unit in FAMILIES},
     "wrapping": {*FAMILIES, "guard", "spelling"},
     # what can be done with an answer
-    "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads"},
+    "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads", "versions"},
     "comparison": ANSWER,  # and through its door
     "metrics": ANSWER | {"comparison", "explainer"},
     "report": ANSWER | {"comparison", "plot", "storage", "summary"},

@@ -15,8 +15,8 @@ import torch
 from explanations import CONTEXT, EVERY, edges, empty, features, nodes, patches, train, undirected_edges
 
 from explain import plot, storage
-from explain.answer import Answer
 from explain.conversion import to_pandas
+from explain.credit import Credit
 from explain.explanation import Explanation
 from explain.summary import line, own_check
 from explain.types import NonFinite, Players
@@ -199,12 +199,12 @@ def test_the_own_check_is_the_methods_proof(checks, said):
 
 
 def test_what_stands_behind_a_door_needs_no_more_than_the_data(tmp_path):
-    bare = Answer(**vars(edges()))
+    bare = Credit(**vars(edges()))
     assert line(bare) == repr(edges())
     assert to_pandas(bare).equals(edges().to_pandas())
     assert len(plot.picture(bare).patches) == len(edges().plot().patches)
     storage.save(bare, tmp_path / "bare")
-    assert type(storage.load(tmp_path / "bare", Answer)) is Answer
+    assert type(storage.load(tmp_path / "bare", Credit)) is Credit
     assert type(Explanation.load(tmp_path / "bare")) is Explanation
     plt.close("all")
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from explain.answer import versions
 from explain.influence.curvature import Curvature
 from explain.influence.scores import SHARED, along_and_norms, directional, separate
 from explain.influence.solvers.solution import Solution
@@ -22,6 +21,7 @@ from explain.parallel import Store, fingerprint, run
 from explain.parallel.digest import Digest, shown
 from explain.parallel.store import Tensors, load_record, save_tensors
 from explain.types import Objective, Parameters, Players
+from explain.versions import versions
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from explain.answer import versions
 from explain.explainer import Explainer
 from explain.explanation import Explanation
 from explain.parallel.digest import attributes, fingerprint, shown
 from explain.parallel.store import Store
 from explain.parallel.tasks import run
 from explain.types import Target
+from explain.versions import versions
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -2,7 +2,7 @@
 
 from matplotlib.axes import Axes
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.agreement import agreement
 from explain.plot.attention import attention
 from explain.plot.attention_maps import attention_maps
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-def picture(explanation: Answer, ax: Axes | None = None) -> Axes:
+def picture(explanation: Credit, ax: Axes | None = None) -> Axes:
     """The picture that fits the players: on the graph, over the image, in time, as a matrix of pairs, or as bars."""
     players = explanation.players
     if "interactions" in explanation.parts:

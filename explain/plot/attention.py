@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot import node_link
 from explain.plot.attention_maps import attention_maps
 from explain.plot.style import SEQUENTIAL, axes, colour_bar, heading, ink_on, note, question, short
@@ -17,7 +17,7 @@ EDGES = LinearSegmentedColormap.from_list("attention", ["#d9d9d9", "#9e9ac8", "#
 
 
 def attention(
-    weights: Tensor | Answer,
+    weights: Tensor | Credit,
     ax: Axes | None = None,
     layer: int = 0,
     edge_index: Tensor | None = None,
@@ -45,7 +45,7 @@ def attention(
     Raises:
         ValueError: weights of another shape, or an explanation without maps.
     """
-    if isinstance(weights, Answer):
+    if isinstance(weights, Credit):
         if f"attention.{layer}.grid" in weights.parts:
             return attention_maps(weights, ax, maps=(layer,))
         title = title or " · ".join(filter(None, [weights.method, f"layer {layer}", question(weights)]))
@@ -62,7 +62,7 @@ def attention(
     return _matrix(ax, weights.detach().cpu().double(), focus, names)
 
 
-def _map_of(explanation: Answer, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _map_of(explanation: Credit, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Weights, edges and explained nodes of one captured map; edges outside the players' context are left out.
 
     Raises:

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.heatmap import UNDER, grey
 from explain.plot.node_link import RING
 from explain.plot.style import axes, colour_bar, heading, note, question, short
@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 
 
 def attention_maps(
-    explanation: Answer,
+    explanation: Credit,
     ax: Axes | None = None,
     query: tuple[int, int] | None = None,
     maps: Sequence[int] | None = None,
@@ -89,7 +89,7 @@ def _around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
 
 
 def _panels(
-    explanation: Answer, size: tuple[int, int], query: tuple[int, int] | None, maps: Sequence[int] | None
+    explanation: Credit, size: tuple[int, int], query: tuple[int, int] | None, maps: Sequence[int] | None
 ) -> list[Panel]:
     parts = explanation.parts
     known = [i for i in range(len(parts)) if f"attention.{i}.grid" in parts]
@@ -127,7 +127,7 @@ def _from_pixel(parts: Any, name: str, query: tuple[int, int], size: tuple[int, 
 
 
 def _draw(
-    ax: Axes, explanation: Answer, panel: Panel, norm: Normalize, left: float, top: float,
+    ax: Axes, explanation: Credit, panel: Panel, norm: Normalize, left: float, top: float,
     size: tuple[int, int], query: tuple[int, int] | None,
 ) -> None:  # fmt: skip
     pixel = 1 / size[1]
@@ -158,7 +158,7 @@ def _names(ax: Axes, rows: Sequence[str], columns: Sequence[str], height: float,
     ax.set_axis_off()
 
 
-def _size(explanation: Answer) -> tuple[int, int]:
+def _size(explanation: Credit) -> tuple[int, int]:
     labels = explanation.players.geometry.get("labels")
     if labels is None:
         raise ValueError(f"attention over an image needs patches or superpixels; got {explanation.players.kind}")

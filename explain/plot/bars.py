@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.style import DOWN, INK, UP, axes, short, title, units
 
 
-def bars(explanation: Answer, ax: Axes | None = None, k: int = 10) -> Axes:
+def bars(explanation: Credit, ax: Axes | None = None, k: int = 10) -> Axes:
     """The ``k`` players with the largest absolute scores, largest on top; whiskers are one standard error.
 
     >>> import torch

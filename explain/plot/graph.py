@@ -7,8 +7,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 
-from explain.answer import Answer
 from explain.conversion import context, named_nodes, node_ids, node_players, undirected
+from explain.credit import Credit
 from explain.plot import node_link
 from explain.plot.attention import EDGES
 from explain.plot.style import axes, centred, colour_bar, ink_on, note, title, units
@@ -16,7 +16,7 @@ from explain.plot.style import axes, centred, colour_bar, ink_on, note, title, u
 LINES: Colormap = colormaps["coolwarm"]  # its middle is grey, so that a line with no credit is still seen
 
 
-def graph(explanation: Answer, ax: Axes | None = None, max_nodes: int = 40, max_edges: int = 60, seed: int = 0) -> Axes:
+def graph(explanation: Credit, ax: Axes | None = None, max_nodes: int = 40, max_edges: int = 60, seed: int = 0) -> Axes:
     """The explained nodes ringed; edges, or nodes, in the colour of their score, edges as wide as it is large.
 
     A larger context is cut to the strongest players and the shortest ways from them to the explained nodes; only the
@@ -52,14 +52,14 @@ def graph(explanation: Answer, ax: Axes | None = None, max_nodes: int = 40, max_
     return ax
 
 
-def _scale(explanation: Answer) -> tuple[Colormap, Normalize]:
+def _scale(explanation: Credit) -> tuple[Colormap, Normalize]:
     """Colours around 0, or from 0 up where scores are shares or masks, which have no sign."""
     if "scores" not in explanation.checks:
         return LINES, centred(explanation.scores)
     return EDGES, Normalize(0, float(explanation.scores.max()) if len(explanation.scores) else 1.0)
 
 
-def _kept(explanation: Answer, edges: list[node_link.Edge], owner: list[int], focus: list[int], most: int) -> set[int]:
+def _kept(explanation: Credit, edges: list[node_link.Edge], owner: list[int], focus: list[int], most: int) -> set[int]:
     """The explained nodes and the strongest players."""
     nodes = node_players(explanation)
     if nodes is not None:
@@ -68,7 +68,7 @@ def _kept(explanation: Answer, edges: list[node_link.Edge], owner: list[int], fo
     return node_link.strongest(edges, node_link.by_strength(edges, strength), focus, most)
 
 
-def _draw_edges(ax: Axes, explanation: Answer, where: node_link.Part, most: int) -> int:
+def _draw_edges(ax: Axes, explanation: Credit, where: node_link.Part, most: int) -> int:
     """The ``most`` strongest edges that are players' own; how many players were drawn."""
     scores = explanation.scores.numpy()
     both = undirected(explanation)
@@ -87,7 +87,7 @@ def _draw_edges(ax: Axes, explanation: Answer, where: node_link.Part, most: int)
     return len({where.owner[i] for i in chosen})
 
 
-def _draw_nodes(ax: Axes, explanation: Answer, where: node_link.Part) -> None:
+def _draw_nodes(ax: Axes, explanation: Credit, where: node_link.Part) -> None:
     """Player nodes in the colour of their score; the others white."""
     nodes = node_players(explanation)
     assert nodes is not None
@@ -103,5 +103,5 @@ def _draw_nodes(ax: Axes, explanation: Answer, where: node_link.Part) -> None:
     node_link.draw_labels(ax, where, labels | {node: name for node, name in names.items() if len(name) <= 5}, inks)
 
 
-def _labels(explanation: Answer, nodes: list[int]) -> dict[int, str]:
+def _labels(explanation: Credit, nodes: list[int]) -> dict[int, str]:
     return dict(zip(nodes, map(node_link.label, named_nodes(explanation, nodes)), strict=True))

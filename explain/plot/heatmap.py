@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.style import DIVERGING, axes, centred, colour_bar, title, units
 
 # the image beneath is light, so that the colours above it stay true
@@ -17,7 +17,7 @@ UNDER: dict[str, Any] = {"cmap": "gray", "vmin": -1.4, "vmax": 1.05, "interpolat
 UNSIGNED = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#fdd0a2", "#e6550d"])
 
 
-def heatmap(explanation: Answer, ax: Axes | None = None, alpha: float = 0.6) -> Axes:
+def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> Axes:
     """Each pixel in the colour of its player's score over the image in grey; pixels of no player stay grey.
 
     Red is above and blue below zero; scores without a sign, such as shares of attention, go from white to orange.
@@ -48,7 +48,7 @@ def heatmap(explanation: Answer, ax: Axes | None = None, alpha: float = 0.6) -> 
     return ax
 
 
-def _scale(explanation: Answer) -> tuple[Colormap, Normalize]:
+def _scale(explanation: Credit) -> tuple[Colormap, Normalize]:
     """Red and blue around zero; white to orange where the method says that its scores have no sign.
 
     That begins at zero, or, where all shares are much alike, at the smallest: the colour bar says which.
@@ -60,7 +60,7 @@ def _scale(explanation: Answer) -> tuple[Colormap, Normalize]:
     return DIVERGING, centred(explanation.scores)
 
 
-def pixel_scores(explanation: Answer) -> Tensor:
+def pixel_scores(explanation: Credit) -> Tensor:
     """The score of each pixel's player, float64 ``[H, W]``, NaN for pixels of none."""
     padded = torch.cat([explanation.scores, torch.tensor([float("nan")], dtype=torch.float64)])  # -1 is the last
     return padded[explanation.players.geometry["labels"].cpu().long()]

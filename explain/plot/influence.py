@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from explain.answer import Answer
 from explain.conversion import context, named_nodes, node_players
+from explain.credit import Credit
 from explain.plot import node_link
 from explain.plot.graph import LINES
 from explain.plot.style import DOWN, INK, UP, axes, centred, colour_bar, ink_on, note, short, title, units
@@ -17,7 +17,7 @@ from explain.plot.style import DOWN, INK, UP, axes, centred, colour_bar, ink_on,
 SHAPES = "osD^vphX"  # by class
 
 
-def influence(explanation: Answer, ax: Axes | None = None, k: int = 5, max_nodes: int = 60, seed: int = 0) -> Axes:
+def influence(explanation: Credit, ax: Axes | None = None, k: int = 5, max_nodes: int = 60, seed: int = 0) -> Axes:
     """Training nodes on the graph: colour is influence, size its strength, shape the class, the ``k`` strongest named.
 
     A larger graph is cut to the strongest training nodes and the shortest ways from them to the explained node.
@@ -57,7 +57,7 @@ def influence(explanation: Answer, ax: Axes | None = None, k: int = 5, max_nodes
     return ax
 
 
-def influence_list(explanation: Answer, ax: Axes | None = None, k: int = 5) -> Axes:
+def influence_list(explanation: Credit, ax: Axes | None = None, k: int = 5) -> Axes:
     """The ``k`` most helpful and the ``k`` most harmful training examples as bars, most helpful on top.
 
     Helpful examples push the number the way one wants it: up, or down where the number is a loss.
@@ -89,12 +89,12 @@ def influence_list(explanation: Answer, ax: Axes | None = None, k: int = 5) -> A
     return ax
 
 
-def words(explanation: Answer) -> tuple[str, str]:
+def words(explanation: Credit) -> tuple[str, str]:
     """What raising and lowering the number is called."""
     return ("harmful", "helpful") if explanation.target.get("payoff") == "loss" else ("helpful", "harmful")
 
 
-def _draw_training(ax: Axes, explanation: Answer, where: node_link.Part, nodes: list[int]) -> None:
+def _draw_training(ax: Axes, explanation: Credit, where: node_link.Part, nodes: list[int]) -> None:
     norm = centred(explanation.scores)
     player = {node: i for i, node in enumerate(nodes)}
     classes = explanation.players.geometry.get("classes")

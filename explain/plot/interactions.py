@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.style import DIVERGING, axes, centred, colour_bar, ink_on, short, title, units
 
 _WRITTEN = 8  # players up to which the numbers fit into the cells
 
 
-def interactions(explanation: Answer, ax: Axes | None = None, k: int = 12) -> Axes:
+def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Axes:
     """Interactions of the ``k`` players that take most part in any, main effects on the diagonal.
 
     Red: the two need each other. Blue: one stands in for the other. Players keep their order. The scale is that of the
@@ -55,7 +55,7 @@ def interactions(explanation: Answer, ax: Axes | None = None, k: int = 12) -> Ax
     return ax
 
 
-def _mark(ax: Axes, explanation: Answer, shown: Tensor, cells: np.ndarray, norm: Normalize) -> None:
+def _mark(ax: Axes, explanation: Credit, shown: Tensor, cells: np.ndarray, norm: Normalize) -> None:
     """Numbers in the cells where they fit, and dots where an interaction is told from zero."""
     error = explanation.parts.get("interactions_error")
     doubt = None if error is None else error[shown][:, shown].numpy()

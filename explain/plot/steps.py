@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.strip import shown
 from explain.plot.style import DOWN, FAINT, INK, UP, axes, note, title, units
 
 IMAGES = 0.32  # of the height, at the top
 
 
-def steps(explanation: Answer, images: Tensor | None = None, ax: Axes | None = None, most: int = 10) -> Axes:
+def steps(explanation: Credit, images: Tensor | None = None, ax: Axes | None = None, most: int = 10) -> Axes:
     """Bars of the credit of steps, or of guidance at steps, first step left; above them what the run foresaw there.
 
     Args:
@@ -56,7 +56,7 @@ def _foreseen(ax: Axes, images: Tensor, most: int) -> None:
         note(ax, f"{len(chosen)} of {len(images)} images", 24)
 
 
-def _bars(ax: Axes, explanation: Answer, groups: list[list[int]], above: float) -> None:
+def _bars(ax: Axes, explanation: Credit, groups: list[list[int]], above: float) -> None:
     scores = explanation.scores.numpy()
     error = None if explanation.error is None else explanation.error.numpy()
     starts = np.array([min(group) for group in groups])

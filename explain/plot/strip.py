@@ -7,14 +7,14 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.influence import words
 from explain.plot.style import DOWN, UP, axes, short, title
 
 PITCH = 1.2  # from row to row: an image and two lines of text
 
 
-def strip(explanation: Answer, ax: Axes | None = None, k: int = 6) -> Axes:
+def strip(explanation: Credit, ax: Axes | None = None, k: int = 6) -> Axes:
     """Two rows of up to ``k`` images: those that push the number up, and those that push it down, strongest first.
 
     Raises:

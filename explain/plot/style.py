@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from explain.answer import Answer
+from explain.credit import Credit
 
 DIVERGING = plt.get_cmap("RdBu_r")  # red pushes the number up, blue down; told apart with every colour blindness
 SEQUENTIAL = plt.get_cmap("cividis")
@@ -50,7 +50,7 @@ def ink_on(colour: Sequence[float]) -> str:
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else INK
 
 
-def units(explanation: Answer, name: str = "credit") -> str:
+def units(explanation: Credit, name: str = "credit") -> str:
     """What a score is measured in: the number's own units, or what the method says its scores are."""
     own = explanation.checks.get("scores")
     if isinstance(own, str):
@@ -61,7 +61,7 @@ def units(explanation: Answer, name: str = "credit") -> str:
     return f"{name} [{short(payoff.replace('_', ' '))}]" if isinstance(payoff, str) else name
 
 
-def question(explanation: Answer) -> str:
+def question(explanation: Credit) -> str:
     """What was asked, in a few words: "node 42, class 1", or "t=40, class 3"."""
     target = explanation.target
     if target.get("question") in ("step", "trajectory"):  # of a denoiser
@@ -87,7 +87,7 @@ def heading(ax: Axes, *parts: str) -> None:
     ax.set_title(short(" · ".join(filter(None, parts)), 70), loc="left", fontsize="medium")
 
 
-def title(ax: Axes, explanation: Answer) -> None:
+def title(ax: Axes, explanation: Credit) -> None:
     """Method and question above the picture."""
     heading(ax, explanation.method, "" if "number" in explanation.checks else question(explanation))
 

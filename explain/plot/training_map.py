@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import ArrayLike
 
-from explain.answer import Answer
+from explain.credit import Credit
 from explain.plot.influence import SHAPES, words
 from explain.plot.strip import shown
 from explain.plot.style import DIVERGING, DOWN, UP, axes, centred, colour_bar, title, units
 
 
 def training_map(
-    explanation: Answer, where: ArrayLike | None = None, ax: Axes | None = None, k: int = 4, names: tuple = ()
+    explanation: Credit, where: ArrayLike | None = None, ax: Axes | None = None, k: int = 4, names: tuple = ()
 ) -> Axes:
     """Each training image as a point of the colour of its score; the ``k`` strongest either way as pictures.
 

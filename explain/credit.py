@@ -1,17 +1,14 @@
-"""Answer: what an explanation holds, and nothing else.
+"""Credit for one number over players, how sure, how made: all that an explanation holds.
 
-`explain.explanation.Explanation` is an `Answer` with doors: to pictures, files, tables and words. What stands behind a
-door (`plot`, `storage`, `conversion`, `summary`) takes an `Answer` and never learns of the doors: imports go one way.
+`explain.explanation.Explanation` is a `Credit` with doors: to pictures, files, tables and words. What stands behind a
+door (`plot`, `storage`, `conversion`, `summary`) takes a `Credit` and never learns of the doors: imports go one way.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,7 @@ from explain.types import NonFinite, Players, check_text
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class Credit:
     """The data of an `explain.Explanation`, which says what each field means; checked when it is made."""
 
     scores: Tensor
@@ -103,15 +100,3 @@ def _json(value: Any, where: str) -> Any:
     raise TypeError(
         f"{where} must be a JSON value (number, string, bool, None, list or dict), got {type(value).__name__}"
     )
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Versions of what an answer hangs on."""
-    found = {"python": platform.python_version()}
-    for name in ("explain", "torch", "torch_geometric", "captum", "shap", "lime", "numpy"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a source tree, or an optional package left out
-    return found
