@@ -16,6 +16,10 @@ class NoRows(TypeError):
     """Nothing in an answer has a row of numbers for each thing asked about."""
 
 
+class WrongRows(ValueError):
+    """An answer has rows of numbers, and not those that are asked about."""
+
+
 class Part:
     """The part of a model's answers that is read; found once, on the first, and the same ever after.
 
@@ -101,7 +105,7 @@ class Part:
             f"{key!r}: {list(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for key, v in fields.items()
         )
         if fit:
-            raise ValueError(f"forward returned several parts that may be the outputs ({said}): {REMEDY}")
+            raise WrongRows(f"forward returned several parts that may be the outputs ({said}): {REMEDY}")
         raise NoRows(
             f"forward must return floating-point logits [rows, outputs], got {type(answer).__name__}"
             f"{f' of {said}' if said else ''}: {REMEDY}"

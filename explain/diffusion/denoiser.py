@@ -89,10 +89,11 @@ class Denoiser(nn.Module):
             output = self.called(x, timestep, condition)
         except torch.OutOfMemoryError:
             raise
-        except (TypeError, RuntimeError, IndexError, ValueError, AssertionError) as error:
+        except Exception as error:  # whatever a user's forward raises
             given = "".join(f", {name} {_described(value)}" for name, value in condition.items())
             raise ValueError(
-                f"the denoiser cannot be called with x_t {list(x.shape)} and t {list(timestep.shape)}{given}: {error}. "
+                f"explain.wrap({type(self.net).__name__}, ...): the denoiser cannot be called with x_t {list(x.shape)} "
+                f"and t {list(timestep.shape)}{given}: {type(error).__name__}: {error}. "
                 "Look at the image's channels and size, whether the network knows this label, and its dtype"
             ) from error
         prediction = _tensor(output, x.shape)

@@ -24,9 +24,9 @@ from explain.graph.objective import objective
 from explain.graph.placing import is_large, placed, placed_nodes
 from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
-from explain.graph.structure import Copies, EdgeType, Fields, Structure, copies
+from explain.graph.structure import NODE, Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states, usual_modes
-from explain.parts import NoRows
+from explain.parts import NoRows, WrongRows
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone
 from explain.types import (
@@ -126,17 +126,27 @@ class GraphTarget(OfOutputs):
         try:
             with other_random_states(seed):
                 return ask()
-        except (NoRows, Unsupported):  # said already
+        except (NoRows, WrongRows, Unsupported, torch.OutOfMemoryError):  # said already
             raise
-        except (RuntimeError, IndexError, TypeError, AttributeError, KeyError) as error:  # shapes, types, devices
+        except Exception as error:  # whatever a user's forward raises: shapes, types, devices, assertions
             features = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
             shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in features.items())
             given = self.model.inputs.said.items()
             passed = ", ".join(name if name == source else f"{name}={source}" for name, source in given)
             raise ValueError(
-                f"the model's forward fails on this graph ({shapes}): {type(error).__name__}: {error}; it is given "
-                f"{passed}: if you call it otherwise, say so, explain.wrap(..., call=lambda net, data: net(...))"
+                f"{self._asked}: the model's forward fails on this graph ({shapes}): {type(error).__name__}: {error}; "
+                f"it is given {passed}: if you call it otherwise, say so, explain.wrap(..., call=lambda net, data: "
+                "net(...))"
             ) from error
+
+    @property
+    def _asked(self) -> str:
+        """The question, as it was written."""
+        data = type(self.model.data).__name__
+        what: list[Any] = [number if kind == NODE else (kind, number) for kind, number in self.focus] or [self.index]
+        where = [f"graph={self.index}"] if self.focus and self.index is not None else []
+        asked = ", ".join([*map(repr, what), *where])
+        return f"explain.wrap({type(self.module).__name__}, {data}).{self.model.task}({asked})"
 
     def _look_again(self) -> None:
         """Read data that was edited since anew: the number, the cut and the games; the label stays as it was asked."""
@@ -205,7 +215,7 @@ class GraphTarget(OfOutputs):
         """All that the model answers for copies of a place, of the explained node's type.
 
         Raises:
-            ValueError: not one row a node, pair or graph.
+            WrongRows: not one row a node, pair or graph.
         """
         kind = self.focus[0][0] if self.focus else None
         with evaluating(self.module):
@@ -218,12 +228,12 @@ class GraphTarget(OfOutputs):
                     rows = self.model.outputs(made, self._pairs(place, made), kind, params)
         if len(self.focus) == 1:
             if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
-                raise ValueError(
+                raise WrongRows(
                     f"the model must give one row a node, {expected}; it gave {len(rows)}: of a model that answers for "
                     'pairs or graphs say explain.wrap(..., task="edge") or task="graph"'
                 )
         elif len(rows) != count:
-            raise ValueError(
+            raise WrongRows(
                 f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}: show the call that "
                 "does, such as call=lambda net, data: net(data.x, data.edge_index)[None] where a row is all it gives"
             )

@@ -76,12 +76,17 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor, part: Part) -> Tensor
 
     Raises:
         ValueError: the module cannot take such inputs, or does not answer with one row of numbers an example.
+        OutOfMemoryError: as torch raises it.
     """
     try:
         answer = module(x.clone())  # a first layer may write onto what it is given
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a user's forward raises
+        name = f"{type(module).__name__}, ..." if isinstance(module, nn.Module) else "..."
         raise ValueError(
-            f"the model could not take inputs of shape {list(x.shape)}: {error}{_remedy(error, x, module)}"
+            f"explain.wrap({name}).example(x): the model could not take inputs of shape {list(x.shape)}, {x.dtype}: "
+            f"{type(error).__name__}: {error}{_remedy(error, x, module)}"
         ) from error
     try:
         outputs = part.rows(answer, len(x))

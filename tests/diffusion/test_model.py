@@ -219,6 +219,18 @@ def test_a_denoiser_that_answers_something_else():
         )
 
 
+@pytest.mark.parametrize("kind", [AssertionError, KeyError, ZeroDivisionError])
+def test_a_forward_that_fails_says_what_was_asked(kind):
+    class Fails(nn.Module):
+        def forward(self, x, t):
+            raise kind("no")
+
+    said = r"explain.wrap\(Fails, .*with x_t \[1, 1, 8, 8\] and t \[1\]: " + kind.__name__
+    with pytest.raises(ValueError, match=said) as told:
+        DiffusionModel(Fails(), time="step", betas=[0.1] * 5).step(digits_like()[0], t=3)
+    assert isinstance(told.value.__cause__, kind)
+
+
 def test_hidden_randomness():
     class Noisy(nn.Module):
         def forward(self, x, timestep):

@@ -1,5 +1,7 @@
 """Each wrong question gets one clear error, or the documented answer; nothing of the user's is left changed."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -275,6 +277,29 @@ def test_a_forward_that_fails_says_on_what():
     narrow.x = narrow.x[:, :2]
     with pytest.raises(ValueError, match=r"forward fails on this graph \(x \[24, 2\] of torch.float"):
         GraphModel(network("gcn"), narrow).node(3)
+
+
+class _Asserts(nn.Module):
+    """A forward that checks what it is given, and says little."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x, edge_index):
+        raise self.kind("no")
+
+
+@pytest.mark.parametrize("kind", [AssertionError, ValueError, KeyError, ZeroDivisionError, NotImplementedError])
+@pytest.mark.parametrize("task", ["node", "edge", "graph"])
+def test_a_forward_that_fails_says_what_was_asked(kind, task):
+    model = GraphModel(_Asserts(kind), random_graph(), task=task)
+    asked = {"node": "node(3)", "edge": "edge(3, 7)", "graph": "graph(0)"}[task]
+    said = f"explain.wrap(_Asserts, Data).{asked}: the model's forward fails on this graph"
+    with pytest.raises(ValueError, match=re.escape(said)) as told:
+        {"node": lambda: model.node(3), "edge": lambda: model.edge(3, 7), "graph": model.graph}[task]()
+    assert isinstance(told.value.__cause__, kind)
+    assert "call=lambda net, data: net(...)" in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,17 @@ def test_an_example_that_does_not_fit(x, error, message):
         classifier().example(x)
 
 
+@pytest.mark.parametrize("kind", [AssertionError, KeyError, ZeroDivisionError])
+def test_a_forward_that_fails_says_what_was_asked(kind):
+    def fails(outputs):
+        raise kind("no")
+
+    said = r"explain.wrap\(Answers, \.\.\.\)\.example\(x\): .*inputs of shape \[1, 3\], torch.float32: " + kind.__name__
+    with pytest.raises(ValueError, match=said) as told:
+        classifier(fails).example(X)
+    assert isinstance(told.value.__cause__, kind)
+
+
 class Words(nn.Module):
     def __init__(self):
         super().__init__()
