@@ -11,12 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from explain.examples import Rows, pieces
-from explain.losses import Link, Trained, alternatives, binary_cross_entropy, cross_entropy, itself, trained_loss
+from explain.losses import (
+    Link,
+    Trained,
+    alternatives,
+    binary_cross_entropy,
+    cross_entropy,
+    focal,
+    itself,
+    trained_loss,
+)
 from explain.outputs import Meaning
 from explain.payoffs import PROBED, by_themselves
 from explain.types import Parameters, Players, Suspect, Unsupported
 
 CLASSES = 20  # up to so many may have weights of their own that are looked for
+FOCUS = (1.0, 2.0, 5.0)  # gammas of the focal loss that are looked for
+_AS_CALLABLE = "give it as a callable, explain.wrap(..., loss=lambda outputs, labels: ...), with reduction='none'"
 
 
 def trainable(module: nn.Module) -> Parameters:
@@ -59,39 +70,50 @@ def example_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def other_losses(taken: Trained, meaning: Meaning, labels: Tensor) -> list[Suspect]:
-    """The other losses that these labels could have been trained with, the same with weights of the classes last."""
+    """The other losses that these labels could have been trained with, those with weights of the classes last."""
     found = [
         Suspect("loss", each.name, partial(_with_loss, each), f"explain.wrap(..., {each.option})")
         for each in alternatives(taken, meaning, labels)
     ]
-    if taken.name not in ("cross_entropy", "bce") or taken.labels.is_floating_point():
+    if taken.name not in ("cross_entropy", "bce"):
         return found
-    remedy = "give it as a callable, explain.wrap(..., loss=lambda outputs, labels: ...), with reduction='none'"
+    classes = not taken.labels.is_floating_point()
+    focused = {gamma: replace(taken, loss_of=focal(taken.name, gamma)) for gamma in FOCUS}
+    if classes or taken.name == "bce":
+        found += [
+            Suspect("loss", f"the focal loss of gamma={gamma:g}", partial(_with_loss, each), _AS_CALLABLE)
+            for gamma, each in focused.items()
+        ]
+    return [*found, *_weighted(taken, focused, meaning, labels)] if classes else found
+
+
+def _weighted(taken: Trained, focused: dict[float, Trained], meaning: Meaning, labels: Tensor) -> Iterator[Suspect]:
+    """The loss taken, and the focal loss, with weights of the classes; the loss with smoothed labels."""
     sizes = taken.labels.bincount().double()
     if 1 < int((sizes > 0).sum()) <= CLASSES:
         weights = partial(_class_weights, sizes / sizes.sum())
-        found.append(Suspect("weights", f"{taken.name} with class weights", _each_class, remedy, weights))
+        yield Suspect("weights", f"{taken.name} with class weights", _each_class, _AS_CALLABLE, weights)
+        for gamma, each in focused.items():
+            name = f"the focal loss of gamma={gamma:g} with class weights"
+            yield Suspect("weights", name, partial(_each_class, trained=each), _AS_CALLABLE, weights)
     if taken.name == "cross_entropy":
         uniform = torch.full((len(labels), meaning.count), 1 / meaning.count, device=labels.device)
-        even = trained_loss("cross_entropy", meaning, uniform)
-        smooth = partial(_with_loss, even)
-        found.append(
-            Suspect(
-                "weights",
-                "cross_entropy with label_smoothing",
-                lambda objective: [objective, smooth(objective)],
-                remedy,
-                lambda shares: f"={shares[1]:.2g}",
-            )
+        smooth = partial(_with_loss, trained_loss("cross_entropy", meaning, uniform))
+        yield Suspect(
+            "weights",
+            "cross_entropy with label_smoothing",
+            lambda objective: [objective, smooth(objective)],
+            _AS_CALLABLE,
+            lambda shares: f"={shares[1]:.2g}",
         )
-    return found
 
 
-def _each_class(objective: TrainingObjective) -> list[TrainingObjective]:
-    """The mean loss over each class alone."""
-    labels = objective.labels.reshape(-1)
+def _each_class(objective: TrainingObjective, trained: Trained | None = None) -> list[TrainingObjective]:
+    """The mean loss over each class alone, of this loss or of another."""
+    made = objective if trained is None else _with_loss(trained, objective)
+    labels = made.labels.reshape(-1)
     masks = [labels == label for label in labels.unique()]
-    return [replace(objective, weights=mask.double() * (len(labels) / int(mask.sum()))) for mask in masks]
+    return [replace(made, weights=mask.double() * (len(labels) / int(mask.sum()))) for mask in masks]
 
 
 def _class_weights(frequencies: Tensor, shares: Sequence[float]) -> str:

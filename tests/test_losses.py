@@ -8,13 +8,14 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
 import explain
-from explain.losses import NAMES, alternatives, trained_loss
+from explain.losses import NAMES, alternatives, focal, trained_loss
 from explain.outputs import Meaning
 
 Z = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
 CLASSES = torch.tensor([0, 1, 2, 2, 1, 0])
 YES = torch.tensor([0, 1, 1, 0, 1, 0])
 TASKS = torch.tensor([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1], [0, 1, 0], [1, 0, 1]]).double()
+HOT = F.one_hot(CLASSES).double()
 REAL = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)).double()
 
 
@@ -48,6 +49,16 @@ def mean(name, meaning, outputs, labels):
         ("huber", "values", Z, REAL, F.huber_loss(Z, REAL)),
         ("poisson", "values", Z[:, :1], CLASSES, F.poisson_nll_loss(Z[:, 0], CLASSES)),
         ("hinge", "logits", Z[:, :1], 2 * YES - 1, (1 - (2 * YES - 1) * Z[:, 0]).relu().mean()),
+        ("multi_margin", "logits", Z, CLASSES, F.multi_margin_loss(Z, CLASSES)),
+        ("multi_margin", "logits", Z, F.one_hot(CLASSES), F.multi_margin_loss(Z, CLASSES)),
+        ("multi_margin", "probabilities", Z.softmax(1), CLASSES, F.multi_margin_loss(Z.softmax(1), CLASSES)),
+        ("brier", "logits", Z, CLASSES, 3 * F.mse_loss(Z.softmax(1), HOT)),
+        ("brier", "probabilities", Z.softmax(1), HOT.long(), 3 * F.mse_loss(Z.softmax(1), HOT)),
+        ("brier", "log_probabilities", Z.log_softmax(1), HOT, 3 * F.mse_loss(Z.softmax(1), HOT)),
+        ("brier", "logits", Z, REAL.softmax(1), 3 * F.mse_loss(Z.softmax(1), REAL.softmax(1))),
+        ("brier", "logits", Z[:, :1], YES, F.mse_loss(Z[:, 0].sigmoid(), YES.double())),
+        ("brier", "probabilities", Z[:, :1].sigmoid(), YES.double(), F.mse_loss(Z[:, 0].sigmoid(), YES.double())),
+        ("brier", "logits", Z, TASKS, F.mse_loss(Z.sigmoid(), TASKS)),
     ],
 )
 def test_losses_are_torchs_own(name, kind, outputs, labels, expected):
@@ -87,8 +98,30 @@ def test_unknown_labels_of_some_tasks_are_left_out_of_the_mean():
     some = TASKS.clone()
     some[0, 1] = some[3, 2] = float("nan")
     known = ~some.isnan()
+    tasks = Meaning("logits", 3, exclusive=False)
     expected = F.binary_cross_entropy_with_logits(Z[known], some[known])
-    torch.testing.assert_close(mean("bce", Meaning("logits", 3, exclusive=False), Z, some), expected)
+    torch.testing.assert_close(mean("bce", tasks, Z, some), expected)
+    torch.testing.assert_close(mean("brier", tasks, Z, some), F.mse_loss(Z[known].sigmoid(), some[known]))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_the_focal_loss_is_that_of_the_paper(gamma):
+    log_p = Z.log_softmax(1).gather(1, CLASSES[:, None])[:, 0]
+    torch.testing.assert_close(focal("cross_entropy", gamma)(Z, CLASSES), -((1 - log_p.exp()) ** gamma) * log_p)
+    log_p = torch.where(TASKS == 1, F.logsigmoid(Z), F.logsigmoid(-Z))
+    torch.testing.assert_close(focal("bce", gamma)(Z, TASKS), (-((1 - log_p.exp()) ** gamma) * log_p).mean(1))
+    sure = torch.tensor([[900.0, 0.0]], requires_grad=True)
+    assert torch.autograd.grad(focal("cross_entropy", gamma)(sure, torch.tensor([0])).sum(), sure)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["multi_margin", "brier"])
+@pytest.mark.parametrize("row", range(3))
+def test_losses_are_convex_in_what_they_take(name, row):
+    meaning = Meaning("logits", 3)
+    found = trained_loss(name, meaning, CLASSES)
+    at = found.link(Z)[row : row + 1]
+    curve = torch.autograd.functional.hessian(lambda o: found.loss_of(o, CLASSES[row : row + 1]).sum(), at)
+    assert float(torch.linalg.eigvalsh(curve.view(3, 3)).min()) >= 0
 
 
 @pytest.mark.parametrize(
@@ -144,6 +177,11 @@ def test_what_is_in_doubt_is_asked(meaning, labels):
         ("bce", Meaning("logits", 3), CLASSES, r"give rows of 0 and 1, \[n, 3\], one for each output"),
         ("bce", Meaning("logits", 1), REAL[:, 0], "bce needs labels from 0 to 1"),
         ("bce", Meaning("values", 1), YES, "or say outputs='logits'"),
+        ("hinge", Meaning("logits", 3), CLASSES, "hinge is a loss of one output, the model has 3: take 'multi_margin'"),
+        ("multi_margin", Meaning("logits", 1), YES, "several classes, the model has 1 logits: take 'hinge'"),
+        ("multi_margin", Meaning("logits", 3), REAL.softmax(1), r"classes from 0 to 2 are \[n\]"),
+        ("brier", Meaning("values", 1), YES, "or say outputs='logits'"),
+        ("brier", Meaning("logits", 1), REAL[:, 0], "brier needs labels from 0 to 1"),
         ("mse", Meaning("values", 3), REAL[:, :2], r"give real labels \[n, 3\]"),
         ("square", Meaning("values", 3), REAL, "loss must be one of cross_entropy"),
     ],
@@ -156,14 +194,20 @@ def test_what_does_not_fit_is_refused(name, meaning, labels, message):
 def test_alternatives_are_those_that_the_labels_allow():
     meaning = Meaning("probabilities", 3)
     taken = trained_loss(None, meaning, CLASSES)
-    assert [each.name for each in alternatives(taken, meaning, CLASSES)] == [
-        "cross_entropy on the outputs as if they were logits"
+    found = {each.name: each for each in alternatives(taken, meaning, CLASSES)}
+    assert list(found) == [
+        "cross_entropy on the outputs as if they were logits",
+        "multi_margin",
+        "brier",
+        "brier on the outputs as if they were logits",
     ]
-    (twice,) = alternatives(taken, meaning, CLASSES)  # softmax inside, and again in the loss: a common slip
+    twice = found["cross_entropy on the outputs as if they were logits"]  # softmax inside, and again in the loss
     torch.testing.assert_close(twice.of(Z.softmax(1), CLASSES).mean(), F.cross_entropy(Z.softmax(1), CLASSES))
+    assert twice.option == "outputs='logits'"
+    assert found["brier on the outputs as if they were logits"].option == "outputs='logits', loss='brier'"
     yes = Meaning("logits", 1)
     names = [each.name for each in alternatives(trained_loss(None, yes, YES), yes, YES)]
-    assert names == ["mse", "mae", "huber", "hinge", "poisson"]
+    assert names == ["mse", "mae", "huber", "hinge", "poisson", "brier"]
     assert set(names) < set(NAMES)
 
 

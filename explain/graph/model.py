@@ -42,7 +42,8 @@ class GraphModel:
             each pair of ``edge_label_index``, else "node". "node" with a list: the nodes of many graphs or snapshots,
             ``model.node(3, graph=7)``.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
-        loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", or a function
+        loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", "multi_margin" (the
+            hinge of several classes), "brier" (the squared error of the probabilities), or a function
             ``(outputs, labels) -> [examples]``; taken from outputs and labels where these leave no doubt.
         outputs: what they are: "logits", "probabilities", "log_probabilities", or a regressor's "values"; by default
             read off the model's answers on the whole data and the labels.

@@ -61,9 +61,9 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
     if float(found.fine.norm()) <= noise and float(product.norm()) <= noise:
         if A.name == GaussNewton.name:
             doubt(
-                "the Gauss-Newton matrix of this loss is zero, as the loss is linear in the outputs (-log p of a net "
-                "that answers log p?): only weight decay and damping are inverted. Say loss='cross_entropy' or 'bce' "
-                "where that was trained, which are read as losses of the logits"
+                "the Gauss-Newton matrix of this loss is zero, as the loss is linear in the outputs (a hinge, an "
+                "absolute error, or -log p of a net that answers log p?): only weight decay and damping are inverted. "
+                "Say loss='cross_entropy' or 'bce' where that was trained, which are read as losses of the logits"
             )
         return {"hvp_error": error, "hvp_note": "the second derivative is below the rounding of the first"}
     if found.spread > _AGREES[found.dtype]:

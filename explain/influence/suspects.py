@@ -47,8 +47,10 @@ def another_training(
     gradient = training_gradient(objective) if training is None else training.double()
     limit = VANISHES * float(gradient.norm())
     suspects: Callable[[], Iterable[Suspect]] | None = getattr(objective, "suspects", None)
-    plain = _fitted([objective], [gradient], limit)
-    for what, alike in groupby(suspects() if suspects else (), lambda suspect: suspect.what):  # losses, then examples
+    plain = _fitted([objective], [gradient], limit, [1.0])
+    others = list(suspects()) if suspects else []
+    steep = _steepness(objective) if others else 0.0
+    for what, alike in groupby(others, lambda suspect: suspect.what):  # losses, then examples
         if what == "weights" and plain is not None:  # the simpler account goes before
             continue
         fit: list[tuple[float, str, str]] = []
@@ -58,7 +60,8 @@ def another_training(
             except ValueError:  # labels that do not fit were not trained on
                 continue
             parts = made if isinstance(made, Sequence) else [made]
-            if (found := _fitted(parts, [training_gradient(part) for part in parts], limit)) is not None:
+            steeper = [_steepness(part) / steep if steep else 1.0 for part in parts]
+            if (found := _fitted(parts, [training_gradient(part) for part in parts], limit, steeper)) is not None:
                 beside = "" if found.decay is None else f" with weight_decay={found.decay:.2g}"
                 fit.append((found.size, f"{suspect.name}{suspect.said(found.shares)}{beside}", suspect.remedy))
             if tried is not None:
@@ -76,6 +79,22 @@ def another_training(
     return None
 
 
+def _steepness(objective: Objective) -> float:
+    """``mean_i |d loss_i / d outputs_i|``: gradients of a flatter loss are smaller, and have not vanished for that.
+
+    A Brier score or focal loss is flat wherever cross entropy has come far.
+    """
+    own, total = getattr(objective, "unlinked", objective), 0.0
+    for batch in own.batches():
+        with torch.no_grad():
+            outputs = own.outputs(own.params, batch)
+        outputs = outputs.detach().requires_grad_()
+        with torch.enable_grad():
+            (slopes,) = torch.autograd.grad(own.loss(outputs, batch).sum(), outputs)
+        total += float(slopes.double().flatten(1).norm(dim=1).sum())
+    return total / own.size
+
+
 class _Fit(NamedTuple):
     """``size``: of the gradient that is left; ``shares`` of the parts; ``decay``: the weight decay, None: as given."""
 
@@ -84,10 +103,13 @@ class _Fit(NamedTuple):
     decay: float | None
 
 
-def _fitted(parts: Sequence[Objective], gradients: Sequence[Tensor], limit: float) -> _Fit | None:
+def _fitted(
+    parts: Sequence[Objective], gradients: Sequence[Tensor], limit: float, steeper: Sequence[float]
+) -> _Fit | None:
     """The shares (of sum 1), or shares and weight decay, that leave least of the gradient; None where it stays large.
 
-    Not asked where the unknowns are as many as could explain anything.
+    Not asked where the unknowns are as many as could explain anything. What may be left is less where the parts, by
+    their shares, are flatter than the loss taken: ``steeper`` is their `_steepness` in units of its own.
     """
     theta = Flat(parts[0].params).vector(parts[0].params).double()
     losses = torch.stack([g - p.weight_decay * theta for p, g in zip(parts, gradients, strict=True)])
@@ -106,6 +128,7 @@ def _fitted(parts: Sequence[Objective], gradients: Sequence[Tensor], limit: floa
         size, solved = float((left + unknown @ found).norm()), found.tolist()
         shares = (1 - sum(solved[: len(parts) - 1]), *solved[: len(parts) - 1])
         solved_decay = None if decay is not None else solved[-1]
-        if size <= most and min(shares) > SMALLEST and (solved_decay is None or solved_decay > SMALLEST):
+        scale = min(1.0, sum(share * own for share, own in zip(shares, steeper, strict=True)))
+        if size <= scale * most and min(shares) > SMALLEST and (solved_decay is None or solved_decay > SMALLEST):
             return _Fit(size, shares, solved_decay)
     return None

@@ -22,7 +22,8 @@ class SupervisedModel(TrainedNetwork):
         background: ``[m, features]`` or ``[m, C, H, W]``, typical examples: what an absent feature may look like.
         train: what it was trained on, for `Influence`: ``(inputs, labels)``, a Dataset or a DataLoader.
         weight_decay: of the trained loss, as in ``torch.optim.SGD``.
-        loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", or a function
+        loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", "multi_margin" (the
+            hinge of several classes), "brier" (the squared error of the probabilities), or a function
             ``(outputs, labels) -> [examples]``; None: taken from outputs and labels where these leave no doubt.
         outputs: what a classifier answers, "logits", "probabilities" or "log_probabilities"; None: found out on the
             background or the training inputs. Several outputs that do not exclude one another have ``loss="bce"``.

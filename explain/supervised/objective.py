@@ -41,7 +41,11 @@ class SupervisedObjective(TrainingObjective):
 
     def losses(self, params: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
         """The loss of any examples ``[rows, *shape]``, ``[rows]``; differentiable in the inputs."""
-        return self.loss_of(self.link(self.forward(params, inputs)), labels)
+        return self.losses_of(self.forward(params, inputs), labels)
+
+    def losses_of(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of any answers of the model, ``[rows, outputs]``, and labels, ``[rows]``."""
+        return self.loss_of(self.link(outputs), labels)
 
     def answer(self, params: Parameters) -> Tensor:
         """The model's outputs for the example that is explained, ``[1, outputs]``."""

@@ -149,9 +149,8 @@ class EditableObjective(LabelledObjective, Protocol):
     def answer(self, params: Parameters) -> Tensor:
         """The model's outputs for what is being explained, ``[1, outputs]``."""
 
-    @property
-    def link(self) -> Callable[[Tensor], Tensor]:
-        """From what the model answers, ``[rows, outputs]``, to what the loss takes: from probabilities to logits."""
+    def losses_of(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of any answers of the model, ``[rows, outputs]``, and labels, ``[rows]``."""
 
     def input_players(self, example: int) -> Players:
         """The inputs of one training example as players, in the order of its flattened input."""

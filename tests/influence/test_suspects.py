@@ -1,5 +1,7 @@
 """Where the gradient does not vanish, the loss, the examples and the weight decay are suspected before the training."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -66,6 +68,51 @@ def test_a_softmax_that_was_taken_twice_is_found():
     text = said(target)
     assert "Under cross_entropy on the outputs as if they were logits it is" in text
     assert "explain.wrap(..., outputs='logits')" in text
+
+
+FOUR = (X[:, 0] > 0).long() + 2 * (X[:, 1] > 0).long()
+YES = FOUR % 2
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "decay", "loss", "name", "remedy"),
+    [
+        (4, FOUR, 1.0, F.multi_margin_loss, "multi_margin", "loss='multi_margin'"),
+        (4, FOUR, 0.05, lambda z, y: (z.softmax(1) - F.one_hot(y)).square().sum(1).mean(), "brier", "loss='brier'"),
+        (1, YES, 0.05, lambda z, y: (z[:, 0].sigmoid() - y).square().mean(), "brier", "loss='brier'"),
+        (
+            4,
+            FOUR,
+            0.01,
+            lambda z, y: (F.cross_entropy(z, y, reduction="none") * (1 - z.softmax(1)[range(40), y]) ** 2).mean(),
+            "the focal loss of gamma=2",
+            "loss=lambda outputs, labels: ...), with reduction='none'",
+        ),
+    ],
+)
+def test_margin_brier_and_focal_losses_are_named(outputs, labels, decay, loss, name, remedy):
+    net = table(outputs)
+    trained(net, lambda: loss(net(X), labels), decay)
+    text = said(explain.wrap(net, (X, labels), task="classification", weight_decay=decay).example(X[0], label=1))
+    assert f"Under {name} it is" in text
+    assert remedy in text
+    if remedy == f"loss={name!r}":
+        right = explain.wrap(net, (X, labels), task="classification", weight_decay=decay, loss=name)
+        flat = pytest.warns(UserWarning, match="linear in the outputs") if "margin" in name else nullcontext()
+        with flat:
+            found = Influence(curvature="ggn", damping=0.01, seed=0).explain(right.example(X[0], label=1))
+        assert found.checks["gradient_norm"] < 1e-6
+
+
+def test_a_loss_that_is_flat_at_a_sure_model_has_not_vanished_for_that():
+    labels = (X[:, 0] > 0).long()
+    net = table(2)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [30.0, 0.0, 0.0]]))  # right and sure, and at no minimum
+        net[0].bias.zero_()
+    text = said(explain.wrap(net, (X, labels), task="classification").example(X[0], label=1))
+    assert "it is" not in text.partition("gradient norm")[2]
+    assert "nor does brier, nor does the focal loss of gamma=1" in text
 
 
 def test_a_hinge_that_every_example_meets_is_no_account_of_the_training():

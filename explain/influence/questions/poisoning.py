@@ -267,10 +267,12 @@ class _Run:
         return bool((self._classes(outputs) != self._classes(self.history[0][1])).all())
 
     def _classes(self, outputs: Tensor) -> Tensor:
-        """Predicted classes ``[..., n]``: the largest output, or the sign of the logit of a single one."""
+        """Predicted classes ``[..., n]``: the largest output, or the label that a single one loses less by."""
         if outputs.size(-1) > 1:
             return outputs.argmax(-1)
-        return (self.start.link(outputs.reshape(-1, 1)).reshape(outputs.shape[:-1]) > 0).long()
+        rows, labels = outputs.reshape(-1, 1), self.start.labels
+        no, yes = (self.start.losses_of(rows, labels.new_full((len(rows), *labels.shape[1:]), y)) for y in (0, 1))
+        return (yes < no).long().reshape(outputs.shape[:-1])
 
     def result(self) -> Poisoned:
         """What it came to.

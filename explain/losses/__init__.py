@@ -1,0 +1,25 @@
+"""The loss that a model was trained with: by name, or the one that outputs and labels leave no doubt about.
+
+``choice`` is which; ``labels`` are made what it takes; ``functions`` has the formulas and what they take of outputs.
+"""
+
+from explain.losses.choice import Loss, Trained, alternatives, check_loss, check_weight_decay, trained_loss
+from explain.losses.functions import Link, binary_cross_entropy, cross_entropy, focal, itself, of_values
+from explain.losses.names import NAMES, OF_VALUES
+
+__all__ = [
+    "NAMES",
+    "OF_VALUES",
+    "Link",
+    "Loss",
+    "Trained",
+    "alternatives",
+    "binary_cross_entropy",
+    "check_loss",
+    "check_weight_decay",
+    "cross_entropy",
+    "focal",
+    "itself",
+    "of_values",
+    "trained_loss",
+]
