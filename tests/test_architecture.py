@@ -83,10 +83,6 @@ DOORS = {  # imports inside these functions alone, for pandas and matplotlib tak
     ("comparison", "Comparison.plot", "plot"),
 }
 KNOWN_CIRCLES = {  # files that still import one another, by their circle: each is to go, and none to come
-    "diffusion": {
-        *("diffusion.fills", "diffusion.games", "diffusion.model", "diffusion.objective", "diffusion.payoffs"),
-        "diffusion.targets",
-    },
     "graph": {
         *("graph.batching", "graph.completeness", "graph.differentiable", "graph.editing", "graph.fast.admission"),
         *("graph.games", "graph.many", "graph.model", "graph.module_copy", "graph.objective", "graph.outputs"),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from explain.diffusion.targets import StepTarget
+from explain.diffusion.denoiser import checked_image
+from explain.diffusion.number import StepNumber
+from explain.guard import usual_modes
 
 FILLS = ("mean", "reference", "noise", "zeros")
 
 
-def fills(target: StepTarget) -> Tensor:
+def fills(number: StepNumber, fill: str, reference: Tensor | None) -> Tensor:
     """The absent values of each draw, ``[K, C, H, W]``.
 
     "mean" is the mean of the reference images, or of the image's own pixels where there are none; "reference" is one
@@ -23,19 +24,46 @@ def fills(target: StepTarget) -> Tensor:
     Raises:
         ValueError: "reference" without reference images.
     """
-    draws, image = target.noise, target.image
-    generator = torch.Generator().manual_seed(target.seed + 1)
-    if target.fill == "noise":
-        return torch.randn(draws.shape, generator=generator, dtype=torch.float64).to(draws)
-    if target.fill == "zeros":
-        clean = torch.zeros_like(draws)
-    elif target.fill == "reference":
-        if target.reference is None:
+    draws = number.noise
+    generator = torch.Generator().manual_seed(number.seed + 1)
+    with usual_modes():
+        if fill == "noise":
+            return torch.randn(draws.shape, generator=generator, dtype=torch.float64).to(draws)
+        clean = _clean(number, fill, reference, generator)
+        return number.model.process.absent(clean, draws, number.times)
+
+
+def _clean(number: StepNumber, fill: str, reference: Tensor | None, generator: torch.Generator) -> Tensor:
+    """The fill before it is noised.
+
+    Raises:
+        ValueError: "reference" without reference images.
+    """
+    draws = number.noise
+    if fill == "zeros":
+        return torch.zeros_like(draws)
+    if fill == "reference":
+        if reference is None:
             raise ValueError('fill="reference" needs images to take patches from: step(..., reference=images)')
-        chosen = torch.randint(len(target.reference), (len(draws),), generator=generator)
-        clean = target.reference[chosen]
-    elif target.reference is not None:
-        clean = target.reference.mean(0).expand_as(draws)
-    else:
-        clean = image.mean((1, 2), keepdim=True).expand_as(draws)
-    return target.model.process.absent(clean, draws, target.times)
+        chosen = torch.randint(len(reference), (len(draws),), generator=generator)
+        return reference[chosen]
+    mean = number.image.mean((1, 2), keepdim=True) if reference is None else reference.mean(0)
+    return mean.expand_as(draws)
+
+
+def checked_reference(reference: Any, image: Tensor) -> Tensor:
+    """Reference images ``[m, C, H, W]``, like the image.
+
+    Raises:
+        ValueError: another shape, or none.
+        TypeError: whole numbers.
+        NonFinite: NaN or infinity.
+    """
+    wanted = f"reference must be images [m, {', '.join(map(str, image.shape))}]"
+    try:
+        found = torch.stack(list(reference)) if isinstance(reference, (list, tuple)) else torch.as_tensor(reference)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{wanted}, got {type(reference).__name__}") from error
+    if found.dim() != 4 or found.shape[1:] != image.shape or not len(found):
+        raise ValueError(f"{wanted}, got {list(found.shape)}")
+    return torch.stack([checked_image(one, image.dtype, "reference") for one in found]).to(image)

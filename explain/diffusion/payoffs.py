@@ -1,59 +1,75 @@
-"""The number of a denoising step: what its prediction says about the image, one number a row."""
+"""What a denoising step's prediction says about the image, one number a row."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from explain.diffusion.targets import StepTarget
+from explain.diffusion.process import Gaussian
 
 STEP_PAYOFFS = ("error", "evidence", "norm", "x0")
 
 
-def step_payoff(
-    target: StepTarget,
-    predict: Callable[..., tuple[Tensor, ...]],
-    x: Tensor,
-    times: Tensor,
-    noise: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    """The payoff of each row ``x [n, C, H, W]``, ``[n]``, summed or averaged over the target's region.
-
-    ``predict(*weights)`` answers for these rows with classifier-free guidance of each ``weight [n]``.
+@dataclass(frozen=True, eq=False)
+class StepPayoff:
+    """The number that is read off a prediction, summed or averaged over a region.
 
     "error" is ``-|e - e_hat|^2``, "norm" ``|e_hat|^2``, "x0" the mean of ``x0_hat``. "evidence" is what the condition
     adds to the fit of the noise, ``|e - D(null)|^2 - |e - D(label)|^2`` (Kong et al. 2024); without the label it is 0.
 
-    Raises:
-        ValueError: a payoff that does not give one number a row.
+    Args:
+        payoff: one of these, or a function ``x0_hat [n, C, H, W] -> [n]``.
+        process: what a prediction says about the image and its noise.
+        region: bool ``[H, W]``.
     """
-    process = target.model.process
-    wide = torch.promote_types(x.dtype, torch.float32)  # half precision holds no sum of many squares
-    x, noise, where = x.to(wide), noise.to(wide), target.region.to(wide)
 
-    def squares(difference: Tensor) -> Tensor:
-        return (difference.square() * where).sum((1, 2, 3))
+    payoff: str | Callable[[Tensor], Tensor]
+    process: Gaussian
+    region: Tensor
 
-    if target.payoff == "evidence":
-        both = (process.noise_in(x, p.to(wide), times) for p in predict(weight, torch.zeros_like(weight)))
-        with_label, without = (squares(noise - found) for found in both)
-        return without - with_label
-    prediction = predict(weight)[0].to(wide)
-    if target.payoff == "error":
-        return -squares(noise - process.noise_in(x, prediction, times))
-    if target.payoff == "norm":
-        return squares(process.noise_in(x, prediction, times))
-    clean = process.clean(x, prediction, times)
-    if target.payoff == "x0":
-        return (clean * where).sum((1, 2, 3)) / (where.sum() * clean.size(1))
-    assert callable(target.payoff)
-    values = target.payoff(clean.to(target.image.dtype))
-    if not isinstance(values, Tensor) or values.shape != x.shape[:1]:
+    def __call__(
+        self, predict: Callable[..., tuple[Tensor, ...]], x: Tensor, times: Tensor, noise: Tensor, weight: Tensor
+    ) -> Tensor:
+        """The payoff of each row ``x [n, C, H, W]`` at ``times [n]``, noised with ``noise``, ``[n]``.
+
+        ``predict(*weights)`` answers for these rows with classifier-free guidance of each ``weight [n]``.
+
+        Raises:
+            ValueError: a payoff that does not give one number a row.
+        """
+        own = x.dtype
+        wide = torch.promote_types(own, torch.float32)  # half precision holds no sum of many squares
+        x, noise = x.to(wide), noise.to(wide)
+        if self.payoff == "evidence":
+            both = (self.process.noise_in(x, p.to(wide), times) for p in predict(weight, torch.zeros_like(weight)))
+            with_label, without = (self._squares(noise - found) for found in both)
+            return without - with_label
+        prediction = predict(weight)[0].to(wide)
+        if self.payoff == "error":
+            return -self._squares(noise - self.process.noise_in(x, prediction, times))
+        if self.payoff == "norm":
+            return self._squares(self.process.noise_in(x, prediction, times))
+        clean = self.process.clean(x, prediction, times)
+        if self.payoff == "x0":
+            where = self.region.to(wide)
+            return (clean * where).sum((1, 2, 3)) / (where.sum() * clean.size(1))
+        assert callable(self.payoff)
+        return one_a_row(self.payoff(clean.to(own)), len(x), "row")
+
+    def _squares(self, difference: Tensor) -> Tensor:
+        return (difference.square() * self.region.to(difference.dtype)).sum((1, 2, 3))
+
+
+def one_a_row(values: object, count: int, what: str) -> Tensor:
+    """The values of a user's payoff.
+
+    Raises:
+        ValueError: they are not one number a row.
+    """
+    if not isinstance(values, Tensor) or values.shape != (count,):
         got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"payoff must give one number a row, [{len(x)}], got {got}")
+        raise ValueError(f"payoff must give one number a {what}, [{count}], got {got}")
     return values

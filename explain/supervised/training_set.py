@@ -21,7 +21,9 @@ def fitting(train: Any, number: ExampleNumber) -> tuple[Tensor | Rows, Tensor, T
     Inputs of a data set that is read a batch at a time are checked as the labels are read, and not kept.
 
     Raises:
-        ValueError, TypeError, NonFinite: see `training_set`; other shapes, dtypes, or counts of labels.
+        ValueError: no examples, other shapes than the example's, or another count of labels.
+        TypeError: no training set, or inputs of another dtype.
+        NonFinite: NaN or infinity in them.
     """
     found, positions = training_set(train, number.x.device)
     if not isinstance(found, Examples):

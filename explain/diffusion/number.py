@@ -1,0 +1,256 @@
+"""The numbers: what a denoiser says about a noised image, and about the end of a sampling run, with any parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.conventions import position
+from explain.diffusion.denoiser import Condition
+from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff, one_a_row
+from explain.diffusion.proofs import check_rows, elsewhere
+from explain.diffusion.sampling import Moment, guided, prepared, run
+from explain.diffusion.settings import (
+    checked_batch_size,
+    checked_count,
+    checked_guidance,
+    checked_region,
+    checked_seed,
+)
+from explain.diffusion.trained import TrainedDenoiser
+from explain.guard import evaluating, other_random_states, usual_modes
+from explain.payoffs import probed
+from explain.types import Parameters, Unsupported
+
+
+class DenoiserNumber:
+    """What both numbers are made of: the model, its condition, and an image like those that it was trained on."""
+
+    model: TrainedDenoiser
+    label: int | Tensor | Condition | None
+    condition: Condition
+    null: Condition
+    guidance: float
+    assumed: dict[str, str]
+
+    @property
+    def like(self) -> Tensor:
+        """An image ``[C, H, W]`` of the size that is asked about."""
+        raise NotImplementedError
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        raise NotImplementedError
+
+    def _check_answers(self, x: Tensor, t: Tensor, both: bool) -> None:
+        """The network's answers at ``x [1, C, H, W]``, with the condition and, where asked for, with the null.
+
+        Raises:
+            ValueError: it cannot be called so, answers at random or by the batch.
+            NonFinite: NaN or infinity.
+        """
+        self.assumed |= check_rows(self.model.denoiser, *elsewhere(self.model.process, x, t), self.condition)
+        if both:
+            with torch.no_grad(), other_random_states(0), evaluating(self.model.denoiser):
+                self.model.denoiser.tried(x, t, self.null)
+
+
+class StepNumber(DenoiserNumber):
+    """The number that a denoiser says about an image noised to ``t``, a mean over ``K`` common draws; see
+    `DiffusionModel.step` for the settings.
+
+    ``times [K]``, ``noise [K, C, H, W]`` and ``noised [K, C, H, W]`` are the draws that every coalition shares.
+    """
+
+    def __init__(
+        self,
+        model: TrainedDenoiser,
+        image: Tensor,
+        steps: tuple[float, ...],
+        label: int | Tensor | Condition | None,
+        seed: int,
+        draws: int,
+        payoff: str | Callable[[Tensor], Tensor],
+        region: Tensor | None,
+        guidance: float,
+        batch_size: int | None,
+    ) -> None:
+        if not callable(payoff) and payoff not in STEP_PAYOFFS:
+            raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, got {payoff!r}")
+        seed, draws = checked_seed(seed), checked_count(draws, "draws")
+        if not steps:
+            raise ValueError("a step needs at least one t, got none")
+        self.model, self.image, self.steps, self.label = model, image, steps, label
+        self.seed, self.draws, self.payoff = seed, draws, payoff
+        self.guidance, self.batch_size = checked_guidance(guidance), checked_batch_size(batch_size)
+        self.condition = model.denoiser.condition(label)
+        both = self.guidance != 1 or payoff == "evidence"
+        self.null = model.absent_condition() if both else model.null or {}
+        self.region = checked_region(region, image.shape[1:]).to(image.device)
+        generator = torch.Generator().manual_seed(seed)
+        self.times = torch.tensor(steps, device=image.device).repeat_interleave(draws)
+        noise = torch.randn(len(self.times), *image.shape, generator=generator, dtype=torch.float64)
+        self.noise = noise.to(image)
+        self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
+        self.assumed = _scale(image)
+        if callable(payoff):
+            probed(payoff, image[None])
+        self._check_answers(self.noised[:1], self.times[:1], both)
+
+    @property
+    def like(self) -> Tensor:
+        """The image."""
+        return self.image
+
+    def predict(
+        self,
+        x: Tensor,
+        times: Tensor,
+        weight: Tensor | None = None,
+        same: Tensor | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """Guided predictions for rows ``x [n, C, H, W]``, with the step's own guidance when no weights are given."""
+        if weight is None:
+            weight = torch.full((len(x),), float(self.guidance), device=x.device)
+        return guided(self.model.denoiser.with_parameters(params), x, times, self.condition, self.null, weight, same)
+
+    def numbers(self, x: Tensor, present: Tensor | None = None, params: Parameters | None = None) -> Tensor:
+        """The number of each ``x [b, K, C, H, W]``, float64 ``[b]``; ``present [b]``: whether the label is there."""
+        rows, times = x.flatten(0, 1), self.times.repeat(len(x))
+        noise = self.noise.repeat(len(x), 1, 1, 1)
+        weight = torch.full((len(rows),), float(self.guidance), device=x.device)
+        if present is not None:
+            weight = torch.where(present.repeat_interleave(len(self.times)), weight, 0.0)
+        if present is None:
+            same = torch.arange(len(rows), device=x.device)
+        else:  # the same images with and without the label
+            same = torch.arange(len(self.times), device=x.device).repeat(len(x))
+
+        def predict(*weights: Tensor) -> tuple[Tensor, ...]:
+            """Of these rows with each of these weights; a branch that several need is evaluated once."""
+            count = len(weights)
+            x = rows.repeat(count, 1, 1, 1)
+            return self.predict(x, times.repeat(count), torch.cat(weights), same.repeat(count), params).chunk(count)
+
+        payoff = StepPayoff(self.payoff, self.model.process, self.region)
+        with evaluating(self.model.denoiser):
+            payoffs = payoff(predict, rows, times, noise, weight)
+        return payoffs.double().view(len(x), -1).mean(1)
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        return self.numbers(self.noised[None], params=params)[0]
+
+
+@dataclass(eq=False, repr=False)
+class RunNumber(DenoiserNumber):
+    """The number that a function says about the end of a sampling run; see `DiffusionModel.trajectory`."""
+
+    model: TrainedDenoiser
+    label: int | Tensor | Condition | None
+    payoff: Callable[[Tensor], Tensor]
+    steps: int
+    guidance: float
+    seed: int
+    draws: int
+    shape: Sequence[int]
+    batch_size: int | None
+
+    def __post_init__(self) -> None:
+        if not callable(self.payoff):
+            raise ValueError(f"payoff must be a function of the samples, [n, C, H, W] -> [n], got {self.payoff!r}")
+        self.seed, self.draws = checked_seed(self.seed), checked_count(self.draws, "draws")
+        checked_seed(self.seed + self.draws)
+        self.guidance, self.batch_size = checked_guidance(self.guidance), checked_batch_size(self.batch_size)
+        denoiser = self.model.denoiser
+        self.condition = denoiser.condition(self.label)
+        self.null = self.model.null or {}
+        if self.guidance != 1:
+            self.null = self.model.absent_condition()
+        self.seeds = [self.seed + draw for draw in range(self.draws)]
+        self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
+        self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
+        probed(self.payoff, self.start)
+        t = self._position(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
+        self._check_answers(self.start[:1], t, self.guidance != 1)
+        if denoiser.hears_itself(self.start[:1], t, self.condition):
+            raise Unsupported(
+                f"this network reads its own last answer ({denoiser.names.self_condition}), which runs here do not "
+                "give it: ask step(...), or wrap a function that leaves it out if your own runs do"
+            )
+
+    def _position(self, t: Tensor) -> Tensor:
+        return position(self.model.process, self.model.scheduler, t)
+
+    @cached_property
+    def start(self) -> Tensor:
+        """``x_T`` of each draw, ``[draws, C, H, W]``."""
+        size = tuple(self.shape)
+        noise = [torch.randn(size, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in self.seeds]
+        with usual_modes():
+            return torch.stack(noise).to(self.model.denoiser.device, self.model.denoiser.dtype)
+
+    @property
+    def like(self) -> Tensor:
+        """The noise that the first draw starts from."""
+        return self.start[0]
+
+    @property
+    def weights(self) -> Tensor:
+        """The guidance weights of the run as it is asked for, ``[1, steps]``."""
+        return torch.full((1, self.steps), float(self.guidance))
+
+    def moments(self, weights: Tensor, draws: int | None = None, params: Parameters | None = None) -> Iterator[Moment]:
+        """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws."""
+        draws = draws or self.draws
+        start = self.start[:draws].repeat(len(weights), 1, 1, 1)
+        rows = weights.repeat_interleave(draws, 0)
+        with evaluating(self.model.denoiser):
+            denoiser, seeds = self.model.denoiser.with_parameters(params), self.seeds[:draws] * len(weights)
+            yield from run(denoiser, self.scheduler, start, seeds, rows, self.condition, self.null, self._position)
+
+    def numbers(self, weights: Tensor, params: Parameters | None = None) -> Tensor:
+        """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``.
+
+        Raises:
+            ValueError: a payoff that does not give one number a sample.
+        """
+        samples = None
+        for moment in self.moments(weights, params=params):
+            samples = moment.after
+        assert samples is not None  # at least one step
+        values = one_a_row(self.payoff(samples), len(samples), "sample")
+        return values.double().view(len(weights), -1).mean(1)
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar.
+
+        Raises:
+            Unsupported: the scheduler's steps leave torch, so that no derivative follows them.
+            RuntimeError: whatever else stops the run.
+        """
+        try:
+            return self.numbers(self.weights, params)[0]
+        except RuntimeError as error:
+            met = ("doesn't have storage", "Can't call numpy()")  # by NumPy, where torch.func or autograd watches
+            if not any(text in str(error) for text in met):
+                raise
+            raise Unsupported(
+                f"a step of {type(self.scheduler).__name__}, or the payoff, computes with NumPy, which derivatives do "
+                "not follow: use torch there, or another scheduler such as DDIMScheduler"
+            ) from error
+
+
+def _scale(image: Tensor) -> dict[str, str]:
+    """What is to be said where an image is not on the scale of most denoisers, [-1, 1]."""
+    low, high = float(image.min()), float(image.max())
+    if high > 20 or low < -20:
+        return {"x0": f"taken as it is, with values from {low:.3g} to {high:.3g}, though most denoisers see [-1, 1]"}
+    if low >= 0 and low < high <= 1:
+        return {"x0": "taken as it is, with values in [0, 1], though most denoisers see [-1, 1]"}
+    return {}

@@ -1,0 +1,153 @@
+"""A trained denoiser with its noise schedule, and all that is known of how it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.conventions import Convention, convention_of, said
+from explain.diffusion.denoiser import Condition, Denoiser, checked_image
+from explain.diffusion.networks import check_network, configuration, of_diffusers
+from explain.diffusion.pipelines import parts_of
+from explain.diffusion.process import Gaussian
+from explain.diffusion.schedules import ddim, preconditions, process_of
+from explain.diffusion.settings import checked_count, checked_shape
+from explain.losses import check_weight_decay
+
+LOSSES = ("mse", "mae", "huber")
+
+
+class TrainedDenoiser:
+    """``denoiser (x_t, t, condition) -> prediction``, the ``process`` of its noise, and what `explain.wrap` was told.
+
+    See `DiffusionModel` for the settings. ``assumed`` says what was taken to be so without being told.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        *,
+        scheduler: Any = None,
+        betas: Tensor | Sequence[float] | None = None,
+        time: str | Callable[[Tensor], Tensor] | None = None,
+        condition: str | None = None,
+        prediction_type: str | None = None,
+        null: int | Tensor | Condition | None = None,
+        shape: Sequence[int] | None = None,
+        weight_decay: float = 0.0,
+        loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
+        draws: int = 16,
+    ) -> None:
+        net, scheduler, self.assumed = _out_of_pipeline(net, scheduler, time)
+        check_network(net)
+        if (scheduler is None) == (betas is None):
+            raise TypeError("give the noise schedule once: scheduler= (diffusers) or betas= ([T])")
+        self.made_here = betas is not None
+        self.scheduler = ddim(betas, prediction_type) if self.made_here else scheduler
+        own_edm = preconditions(self.scheduler) and time == "sigma"  # the network's answer is not what its steps take
+        self.process: Gaussian = process_of(self.scheduler, None if own_edm else prediction_type)
+        convention = convention_of(net, self.scheduler, self.process, time, prediction_type)
+        if self.made_here and prediction_type is None and time == "sigma":
+            raise TypeError(
+                "what does the network answer to (x0 + sigma e, sigma)? Say prediction_type='sample' (the image), "
+                "'epsilon' or 'v_prediction'"
+            )
+        self.denoiser = self.module = Denoiser(net, convention, condition)
+        self.null = None if null is None else self.denoiser.condition(null, "null")
+        self.channels = _channels_of(net)
+        self.shape = checked_shape(shape, self.channels) if shape is not None else _shape_of(net)
+        check_weight_decay(weight_decay)
+        _check_loss(loss)
+        self.weight_decay, self.loss, self.draws = weight_decay, loss, checked_count(draws, "draws")
+        self.assumed |= self._assumptions(convention, prediction_type, time)
+
+    def _assumptions(self, convention: Convention, prediction_type: str | None, time: Any) -> dict[str, str]:
+        """What was taken to be so about the network without being told."""
+        names, found = self.denoiser.names, {}
+        if time is None:
+            found["time"] = f"{said(convention)}: as diffusers' own pipelines give it to this network"
+        elif time == "unit":
+            end = " of flow matching, 0 the image and 1 the noise" if self.process.signal is None else ""
+            found["time"] = f"{said(convention)}{end}"
+        if self.made_here and prediction_type is None:
+            found["prediction_type"] = "epsilon: betas were given without it"
+        if names.label is not None and names.given:
+            found["condition"] = names.given
+        if names.left:
+            found["arguments"] = f"left at their defaults: {', '.join(names.left)}"
+        return found
+
+    def absent_condition(self) -> Condition:
+        """The condition that stands for "no label".
+
+        Raises:
+            ValueError: the model was wrapped without one.
+        """
+        if self.null is None:
+            raise ValueError(
+                "this needs the null condition that the model was trained with: explain.wrap(..., null=...)"
+            )
+        return self.null
+
+    def image(self, x0: Tensor) -> Tensor:
+        """An image ``[C, H, W]`` as the network sees it.
+
+        Raises:
+            ValueError: another size or other channels than the model's; see `checked_image` too.
+        """
+        image = checked_image(x0, self.denoiser.dtype).to(self.denoiser.device)
+        if self.channels is not None and len(image) != self.channels:
+            raise ValueError(f"x0 must have the {self.channels} channels of the network, got {list(image.shape)}")
+        if self.shape is not None and tuple(image.shape) != self.shape:
+            raise ValueError(f"x0 must be {list(self.shape)} as the model was trained, got {list(image.shape)}")
+        return image
+
+
+def _out_of_pipeline(net: Any, scheduler: Any, time: Any) -> tuple[Any, Any, dict[str, str]]:
+    """The network and the scheduler, out of a diffusers pipeline where it is one, and what is to be known of them.
+
+    Raises:
+        ValueError: another unit of time than the pipeline's.
+        TypeError: a pipeline whose call is not followed.
+    """
+    if isinstance(net, torch.nn.Module) or not hasattr(net, "components"):
+        return net, scheduler, {}
+    parts = parts_of(net, scheduler)
+    own = "log_sigma" if preconditions(parts.scheduler) else "step"
+    if time not in (None, own):
+        raise ValueError(
+            f"{type(net).__name__} gives its network the time as {own!r}: leave time out; of a network that takes it "
+            "otherwise wrap the network itself, with scheduler="
+        )
+    return parts
+
+
+def _check_loss(loss: Any) -> None:
+    """Raise where this is no loss of images.
+
+    Raises:
+        ValueError: it is neither one of ours nor a function.
+    """
+    if loss is not None and loss not in LOSSES and not callable(loss):
+        raise ValueError(
+            f"loss must be one of {', '.join(LOSSES)}, a function (predictions, wanted) -> one number an image, or "
+            f"None for the mean squared error, got {loss!r}"
+        )
+
+
+def _channels_of(net: Any) -> int | None:
+    """The channels that a diffusers network denoises."""
+    return configuration(net).get("in_channels") if of_diffusers(net) else None
+
+
+def _shape_of(net: Any) -> tuple[int, int, int] | None:
+    """``[C, H, W]`` as a diffusers configuration tells it."""
+    config = configuration(net)
+    size = config.get("sample_size") if of_diffusers(net) else None
+    if size is None or config.get("in_channels") is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    return int(config["in_channels"]), int(height), int(width)
