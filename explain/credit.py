@@ -4,8 +4,6 @@
 door (`plot`, `storage`, `conversion`, `summary`) takes a `Credit` and never learns of the doors: imports go one way.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import typing
 
 import matplotlib as mpl
 
@@ -215,3 +216,7 @@ def test_a_copy_has_the_same_doors(again):
     assert type(again(why)) is Explanation
     assert again(why).to_pandas().equals(why.to_pandas())
     assert Explanation.__module__ == "explain.explanation"
+
+
+def test_the_types_of_its_fields_can_be_asked_for():
+    assert typing.get_type_hints(Explanation.__init__)["error"] == torch.Tensor | None

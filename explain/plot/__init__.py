@@ -1,4 +1,7 @@
-"""Pictures: one kind a file; each takes ``ax=None`` and returns the Axes it drew on."""
+"""Pictures: one kind a file; each takes ``ax=None`` and returns the Axes it drew on.
+
+They take a `Credit`, the data of an `explain.Explanation`, and know nothing of its doors, of models and of methods.
+"""
 
 from matplotlib.axes import Axes
 
