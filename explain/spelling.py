@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def check_names(asked: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -32,3 +36,20 @@ def settings_of(function: Callable[..., Any]) -> list[str] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return [p.name for p in parameters if p.name != "self"]
+
+
+def spelled(method: Callable[P, R]) -> Callable[P, R]:
+    """The same method, with its own signature, where a misspelt keyword is answered with the one that was meant.
+
+    >>> spelled(lambda node, label=None: label)(3, lable=1)
+    Traceback (most recent call last):
+    TypeError: <lambda> has no setting 'lable': did you mean 'label'? It has node, label
+    """
+    known = settings_of(method)
+
+    @functools.wraps(method)
+    def asked(*args: P.args, **settings: P.kwargs) -> R:
+        check_names(method.__name__, settings, settings if known is None else known)
+        return method(*args, **settings)
+
+    return asked

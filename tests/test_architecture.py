@@ -19,7 +19,7 @@ EXPLAINERS = (
 FAMILIES = ("diffusion", "graph", "supervised")
 SHARED = {
     *("examples", "guard", "layouts", "loaders", "losses"),
-    *("classes", "objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "threads"),
+    *("classes", "objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "spelling", "threads"),
 }
 DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}

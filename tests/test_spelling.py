@@ -47,6 +47,31 @@ def test_options_of_wrap(model, data, options):
         explain.wrap(model, data, weigth_decay=0.1, **options)
 
 
+GRAPH = Data(torch.ones(2, 2), torch.tensor([[0], [1]]))
+VERBS = {
+    "node": lambda: explain.wrap(GCN(2, 2, 1), GRAPH).node(0, lable=1),
+    "edge": lambda: explain.wrap(GCN(2, 2, 1), GRAPH, task="edge").edge(0, 1, lable=1),
+    "graph": lambda: explain.wrap(GCN(2, 2, 1), [GRAPH]).graph(0, lable=1),
+    "example": lambda: explain.wrap(torch.nn.Linear(2, 2), task="classification").example(torch.ones(2), lable=1),
+    "step": lambda: explain.wrap(lambda x, t: x, betas=[0.1], time="step").step(torch.ones(1, 8, 8), t=0, lable=1),
+    "trajectory": lambda: explain.wrap(lambda x, t: x, betas=[0.1], time="step").trajectory(payoff=len, lable=1),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_arguments_of_questions(verb):
+    with pytest.raises(TypeError, match=rf"{verb} has no setting 'lable': did you mean 'label'\? It has \w+, "):
+        VERBS[verb]()
+
+
+def test_questions_keep_their_signatures():
+    node = explain.wrap(GCN(2, 2, 1), GRAPH).node
+    assert [*inspect.signature(node).parameters][:3] == ["node", "label", "payoff"]
+    assert "The model's answer for one node" in node.__doc__
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'node'"):
+        node()
+
+
 def test_explainers_are_made_copied_and_inspected_as_any_dataclass():
     explainer = Shapley("edges", samples=64)
     for same in (pickle.loads(pickle.dumps(explainer)), copy.deepcopy(explainer), dataclasses.replace(explainer)):

@@ -13,6 +13,7 @@ from explain.diffusion.settings import checked_shape
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
+from explain.spelling import spelled
 
 
 class DiffusionModel(TrainedDenoiser):
@@ -48,6 +49,7 @@ class DiffusionModel(TrainedDenoiser):
     0.0
     """
 
+    @spelled
     def step(
         self,
         x0: Tensor,
@@ -92,6 +94,7 @@ class DiffusionModel(TrainedDenoiser):
                 self, self.image(x0), steps, label, seed, draws, payoff, region, guidance, fill, reference, batch_size
             )
 
+    @spelled
     def trajectory(
         self,
         label: int | Tensor | Condition | None = None,

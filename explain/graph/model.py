@@ -26,6 +26,7 @@ from explain.outputs import Kind, Meaning, check_kind, column_count
 from explain.parts import Output, Part
 from explain.payoffs import Payoff, whole_number
 from explain.plain import plain_operations
+from explain.spelling import spelled
 from explain.types import Parameters
 
 TASKS = ("node", "edge", "graph")
@@ -120,6 +121,7 @@ class GraphModel:
         self.seen: Hashable = contents(data) if single else None  # what of the data is kept was read from this
         self._structure = self.structure(0) if single else None
 
+    @spelled
     def node(
         self,
         node: int | tuple[str, int],
@@ -158,6 +160,7 @@ class GraphModel:
         kind, number = self._node(found, node)
         return GraphTarget(self, found, ((kind, number),), label, payoff, removal, baseline, batch_size, graph)
 
+    @spelled
     def edge(
         self,
         source: int | tuple[str, int],
@@ -176,6 +179,7 @@ class GraphModel:
         self._check_ends((focus[0][0], focus[1][0]))
         return GraphTarget(self, graph, focus, label, payoff, removal, baseline, batch_size)
 
+    @spelled
     def graph(
         self,
         index: int = 0,

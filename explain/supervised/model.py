@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from explain.payoffs import Payoff
+from explain.spelling import spelled
 from explain.supervised.baselines import Baseline
 from explain.supervised.targets import ExampleTarget, asked
 from explain.supervised.trained import TrainedNetwork
@@ -45,6 +46,7 @@ class SupervisedModel(TrainedNetwork):
     (8.0, tensor([2., 6.], dtype=torch.float64))
     """
 
+    @spelled
     def example(
         self,
         x: Tensor,

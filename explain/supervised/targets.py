@@ -183,7 +183,7 @@ def asked(
         batching = batching_of(model.answers, x, absence.reference, model.batch_size)
         meaning, outputs = model.meaning(x, absence.reference, batching)
     if not batching.independent:
-        warnings.warn("rows of a batch see one another in this model: evaluated one by one, slowly", stacklevel=3)
+        warnings.warn("rows of a batch see one another in this model: evaluated one by one, slowly", stacklevel=4)
     known = checked_label(label, outputs[0], meaning, payoff)
     wanted = payoff or meaning.default_payoff
     number = payoff_function(wanted, known, meaning)
