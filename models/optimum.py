@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from explain.objectives import example_loss
+from explain.training import example_loss
 from models import checkpoints
 
 Loss = Callable[[Tensor, Tensor], Tensor]

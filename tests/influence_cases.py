@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from explain.influence import refit
-from explain.objectives import TrainingObjective, trainable
 from explain.supervised import SupervisedModel
+from explain.training import TrainingObjective, trainable
 from explain.types import Players, Target
 
 

@@ -19,7 +19,7 @@ EXPLAINERS = (
 FAMILIES = ("diffusion", "graph", "supervised")
 SHARED = {
     *("examples", "guard", "layouts", "loaders", "losses"),
-    *("classes", "objectives", "obstacles", "outputs", "parts", "payoffs", "plain", "spelling", "threads"),
+    *("classes", "obstacles", "outputs", "parts", "payoffs", "plain", "spelling", "threads", "training"),
 }
 DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "payoffs": {"guard", "outputs"},
     "loaders": {"guard"},
     "examples": {"guard", "loaders"},
-    "objectives": {"examples", "losses", "outputs", "payoffs", "types"},
+    "training": {"examples", "losses", "outputs", "payoffs", "types"},
     "versions": set(),
     "credit": {"types"},
     # behind the doors of an answer: its data alone

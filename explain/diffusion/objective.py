@@ -15,7 +15,7 @@ from explain.diffusion.training_set import Conditions, Labels, check_answers, co
 from explain.examples import Read, Rows, pieces
 from explain.guard import evaluating
 from explain.losses import of_values
-from explain.objectives import TrainingObjective, check_own_loss, trainable
+from explain.training import TrainingObjective, check_own_loss, trainable
 from explain.types import Parameters, Players
 
 _GALLERY = 5_000  # more training images than this are not kept for pictures

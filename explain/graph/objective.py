@@ -22,7 +22,7 @@ from explain.graph.removal import GraphRemoval
 from explain.graph.structure import Structure
 from explain.graph.suspects import suspects
 from explain.losses import trained_loss
-from explain.objectives import TrainingObjective, check_own_loss, trainable
+from explain.training import TrainingObjective, check_own_loss, trainable
 from explain.types import Parameters, Players, Unsupported
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from explain.graph.computation import Direction, Place, cut
 from explain.graph.many import Predict
 from explain.graph.structure import Structure, copies
 from explain.guard import evaluating
-from explain.objectives import trainable
+from explain.training import trainable
 from explain.types import Parameters
 
 if TYPE_CHECKING:

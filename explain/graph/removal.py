@@ -13,8 +13,8 @@ from torch import Tensor
 from explain.graph.computation import Focus
 from explain.graph.editing import Editing
 from explain.graph.sites import Site, Sites, sites, whole_sites
-from explain.objectives import TrainingObjective
 from explain.threads import found_alone
+from explain.training import TrainingObjective
 from explain.types import LossChange, Parameters, Players
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from explain.graph.many import Training
 from explain.losses import Trained, trained_loss
-from explain.objectives import TrainingObjective, other_losses
+from explain.training import TrainingObjective, other_losses
 from explain.types import Suspect
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from explain.explainer import Answer
 from explain.influence.curvature import Curvature
-from explain.influence.doubts import doubt
 from explain.influence.leverage import leverages
 from explain.influence.solvers.choice import SOLVERS, Chosen
 from explain.influence.solvers.solution import Solution
 from explain.influence.suspects import advice, another_training
+from explain.influence.warning import doubt
 from explain.types import Objective
 
 NOTED = 0.05  # of the largest score: training left to do that is asked about

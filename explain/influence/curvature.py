@@ -229,7 +229,7 @@ class Hessian(Curvature):
 
     The pullback of the gradient (reverse over reverse), since ``H`` is symmetric.
 
-    >>> from explain.objectives import TrainingObjective
+    >>> from explain.training import TrainingObjective
     >>> from explain.types import Players
     >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),

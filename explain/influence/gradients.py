@@ -25,7 +25,7 @@ def example_gradients(objective: Objective, positions: Tensor | None = None) -> 
 
     Together by ``vmap`` where the model's operations allow it, else one by one.
 
-    >>> from explain.objectives import TrainingObjective
+    >>> from explain.training import TrainingObjective
     >>> from explain.types import Players
     >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),

@@ -15,7 +15,6 @@ from explain.explainer import seeded
 from explain.guard import untouched
 from explain.influence.checks import LOOSE, loose
 from explain.influence.curvature import Curvature
-from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.scores import example_losses, measured_gradient, training_gradient
 from explain.influence.solvers.choice import Chosen, choose_curvature, choose_solver
@@ -23,6 +22,7 @@ from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solver, relative
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
 from explain.influence.suspects import advice
+from explain.influence.warning import doubt
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
 
 
@@ -37,7 +37,7 @@ class Inverse:
         generator: of a solver that samples.
         progress: shows tqdm.
 
-    >>> from explain.objectives import TrainingObjective
+    >>> from explain.training import TrainingObjective
     >>> from explain.types import Players
     >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),

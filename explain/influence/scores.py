@@ -9,12 +9,12 @@ from torch import Tensor
 
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature, Hessian
-from explain.influence.doubts import doubt
 from explain.influence.gradients import MEMORY, example_gradients
 from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
 from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
+from explain.influence.warning import doubt
 from explain.types import Objective, Parameters, Questions
 
 FEW = 4  # directions up to which no gradient of a single example is worth making

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from explain.examples import READ, Read, Rows, pieces
 from explain.losses import trained_loss
-from explain.objectives import TrainingObjective, check_own_loss, other_losses, trainable
 from explain.supervised.number import ExampleNumber
 from explain.supervised.players import features, pixels
 from explain.supervised.training_set import fitting
+from explain.training import TrainingObjective, check_own_loss, other_losses, trainable
 from explain.types import NonFinite, Parameters, Players, Questions
 
 PICTURES = 2_000  # up to this many training images travel with an explanation

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import explain
 from explain import Influence
-from explain.objectives import example_loss
+from explain.training import example_loss
 from models.koh_liang.data import Split
 from models.koh_liang.rows import Row
 from models.linear import Linear

@@ -15,7 +15,7 @@ import explain
 from explain.influence import GaussNewton, Hessian
 from explain.influence.solvers.choice import choose_solver
 from explain.influence.spectrum import extreme_eigenvalues, largest_of
-from explain.objectives import TrainingObjective, trainable
+from explain.training import TrainingObjective, trainable
 from explain.types import NonFinite, Players, Unsupported
 
 

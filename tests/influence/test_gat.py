@@ -8,7 +8,7 @@ from torch_geometric.datasets import KarateClub
 from torch_geometric.nn import GAT
 
 from explain.influence import Indefinite, Influence
-from explain.objectives import TrainingObjective, trainable
+from explain.training import TrainingObjective, trainable
 from explain.types import Players
 
 

@@ -13,7 +13,7 @@ from explain.influence import ConjugateGradient, Lissa
 from explain.influence.curvature import GaussNewton, Hessian
 from explain.influence.solvers.principal import principal
 from explain.influence.spectrum import extreme_eigenvalues
-from explain.objectives import TrainingObjective
+from explain.training import TrainingObjective
 
 
 def network(batch_size: int | None = None, count: int = 60, steps: int = 0) -> TrainingObjective:

@@ -16,9 +16,9 @@ from explain.comparison import compare
 from explain.gradient import Gradient
 from explain.influence import Influence
 from explain.lime import Lime
-from explain.objectives import TrainingObjective, trainable
 from explain.shapley import Shapley
 from explain.supervised import SupervisedModel
+from explain.training import TrainingObjective, trainable
 from explain.types import NonFinite, Players
 
 FEATURES = 7

@@ -31,7 +31,7 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
     Raises:
         Unsettled: the gradient did not vanish.
 
-    >>> from explain.objectives import TrainingObjective
+    >>> from explain.training import TrainingObjective
     >>> from explain.types import Players
     >>> data = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
     >>> start = {"mean": torch.zeros(1, dtype=torch.float64)}

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 
 from explain.explainer import seeded
 from explain.guard import untouched
-from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.inverse import Inverse, checked_engine, editable, inverse_of, positions_of, same_inverse
 from explain.influence.questions.minimum import refit
 from explain.influence.questions.perturbation import Extractor, input_gradients
 from explain.influence.scores import measured_gradient
+from explain.influence.warning import doubt
 from explain.types import EditableObjective, NonFinite, Objective, Parameters, Target
 
 

@@ -8,12 +8,12 @@ import torch
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
-from explain.influence.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.gradients import example_gradients, per_example
 from explain.influence.inverse import checked_engine, inverse_of
 from explain.influence.scores import directional, example_losses, training_gradient
 from explain.influence.suspects import advice
+from explain.influence.warning import doubt
 from explain.types import NonFinite, Target
 
 

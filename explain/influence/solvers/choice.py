@@ -8,7 +8,6 @@ import torch
 
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
 from explain.influence.differences import hvp_checks
-from explain.influence.doubts import doubt
 from explain.influence.solvers.arnoldi import Arnoldi
 from explain.influence.solvers.cg import ConjugateGradient
 from explain.influence.solvers.dot import GradientDot
@@ -25,6 +24,7 @@ from explain.influence.spectrum import (
     singular,
     sufficient_damping,
 )
+from explain.influence.warning import doubt
 from explain.types import Objective
 
 CURVATURES: dict[str, type[Curvature]] = {kind.name: kind for kind in (Hessian, GaussNewton)}

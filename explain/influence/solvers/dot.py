@@ -19,7 +19,7 @@ class GradientDot:
     Many faster methods return about its ranking. The residual says how far the curvature is from the identity.
 
     >>> from explain.influence import Hessian
-    >>> from explain.objectives import TrainingObjective
+    >>> from explain.training import TrainingObjective
     >>> from explain.types import Players
     >>> x, y = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])
     >>> objective = TrainingObjective({"w": torch.zeros(1, 1)}, Players("train", torch.arange(2)),

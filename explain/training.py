@@ -1,4 +1,4 @@
-"""The trained loss of a model over its examples, as families hand it to `Influence`."""
+"""What was trained, in any family: ``J(theta)`` over the examples, and the number in question, for `Influence`."""
 
 from __future__ import annotations
 

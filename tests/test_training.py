@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from influence_cases import digits, half_trained, module_objective
 from torch import nn
 
-from explain.objectives import TrainingObjective, example_loss, trainable
+from explain.training import TrainingObjective, example_loss, trainable
 from explain.types import Objective, Players
 
 
