@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import APPNP, GAT, GCN, GIN, GraphSAGE, SAGEConv, SGConv
 
 LOCAL = ("gcn", "gat", "sage", "gin", "sgc", "appnp")
@@ -20,6 +20,38 @@ def random_graph(nodes: int = 24, edges: int = 44, features: int = 5, seed: int 
     x = torch.randn(nodes, features, generator=generator)
     y = torch.randint(3, (nodes,), generator=generator)
     return Data(x=x, edge_index=edge_index, y=y, train_mask=torch.rand(nodes, generator=generator) < 0.6)
+
+
+RATES = ("user", "rates", "film")
+
+
+def rated(pairs: Tensor | None = None) -> HeteroData:
+    """Six users rate five films, and films are rated by them; ``pairs`` are the ``edge_label_index`` of the ratings."""
+    data = HeteroData()
+    data["user"].x, data["film"].x = torch.randn(6, 4), torch.randn(5, 4)
+    ends = torch.stack([torch.arange(6), torch.arange(6) % 5])
+    data[RATES].edge_index, data["film", "rated", "user"].edge_index = ends, ends.flip(0)
+    data[RATES].edge_label_index = ends if pairs is None else pairs
+    return data
+
+
+class Rating(nn.Module):
+    """The score of each pair of a user and a film, of what was heard of the film."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = SAGEConv((4, 4), 3)
+
+    def forward(self, x_dict: dict, edge_index_dict: dict, edge_label_index: Tensor) -> Tensor:
+        films = self.conv((x_dict["user"], x_dict["film"]), edge_index_dict[RATES])
+        return (x_dict["user"][edge_label_index[0], :3] * films[edge_label_index[1]]).sum(-1)
+
+
+class RatingOfData(Rating):
+    """The same, given the data object."""
+
+    def forward(self, data: HeteroData) -> Tensor:
+        return super().forward(data.x_dict, data.edge_index_dict, data[RATES].edge_label_index)
 
 
 class Sgc(nn.Module):

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from graph_cases import RATES, Rating, RatingOfData, rated
 from torch import nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
@@ -16,7 +17,6 @@ from torch_geometric.nn import (
     GraphConv,
     HeteroConv,
     LightGCN,
-    SAGEConv,
     global_mean_pool,
 )
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
@@ -471,25 +471,9 @@ def test_atoms_and_positions_alone():
 
 
 def test_pairs_in_an_edge_store():
-    data = HeteroData()
-    data["user"].x, data["film"].x = torch.randn(6, 4), torch.randn(5, 4)
-    ends = torch.stack([torch.arange(6), torch.arange(6) % 5])
-    data["user", "rates", "film"].edge_index = ends
-    data["film", "rated", "user"].edge_index = ends.flip(0)
-    data["user", "rates", "film"].edge_label_index = torch.tensor([[0, 1], [2, 3]])
-
-    class Rating(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = SAGEConv((4, 4), 3)
-
-        def forward(self, x_dict, edge_index_dict, edge_label_index):
-            films = self.conv((x_dict["user"], x_dict["film"]), edge_index_dict["user", "rates", "film"])
-            return (x_dict["user"][edge_label_index[0], :3] * films[edge_label_index[1]]).sum(-1)
-
-    net = seeded(Rating)
+    net, data = seeded(Rating), rated(torch.tensor([[0, 1], [2, 3]]))
     own = net(data.x_dict, data.edge_index_dict, torch.tensor([[3], [2]])).item()
-    for call in (None, lambda n, d: n(d.x_dict, d.edge_index_dict, d["user", "rates", "film"].edge_label_index)):
+    for call in (None, lambda n, d: n(d.x_dict, d.edge_index_dict, d[RATES].edge_label_index)):
         model = explain.wrap(net, data, task="edge", call=call)
         assert model.edge(("user", 3), ("film", 2), label=1).value() == pytest.approx(own, rel=1e-5)
 
@@ -497,28 +481,13 @@ def test_pairs_in_an_edge_store():
 @pytest.mark.parametrize("call", [None, lambda n, d: n(d)], ids=["forward", "call"])
 @pytest.mark.parametrize("pairs", [2, 40])
 def test_pairs_in_an_edge_store_of_a_data_object(call, pairs):
-    data = HeteroData()
-    data["user"].x, data["film"].x = torch.randn(6, 4), torch.randn(5, 4)
-    ends = torch.stack([torch.arange(6), torch.arange(6) % 5])
-    data["user", "rates", "film"].edge_index = ends
-    data["user", "rates", "film"].edge_label_index = ends.repeat(1, 7)[:, :pairs]
-    data["user", "rates", "film"].edge_label = (torch.arange(pairs) % 2).float()
-
-    class Rating(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = SAGEConv((4, 4), 3)
-
-        def forward(self, data):
-            asked = data["user", "rates", "film"].edge_label_index
-            films = self.conv((data["user"].x, data["film"].x), data["user", "rates", "film"].edge_index)
-            return (data["user"].x[asked[0], :3] * films[asked[1]]).sum(-1)
-
-    net = seeded(Rating)
+    net, data = seeded(RatingOfData), rated()
+    data[RATES].edge_label_index = data[RATES].edge_index.repeat(1, 7)[:, :pairs]
+    data[RATES].edge_label = (torch.arange(pairs) % 2).float()
     model = explain.wrap(net, data, task="edge", call=call, weight_decay=0.1)
     target = model.edge(("user", 3), ("film", 2), label=1)
     asked = data.clone()
-    asked["user", "rates", "film"].edge_label_index = torch.tensor([[3], [2]])
+    asked[RATES].edge_label_index = torch.tensor([[3], [2]])
     assert target.value() == pytest.approx(net(asked).item(), rel=1e-5)
     with pytest.raises(ValueError, match=r"edge_label_index is of \('user', 'rates', 'film'\)"):
         model.edge(("film", 3), ("user", 2))

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from graph_cases import random_graph
+from graph_cases import RATES, Rating, RatingOfData, random_graph, rated
 from torch import nn
-from torch_geometric.data import HeteroData
-from torch_geometric.nn import GCNConv, SAGEConv
+from torch_geometric.nn import GCNConv
 
 import explain
 
@@ -137,34 +136,15 @@ def test_a_decoder_scores_pairs():
     assert model.task == "edge"
 
 
-class Rating(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = SAGEConv((4, 4), 3)
-
-    def forward(self, x_dict, edge_index_dict, edge_label_index):
-        films = self.conv((x_dict["user"], x_dict["film"]), edge_index_dict["user", "rates", "film"])
-        return (x_dict["user"][edge_label_index[0], :3] * films[edge_label_index[1]]).sum(-1)
-
-
-class RatingOfData(Rating):
-    def forward(self, data):
-        return super().forward(data.x_dict, data.edge_index_dict, data["user", "rates", "film"].edge_label_index)
-
-
 def typed_call(net, data):
-    return net(data.x_dict, data.edge_index_dict, data["user", "rates", "film"].edge_label_index)
+    return net(data.x_dict, data.edge_index_dict, data[RATES].edge_label_index)
 
 
 @pytest.mark.parametrize(("kind", "call"), [(Rating, None), (RatingOfData, None), (Rating, typed_call)])
 def test_pairs_of_types(kind, call):
     torch.manual_seed(0)
-    data = HeteroData()
-    data["user"].x, data["film"].x = torch.randn(6, 4), torch.randn(5, 4)
-    ends = torch.stack([torch.arange(6), torch.arange(6) % 5])
-    data["film", "rated", "user"].edge_index = ends.flip(0)
-    data["user", "rates", "film"].edge_index = ends
-    data["user", "rates", "film"].edge_label_index = ends[:, :5]  # as many as there are films
+    data = rated()
+    data[RATES].edge_label_index = data[RATES].edge_index[:, :5]  # as many as there are films
     model = explain.wrap(made(kind), data, call=call)
     assert model.task == "edge"
     assert model.edge(("user", 3), ("film", 2), label=1).value() == pytest.approx(
