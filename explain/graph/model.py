@@ -268,6 +268,8 @@ class GraphModel:
             how = f'this model was wrapped for task="{self.task}"'
             if self.inferred:
                 how = f'no task was named, and "{self.task}" was inferred, as {self.inferred.why}'
+            if task == "edge" and not self.single:
+                raise ValueError(f'{how}: pairs are asked about on one graph, explain.wrap(model, graph, task="edge")')
             raise ValueError(f'{how}: wrap it with task="{task}" to ask this')
 
     @staticmethod

@@ -228,16 +228,28 @@ class GraphTarget(OfOutputs):
                     rows = self.model.outputs(made, self._pairs(place, made), kind, params)
         if len(self.focus) == 1:
             if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
-                raise WrongRows(
-                    f"the model must give one row a node, {expected}; it gave {len(rows)}: of a model that answers for "
-                    'pairs or graphs say explain.wrap(..., task="edge") or task="graph"'
+                remedy = self._picked(len(rows)) or (
+                    'of a model that answers for pairs or graphs say explain.wrap(..., task="edge") or task="graph"'
                 )
+                raise WrongRows(f"the model must give one row a node, {expected}; it gave {len(rows)}: {remedy}")
         elif len(rows) != count:
             raise WrongRows(
                 f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}: show the call that "
                 "does, such as call=lambda net, data: net(data.x, data.edge_index)[None] where a row is all it gives"
             )
         return rows
+
+    def _picked(self, rows: int) -> str:
+        """What to do where so many rows are those that a mask picks; empty where none does."""
+        fields, given = self.graph.nodes[self.focus[0][0]], self.model.inputs.sources.items()
+        masks = [(name, source) for name, source in given if source in fields and fields[source].dtype == torch.bool]
+        for name, source in masks:
+            if source is not None and int(fields[source].sum()) == rows:
+                return (
+                    f"as many as data.{source} picks: show the call that answers for all, such as call=lambda net, "
+                    f"data: net(data.x, data.edge_index, {name}=torch.ones_like(data.{source}))"
+                )
+        return ""
 
     def everyone(self, params: Parameters | None = None) -> Tensor:
         """What the model answers for all nodes of the explained one's type; else for this pair or graph."""

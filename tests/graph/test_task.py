@@ -131,6 +131,37 @@ def test_pairs_without_a_row_each_are_no_link_model():
     assert model.assumed["task"] == said
 
 
+def test_pairs_of_a_list_of_graphs_are_asked_for_on_one():
+    model = explain.wrap(made(Nodes), [graph(None), graph(None)])
+    with pytest.raises(ValueError, match=r'on one graph, explain.wrap\(model, graph, task="edge"\)'):
+        model.edge(3, 7)
+
+
+class Picking(Net):
+    def forward(self, x, edge_index, mask=None):
+        return self.conv(x, edge_index)[slice(None) if mask is None else mask]
+
+
+class MustPick(Picking):
+    def forward(self, x, edge_index, mask):
+        return super().forward(x, edge_index, mask)
+
+
+def test_a_mask_that_picks_rows_is_no_question_of_the_task():
+    data = graph(None)
+    data.mask = torch.arange(len(data.x)) % 3 > 0
+    own = pytest.approx(made(Nodes)(data.x, data.edge_index)[3, 1].item(), rel=1e-5)
+    model = explain.wrap(made(Picking), data)
+    assert model.node(3, label=1).value() == own
+    assert model.assumed["mask"] == "not passed: with it the answer has no row for each node"
+    remedy = r"as many as data.mask picks.*call=lambda.*mask=torch.ones_like\(data.mask\)"
+    with pytest.raises(ValueError, match=remedy) as told:
+        explain.wrap(made(MustPick), data).node(3)
+    assert "task=" not in str(told.value)
+    model = explain.wrap(made(MustPick), data, call=lambda net, d: net(d.x, d.edge_index, mask=torch.ones_like(d.mask)))
+    assert model.node(3, label=1).value() == own
+
+
 def test_a_decoder_scores_pairs():
     model = explain.wrap(made(Nodes), graph(None), decoder=lambda z, ends: (z[ends[0]] * z[ends[1]]).sum(1))
     assert model.task == "edge"

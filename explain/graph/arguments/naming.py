@@ -28,6 +28,7 @@ from explain.graph.callables import Decoder, Linked, callable_module
 from explain.graph.inputs import Inputs, structure_of
 
 _UNTRIED = "The answers may differ, and the graph is too large to be run as a whole"
+_THINGS = {"node": "node", "edge": "pair", "graph": "graph"}
 _POSITIONS = (("data",), ("x", "edge_index"), ("x", "edge_index", "edge_attr"), ("x", "edge_index", "batch"))
 
 
@@ -295,6 +296,9 @@ class _Reader:
         if isinstance(full, Exception):
             del everything[name]
             assumed[name] = f"not passed: forward fails with it ({_first_line(full)})"
+        elif not self.trial.fits(full):  # as a mask that picks some of the rows
+            del everything[name]
+            assumed[name] = f"not passed: with it the answer has no row for each {_THINGS[self.trial.task]}"
         elif not same(full, less):
             if source not in self.fields:
                 del everything[name]  # one graph: nobody passes what the data does not hold
