@@ -41,22 +41,35 @@ def held(target: GraphTarget, small: Place, full: Place, draws: int = DRAWS) -> 
     ``checks``: ``cut_error``, the largest relative difference; ``left_out_edges``, edges whose removal changes nothing,
     and ``left_out_change``, the largest change of the outputs that was seen when random ones of them were removed.
     """
-    programs = target.model.programs
     border = ~small.reachable
     can_count = target.removal == "delete" and bool(border.any())
     attempts = [False, True] if can_count else [False]
-    if programs.degrees and programs.known(target):
-        attempts.reverse()
+    if can_count and _counts(target, small):
+        attempts = [True]
     for counted in attempts:
         place = replace(small, degrees=border if counted else None, checks=dict(small.checks))
         found = _differences(target, place, full, draws)
         if found is not None:
-            if can_count:
-                programs.degrees = counted
             left_out = target.graph.num_edges - int(place.matters.sum())
             place.checks.update(cut_error=found[0], left_out_edges=left_out, left_out_change=found[1])
             return place
     return None
+
+
+def _counts(target: GraphTarget, small: Place) -> bool:
+    """Whether the answer of the part itself changes without edges that carry no message: they count in a degree."""
+    device = small.edges.device
+    own = replace(
+        small,
+        nodes=torch.arange(small.graph.num_nodes, device=device),
+        edges=torch.arange(small.graph.num_edges, device=device),
+    )
+    drawn = list(_drawn(target, own, own, DRAWS))
+    if _compared(target, own, own, [(drawn[0], 1)]) is None:
+        return True
+    rest = drawn[1:]
+    side_by_side = _compared(target, own, own, [(_joined(rest), len(rest))])
+    return (side_by_side or _compared(target, own, own, [(draw, 1) for draw in rest])) is None
 
 
 def _differences(target: GraphTarget, small: Place, full: Place, draws: int) -> tuple[float, float] | None:

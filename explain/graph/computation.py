@@ -22,6 +22,7 @@ from explain.graph.structure import EdgeType, Fields, Structure
 Focus: TypeAlias = tuple[tuple[str, int], ...]  # (node type, number within the type) of each explained node
 Direction: TypeAlias = Literal["in", "out", "both"]
 _PAIRS = 2**17  # numbers of a matrix of all pairs in one pass: its zeros between copies are computed with, too
+_USUAL = 2  # hops that are asked about first
 FAR = torch.iinfo(torch.int32).max  # no path
 
 
@@ -84,7 +85,11 @@ def whole(graph: Structure, focus: Focus, flat_focus: Tensor | None = None) -> P
 
 
 def receptive_fields(
-    answer: Callable[[Fields], Tensor], graph: Structure, focus: Tensor, hint: Reach | None = None
+    answer: Callable[[Fields], Tensor],
+    graph: Structure,
+    focus: Tensor,
+    hint: Reach | None = None,
+    expected: Tensor | None = None,
 ) -> Iterator[Reach]:
     """For each direction of the hops, the smallest ``k`` such that no value beyond ``k`` hops reaches the answer.
 
@@ -96,6 +101,7 @@ def receptive_fields(
         graph: the whole graph.
         focus: flat numbers of the explained nodes.
         hint: the answer for another node of the same model, tried first.
+        expected: the outputs for the features as they are, where they are known.
 
     Yields:
         Nothing where everything reaches the answer (attention over all pairs, norms over the graph), or there are no
@@ -104,7 +110,7 @@ def receptive_fields(
     features = {kind: fields.get("x", torch.zeros(0, dtype=torch.long)) for kind, fields in graph.nodes.items()}
     if not all(x.is_floating_point() for x in features.values()):
         return
-    probe = _Probe(answer, graph, features)
+    probe = _Probe(answer, graph, features, expected)
     if hint is not None and probe.fits(hop_distance(graph, focus, hint.direction), hint):
         yield hint
     directions: tuple[Direction, ...] = ("in", "out", "both")
@@ -112,26 +118,49 @@ def receptive_fields(
         distance = hop_distance(graph, focus, direction)
         paths = distance[distance < FAR]
         farthest = int(paths.max())
-        if probe.unreached(distance, farthest):  # else something that no path leads from reaches the answer
-            hops = next(k for k in range(farthest + 1) if probe.unreached(distance, k) and probe.unread(distance, k))
-            if hops < farthest:
-                yield Reach(hops, direction)
-            yield Reach(len(paths), direction, measured=False)
+        hops = probe.least(distance, farthest)
+        if hops is None:  # something that no path leads from reaches the answer
+            continue
+        if hops < farthest:
+            yield Reach(hops, direction)
+        yield Reach(len(paths), direction, measured=False)
 
 
 def receptive_field(
-    answer: Callable[[Fields], Tensor], graph: Structure, focus: Tensor, hint: Reach | None = None
+    answer: Callable[[Fields], Tensor],
+    graph: Structure,
+    focus: Tensor,
+    hint: Reach | None = None,
+    expected: Tensor | None = None,
 ) -> Reach | None:
     """The first of the `receptive_fields`."""
-    return next(receptive_fields(answer, graph, focus, hint), None)
+    return next(receptive_fields(answer, graph, focus, hint, expected), None)
 
 
 class _Probe:
     """Whether features far away reach the answer."""
 
-    def __init__(self, answer: Callable[[Fields], Tensor], graph: Structure, features: Fields) -> None:
-        self.answer, self.graph, self.features = answer, graph, features
-        self.expected: Tensor | None = None
+    def __init__(
+        self, answer: Callable[[Fields], Tensor], graph: Structure, features: Fields, expected: Tensor | None
+    ) -> None:
+        self.answer, self.graph, self.features, self.expected = answer, graph, features, expected
+
+    def least(self, distance: Tensor, farthest: int) -> int | None:
+        """The fewest hops beyond which nothing reaches the answer; None where something without a path does.
+
+        Most models are two layers deep: asked from there, few are asked for more than two numbers of hops.
+        """
+        hops = min(_USUAL, farthest)
+        if self.unreached(distance, hops):
+            while hops and self.unreached(distance, hops - 1):
+                hops -= 1
+        elif hops == farthest or not self.unreached(distance, farthest):
+            return None
+        elif not self.unreached(distance, farthest - 1):
+            hops = farthest
+        else:
+            hops = next(k for k in range(hops + 1, farthest + 1) if self.unreached(distance, k))
+        return next((k for k in range(hops, farthest + 1) if self.unread(distance, k)), None)
 
     def fits(self, distance: Tensor, reach: Reach) -> bool:
         """Whether no fewer hops would do, as far as nodes lie there, and no more are needed."""

@@ -12,7 +12,6 @@ from explain.graph.arguments.proving import read
 from explain.graph.arguments.task import Task, task_of
 from explain.graph.caches import uncached
 from explain.graph.callables import Decoder, UserCall
-from explain.graph.computation import Reach
 from explain.graph.data_object import pair_store
 from explain.graph.fast.admission import Programs
 from explain.graph.fast.state import contents
@@ -69,7 +68,7 @@ class GraphModel:
     ('node', True)
     """
 
-    found = ("reach", "programs", "seen")  # follow from the rest
+    found = ("programs", "seen")  # follow from the rest
 
     def __init__(
         self,
@@ -116,7 +115,6 @@ class GraphModel:
         self.assumed: dict[str, str] = said | found.assumed  # what was taken without being told, and why
         self.checks: dict[str, float] = found.checks
         self.single = single
-        self.reach: Reach | None = None  # the receptive field found last, tried first for the next node
         self.programs = Programs()
         self.seen: Hashable = contents(data) if single else None  # what of the data is kept was read from this
         self._structure = self.structure(0) if single else None

@@ -16,7 +16,17 @@ from torch import Tensor
 from explain.graph.agreement import relative, tolerance
 from explain.graph.batching import known_batching
 from explain.graph.completeness import DRAWS, held
-from explain.graph.computation import FAR, Place, Reach, cut, hop_distance, receptive_field, receptive_fields, whole
+from explain.graph.computation import (
+    FAR,
+    Focus,
+    Place,
+    Reach,
+    cut,
+    hop_distance,
+    receptive_field,
+    receptive_fields,
+    whole,
+)
 from explain.graph.players import AFFORDABLE
 from explain.graph.structure import Fields, Structure
 
@@ -46,21 +56,20 @@ def placed(target: GraphTarget) -> Place:
 
 
 def _chosen(target: GraphTarget) -> Place:
-    programs = target.model.programs
+    depth = _depth(target)
     if is_large(target.graph):
-        return _local(target) or whole(target.graph, target.focus)
-    if programs.reach is not None and programs.known(target):
-        found = _checked(target, programs.reach)
+        return _local(target, depth) or whole(target.graph, target.focus)
+    if depth in target.model.programs.proved and target.model.programs.known(target):
+        found = _checked(target, depth)
         if found is not None:
             return found
-    return _global(target)
+    return _global(target, depth)
 
 
-def _global(target: GraphTarget) -> Place:
+def _global(target: GraphTarget, depth: Reach | None) -> Place:
     """The first cut that agrees with the whole graph, or the whole graph with the edges that matter."""
     full = whole(target.graph, target.focus)
-    model = target.model
-    for reach in _reaches(target, full):
+    for reach in _reaches(target, full, depth):
         small = cut(target.graph, target.focus, *reach[:2])
         saves = int((small.nodes >= 0).sum()) < target.graph.num_nodes
         if not saves:
@@ -68,69 +77,96 @@ def _global(target: GraphTarget) -> Place:
         proved = held(target, small, full)
         if proved is None:
             continue
-        if reach.measured:
-            model.reach = reach
         if saves:
-            model.programs.reach = reach if reach.measured else model.programs.reach
+            if target.model.programs.known(target):
+                target.model.programs.proved.add(reach)
             proved.checks.update(hops=reach.hops, direction=reach.direction, cut_against="whole graph")
         return proved
     return full
 
 
-def _reaches(target: GraphTarget, full: Place) -> Iterator[Reach]:
-    """The receptive fields of the target; where no node lies beyond one, that of a node which sees how deep it is.
+def _reaches(target: GraphTarget, place: Place, depth: Reach | None) -> Iterator[Reach]:
+    """The depth of the model, and then what this target itself sees: in one order, whatever was asked before."""
+    if depth is not None:
+        yield depth
+    ends = place.flat_focus().to(place.nodes.device)
+    own = receptive_fields(_answers(target, place), place.graph, ends, expected=target.answer[None])
+    yield from (reach for reach in own if reach != depth)
 
-    So players do not hang on which nodes were asked about before.
+
+def _depth(target: GraphTarget) -> Reach | None:
+    """How far the model sees: the receptive field of nodes that are always the same ones; found once for each state.
+
+    None where a few nodes far from others see all there is: values cannot tell how deep the model is.
     """
-    model = target.model
-    answers = _answers(target, full)
-    for reach in receptive_fields(answers, target.graph, full.flat_focus(), model.reach):
-        if not reach.measured and model.reach is None:
-            model.reach = _elsewhere(target, full)
-            if model.reach is not None:
-                yield from receptive_fields(answers, target.graph, full.flat_focus(), model.reach)
-                return
-        yield reach
+    model, kinds = target.model, tuple(kind for kind, _ in target.focus)
+    graph = model.whole_structure
+    if graph is None or target.state != model.programs.state or set(kinds) - set(graph.counts):
+        return _measured(target, target.graph)
+    if kinds not in model.programs.depths:
+        model.programs.depths[kinds] = _measured(target, graph)
+    return model.programs.depths[kinds]
 
 
-def _elsewhere(target: GraphTarget, full: Place) -> Reach | None:
-    """The receptive field of another node, where one of a few far from others lies in more than it sees."""
+def _measured(target: GraphTarget, graph: Structure) -> Reach | None:
+    """The receptive field of the first of a few nodes that lies in more than it sees."""
     kind = target.focus[0][0]
-    starts = torch.linspace(0, target.graph.counts[kind] - 1, _OTHERS).long().unique().tolist()
-    for number in dict.fromkeys(_farthest(target, kind, start) for start in starts):
-        focus = tuple((own, number if own == kind else end) for own, end in target.focus)
-        other = replace(full, focus=focus)
-        found = receptive_field(_answers(target, other), target.graph, other.flat_focus())
-        if found is not None and found.measured:
+    known = target.model.programs.answers.get(kind) if len(target.focus) == 1 else None
+    for number in _candidates(graph, kind):
+        focus = tuple((own, number if own == kind else 0) for own, _ in target.focus)
+        expected = None if known is None or not target.model.programs.known(target) else known[0][number][None]
+        for place, hops in _stages(graph, focus):
+            ends = place.flat_focus().to(place.nodes.device)
+            found = receptive_field(_answers(target, place), place.graph, ends, expected=expected)
+            if found is not None and (hops is None or _inside(found, place, ends, hops)):
+                break
+        else:
+            return None  # nodes that no path joins to this one are seen: so they are from the others
+        if found.measured:
             return found
     return None
 
 
-def _farthest(target: GraphTarget, kind: str, number: int) -> int:
+def _candidates(graph: Structure, kind: str) -> Iterator[int]:
+    """The first node of a type, and those that lie farthest from a few of them; in a large graph these few."""
+    yield 0
+    starts = torch.linspace(0, graph.counts[kind] - 1, _OTHERS).long().unique().tolist()
+    yield from dict.fromkeys(start if is_large(graph) else _farthest(graph, kind, start) for start in starts)
+
+
+def _stages(graph: Structure, focus: Focus) -> Iterator[tuple[Place, int | None]]:
+    """Where a node is asked what it sees, and hops: the whole graph; of a large one larger and larger regions."""
+    if not is_large(graph):
+        yield whole(graph, focus), None
+        return
+    for hops in range(2, _FARTHEST):
+        region = next(
+            (r for r in _regions(graph, focus, hops) if r.graph.num_nodes + r.graph.num_edges <= _REGION), None
+        )
+        if region is None:
+            return
+        yield region, hops
+
+
+def _farthest(graph: Structure, kind: str, number: int) -> int:
     """The node of this type that lies farthest from one of them, of those that a path joins to it."""
-    graph = target.graph
     start = graph.node_starts[kind]
     distance = hop_distance(graph, torch.tensor([start + number], device=graph.flat_edges.device), "both")
     own = distance[start : start + graph.counts[kind]]
     return int(torch.where(own == FAR, -1, own).argmax())
 
 
-def _local(target: GraphTarget) -> Place | None:
-    """The cut, its receptive field found in a region around the target; None where no region holds it."""
-    hint = target.model.reach
-    for hops in range(2 if hint is None else hint.hops + 1, _FARTHEST):
-        region = next((r for r in _regions(target, hops) if r.graph.num_nodes + r.graph.num_edges <= _REGION), None)
-        if region is None:
-            return None
+def _local(target: GraphTarget, depth: Reach | None) -> Place | None:
+    """The cut by the depth of the model, or by what the target sees of a region around it; None where none holds."""
+    if depth is not None and (proved := _checked(target, depth)) is not None:
+        return proved
+    for region, hops in _stages(target.graph, target.focus):
         focus = region.flat_focus().to(region.nodes.device)
-        for reach in receptive_fields(_answers(target, region), region.graph, focus, hint):
-            if not _inside(reach, region, focus, hops):
+        for reach in receptive_fields(_answers(target, region), region.graph, focus):
+            if hops is not None and not _inside(reach, region, focus, hops):
                 break  # what lies at the border of the region may reach the answer: take a larger one
-            if (proved := _checked(target, reach)) is None:
-                continue
-            if reach.measured:
-                target.model.reach = reach
-            return proved
+            if reach != depth and (proved := _checked(target, reach)) is not None:
+                return proved
         else:
             return None
     return None
@@ -144,10 +180,10 @@ def _inside(reach: Reach, region: Place, focus: Tensor, hops: int) -> bool:
     return not bool((beyond <= reach.hops).any())
 
 
-def _regions(target: GraphTarget, hops: int) -> list[Place]:
-    both = cut(target.graph, target.focus, hops, "both", stranger=True)
+def _regions(graph: Structure, focus: Focus, hops: int) -> list[Place]:
+    both = cut(graph, focus, hops, "both", stranger=True)
     small = both.graph.num_nodes + both.graph.num_edges <= _REGION
-    return [both] if small else [cut(target.graph, target.focus, hops, "in", stranger=True)]
+    return [both] if small else [cut(graph, focus, hops, "in", stranger=True)]
 
 
 def _checked(target: GraphTarget, reach: Reach) -> Place | None:

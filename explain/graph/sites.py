@@ -121,7 +121,7 @@ def _reach(target: GraphTarget, foci: list[Focus]) -> Reach | None:
 
     for focus in foci:
         site = Site(whole(target.graph, focus), torch.zeros(0, dtype=torch.long), len(focus))
-        hint = next((reach for reach in reversed(found) if reach.measured), target.model.reach)
+        hint = next((reach for reach in reversed(found) if reach.measured), None)
         reach = receptive_field(partial(answer, site=site), target.graph, site.place.flat_focus(), hint)
         if reach is None:
             return None

@@ -73,7 +73,7 @@ def randomised(target: GraphTarget, generator: torch.Generator) -> GraphTarget:
     model: GraphModel = copy.copy(target.model)
     model.net = copied(target.model.net, memo)
     model.module = copied(target.model.module, memo)  # the same copy that net holds
-    model.reach, model.programs = None, Programs()  # of another state
+    model.programs = Programs()  # of another state
     shuffled(model.net, generator)
     return _like(target, model=model)
 

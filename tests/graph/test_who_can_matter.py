@@ -58,6 +58,9 @@ CONVOLUTIONS = {
     "reversed inside": (SAGEConv, _reversed),
 }
 
+# where one node shows less of the model than another
+MISLEADING = ("undirected inside", "undirected sage", "directed", "directed gcn", "sage by maximum")
+
 
 def drawn(draw: random.Random) -> tuple[int, Tensor]:
     """Nodes and edges of a small graph of a random kind."""
@@ -119,6 +122,28 @@ def check(seed: int) -> tuple[str, float]:
 def test_values_are_those_of_every_edge_of_the_whole_graph(part):
     wrong = {seed: found for seed in range(part, EXAMPLES, PARTS) if (found := check(seed))[1] > 1e-6}
     assert not wrong
+
+
+def _named(net, data, order):
+    """The edges that play for each of the nodes, asked in this order."""
+    model = GraphModel(net, data, outputs="logits")
+    return {node: model.node(node, label=0).players("edges").names for node in order}
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_players_are_the_same_whatever_was_asked_before(part):
+    for seed in range(part, 30, 3):
+        draw = random.Random(seed)
+        nodes, edge_index = drawn(draw)
+        make, *inside = CONVOLUTIONS[draw.choice(MISLEADING)]
+        torch.manual_seed(seed)
+        net = Stack(make, draw.randint(1, 5), *inside).double().eval()
+        data = Data(x=torch.randn(nodes, 3, dtype=torch.float64), edge_index=edge_index)
+        order = draw.sample(range(nodes), nodes)
+        forwards, backwards = _named(net, data, order), _named(net, data, order[::-1])
+        alone = _named(net, data, order[-1:])
+        assert forwards == backwards, seed
+        assert alone[order[-1]] == forwards[order[-1]], seed
 
 
 class _ReadsFeatures(nn.Module):

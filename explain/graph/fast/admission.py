@@ -47,8 +47,8 @@ class Programs:
         self.apart = Apart()
         self.agreement: dict[Hashable, float] = {}
         self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
-        self.reach: Reach | None = None  # the receptive field, once checked on the whole graph
-        self.degrees: bool | None = None  # whether edges that carry no message count in degrees
+        self.depths: dict[tuple[str, ...], Reach | None] = {}  # by the types of the explained nodes
+        self.proved: set[Reach] = set()  # receptive fields that were checked on the whole graph
         self.batching: Batching | None = None
         self.trims: dict[str, Trimming] = {}
         self.meanings: dict[str | None, Meaning] = {}  # of the outputs, by the type of node that is asked about
