@@ -50,6 +50,28 @@ def test_it_is_the_inverse_on_the_largest_eigenvalues(rank):
     assert found.residual == pytest.approx(float(true))
 
 
+def test_eigenvalues_are_kept_by_their_magnitude():
+    A = Hessian(logistic())
+    vectors = torch.linalg.qr(torch.randn(A.size, A.size, dtype=torch.float64, generator=generator(2)))[0]
+    values = torch.linspace(-0.5, 0.5, A.size, dtype=torch.float64)
+    values[:4] = torch.tensor([9.0, -8.0, 5.0, -4.0])
+    A._kept.matrix = vectors @ torch.diag(values) @ vectors.T
+    ritz, directions = ritz_pairs(A, A.size, generator())
+    dense = torch.linalg.eigh(A.dense())
+    torch.testing.assert_close(ritz, dense.eigenvalues)
+    torch.testing.assert_close(directions.T @ A.dense() @ directions, torch.diag(dense.eigenvalues))
+    b = right_sides(A.size)
+    one = solved(Arnoldi(rank=1, iterations=A.size), A, b)
+    torch.testing.assert_close(one.x, vectors[:, :1] @ (vectors[:, :1].T @ b) / 9)
+    with pytest.raises(Indefinite, match=r"smallest eigenvalue is -8 \(largest 9\)"):  # -8 before 5
+        solved(Arnoldi(rank=2, iterations=A.size), A, b)
+    A._kept.matrix = A.dense() + 4.5 * torch.outer(vectors[:, 1], vectors[:, 1])  # -3.5, below 5 in size
+    kept = solved(Arnoldi(rank=2, iterations=A.size), A, b)
+    two = vectors[:, [0, 2]]
+    torch.testing.assert_close(kept.x, two @ ((two.T @ b) / torch.tensor([[9.0], [5.0]]).double()))
+    assert kept.checks["smallest_kept"] == pytest.approx(5)
+
+
 def test_a_matrix_of_one_eigenvalue_has_no_krylov_space():
     A = Hessian(logistic())
     A._kept.matrix = 2 * torch.eye(A.size, dtype=torch.float64)
