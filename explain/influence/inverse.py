@@ -114,14 +114,16 @@ class Inverse:
         self.residual = max(self.residual, residual)
 
 
-def inverse_of(objective: Objective, engine: Influence, generator: torch.Generator) -> Inverse:
+def inverse_of(
+    objective: Objective, engine: Influence, generator: torch.Generator, columns: int = 1, blocks: float = 1
+) -> Inverse:
     """``A^-1`` of this objective with the engine's curvature, damping and solver.
 
     Raises:
         Indefinite: the curvature asked for is not positive definite.
     """
     chosen = choose_curvature(objective, engine.curvature, engine.damping, generator)
-    solver, why = choose_solver(engine.solver, chosen.A)
+    solver, why = choose_solver(engine.solver, chosen.A, columns, blocks=blocks)
     return Inverse(chosen, solver, why, generator, engine.progress)
 
 

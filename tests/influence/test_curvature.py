@@ -268,6 +268,18 @@ def test_a_matrix_whose_products_cost_too_much_is_not_made(monkeypatch):
     assert found.largest == pytest.approx(dense.largest, rel=1e-3)
 
 
+def test_the_whole_matrix_is_made_where_it_costs_less_than_the_solutions_asked_for(monkeypatch):
+    A = GaussNewton(half_trained(), 0.1)
+    monkeypatch.setattr("explain.influence.solvers.choice.DIRECT", 10)
+    few = choose_solver("auto", A, columns=5)
+    many, why = choose_solver("auto", A, columns=100, blocks=6)
+    assert few[0].name == "cg"
+    assert many.name == "exact"
+    assert why == f"600 right-hand sides are worth the whole matrix of {A.size} parameters"
+    monkeypatch.setattr("explain.influence.solvers.choice.MATRIX", 8 * A.size**2 - 1)
+    assert choose_solver("auto", A, columns=100, blocks=6)[0].name == "cg"
+
+
 def test_the_largest_eigenvalue_of_a_matrix_of_zeros_is_zero():
     """The Hessian of a loss that is flat but for weight decay, turned round: ARPACK calls it an error."""
     generator = torch.Generator().manual_seed(0)

@@ -16,6 +16,8 @@ from explain.influence.suspects import advice
 from explain.influence.warning import doubt
 from explain.types import NonFinite, Target
 
+TOGETHER = 256  # gradients that are solved for at once
+
 
 @dataclass(frozen=True)
 class SelfInfluence(Explainer):
@@ -64,11 +66,12 @@ class SelfInfluence(Explainer):
         losses = example_losses(objective)
         if not losses.isfinite().all():
             raise NonFinite("the training losses hold NaN or infinity: check the training data")
-        inverse = inverse_of(objective, self.engine, generator)
+        columns = min(TOGETHER, objective.size)
+        inverse = inverse_of(objective, self.engine, generator, columns, objective.size / columns)
         scores = torch.zeros_like(losses)
         with tqdm(total=objective.size, desc="examples", disable=not self.engine.progress, leave=False) as bar:
             for positions, rows in example_gradients(objective):
-                for at, part in zip(positions.split(256), rows.split(256), strict=True):
+                for at, part in zip(positions.split(TOGETHER), rows.split(TOGETHER), strict=True):
                     scores[at] = inverse.quadratic(part).to(scores) / objective.size
                     bar.update(len(at))
         training = training_gradient(objective)

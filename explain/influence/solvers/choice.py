@@ -38,9 +38,12 @@ SOLVERS: dict[str, type[Solver]] = {
     "ekfac": Ekfac,
     "dot": GradientDot,
 }
-DIRECT = 3000  # parameters up to which "auto" factorises the whole matrix
+DIRECT = 3000  # parameters up to which "auto" factorises the whole matrix where one solution is all that is asked
+MATRIX = 2**29  # bytes of the whole matrix, which is held about four times
 WIDE = 1e4  # condition from which on a preconditioner of rank 64 saves more products than it takes
 SHARING = 16  # right-hand sides from which on a Krylov space of all of them needs a few products each
+STEPS = 100  # of conjugate gradients for one right-hand side
+FLOPS = 8  # of linear algebra in the time that a product takes to make one byte
 
 
 class Chosen(NamedTuple):
@@ -105,13 +108,20 @@ def _chosen(objective: Objective, curvature: str, damping: str | float, generato
 
 
 def choose_solver(
-    solver: str | Solver, A: Curvature, columns: int = 1, spectrum: Spectrum | None = None
+    solver: str | Solver, A: Curvature, columns: int = 1, spectrum: Spectrum | None = None, blocks: float = 1
 ) -> tuple[Solver, str]:
     """The solver asked for, or for "auto" one that suits the parameters and so many right-hand sides.
 
     The whole matrix, where it cannot be assembled block by block, takes as many products as there are parameters, block
     conjugate gradients a few for each column, a sketch 64 in all: worth it for few columns where the spectrum is known,
-    or bounded, to be wide.
+    or bounded, to be wide. Of several blocks each starts anew, but the matrix is factorised once for all.
+
+    Args:
+        solver: a name, "auto", or one with settings.
+        A: what is inverted.
+        columns: right-hand sides that are solved for together.
+        spectrum: of ``A``, where it is known.
+        blocks: how many times as many come, one block after another.
     """
     if not isinstance(solver, str):
         return solver, "asked for"
@@ -120,10 +130,12 @@ def choose_solver(
     size = A.size
     if size <= DIRECT and A.assembles():
         return Exact(), f"the whole matrix of {size} parameters is assembled without a product"
-    if SHARING <= columns < size / 10:
+    if blocks <= 1 and SHARING <= columns < size / 10:
         return ConjugateGradient(), f"{columns} right-hand sides share one Krylov space of {size} parameters"
     if size <= DIRECT and (A.has_matrix or A.affordable):
         return Exact(), f"{size} parameters are few enough for the whole matrix"
+    if 8 * size**2 <= MATRIX and _direct_cost(A, columns * blocks) < _iterative_cost(A, columns, blocks):
+        return Exact(), f"{columns * blocks:.0f} right-hand sides are worth the whole matrix of {size} parameters"
     many = f"{size} parameters are too many for the whole matrix (over {DIRECT})"
     if size <= DIRECT:
         many = f"a product takes {A.work:.2g} bytes, too many to have {size} of them for the whole matrix"
@@ -132,6 +144,17 @@ def choose_solver(
         if condition > WIDE:
             return NystromCG(), f"{many}, and its condition, about {condition:.2g}, asks for a preconditioner"
     return ConjugateGradient(), many
+
+
+def _direct_cost(A: Curvature, columns: float) -> float:
+    """Of the whole matrix, in bytes of products: one product a parameter, a Cholesky factor, two triangles a column."""
+    return A.size * A.work + (A.size**3 / 3 + 2 * A.size**2 * columns) / FLOPS
+
+
+def _iterative_cost(A: Curvature, columns: int, blocks: float) -> float:
+    """Of block conjugate gradients, likewise: ``p / k`` steps of ``k`` products, each beside about ten products of ``[p, k]``."""
+    products = blocks * columns * min(STEPS, A.size / columns)
+    return products * (A.work + 10 * A.size * columns / FLOPS)
 
 
 def _damped(
