@@ -87,7 +87,14 @@ def objective(
         return made
     foci, positions = _read(target, train, made.players)
     taken = remove if isinstance(remove, Players) else target.players(remove, all=True)
-    return GraphRemoval(made, target, taken, foci, positions)
+    found = GraphRemoval(made, target, taken, foci, positions)
+    if found.rows_stay:
+        assumed["nodes"] = (
+            "one that is removed stays as a row without features and edges: where the model sees it, in a norm or "
+            "attention over all nodes, training on the smaller graph is another question"
+        )
+        target.tell({"loss": trained.name, "assumed": assumed})
+    return found
 
 
 def _tensors(graphs: Any) -> tuple[Tensor, ...]:

@@ -122,6 +122,12 @@ class GraphRemoval:
         """Where edits are evaluated."""
         return sites(self.target, self.foci)
 
+    @property
+    def rows_stay(self) -> bool:
+        """Whether a node that should be gone can still be seen: its row is kept, and the model looks past its edges."""
+        gone = self.players.kind == "nodes" and self.target.removal == "delete"
+        return gone and bool(self.target.focus) and self.sites.hops is None
+
     def dropped(self) -> Tensor:
         """Player and training example, for each example that leaves with a player, int64 ``[2, m]``."""
         if self.players.kind != "nodes" or not self.foci or not self.foci[0]:

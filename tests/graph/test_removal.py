@@ -151,20 +151,42 @@ def test_what_reaches_neither_loss_nor_number_is_not_evaluated():
     check_against_one_by_one(objective)
 
 
+class Global(nn.Module):
+    """Every node is seen by every other, in a mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = GCNConv(5, 3)
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index)
+        return h - h.mean(0)
+
+
+@pytest.mark.parametrize("net", [lambda: network("gcn", double=True), lambda: Global().double()], ids=["local", "all"])
+def test_a_row_that_stays_though_its_node_is_gone_is_said_where_it_is_seen(net):
+    torch.manual_seed(0)
+    data, net = doubled(random_graph(edges=30)), net()
+    target = GraphModel(net, data).node(4, label=0)
+    objective = removal(target, "nodes")
+    gone = int(objective.players.index.view(-1)[-1])
+    kept = torch.arange(24) != gone
+    smaller = data.subgraph(kept)
+    without = objective.edited(len(objective.players) - 1)
+    found = float(without.measurement(without.params).detach())
+    seen = isinstance(net, Global)
+    assert (found == pytest.approx(float(net(smaller.x, smaller.edge_index)[4, 0].detach()), rel=1e-9)) is not seen
+    assert ("nodes" in target.told.get("assumed", {})) is seen
+    replaced = GraphModel(net, data).node(4, label=0, removal="features")
+    removal(replaced, "nodes")
+    assert "nodes" not in replaced.told.get("assumed", {})
+
+
 def test_the_parts_of_the_graph_are_what_the_model_needs():
     data = doubled(random_graph(edges=30))
     local = removal(GraphModel(network("gcn", double=True), data).node(4, label=0), "nodes").sites
     assert local.hops == 2
     assert len(local.apart) == int(data.train_mask.sum())
-
-    class Global(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = GCNConv(5, 3)
-
-        def forward(self, x, edge_index):
-            h = self.conv(x, edge_index)
-            return h - h.mean(0)
 
     torch.manual_seed(0)
     spread = removal(GraphModel(Global().double(), data).node(4, label=0), "edges")
