@@ -152,7 +152,7 @@ def _direct_cost(A: Curvature, columns: float) -> float:
 
 
 def _iterative_cost(A: Curvature, columns: int, blocks: float) -> float:
-    """Of block conjugate gradients, likewise: ``p / k`` steps of ``k`` products, each beside about ten products of ``[p, k]``."""
+    """Of block conjugate gradients, likewise: ``p / k`` steps of ``k`` products and ten times that of ``[p, k]``."""
     products = blocks * columns * min(STEPS, A.size / columns)
     return products * (A.work + 10 * A.size * columns / FLOPS)
 
