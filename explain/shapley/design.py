@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from explain.shapley.complements import Pairs, draw_pairs
 from explain.types import Masks
 
+ROWS = 1024  # pairs between two moves of the bar
 _MOST_BYTES = 2**27  # of designs remembered, and an eighth of it for one of them
 
 
@@ -40,7 +42,7 @@ _designs: OrderedDict[tuple[int, int, int], Design] = OrderedDict()
 _lock = threading.Lock()
 
 
-def design(players: int, budget: int, generator: torch.Generator) -> Design:
+def design(players: int, budget: int, generator: torch.Generator, progress: bool = False) -> Design:
     """The design for this many players and pairs; one number is drawn from the generator, and decides it.
 
     The designs used last are remembered: asked again with the same seed, the estimate is one matrix-vector product.
@@ -55,7 +57,7 @@ def design(players: int, budget: int, generator: torch.Generator) -> Design:
         if key in _designs:
             _designs.move_to_end(key)
             return _designs[key]
-    made = _solved(draw_pairs(players, budget, torch.Generator().manual_seed(seed)))
+    made = _solved(draw_pairs(players, budget, torch.Generator().manual_seed(seed)), progress)
     if made.size() <= _MOST_BYTES // 8:
         with _lock:
             _designs[key] = made
@@ -64,15 +66,23 @@ def design(players: int, budget: int, generator: torch.Generator) -> Design:
     return made
 
 
-def _solved(pairs: Pairs) -> Design:
+def _solved(pairs: Pairs, progress: bool = False) -> Design:
     """``scores = argmin sum over pairs of w (d - x . scores)^2`` with ``sum scores = total``, linear in d and total."""
     signs = 2 * pairs.masks.double() - 1
     weighted = signs * pairs.weights[:, None]
-    # the rank-one term is constant where the constraint holds; it makes the matrix definite for two players too
-    gram = (signs.T @ weighted).add_(1)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    column = inverse.sum(1)
-    direction = column / column.sum()
-    response = weighted @ (inverse - torch.outer(direction, column))
+    blocks = list(zip(signs.split(ROWS), weighted.split(ROWS), strict=True))
+    with tqdm(total=2 * len(signs), desc="regression", disable=not progress, leave=False) as bar:
+        # the rank-one term is constant where the constraint holds; it makes the matrix definite for two players too
+        gram = signs.new_ones(signs.size(1), signs.size(1))
+        for block, its_weighted in blocks:
+            gram += block.T @ its_weighted
+            bar.update(len(block))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        column = inverse.sum(1)
+        direction = column / column.sum()
+        turn, response = inverse - torch.outer(direction, column), torch.empty_like(signs)
+        for (_, its_weighted), rows in zip(blocks, response.split(ROWS), strict=True):
+            torch.mm(its_weighted, turn, out=rows)
+            bar.update(len(rows))
     masks = torch.cat([pairs.masks, ~pairs.masks])
     return Design(pairs, masks, signs, response, (response * signs).sum(1), direction)

@@ -61,7 +61,7 @@ def regression(game: Game, samples: int, generator: torch.Generator, progress: b
     least = min(2**players, 6 * players)
     if samples < least:
         raise ValueError(f"{estimator} needs samples={least} or more for {players} players, got {samples}")
-    drawn = design(players, (samples - 2) // 2, generator)
+    drawn = design(players, (samples - 2) // 2, generator, progress)
     ends = torch.tensor([[False], [True]]).expand(2, players)
     values = game(torch.cat([ends, drawn.masks]), progress)
     base, value = values[:2].tolist()

@@ -79,3 +79,9 @@ def test_what_is_too_large_is_not_kept(monkeypatch):
     monkeypatch.setattr(designs, "_MOST_BYTES", 100)
     design(10, 50, generator())
     assert not designs._designs
+
+
+def test_the_regression_has_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr("explain.shapley.design.ROWS", 16)
+    design(11, 50, generator(3), progress=True)
+    assert "regression" in capsys.readouterr().err
