@@ -144,6 +144,18 @@ def _few(values: Tensor) -> str:
     return ", ".join(f"{value:.3g}" for value in values.tolist())
 
 
+def one_a_row(values: Any, count: int, row: str = "row") -> Tensor:
+    """What a callable payoff answered, ``[count]``; ``row`` says in a word what it was given.
+
+    Raises:
+        ValueError: it is not one number a row.
+    """
+    if not isinstance(values, Tensor) or values.shape != (count,):
+        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"payoff must give one number a {row}, [{count}], got {got}")
+    return values
+
+
 def payoff_name(payoff: Payoff) -> str:
     """As it is written into answers."""
     return payoff if isinstance(payoff, str) else getattr(payoff, "__qualname__", "callable")
@@ -180,10 +192,6 @@ def shuffled(module: nn.Module, generator: torch.Generator) -> None:
 
 def _checked(payoff: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def number(outputs: Tensor) -> Tensor:
-        values = payoff(outputs.clone())  # it may work in place
-        if not isinstance(values, Tensor) or values.shape != outputs.shape[:1]:
-            got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(f"payoff must give one number a row, [{len(outputs)}], got {got}")
-        return values
+        return one_a_row(payoff(outputs.clone()), len(outputs))  # it may work in place
 
     return number

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition
-from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff, one_a_row
+from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff
 from explain.diffusion.proofs import check_rows, elsewhere
 from explain.diffusion.sampling import Moment, guided, prepared, run
 from explain.diffusion.settings import (
@@ -23,7 +23,7 @@ from explain.diffusion.settings import (
 )
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, other_random_states, usual_modes
-from explain.payoffs import probed
+from explain.payoffs import one_a_row, probed
 from explain.types import Parameters, Unsupported
 
 

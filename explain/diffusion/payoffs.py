@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.process import Gaussian
+from explain.payoffs import one_a_row
 
 STEP_PAYOFFS = ("error", "evidence", "norm", "x0")
 
@@ -57,19 +58,7 @@ class StepPayoff:
             where = self.region.to(wide)
             return (clean * where).sum((1, 2, 3)) / (where.sum() * clean.size(1))
         assert callable(self.payoff)
-        return one_a_row(self.payoff(clean.to(own)), len(x), "row")
+        return one_a_row(self.payoff(clean.to(own)), len(x))
 
     def _squares(self, difference: Tensor) -> Tensor:
         return (difference.square() * self.region.to(difference.dtype)).sum((1, 2, 3))
-
-
-def one_a_row(values: object, count: int, what: str) -> Tensor:
-    """The values of a user's payoff.
-
-    Raises:
-        ValueError: they are not one number a row.
-    """
-    if not isinstance(values, Tensor) or values.shape != (count,):
-        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"payoff must give one number a {what}, [{count}], got {got}")
-    return values
