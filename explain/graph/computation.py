@@ -22,6 +22,7 @@ from explain.graph.structure import EdgeType, Fields, Structure
 Focus: TypeAlias = tuple[tuple[str, int], ...]  # (node type, number within the type) of each explained node
 Direction: TypeAlias = Literal["in", "out", "both"]
 _PAIRS = 2**17  # numbers of a matrix of all pairs in one pass: its zeros between copies are computed with, too
+_OTHERS = ((-1.7, 0.3), (40.0, -3.0), (-40.0, 3.0))  # what features far away are multiplied by, and moved by
 _USUAL = 2  # hops that are asked about first
 FAR = torch.iinfo(torch.int32).max  # no path
 
@@ -90,11 +91,13 @@ def receptive_fields(
     focus: Tensor,
     hint: Reach | None = None,
     expected: Tensor | None = None,
+    bare: Callable[[Fields], Tensor] | None = None,
 ) -> Iterator[Reach]:
     """For each direction of the hops, the smallest ``k`` such that no value beyond ``k`` hops reaches the answer.
 
     After it, every hop of that direction: edges may matter where no value does (a bias is sent, a degree counted).
-    Values are made NaN, and then, as a model may swallow NaN (a maximum, ``nan_to_num``), those of other nodes.
+    Values are made NaN, and then, as a model may swallow NaN (a maximum, ``nan_to_num``), those of other nodes. Where
+    NaN spreads without any edge (zero times NaN is NaN in a dense matrix), large numbers alone are asked about.
 
     Args:
         answer: outputs of the explained rows for other features ``x`` by node type.
@@ -102,6 +105,7 @@ def receptive_fields(
         focus: flat numbers of the explained nodes.
         hint: the answer for another node of the same model, tried first.
         expected: the outputs for the features as they are, where they are known.
+        bare: the same as ``answer`` on the graph without edges.
 
     Yields:
         Nothing where everything reaches the answer (attention over all pairs, norms over the graph), or there are no
@@ -119,6 +123,8 @@ def receptive_fields(
         paths = distance[distance < FAR]
         farthest = int(paths.max())
         hops = probe.least(distance, farthest)
+        if hops in (None, farthest) and bare is not None and _Probe(bare, graph, features, None).spreads(distance):
+            hops = probe.fewest(distance, farthest)
         if hops is None:  # something that no path leads from reaches the answer
             continue
         if hops < farthest:
@@ -132,9 +138,10 @@ def receptive_field(
     focus: Tensor,
     hint: Reach | None = None,
     expected: Tensor | None = None,
+    bare: Callable[[Fields], Tensor] | None = None,
 ) -> Reach | None:
     """The first of the `receptive_fields`."""
-    return next(receptive_fields(answer, graph, focus, hint, expected), None)
+    return next(receptive_fields(answer, graph, focus, hint, expected, bare), None)
 
 
 class _Probe:
@@ -162,6 +169,18 @@ class _Probe:
             hops = next(k for k in range(hops + 1, farthest + 1) if self.unreached(distance, k))
         return next((k for k in range(hops, farthest + 1) if self.unread(distance, k)), None)
 
+    def spreads(self, distance: Tensor) -> bool:
+        """Whether NaN in all but the explained nodes reaches the answer."""
+        return not self.unreached(distance, 0)
+
+    def fewest(self, distance: Tensor, farthest: int) -> int | None:
+        """`least` by numbers alone."""
+        if not self.unread(distance, farthest, large=True):
+            return None
+        if farthest and not self.unread(distance, farthest - 1, large=True):
+            return farthest
+        return next(k for k in range(farthest + 1) if self.unread(distance, k, large=True))
+
     def fits(self, distance: Tensor, reach: Reach) -> bool:
         """Whether no fewer hops would do, as far as nodes lie there, and no more are needed."""
         hops = reach.hops
@@ -179,14 +198,15 @@ class _Probe:
             return False
         return bool(found.isfinite().all())
 
-    def unread(self, distance: Tensor, hops: int) -> bool:
-        """Whether other numbers beyond so many hops leave the answer as it is."""
+    def unread(self, distance: Tensor, hops: int, large: bool = False) -> bool:
+        """Whether other numbers beyond so many hops, and large ones, leave the answer as it is."""
         if not bool((distance > hops).any()):
             return True
         if self.expected is None:
             self.expected = self.answer(self.features)
-        found = self.answer(self._beyond(distance, hops, -1.7, 0.3))
-        return relative(found, self.expected) <= tolerance(self.expected)
+        expected = self.expected
+        found = (self.answer(self._beyond(distance, hops, *other)) for other in _OTHERS[: None if large else 1])
+        return all(relative(each, expected) <= tolerance(expected) for each in found)
 
     def _beyond(self, distance: Tensor, hops: int, factor: float, shift: float) -> Fields:
         """Features times a factor, plus a shift, beyond so many hops; as they are within."""

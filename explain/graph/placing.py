@@ -90,7 +90,7 @@ def _reaches(target: GraphTarget, place: Place, depth: Reach | None) -> Iterator
     if depth is not None:
         yield depth
     ends = place.flat_focus().to(place.nodes.device)
-    own = receptive_fields(_answers(target, place), place.graph, ends, expected=target.answer[None])
+    own = receptive_fields(_answers(target, place), place.graph, ends, None, target.answer[None], _bare(target, place))
     yield from (reach for reach in own if reach != depth)
 
 
@@ -117,7 +117,7 @@ def _measured(target: GraphTarget, graph: Structure) -> Reach | None:
         expected = None if known is None or not target.model.programs.known(target) else known[0][number][None]
         for place, hops in _stages(graph, focus):
             ends = place.flat_focus().to(place.nodes.device)
-            found = receptive_field(_answers(target, place), place.graph, ends, expected=expected)
+            found = receptive_field(_answers(target, place), place.graph, ends, None, expected, _bare(target, place))
             if found is not None and (hops is None or _inside(found, place, ends, hops)):
                 break
         else:
@@ -162,7 +162,7 @@ def _local(target: GraphTarget, depth: Reach | None) -> Place | None:
         return proved
     for region, hops in _stages(target.graph, target.focus):
         focus = region.flat_focus().to(region.nodes.device)
-        for reach in receptive_fields(_answers(target, region), region.graph, focus):
+        for reach in receptive_fields(_answers(target, region), region.graph, focus, bare=_bare(target, region)):
             if hops is not None and not _inside(reach, region, focus, hops):
                 break  # what lies at the border of the region may reach the answer: take a larger one
             if reach != depth and (proved := _checked(target, reach)) is not None:
@@ -251,8 +251,13 @@ def _through(outer: Tensor, inner: Tensor) -> Tensor:
     return torch.where(inner >= 0, outer[inner.clamp_min(0)], -1)
 
 
-def _answers(target: GraphTarget, place: Place) -> Callable[[Fields], Tensor]:
+def _answers(target: GraphTarget, place: Place, edge_keep: Tensor | None = None) -> Callable[[Fields], Tensor]:
     def answers(features: Fields) -> Tensor:
-        return target.outputs(place, 1, features={kind: x[None] for kind, x in features.items()})
+        return target.outputs(place, 1, edge_keep=edge_keep, features={kind: x[None] for kind, x in features.items()})
 
     return answers
+
+
+def _bare(target: GraphTarget, place: Place) -> Callable[[Fields], Tensor]:
+    """The answers of the place without its edges."""
+    return _answers(target, place, torch.zeros_like(place.reachable)[None])

@@ -146,6 +146,43 @@ def test_players_are_the_same_whatever_was_asked_before(part):
         assert alone[order[-1]] == forwards[order[-1]], seed
 
 
+class _Dense(nn.Module):
+    """Two layers of a graph convolution on a dense matrix: zero times NaN is NaN in it, whoever is linked."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x, adj):
+        x = torch.tanh(adj.t() @ self.first(x) + x[:, :1])
+        return adj.t() @ self.second(x) / (1 + adj.sum(0)[:, None])
+
+
+def test_in_a_dense_matrix_the_entries_play_that_can_matter():
+    torch.manual_seed(0)
+    path = torch.stack([torch.arange(11), torch.arange(1, 12)])
+    edge_index = torch.cat([path, torch.tensor([[0, 3, 11], [11, 3, 9]])], 1)
+    adj = torch.zeros(12, 12, dtype=torch.float64).index_put((edge_index[0], edge_index[1]), torch.ones(14).double())
+    x, net = torch.randn(12, 3, dtype=torch.float64), _Dense().double().eval()
+    target = GraphModel(net, Data(x=x, adj=adj), outputs="logits", task="node").node(5, label=0)
+    why = Shapley("edges", estimator="exact").explain(target)
+    edges = adj.nonzero()
+    table = torch.empty(2 ** len(edges), dtype=torch.float64)
+    for first in range(0, len(table), 2048):
+        masks = (torch.arange(first, first + 2048)[:, None] >> torch.arange(len(edges)) & 1).double()
+        kept = torch.zeros(2048, 12, 12, dtype=torch.float64)
+        kept[:, edges[:, 0], edges[:, 1]] = masks
+        with torch.no_grad():
+            inner = torch.tanh(kept.mT @ net.first(x) + x[:, :1])
+            table[first : first + 2048] = (kept.mT @ net.second(inner) / (1 + kept.sum(1)[..., None]))[:, 5, 0]
+    expected = by_weight_vector(table)
+    found = torch.zeros_like(expected)
+    found[why.players.index] = why.scores
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert set(why.players.names) == {"4→5", "3→4"}
+    assert why.checks["left_out_edges"] == len(edges) - 2
+
+
 class _ReadsFeatures(nn.Module):
     def __init__(self):
         super().__init__()
