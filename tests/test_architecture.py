@@ -82,14 +82,6 @@ DOORS = {  # imports inside these functions alone, for pandas and matplotlib tak
     ("explanation", "Explanation._repr_html_", "summary"),
     ("comparison", "Comparison.plot", "plot"),
 }
-KNOWN_CIRCLES = {  # files that still import one another, by their circle: each is to go, and none to come
-    "graph": {
-        *("graph.batching", "graph.completeness", "graph.differentiable", "graph.editing", "graph.fast.admission"),
-        *("graph.games", "graph.many", "graph.model", "graph.module_copy", "graph.objective", "graph.outputs"),
-        *("graph.placing", "graph.questions", "graph.reading", "graph.removal", "graph.singly", "graph.sites"),
-        *("graph.suspects", "graph.table", "graph.targets", "graph.variants"),
-    },
-}
 
 
 def unit_of(path):
@@ -189,13 +181,8 @@ def test_the_directions_have_no_circle():
 
 
 def test_files_import_in_no_circle():
-    sources = {(package_of(path), module_of(path)): path.read_text() for path in FILES}
-    found = [{module.removeprefix("explain.") for module in circle} for circle in circles(sources)]
-    for circle in found:
-        assert any(circle <= known for known in KNOWN_CIRCLES.values()), f"a circle of imports: {sorted(circle)}"
-    left = set().union(*found)
-    mended = {name: sorted(known - left) for name, known in KNOWN_CIRCLES.items() if known - left}
-    assert not mended, f"these are in no circle any more: take them from KNOWN_CIRCLES, {mended}"
+    found = circles({(package_of(path), module_of(path)): path.read_text() for path in FILES})
+    assert not found, f"circles of imports: {[sorted(circle) for circle in found]}"
 
 
 @pytest.mark.parametrize("family", ["diffusion", "supervised"])  # graph, once its circle is gone

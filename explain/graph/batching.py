@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from explain.graph.agreement import relative, tolerance
 from explain.graph.computation import Place
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
+from explain.graph.number import GraphNumber
+from explain.graph.programs import Batching
 
 _KEPT = (1.0, 0.6, 0.3)  # chance of each edge in the copies that are tried
 _STAY = (1.0, 0.8, 0.7)  # and of each node
@@ -22,26 +21,17 @@ _aten = torch.ops.aten
 _RANKS = {_aten.sort, _aten.topk, _aten.kthvalue}  # what argsort and msort are made of, too
 
 
-class Batching(NamedTuple):
-    """``together``: whether different coalitions evaluated in one pass answer as each does alone. ``squares``: numbers
-    of one copy that grow with the square of the copies (a matrix of all pairs of nodes is made within).
-    """
-
-    together: bool
-    squares: int = 0
-
-
-def known_batching(target: GraphTarget, place: Place) -> Batching:
+def known_batching(target: GraphNumber, place: Place) -> Batching:
     """`batching`, asked once for all cuts of a model state."""
     programs = target.model.programs
     if "hops" not in place.checks:
         return batching(target, place)
-    if programs.batching is None or not programs.known(target):
+    if programs.batching is None or not target.is_known:
         programs.batching = batching(target, place)
     return programs.batching
 
 
-def batching(target: GraphTarget, place: Place) -> Batching:
+def batching(target: GraphNumber, place: Place) -> Batching:
     """How coalitions may share a pass.
 
     Not at all where forward ranks numbers (top-k pooling, sorted readouts): which of two that are alike up to rounding

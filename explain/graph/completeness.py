@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from explain.graph.agreement import relative, tolerance
 from explain.graph.computation import Place
+from explain.graph.number import GraphNumber
 from explain.graph.structure import Fields
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
 
 DRAWS = 4
 _MORE = 12  # draws where the whole graph is tiny
@@ -35,7 +33,7 @@ class _Draw(NamedTuple):
     there: dict[str, Any]
 
 
-def held(target: GraphTarget, small: Place, full: Place, draws: int = DRAWS) -> Place | None:
+def held(target: GraphNumber, small: Place, full: Place, draws: int = DRAWS) -> Place | None:
     """The part ``small`` of ``full`` with what was measured, or None where they differ.
 
     ``checks``: ``cut_error``, the largest relative difference; ``left_out_edges``, edges whose removal changes nothing,
@@ -56,7 +54,7 @@ def held(target: GraphTarget, small: Place, full: Place, draws: int = DRAWS) -> 
     return None
 
 
-def _counts(target: GraphTarget, small: Place) -> bool:
+def _counts(target: GraphNumber, small: Place) -> bool:
     """Whether the answer of the part itself changes without edges that carry no message: they count in a degree."""
     device = small.edges.device
     own = replace(
@@ -72,7 +70,7 @@ def _counts(target: GraphTarget, small: Place) -> bool:
     return (side_by_side or _compared(target, own, own, [(draw, 1) for draw in rest])) is None
 
 
-def _differences(target: GraphTarget, small: Place, full: Place, draws: int) -> tuple[float, float] | None:
+def _differences(target: GraphNumber, small: Place, full: Place, draws: int) -> tuple[float, float] | None:
     """The largest difference, relative and absolute; None as soon as it is more than rounding."""
     if full.graph.num_nodes + full.graph.num_edges > _TINY:
         return _compared(target, small, full, ((draw, 1) for draw in _drawn(target, small, full, draws)))
@@ -82,7 +80,7 @@ def _differences(target: GraphTarget, small: Place, full: Place, draws: int) -> 
 
 
 def _compared(
-    target: GraphTarget, small: Place, full: Place, drawn: Iterable[tuple[_Draw, int]]
+    target: GraphNumber, small: Place, full: Place, drawn: Iterable[tuple[_Draw, int]]
 ) -> tuple[float, float] | None:
     error = change = 0.0
     for draw, copies in drawn:
@@ -111,7 +109,7 @@ def _joined(drawn: list[_Draw]) -> _Draw:
     return _Draw(joined([draw.here for draw in drawn]), joined([draw.there for draw in drawn]))
 
 
-def _drawn(target: GraphTarget, small: Place, full: Place, draws: int) -> Iterator[_Draw]:
+def _drawn(target: GraphNumber, small: Place, full: Place, draws: int) -> Iterator[_Draw]:
     generator = torch.Generator().manual_seed(0)
     device = full.edges.device
 

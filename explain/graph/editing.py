@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from explain.graph.absence import absent_features, feature_matrix
 from explain.graph.computation import Place, whole
+from explain.graph.number import GraphNumber
 from explain.graph.players import ATOMS, known_entries, owners
 from explain.graph.structure import Fields
 from explain.types import Players, Unsupported
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
-
 
 REMOVABLE = ("nodes", "edges", "features", "node_features", "relations", "motifs")
 
@@ -36,7 +33,7 @@ class Editing:
         ValueError: marginal draws as a baseline: a model is trained on one graph.
     """
 
-    target: GraphTarget
+    number: GraphNumber
     players: Players
 
     def __post_init__(self) -> None:
@@ -44,9 +41,9 @@ class Editing:
             raise Unsupported(
                 f"what can be removed from a graph: labels, {', '.join(REMOVABLE)}; got {self.players.kind}"
             )
-        if self._atoms == "edges" and self.target.removal == "features":
+        if self._atoms == "edges" and self.number.removal == "features":
             raise Unsupported('removal="features" keeps every edge: remove nodes or features, or ask with "delete"')
-        if self.target.baseline == "marginal" and self._replaces:
+        if self.number.baseline == "marginal" and self._replaces:
             raise ValueError('baseline="marginal" is an average over graphs, training needs one: use "zeros" or "mean"')
 
     @property
@@ -55,7 +52,7 @@ class Editing:
 
     @property
     def _drops(self) -> bool:
-        return self.players.kind == "nodes" and self.target.removal == "delete" and not self.target.focus
+        return self.players.kind == "nodes" and self.number.removal == "delete" and not self.number.focus
 
     @property
     def _replaces(self) -> bool:
@@ -64,7 +61,7 @@ class Editing:
     @cached_property
     def owner(self) -> Tensor:
         """The player of each edge, node, feature column or entry of the whole graph, ``P`` for none."""
-        return owners(self.players, whole(self.target.graph, self.target.focus), self.target.graph)
+        return owners(self.players, whole(self.number.graph, self.number.focus), self.number.graph)
 
     def touching(self, place: Place) -> Tensor:
         """Players whose absence changes anything at all in this place, int64, sorted."""
@@ -82,13 +79,13 @@ class Editing:
         if self._atoms in ("features", "node_features"):
             return {"features": self._features(place, kept)}
         if self._atoms == "edges":
-            return {"edge_keep": kept} if self.target.removal == "delete" else {"amounts": kept}
+            return {"edge_keep": kept} if self.number.removal == "delete" else {"amounts": kept}
         if self._drops:
             return {"node_keep": kept}
         edits: dict[str, Any] = {"features": self._features(place, kept)}
-        if self.target.removal != "features":
+        if self.number.removal != "features":
             source, end = self._ends(place)
-            edits["edge_keep" if self.target.removal == "delete" else "amounts"] = (source != players) & (
+            edits["edge_keep" if self.number.removal == "delete" else "amounts"] = (source != players) & (
                 end != players
             )
         return edits
@@ -100,19 +97,19 @@ class Editing:
         if self._atoms == "edges":
             return self.owner[place.edges]
         if self._atoms == "node_features":
-            entries = known_entries(place, self.target.graph).to(self.owner.device)
+            entries = known_entries(place, self.number.graph).to(self.owner.device)
             return torch.where(entries >= 0, self.owner[entries.clamp_min(0)], len(self.players))
         return torch.where(place.nodes >= 0, self.owner[place.nodes.clamp_min(0)], len(self.players))
 
     def _ends(self, place: Place) -> tuple[Tensor, Tensor]:
         """The players at both ends of each edge, also where a stand-in is drawn for one."""
-        source, end = self.owner[self.target.graph.flat_edges[:, place.edges]]
+        source, end = self.owner[self.number.graph.flat_edges[:, place.edges]]
         return source, end
 
     def _features(self, place: Place, kept: Tensor) -> Fields:
         """Features of each copy: ``kept`` says which nodes, columns or entries keep theirs."""
         made, column = {}, 0
-        absent = absent_features(self.target.graph, place, self.target.baseline)
+        absent = absent_features(self.number.graph, place, self.number.baseline)
         for kind, start in place.graph.node_starts.items():
             x = feature_matrix(place.graph, kind)
             if self.players.kind == "nodes":

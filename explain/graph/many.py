@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,13 +12,11 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch, Data
 
 from explain.graph.inputs import structure_of
+from explain.graph.number import GraphNumber
 from explain.graph.structure import Copies, copies
 from explain.guard import evaluating
 from explain.loaders import positions_of
 from explain.types import Parameters, Players, Unsupported
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
 
 Predict: TypeAlias = Callable[[Parameters, Tensor], Tensor]
 SINGLE = 2**12  # graphs of which each, collated by itself, is kept
@@ -35,9 +33,9 @@ class Training(NamedTuple):
     batch_size: int | None = None
 
 
-def training_graphs(target: GraphTarget, train: Any) -> tuple[list[Data], Tensor]:
+def training_graphs(number: GraphNumber, train: Any) -> tuple[list[Data], Tensor]:
     """The graphs, in the order of their data set, and their positions in it."""
-    given = train if train is not None else target.model.data
+    given = train if train is not None else number.model.data
     if isinstance(given, Data):
         given = [given]
     if isinstance(given, DataLoader):
@@ -47,15 +45,15 @@ def training_graphs(target: GraphTarget, train: Any) -> tuple[list[Data], Tensor
     return graphs, torch.arange(len(graphs))
 
 
-def whole_graphs(target: GraphTarget, train: Any) -> Training:
+def whole_graphs(number: GraphNumber, train: Any) -> Training:
     """Each graph with its own label.
 
     Raises:
         ValueError: a graph without labels, or with another number of them.
         Unsupported: a forward without ``batch``.
     """
-    model = target.model
-    graphs, positions = training_graphs(target, train)
+    model = number.model
+    graphs, positions = training_graphs(number, train)
     if any(not isinstance(graph.get("y"), Tensor) for graph in graphs):
         raise ValueError("training graphs need labels: y is missing")
     if len({graph.y.numel() for graph in graphs}) > 1:
@@ -81,7 +79,7 @@ def whole_graphs(target: GraphTarget, train: Any) -> Training:
     return Training(predict, labels, players, assumed if train is None else "")
 
 
-def nodes_of_graphs(target: GraphTarget, train: Any) -> Training:
+def nodes_of_graphs(number: GraphNumber, train: Any) -> Training:
     """The labelled nodes of every graph, each graph evaluated by itself, as a forecaster's snapshots are.
 
     Those of ``train_mask`` where the graphs have one. Players are ``(graph, node)``.
@@ -90,10 +88,10 @@ def nodes_of_graphs(target: GraphTarget, train: Any) -> Training:
         ValueError: graphs without a label a node, masks of several splits, or no training node.
         Unsupported: typed graphs.
     """
-    model = target.model
-    if len(target.graph.counts) > 1:
+    model = number.model
+    if len(number.graph.counts) > 1:
         raise Unsupported("influence over the nodes of many graphs is for graphs of one node type")
-    graphs, positions = training_graphs(target, train)
+    graphs, positions = training_graphs(number, train)
     chosen = [_chosen(graph) for graph in graphs]
     sizes = torch.tensor([len(nodes) for nodes in chosen])
     owner = torch.arange(len(graphs)).repeat_interleave(sizes)

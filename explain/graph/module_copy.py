@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from explain.graph.apart import Apart
 from explain.graph.caches import forget
+from explain.graph.computation import Place
+from explain.graph.number import GraphNumber
 from explain.graph.structure import EDGE, NODE, Copies, Structure, copies
 from explain.guard import copied
 from explain.types import Call, Unsupported
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
 
 
 class _Standard(nn.Module):
     """``(x, edge_index) -> [rows, outputs]``, logits or one value, whatever the user's forward takes and returns."""
 
-    def __init__(self, net: nn.Module, target: GraphTarget, made: Copies) -> None:
+    def __init__(self, net: nn.Module, number: GraphNumber, place: Place, made: Copies) -> None:
         super().__init__()
-        self.net, self.made, self.pairs = net, made, target._pairs(target.node_place, made)
-        self.inputs, self.part, self.apart = target.model.inputs, target.model.part, Apart()
-        self.meaning, self.label = target.meaning, target.label
-        self.expected = 1 if target.model.task == "graph" else None if self.pairs is None else self.pairs.size(1)
+        self.net, self.made, self.pairs = net, made, number.pairs(place, made)
+        self.inputs, self.part, self.apart = number.model.inputs, number.model.part, Apart()
+        self.meaning, self.label = number.meaning, number.label
+        self.expected = 1 if number.model.task == "graph" else None if self.pairs is None else self.pairs.size(1)
 
     def forward(self, x: Tensor, edge_index: Tensor, **_: Any) -> Tensor:
         graph = self.made.structure
@@ -36,14 +35,13 @@ class _Standard(nn.Module):
         return self.meaning.standard(rows, self.label)[0]
 
 
-def module_copy(target: GraphTarget) -> Call:
-    """The target's module, copied, with the arguments of its call on the computation graph.
+def module_copy(number: GraphNumber, place: Place) -> Call:
+    """The number's module, copied, with the arguments of its call on the graph of a place.
 
     Raises:
         Unsupported: a heterogeneous graph, or one without features ``x [nodes, features]``.
     """
-    place, model = target.node_place, target.model
-    graph = place.graph
+    model, graph = number.model, place.graph
     if NODE not in graph.counts or "x" not in graph.nodes[NODE]:
         raise Unsupported("learned masks need a homogeneous graph with features x: use Shapley or Lime")
     x, edge_index = graph.nodes[NODE]["x"], graph.edges[EDGE]
@@ -55,7 +53,7 @@ def module_copy(target: GraphTarget) -> Call:
         if getattr(part, "cached", False) is True:
             forget(part)
     made = copies(graph, 1)
-    standard = _Standard(net, target, made)
-    label = target.meaning.standard(target.answer[None], target.label)[1]
+    standard = _Standard(net, number, place, made)
+    label = number.meaning.standard(number.answer[None], number.label)[1]
     row = place.focus[0][1] if len(place.focus) == 1 else 0
     return Call(standard.eval(), x, edge_index, {}, model.task, row, label, place.nodes, place.edges)

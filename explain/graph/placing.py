@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,11 +26,9 @@ from explain.graph.computation import (
     receptive_fields,
     whole,
 )
+from explain.graph.number import GraphNumber
 from explain.graph.players import AFFORDABLE
 from explain.graph.structure import Fields, Structure
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
 
 LARGE = 2**21  # nodes and edges of a graph that is not run as a whole
 _REGION = 2**20  # nodes and edges of a region in which the receptive field is looked for
@@ -44,7 +41,7 @@ def is_large(graph: Structure) -> bool:
     return graph.num_nodes + graph.num_edges > LARGE
 
 
-def placed(target: GraphTarget) -> Place:
+def placed(target: GraphNumber) -> Place:
     """The computation graph where the cut answers as the whole graph does, else the whole graph."""
     with torch.no_grad():
         chosen = _chosen(target) if target.focus else whole(target.graph, target.focus)
@@ -55,18 +52,18 @@ def placed(target: GraphTarget) -> Place:
     return replace(chosen, together=together, squares=squares, checks=checks)
 
 
-def _chosen(target: GraphTarget) -> Place:
+def _chosen(target: GraphNumber) -> Place:
     depth = _depth(target)
     if is_large(target.graph):
         return _local(target, depth) or whole(target.graph, target.focus)
-    if depth in target.model.programs.proved and target.model.programs.known(target):
+    if depth in target.model.programs.proved and target.is_known:
         found = _checked(target, depth)
         if found is not None:
             return found
     return _global(target, depth)
 
 
-def _global(target: GraphTarget, depth: Reach | None) -> Place:
+def _global(target: GraphNumber, depth: Reach | None) -> Place:
     """The first cut that agrees with the whole graph, or the whole graph with the edges that matter."""
     full = whole(target.graph, target.focus)
     for reach in _reaches(target, full, depth):
@@ -78,14 +75,14 @@ def _global(target: GraphTarget, depth: Reach | None) -> Place:
         if proved is None:
             continue
         if saves:
-            if target.model.programs.known(target):
+            if target.is_known:
                 target.model.programs.proved.add(reach)
             proved.checks.update(hops=reach.hops, direction=reach.direction, cut_against="whole graph")
         return proved
     return full
 
 
-def _reaches(target: GraphTarget, place: Place, depth: Reach | None) -> Iterator[Reach]:
+def _reaches(target: GraphNumber, place: Place, depth: Reach | None) -> Iterator[Reach]:
     """The depth of the model, and then what this target itself sees: in one order, whatever was asked before."""
     if depth is not None:
         yield depth
@@ -94,7 +91,7 @@ def _reaches(target: GraphTarget, place: Place, depth: Reach | None) -> Iterator
     yield from (reach for reach in own if reach != depth)
 
 
-def _depth(target: GraphTarget) -> Reach | None:
+def _depth(target: GraphNumber) -> Reach | None:
     """How far the model sees: the receptive field of nodes that are always the same ones; found once for each state.
 
     None where a few nodes far from others see all there is: values cannot tell how deep the model is.
@@ -108,13 +105,13 @@ def _depth(target: GraphTarget) -> Reach | None:
     return model.programs.depths[kinds]
 
 
-def _measured(target: GraphTarget, graph: Structure) -> Reach | None:
+def _measured(target: GraphNumber, graph: Structure) -> Reach | None:
     """The receptive field of the first of a few nodes that lies in more than it sees."""
     kind = target.focus[0][0]
     known = target.model.programs.answers.get(kind) if len(target.focus) == 1 else None
     for number in _candidates(graph, kind):
         focus = tuple((own, number if own == kind else 0) for own, _ in target.focus)
-        expected = None if known is None or not target.model.programs.known(target) else known[0][number][None]
+        expected = None if known is None or not target.is_known else known[0][number][None]
         for place, hops in _stages(graph, focus):
             ends = place.flat_focus().to(place.nodes.device)
             found = receptive_field(_answers(target, place), place.graph, ends, None, expected, _bare(target, place))
@@ -156,7 +153,7 @@ def _farthest(graph: Structure, kind: str, number: int) -> int:
     return int(torch.where(own == FAR, -1, own).argmax())
 
 
-def _local(target: GraphTarget, depth: Reach | None) -> Place | None:
+def _local(target: GraphNumber, depth: Reach | None) -> Place | None:
     """The cut by the depth of the model, or by what the target sees of a region around it; None where none holds."""
     if depth is not None and (proved := _checked(target, depth)) is not None:
         return proved
@@ -186,7 +183,7 @@ def _regions(graph: Structure, focus: Focus, hops: int) -> list[Place]:
     return [both] if small else [cut(graph, focus, hops, "in", stranger=True)]
 
 
-def _checked(target: GraphTarget, reach: Reach) -> Place | None:
+def _checked(target: GraphNumber, reach: Reach) -> Place | None:
     """The cut held against the one two hops larger, and against what the model said; None where it differs."""
     hops, direction, _ = reach
     wide = cut(target.graph, target.focus, hops + 2, direction)
@@ -205,22 +202,21 @@ def _checked(target: GraphTarget, reach: Reach) -> Place | None:
     return small
 
 
-def placed_nodes(target: GraphTarget) -> Place:
+def placed_nodes(target: GraphNumber, place: Place) -> Place:
     """Where coalitions of nodes are evaluated.
 
     A node without features and edges is as good as gone where nothing but edges leads from it to the answer, which is
     proved with the cut. Where norms, attention or positions see every row (and for pooled graphs), it leaves with its
     row: the model is asked about the smaller graph, unless it takes none.
     """
-    place = target.place
     if target.removal != "delete":
         return place
     if "hops" in place.checks:
-        return _with_far_nodes(target)
+        return _with_far_nodes(target, place)
     return replace(place, smaller=not target.focus or takes_smaller(target, place))
 
 
-def takes_smaller(target: GraphTarget, place: Place) -> bool:
+def takes_smaller(target: GraphNumber, place: Place) -> bool:
     """Whether the model answers for the graph without some of its nodes; not if it has a row of its own for each."""
     kept = torch.rand(1, place.graph.num_nodes, generator=torch.Generator().manual_seed(0)) < 0.7
     kept[:, place.flat_focus().cpu()] = True
@@ -231,12 +227,11 @@ def takes_smaller(target: GraphTarget, place: Place) -> bool:
         return False
 
 
-def _with_far_nodes(target: GraphTarget) -> Place:
+def _with_far_nodes(target: GraphNumber, place: Place) -> Place:
     """The place with the nodes themselves at the far ends of edges that only count in a degree, as far as they are few.
 
     Deleting such a node changes the degree of another, as deleting the edge does.
     """
-    place = target.place
     if place.degrees is None:
         return place
     checks = place.checks
@@ -251,13 +246,13 @@ def _through(outer: Tensor, inner: Tensor) -> Tensor:
     return torch.where(inner >= 0, outer[inner.clamp_min(0)], -1)
 
 
-def _answers(target: GraphTarget, place: Place, edge_keep: Tensor | None = None) -> Callable[[Fields], Tensor]:
+def _answers(target: GraphNumber, place: Place, edge_keep: Tensor | None = None) -> Callable[[Fields], Tensor]:
     def answers(features: Fields) -> Tensor:
         return target.outputs(place, 1, edge_keep=edge_keep, features={kind: x[None] for kind, x in features.items()})
 
     return answers
 
 
-def _bare(target: GraphTarget, place: Place) -> Callable[[Fields], Tensor]:
+def _bare(target: GraphNumber, place: Place) -> Callable[[Fields], Tensor]:
     """The answers of the place without its edges."""
     return _answers(target, place, torch.zeros_like(place.reachable)[None])

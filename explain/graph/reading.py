@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,19 +10,17 @@ from torch import Tensor
 from explain.graph.agreement import relative, tolerance
 from explain.graph.computation import Direction, Place, cut
 from explain.graph.many import Predict
+from explain.graph.network import GraphNetwork
 from explain.graph.structure import Structure, copies
 from explain.guard import evaluating
 from explain.training import trainable
 from explain.types import Parameters
 
-if TYPE_CHECKING:
-    from explain.graph.model import GraphModel
-
 WORTH = 10_000  # nodes and edges of a graph from which on a part of it is looked for
 _FARTHEST = 6  # hops
 
 
-def reading_nodes(model: GraphModel, graph: Structure, kind: str, nodes: Tensor) -> Predict:
+def reading_nodes(model: GraphNetwork, graph: Structure, kind: str, nodes: Tensor) -> Predict:
     """``(params, positions) -> [positions, outputs]`` of training nodes of this type.
 
     Of a large graph the nodes' surroundings alone are evaluated, if they are half of it or less and answer as the whole
@@ -36,7 +33,7 @@ def reading_nodes(model: GraphModel, graph: Structure, kind: str, nodes: Tensor)
     return _reading(model, found.graph, kind, here)
 
 
-def reading_pairs(model: GraphModel, graph: Structure, pairs: Tensor) -> Predict:
+def reading_pairs(model: GraphNetwork, graph: Structure, pairs: Tensor) -> Predict:
     """``(params, positions) -> [positions, outputs]`` of training pairs ``[2, n]``."""
     made = copies(graph, 1)
 
@@ -47,7 +44,7 @@ def reading_pairs(model: GraphModel, graph: Structure, pairs: Tensor) -> Predict
     return predict
 
 
-def _reading(model: GraphModel, graph: Structure, kind: str, nodes: Tensor) -> Predict:
+def _reading(model: GraphNetwork, graph: Structure, kind: str, nodes: Tensor) -> Predict:
     made = copies(graph, 1)
 
     def predict(params: Parameters, batch: Tensor) -> Tensor:
@@ -57,7 +54,7 @@ def _reading(model: GraphModel, graph: Structure, kind: str, nodes: Tensor) -> P
     return predict
 
 
-def _surroundings(model: GraphModel, graph: Structure, kind: str, nodes: Tensor) -> Place | None:
+def _surroundings(model: GraphNetwork, graph: Structure, kind: str, nodes: Tensor) -> Place | None:
     """The smallest cut around these nodes that answers as the whole graph; None where none up to half of it does."""
     everyone = torch.arange(len(nodes), device=nodes.device)
     points = list(_points(model))
@@ -87,7 +84,7 @@ def _cuts(graph: Structure, kind: str, nodes: Tensor) -> Iterator[Place]:
             yield small
 
 
-def _points(model: GraphModel) -> Iterator[Parameters]:
+def _points(model: GraphNetwork) -> Iterator[Parameters]:
     """The trained parameters, and two others, so that nothing that is zero by chance hides what is read."""
     yield (trained := trainable(model.net))
     generator = torch.Generator().manual_seed(0)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from explain.graph.computation import Focus
+from explain.graph.computation import Focus, Place
 from explain.graph.editing import Editing
+from explain.graph.number import GraphNumber
 from explain.graph.sites import Site, Sites, sites, whole_sites
 from explain.threads import found_alone
 from explain.training import TrainingObjective
 from explain.types import LossChange, Parameters, Players
-
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
 
 _BUDGET = 2**22  # numbers held at once by the copies of one forward pass
 _CALL = 2**18  # what a forward pass costs beside its numbers, in numbers
@@ -34,7 +31,8 @@ class GraphRemoval:
 
     Args:
         base: the objective on ``G``, whose players are the training examples.
-        target: the number.
+        number: what is asked.
+        place: where its coalitions are evaluated.
         players: nodes, edges or features, of the whole graph.
         foci: the nodes of each training example; for graph tasks one empty focus, of the explained graph, if it was
             trained on.
@@ -42,14 +40,15 @@ class GraphRemoval:
     """
 
     base: TrainingObjective
-    target: GraphTarget
+    number: GraphNumber
+    place: Place
     players: Players
     foci: list[Focus]
     positions: Tensor
 
     def __post_init__(self) -> None:
         _ = self.editing.owner  # players that do not fit are refused now
-        _ = self.sites, self.target.place  # found by asking the model, which must not happen within a derivative
+        _ = self.sites  # found by asking the model, which must not happen within a derivative
 
     # --- the objective on the unedited graph ---
 
@@ -87,7 +86,7 @@ class GraphRemoval:
         """The base read from the part of the graph that its examples need: what else there is costs as much."""
         if self.sites.hops is None:
             return self.base
-        together, model = self.sites.together, self.target.model
+        together, model = self.sites.together, self.number.model
         return replace(self.base, predict=lambda params, batch: together.outputs(model, params, 1)[0, batch])
 
     def outputs(self, params: Parameters, batch: Tensor) -> Tensor:
@@ -111,7 +110,7 @@ class GraphRemoval:
     @cached_property
     def editing(self) -> Editing:
         """What the absence of each player does."""
-        return Editing(self.target, self.players)
+        return Editing(self.number, self.players)
 
     @cached_property
     def _touching(self) -> dict[Site, Tensor]:
@@ -120,19 +119,19 @@ class GraphRemoval:
     @found_alone
     def sites(self) -> Sites:
         """Where edits are evaluated."""
-        return sites(self.target, self.foci)
+        return sites(self.number, self.foci)
 
     @property
     def rows_stay(self) -> bool:
         """Whether a node that should be gone can still be seen: its row is kept, and the model looks past its edges."""
-        gone = self.players.kind == "nodes" and self.target.removal == "delete"
-        return gone and bool(self.target.focus) and self.sites.hops is None
+        gone = self.players.kind == "nodes" and self.number.removal == "delete"
+        return gone and bool(self.number.focus) and self.sites.hops is None
 
     def dropped(self) -> Tensor:
         """Player and training example, for each example that leaves with a player, int64 ``[2, m]``."""
         if self.players.kind != "nodes" or not self.foci or not self.foci[0]:
             return torch.zeros(2, 0, dtype=torch.long)
-        starts = self.target.graph.node_starts
+        starts = self.number.graph.node_starts
         flat = torch.tensor([[starts[kind] + number for kind, number in focus] for focus in self.foci])
         owner = self.editing.owner.cpu()[flat]
         example, place = (owner < len(self.players)).nonzero().T
@@ -146,7 +145,7 @@ class GraphRemoval:
         """
         if not 0 <= player < len(self.players):
             raise IndexError(f"player must be from 0 to {len(self.players) - 1}, got {player}")
-        full, one = whole_sites(self.target, self.foci), torch.tensor([player])
+        full, one = whole_sites(self.number, self.foci), torch.tensor([player])
 
         def predict(params: Parameters, batch: Tensor) -> Tensor:
             if not self.foci:
@@ -209,14 +208,14 @@ class GraphRemoval:
         return kept
 
     def _numbers(self, site: Site, params: Parameters, players: Tensor) -> Tensor:
-        return self.target.number(self._copies(site, params, players)[:, 0].double())
+        return self.number.read(self._copies(site, params, players)[:, 0].double())
 
     def _copies(self, site: Site, params: Parameters, players: Tensor, unedited: bool = False) -> Tensor:
         """Outputs without each of these players, and of the unedited graph, ``[k, m, outputs]`` or ``[k + 1, ...]``."""
         everyone = torch.cat([players, players.new_full((1,), -1)])  # pooling counts graphs by the last one it sees
-        groups = [everyone] if self.target.place.together else list(everyone.split(1))
+        groups = [everyone] if self.place.together else list(everyone.split(1))
         found = torch.cat(
-            [site.outputs(self.target.model, params, len(g), self.editing.edits(site.place, g)) for g in groups]
+            [site.outputs(self.number.model, params, len(g), self.editing.edits(site.place, g)) for g in groups]
         )
         return found if unedited else found[:-1]
 
@@ -227,9 +226,9 @@ class GraphRemoval:
 
     def _count(self, site: Site) -> int:
         """Copies of a site that are evaluated together."""
-        if self.target.batch_size is not None:
-            return self.target.batch_size
-        pairs = self.target.place.copies_at_once(site.place.graph.num_nodes)
+        if self.number.batch_size is not None:
+            return self.number.batch_size
+        pairs = self.place.copies_at_once(site.place.graph.num_nodes)
         return pairs or max(1, _BUDGET // _numbers_of(site))
 
     def _cost(self, site: Site, chunks: tuple[Tensor, ...]) -> int:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from explain.graph.agreement import relative, tolerance
-from explain.types import Masks, NonFinite, Unsupported
-
-if TYPE_CHECKING:
-    from explain.graph.games import Coalitions
+from explain.types import Masks, NonFinite, Players, Unsupported
 
 _SAID = 5  # players of a coalition that an error names
 _REMEDY = {
@@ -23,50 +20,55 @@ _REMEDY = {
 _ELSE = 'another baseline ("mean", "marginal") puts other features in place'
 
 
-def singly(game: Coalitions, masks: Masks, draw: int) -> Tensor:
+def singly(
+    copied: Callable[[Masks], Tensor], masks: Masks, players: Players, what: tuple[str, str], pooled: bool
+) -> Tensor:
     """What the model answers in each coalition, asked one by one, ``[coalitions, outputs]``.
+
+    Args:
+        copied: what the model answers for coalitions on copies of the whole place.
+        masks: bool ``[coalitions, P]``.
+        players: who they are of.
+        what: what players own, and what their absence means: the remedy hangs on these.
+        pooled: whether nodes leave a graph that is pooled: of no nodes at all, pooling may say something beside others.
 
     Raises:
         ValueError: a coalition that the model has no answer for; the message names it.
     """
-    return torch.cat([_alone(game, mask, draw) for mask in masks.split(1)])
 
-
-def _alone(game: Coalitions, mask: Masks, draw: int) -> Tensor:
-    try:
-        return game.copied(mask, draw)
-    except (Unsupported, NonFinite):
-        raise
-    except Exception as error:  # whatever a user's forward raises
-        if out_of_memory(error):
+    def alone(mask: Masks) -> Tensor:
+        try:
+            return copied(mask)
+        except (Unsupported, NonFinite):
             raise
-        nobody = None if bool(mask.any()) else _without_nodes(game, draw)
-        if nobody is not None:
-            return nobody
-        remedy = _REMEDY.get((game.atoms, game.removal), _ELSE)
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the model has no answer for the coalition {_named(game, mask[0])}: {said}; {remedy}") from (
-            error
-        )
+        except Exception as error:  # whatever a user's forward raises
+            if out_of_memory(error):
+                raise
+            nobody = _without_nodes(copied, mask) if pooled and not bool(mask.any()) else None
+            if nobody is not None:
+                return nobody
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"the model has no answer for the coalition {_named(players, mask[0])}: {said}; "
+                f"{_REMEDY.get(what, _ELSE)}"
+            ) from error
+
+    return torch.cat([alone(mask) for mask in masks.split(1)])
 
 
-def _without_nodes(game: Coalitions, draw: int) -> Tensor | None:
+def _without_nodes(copied: Callable[[Masks], Tensor], nobody: Masks) -> Tensor | None:
     """What pooling says of a graph without nodes beside others; None where it fails, or hangs on which these are."""
-    if not game.drops or game.place.focus:
-        return None
-    nobody = torch.zeros(1, len(game.players), dtype=torch.bool, device=game.owner.device)
     one = nobody.clone()
     one[:, 0] = True
     try:
-        found = [game.copied(torch.cat([nobody, other]), draw)[:1] for other in (~nobody, one)]
+        found = [copied(torch.cat([nobody, other]))[:1] for other in (~nobody, one)]
     except Exception:  # whatever a user's forward raises
         return None
     return found[0] if relative(found[0], found[1]) <= tolerance(found[1]) else None
 
 
-def _named(game: Coalitions, mask: Tensor) -> str:
+def _named(players: Players, mask: Tensor) -> str:
     """A coalition in words, by who is there or who is not, whichever are fewer."""
-    players = game.players
     for who, what in ((mask, "of only"), (~mask, "without")):
         if 0 < int(who.sum()) <= _SAID:
             names = ", ".join(players.names[i] for i in who.nonzero().view(-1).tolist())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +17,11 @@ from torch import Tensor
 from explain.graph.agreement import relative, tolerance
 from explain.graph.computation import Focus, Place, Reach, cut, receptive_field, whole
 from explain.graph.messages import by_type, scaled_messages
+from explain.graph.network import GraphNetwork
+from explain.graph.number import GraphNumber
 from explain.graph.structure import Fields, Structure, copies
 from explain.guard import evaluating
 from explain.types import Parameters
-
-if TYPE_CHECKING:
-    from explain.graph.model import GraphModel
-    from explain.graph.targets import GraphTarget
 
 ASKED = 4  # training examples whose receptive field is measured
 DRAWS = 3  # random graphs on which cuts and whole are compared
@@ -41,7 +39,7 @@ class Site:
     width: int
 
     def outputs(
-        self, model: GraphModel, params: Parameters | None, count: int, edits: dict[str, Any] | None = None
+        self, model: GraphNetwork, params: Parameters | None, count: int, edits: dict[str, Any] | None = None
     ) -> Tensor:
         """Of each example in each of ``count`` edited copies, ``[count, m, outputs]``."""
         graph, changes = self.place.graph, dict(edits or {})
@@ -85,44 +83,44 @@ class Sites(NamedTuple):
     hops: int | None
 
 
-def sites(target: GraphTarget, foci: list[Focus]) -> Sites:
+def sites(number: GraphNumber, foci: list[Focus]) -> Sites:
     """The sites of the number and of training examples, each given by its nodes: cuts where they answer as well."""
-    full = whole_sites(target, foci)
+    full = whole_sites(number, foci)
     with torch.no_grad():
-        found = _reach(target, [target.focus, *foci[:: max(1, len(foci) // ASKED)]]) if target.focus else None
+        found = _reach(number, [number.focus, *foci[:: max(1, len(foci) // ASKED)]]) if number.focus else None
         if found is None:
             return full
         made = Sites(
-            replace(full.number, place=cut(target.graph, target.focus, *found[:2])),
+            replace(full.number, place=cut(number.graph, number.focus, *found[:2])),
             [
-                Site(cut(target.graph, focus, *found[:2]), full.together.examples[[i]], len(focus))
+                Site(cut(number.graph, focus, *found[:2]), full.together.examples[[i]], len(focus))
                 for i, focus in enumerate(foci)
             ],
-            replace(full.together, place=cut(target.graph, full.together.place.focus, *found[:2])),
+            replace(full.together, place=cut(number.graph, full.together.place.focus, *found[:2])),
             found.hops,
         )
-        return made if _alike(target, made, full) else full
+        return made if _alike(number, made, full) else full
 
 
-def whole_sites(target: GraphTarget, foci: list[Focus]) -> Sites:
+def whole_sites(number: GraphNumber, foci: list[Focus]) -> Sites:
     """The same, each in the whole graph."""
-    width, together = len(target.focus), tuple(node for focus in foci for node in focus)
-    number = Site(whole(target.graph, target.focus), torch.zeros(0, dtype=torch.long), width)
-    everyone = Site(whole(target.graph, together), torch.arange(len(foci)), width)
-    return Sites(number, [everyone] if foci else [], everyone, None)
+    width, together = len(number.focus), tuple(node for focus in foci for node in focus)
+    asked = Site(whole(number.graph, number.focus), torch.zeros(0, dtype=torch.long), width)
+    everyone = Site(whole(number.graph, together), torch.arange(len(foci)), width)
+    return Sites(asked, [everyone] if foci else [], everyone, None)
 
 
-def _reach(target: GraphTarget, foci: list[Focus]) -> Reach | None:
+def _reach(number: GraphNumber, foci: list[Focus]) -> Reach | None:
     """The largest receptive field of these examples; None where one has none, or they differ in direction."""
     found: list[Reach] = []
 
     def answer(features: Fields, site: Site) -> Tensor:
-        return site.outputs(target.model, None, 1, {"features": {kind: x[None] for kind, x in features.items()}})
+        return site.outputs(number.model, None, 1, {"features": {kind: x[None] for kind, x in features.items()}})
 
     for focus in foci:
-        site = Site(whole(target.graph, focus), torch.zeros(0, dtype=torch.long), len(focus))
+        site = Site(whole(number.graph, focus), torch.zeros(0, dtype=torch.long), len(focus))
         hint = next((reach for reach in reversed(found) if reach.measured), None)
-        reach = receptive_field(partial(answer, site=site), target.graph, site.place.flat_focus(), hint)
+        reach = receptive_field(partial(answer, site=site), number.graph, site.place.flat_focus(), hint)
         if reach is None:
             return None
         found.append(reach)
@@ -130,18 +128,18 @@ def _reach(target: GraphTarget, foci: list[Focus]) -> Reach | None:
     return None if len({reach.direction for reach in told}) > 1 else max(told)
 
 
-def _alike(target: GraphTarget, made: Sites, full: Sites) -> bool:
+def _alike(number: GraphNumber, made: Sites, full: Sites) -> bool:
     """Whether cuts and whole graph give the same outputs once edges and features are missing anywhere.
 
     The site of an example is asked once, on one of the random graphs.
     """
-    for draw, edits in enumerate(_random_edits(target.graph)):
-        expected = full.together.outputs(target.model, None, 1, edits)[0]
-        of_number = full.number.outputs(target.model, None, 1, edits)[0]
+    for draw, edits in enumerate(_random_edits(number.graph)):
+        expected = full.together.outputs(number.model, None, 1, edits)[0]
+        of_number = full.number.outputs(number.model, None, 1, edits)[0]
         pairs = [(made.number, of_number), (made.together, expected)]
         pairs += [(site, expected[site.examples]) for site in made.apart[draw::DRAWS]]
         for site, wanted in pairs:
-            found = site.outputs(target.model, None, 1, _within(site.place, target.graph, edits))[0]
+            found = site.outputs(number.model, None, 1, _within(site.place, number.graph, edits))[0]
             if not relative(found, wanted) <= tolerance(wanted):
                 return False
     return True

@@ -5,37 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from explain.graph.many import Training
+from explain.graph.number import GraphNumber
 from explain.losses import Trained, trained_loss
 from explain.training import TrainingObjective, other_losses
 from explain.types import Suspect
 
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
-
-Build = Callable[["GraphTarget", Any], Training]
+Build = Callable[[GraphNumber, Any], Training]
 
 
-def suspects(target: GraphTarget, build: Build, taken: Trained, training: Training) -> list[Suspect]:
+def suspects(number: GraphNumber, build: Build, taken: Trained, training: Training) -> list[Suspect]:
     """Other losses of these labels, then the same loss on other nodes that the data marks or labels."""
-    found = other_losses(taken, target.meaning, training.labels)
-    if target.model.task == "node" and target.model.single:
-        for name, nodes in _marked(target):
+    found = other_losses(taken, number.meaning, training.labels)
+    if number.model.task == "node" and number.model.single:
+        for name, nodes in _marked(number):
             if not torch.equal(nodes.nonzero().view(-1).cpu(), training.players.index.cpu()):
-                change = partial(_with_examples, target, build, nodes)
+                change = partial(_with_examples, number, build, nodes)
                 found.append(Suspect("examples", name, change, f"Influence(train=mask), those of {name}"))
     return found
 
 
-def _marked(target: GraphTarget) -> Iterator[tuple[str, Tensor]]:
-    data = target.model.data
-    store: Any = data[target.focus[0][0]] if isinstance(data, HeteroData) else data
+def _marked(number: GraphNumber) -> Iterator[tuple[str, Tensor]]:
+    data = number.model.data
+    store: Any = data[number.focus[0][0]] if isinstance(data, HeteroData) else data
     masks = {name: store.get(f"{name}_mask") for name in ("train", "val", "test")}
     known = {name: mask for name, mask in masks.items() if isinstance(mask, Tensor) and mask.dim() == 1}
     if "train" in known:
@@ -46,9 +44,9 @@ def _marked(target: GraphTarget) -> Iterator[tuple[str, Tensor]]:
     yield "all nodes with a label", ~(wide.isnan() if wide.is_floating_point() else wide < 0).any(1)
 
 
-def _with_examples(target: GraphTarget, build: Build, nodes: Tensor, objective: TrainingObjective) -> TrainingObjective:
-    training = build(target, nodes)
-    trained = trained_loss(target.model.loss, target.meaning, training.labels)
+def _with_examples(number: GraphNumber, build: Build, nodes: Tensor, objective: TrainingObjective) -> TrainingObjective:
+    training = build(number, nodes)
+    trained = trained_loss(number.model.loss, number.meaning, training.labels)
     return replace(
         objective,
         players=training.players,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from explain.types import NonFinite, Values
-
-if TYPE_CHECKING:
-    from explain.graph.games import Coalitions
+from explain.graph.coalitions import Coalitions
+from explain.types import Masks, NonFinite, Values
 
 _BLOCK = 2**17  # coalitions whose edges are followed at one time
 _ASKED = 2**14  # coalitions evaluated at one time
 
 
-def table(game: Coalitions, hops: int) -> Values:
+def table(game: Coalitions, values_of: Callable[[Masks], Values], hops: int) -> Values:
     """The number for all ``2^P`` coalitions of edges or nodes, bit ``i`` of a position being player ``i``.
 
     Raises:
@@ -31,7 +29,7 @@ def table(game: Coalitions, hops: int) -> Values:
     shifts = torch.arange(players, dtype=torch.int32)[:, None]
     for part in positions.split(_ASKED):
         masks = (part.int() >> shifts & 1).bool().t()  # in memory player by player, as fast paths read them
-        values[part] = game(masks).detach().to("cpu", torch.float64)
+        values[part] = values_of(masks).detach().to("cpu", torch.float64)
     if not values[positions].isfinite().all():
         raise NonFinite("the model answers NaN or infinity for some coalitions: check its inputs and the payoff")
     return values[alike]

@@ -2,62 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from explain.classes import OfOutputs
-from explain.graph import variants
-from explain.graph.absence import BASELINES
 from explain.graph.apart import Apart
 from explain.graph.computation import Focus, Place, whole
 from explain.graph.differentiable import differentiable
-from explain.graph.fast.state import glance
-from explain.graph.games import REMOVALS, Coalitions
-from explain.graph.locality import neighbourhoods
-from explain.graph.messages import by_type, scaled_messages
+from explain.graph.game import GraphGame
+from explain.graph.meanings import meaning_of_number
 from explain.graph.module_copy import module_copy
-from explain.graph.objective import objective
+from explain.graph.network import GraphNetwork
+from explain.graph.number import GraphNumber
+from explain.graph.objective import check_removable, graph_removal, training_objective
 from explain.graph.placing import is_large, placed, placed_nodes
 from explain.graph.players import node_name, players_of
 from explain.graph.questions import questions
-from explain.graph.structure import NODE, Copies, EdgeType, Fields, Structure, copies
-from explain.guard import evaluating, other_random_states, usual_modes
-from explain.parts import NoRows, WrongRows
+from explain.graph.state import glance
+from explain.graph.structure import Structure
+from explain.graph.variants import neighbourhood, randomised, with_noise
+from explain.guard import usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone
-from explain.types import (
-    Call,
-    Differentiable,
-    Game,
-    Neighbourhood,
-    NonFinite,
-    Objective,
-    Parameters,
-    Players,
-    Questions,
-    Target,
-    Unsupported,
-)
-
-if TYPE_CHECKING:
-    from explain.graph.model import GraphModel
+from explain.types import Call, Differentiable, Game, Neighbourhood, Objective, Players, Questions, Target
 
 _NOTHING = "whatever edges are taken out of the graph, the model's answer stays as it is"
+_ROW_STAYS = (
+    "one that is removed stays as a row without features and edges: where the model sees it, in a norm or attention "
+    "over all nodes, training on the smaller graph is another question"
+)
 _NOBODY = dict.fromkeys(("features", "node_features", "edge_features"), "no entry differs from what its absence is")
 
 
-class GraphTarget(OfOutputs):
-    """The number that a graph network says for a node (one explained node), a pair (two) or a graph (none)."""
+class GraphTarget(GraphNumber, OfOutputs):
+    """The number with its verbs: what explainers ask of it, each handed to the room that knows how."""
 
-    found = (*OfOutputs.found, "label_given", "_games", "_assumed", "_stays", "_glanced", "state", "answer")
+    found = (*OfOutputs.found, "label_given", "_games", "_assumed", "_stays", "_glanced", "state", "stage", "answer")
 
     def __init__(
         self,
-        model: GraphModel,
+        model: GraphNetwork,
         graph: Structure,
         focus: Focus,
         label: int | None,
@@ -67,86 +54,24 @@ class GraphTarget(OfOutputs):
         batch_size: int | None,
         index: int | None = None,
     ) -> None:
-        for what, given, known in (("removal", removal, REMOVALS), ("baseline", baseline, BASELINES)):
-            if given not in known:
-                raise ValueError(f"{what} must be one of {', '.join(known)}, got {given!r}")
-        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-            raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
-        self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
-        self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
-        self._games: dict[str, Coalitions] = {}
+        with alone(), usual_modes():
+            super().__init__(model, graph, focus, removal, baseline, batch_size, index)
+        self._games: dict[str, GraphGame] = {}
         self._assumed: dict[str, str] = {}  # of the question that is being answered
         self._stays: dict[str, str] = {}  # of removal="features"
         self._glanced = glance(model.data) if graph is model.whole_structure else None
         if removal == "features":
             self._check_replaced()
         with alone(), usual_modes(), torch.no_grad():
-            self.state = model.programs.current(model)
             if graph is not model.whole_structure:
                 model.programs.apart = Apart()  # of another graph
-            self.answer = self._checked_outputs()
-            self.meaning = model.meaning(self)
+            self._ask()
+            self.meaning = meaning_of_number(self)
         self.label, self.label_given = checked_label(label, self.answer, self.meaning, payoff), label is not None
         self.payoff = payoff or self.meaning.default_payoff
-        self.number = payoff_function(self.payoff, self.label, self.meaning)
+        self.read = payoff_function(self.payoff, self.label, self.meaning)
         if callable(payoff):
             probed(payoff, self.answer[None].double())
-
-    def _checked_outputs(self) -> Tensor:
-        """The model's answer ``[outputs]``, asked for twice.
-
-        Raises:
-            NonFinite: NaN or infinity in it.
-            ValueError: the forward fails, or two calls differ: the model is not a function of its input.
-        """
-        first, again = self._said()
-        if not first.isfinite().all():
-            raise NonFinite("the model answers NaN or infinity for this target: check its weights and the data")
-        if not torch.allclose(first, again, rtol=1e-4, atol=1e-6):
-            gap = float((first - again).abs().max())
-            raise ValueError(
-                f"the model is not deterministic: two calls in eval mode differ by {gap:.2g}; freeze its randomness "
-                "(dropout called as a function, resampled projections) before explaining"
-            )
-        return first
-
-    def _said(self) -> list[Tensor]:
-        """Two answers of the model with other random states; shared by all targets of one model state."""
-        programs, place = self.model.programs, self._stage
-        if len(self.focus) != 1 or is_large(self.graph) or not programs.known(self):
-            return [self._first_outputs(partial(self.outputs, place, 1), seed)[0] for seed in range(2)]
-        kind, number = self.focus[0]
-        if kind not in programs.answers:
-            made = copies(self.graph, 1)
-            ask = partial(self._rows, place, made, 1)
-            programs.answers[kind] = [self._first_outputs(ask, seed) for seed in range(2)]
-        return [rows[number] for rows in programs.answers[kind]]
-
-    def _first_outputs(self, ask: Callable[[], Tensor], seed: int) -> Tensor:
-        try:
-            with other_random_states(seed):
-                return ask()
-        except (NoRows, WrongRows, Unsupported, torch.OutOfMemoryError):  # said already
-            raise
-        except Exception as error:  # whatever a user's forward raises: shapes, types, devices, assertions
-            features = {f"{kind} x".strip(): fields["x"] for kind, fields in self.graph.nodes.items() if "x" in fields}
-            shapes = ", ".join(f"{name} {list(x.shape)} of {x.dtype}" for name, x in features.items())
-            given = self.model.inputs.said.items()
-            passed = ", ".join(name if name == source else f"{name}={source}" for name, source in given)
-            raise ValueError(
-                f"{self._asked}: the model's forward fails on this graph ({shapes}): {type(error).__name__}: {error}; "
-                f"it is given {passed}: if you call it otherwise, say so, explain.wrap(..., call=lambda net, data: "
-                "net(...))"
-            ) from error
-
-    @property
-    def _asked(self) -> str:
-        """The question, as it was written."""
-        data = type(self.model.data).__name__
-        what: list[Any] = [number if kind == NODE else (kind, number) for kind, number in self.focus] or [self.index]
-        where = [f"graph={self.index}"] if self.focus and self.index is not None else []
-        asked = ", ".join([*map(repr, what), *where])
-        return f"explain.wrap({type(self.module).__name__}, {data}).{self.model.task}({asked})"
 
     def _look_again(self) -> None:
         """Read data that was edited since anew: the number, the cut and the games; the label stays as it was asked."""
@@ -156,113 +81,23 @@ class GraphTarget(OfOutputs):
             self._glanced, self.graph = seen, self.model.reread()
             self._games.clear()
             self._assumed.clear()
-            for found in ("place", "node_place"):
+            for found in ("place", "node_place", "answer"):
                 vars(self).pop(found, None)
-            self.state = self.model.programs.current(self.model)
-            self.answer = self._checked_outputs()
+            self.state = self.model.state()
+            self._ask()
+
+    def _ask(self) -> None:
+        """What the model says of the graph as it is, or of the part that answers as it does where it is too large."""
+        self.stage = whole(self.graph, self.focus)
+        if is_large(self.graph):
+            self.stage = self.place
+        self.answer = self.checked_outputs()
 
     def value(self) -> float:
         """The number on the whole graph."""
         self._look_again()
         with usual_modes(), torch.no_grad():
-            return float(self.numbers(self._stage, 1))
-
-    def numbers(self, place: Place, count: int, **edits: Any) -> Tensor:
-        """The number for each of ``count`` edited copies of a place, float64 ``[count]``."""
-        return self.number(self.outputs(place, count, **edits).double())
-
-    def outputs(
-        self,
-        place: Place,
-        count: int,
-        *,
-        edge_keep: Tensor | None = None,
-        node_keep: Tensor | None = None,
-        features: Fields | None = None,
-        edge_features: dict[EdgeType, Tensor] | None = None,
-        amounts: Tensor | None = None,
-        params: Parameters | None = None,
-    ) -> Tensor:
-        """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
-        made = copies(
-            place.graph,
-            count,
-            edge_keep=edge_keep,
-            node_keep=node_keep,
-            features=features,
-            edge_features=edge_features,
-        )
-        return self.answers(place, made, amounts, params)
-
-    def answers(
-        self, place: Place, made: Copies, amounts: Tensor | None = None, params: Parameters | None = None
-    ) -> Tensor:
-        """The explained row of each of the copies that were made of a place, ``[count, outputs]``."""
-        rows = self._rows(place, made, made.count, amounts, params)
-        if len(self.focus) == 1:
-            kind, number = place.focus[0]
-            return rows[made.rows(kind, number, place.graph.counts[kind])]
-        return rows
-
-    def _rows(
-        self,
-        place: Place,
-        made: Copies,
-        count: int,
-        amounts: Tensor | None = None,
-        params: Parameters | None = None,
-    ) -> Tensor:
-        """All that the model answers for copies of a place, of the explained node's type.
-
-        Raises:
-            WrongRows: not one row a node, pair or graph.
-        """
-        kind = self.focus[0][0] if self.focus else None
-        with evaluating(self.module):
-            if amounts is None:
-                rows = self.model.outputs(made, self._pairs(place, made), kind, params)
-            else:
-                parameter = next(self.module.parameters(), torch.zeros(()))
-                flat = by_type(place.graph, amounts.to(parameter.dtype))
-                with scaled_messages(self.module, made.structure, flat):
-                    rows = self.model.outputs(made, self._pairs(place, made), kind, params)
-        if len(self.focus) == 1:
-            if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
-                remedy = self._picked(len(rows)) or (
-                    'of a model that answers for pairs or graphs say explain.wrap(..., task="edge") or task="graph"'
-                )
-                raise WrongRows(f"the model must give one row a node, {expected}; it gave {len(rows)}: {remedy}")
-        elif len(rows) != count:
-            raise WrongRows(
-                f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}: show the call that "
-                "does, such as call=lambda net, data: net(data.x, data.edge_index)[None] where a row is all it gives"
-            )
-        return rows
-
-    def _picked(self, rows: int) -> str:
-        """What to do where so many rows are those that a mask picks; empty where none does."""
-        fields, given = self.graph.nodes[self.focus[0][0]], self.model.inputs.sources.items()
-        masks = [(name, source) for name, source in given if source in fields and fields[source].dtype == torch.bool]
-        for name, source in masks:
-            if source is not None and int(fields[source].sum()) == rows:
-                return (
-                    f"as many as data.{source} picks: show the call that answers for all, such as call=lambda net, "
-                    f"data: net(data.x, data.edge_index, {name}=torch.ones_like(data.{source}))"
-                )
-        return ""
-
-    def everyone(self, params: Parameters | None = None) -> Tensor:
-        """What the model answers for all nodes of the explained one's type; else for this pair or graph."""
-        known = self.model.programs.answers.get(self.focus[0][0]) if len(self.focus) == 1 else None
-        if params is None and known and self.model.programs.known(self) and not is_large(self.graph):
-            return known[0]
-        place = self._stage
-        return self._rows(place, copies(place.graph, 1), 1, params=params)
-
-    def _pairs(self, place: Place, made: Copies) -> Tensor | None:
-        if len(self.focus) != 2:
-            return None
-        return torch.stack([made.rows(kind, number, place.graph.counts[kind]) for kind, number in place.focus])
+            return float(self.numbers(self.stage, 1))
 
     # --- where coalitions are evaluated ---
 
@@ -276,16 +111,11 @@ class GraphTarget(OfOutputs):
     def node_place(self) -> Place:
         """Where coalitions of nodes are evaluated: with those that count in a degree, and on smaller graphs."""
         with usual_modes():
-            return placed_nodes(self)
+            return placed_nodes(self, self.place)
 
     def place_of(self, kind: str) -> Place:
         """Where coalitions of players of this kind are evaluated."""
         return self.node_place if kind == "nodes" else self.place
-
-    @property
-    def _stage(self) -> Place:
-        """Where the number itself is asked for: the whole graph, unless it is too large to be run."""
-        return self.place if is_large(self.graph) else whole(self.graph, self.focus)
 
     # --- questions ---
 
@@ -362,7 +192,8 @@ class GraphTarget(OfOutputs):
         self._look_again()
         key = players if isinstance(players, str) else ""  # of players of the user's own the last ones asked for
         if key not in self._games or (not key and self._games[key].players is not players):
-            self._games[key] = Coalitions(self, self._resolved(players))
+            found = self._resolved(players)
+            self._games[key] = GraphGame(self, self.place_of(found.kind), found)
         coalitions = self._games[key]
         if key and coalitions.left_out is not None:
             count, worth = coalitions.left_out
@@ -372,27 +203,18 @@ class GraphTarget(OfOutputs):
             )
         if coalitions.rows_stay:
             self._assumed["nodes"] = "one that is absent stays, without features and edges: forward takes no fewer rows"
-        game = coalitions.game()
-        if coalitions.players.kind == "nodes" and not self.focus:  # a pooled prediction may be a sum of local parts
-            game.neighbourhoods = partial(
-                neighbourhoods, coalitions.place.graph, coalitions.owner, len(coalitions.players)
-            )
-        return game
-
-    def forget(self) -> None:
-        """What was said of the players of an earlier question is not said of the next."""
-        super().forget()
-        self._assumed.clear()
+        return coalitions.game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """Edges by the amount of their messages; nodes and features by their features."""
         self._look_again()
-        return differentiable(self, self._resolved(players))
+        found = self._resolved(players)
+        return differentiable(self, self.place_of(found.kind), found)
 
     def module_copy(self) -> Call:
         """A deep copy of the module as ``(x, edge_index, ...) -> [rows, outputs]``."""
         self._look_again()
-        return module_copy(self)
+        return module_copy(self, self.node_place)
 
     def run(self) -> Tensor:
         """One forward pass of the user's module on the whole graph."""
@@ -400,15 +222,19 @@ class GraphTarget(OfOutputs):
         with torch.no_grad():
             return self.outputs(whole(self.graph, self.focus), 1)
 
-    def rows(self) -> Tensor:
-        """The explained nodes; every node for a graph."""
-        place = whole(self.graph, self.focus)
-        return place.flat_focus() if self.focus else place.nodes.cpu()
-
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""
         self._look_again()
-        return objective(self, train, remove)
+        check_removable(self.model, remove)
+        made, told = training_objective(self, train)
+        self.tell(told)
+        if not isinstance(remove, Players) and remove == "labels":
+            return made
+        players = remove if isinstance(remove, Players) else self.players(remove, all=True)
+        removal = graph_removal(self, self.place, made, players, train)
+        if removal.rows_stay:
+            self.tell({**told, "assumed": {**told.get("assumed", {}), "nodes": _ROW_STAYS}})
+        return removal
 
     def questions(self, targets: Sequence[Target]) -> Questions | None:
         """These numbers of nodes of one type on one graph, or of pairs of nodes, in one pass."""
@@ -416,19 +242,43 @@ class GraphTarget(OfOutputs):
 
     def neighbourhood(self) -> Neighbourhood:
         """The nodes of the computation graph, of the explained node's type, and the model's answer for each."""
-        return variants.neighbourhood(self)
+        return neighbourhood(self, self.place)
 
     def asking(self, payoff: Payoff) -> GraphTarget:
         """The same prediction, read as another number."""
-        return variants.asking(self, payoff)
+        other = self._like(payoff=payoff)
+        if "place" in vars(self):  # where coalitions are evaluated does not hang on what is read
+            vars(other)["place"] = self.place
+        return other
 
     def perturbed(self, generator: torch.Generator, scale: float = 0.05) -> GraphTarget:
         """The same question of features with normal noise."""
-        return variants.perturbed(self, generator, scale)
+        return self._like(graph=with_noise(self.graph, generator, scale))
 
     def randomised(self, generator: torch.Generator) -> GraphTarget:
         """The same question of a copy of the network with shuffled parameters."""
-        return variants.randomised(self, generator)
+        return self._like(model=randomised(self.model, generator))
+
+    def _like(
+        self, *, model: GraphNetwork | None = None, graph: Structure | None = None, payoff: Payoff | None = None
+    ) -> GraphTarget:
+        asked = (
+            self.focus,
+            self.label,
+            payoff or self.payoff,
+            self.removal,
+            self.baseline,
+            self.batch_size,
+            self.index,
+        )
+        made = type(self)(model or self.model, graph or self.graph, *asked)
+        made.label_given = self.label_given
+        return made
+
+    def forget(self) -> None:
+        """What was said of the players of an earlier question is not said of the next."""
+        super().forget()
+        self._assumed.clear()
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from explain.graph.computation import Place
-
-# what is left out; degrees: also the edges into the farthest nodes; weighted: those are summed into one
-Trimming: TypeAlias = Literal["nothing", "unreached", "weighted", "degrees"]
 
 
 class Relevant(NamedTuple):

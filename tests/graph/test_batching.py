@@ -22,7 +22,6 @@ from torch_geometric.utils import to_dense_adj, to_dense_batch
 
 from explain import Shapley
 from explain.graph.model import GraphModel
-from explain.graph.singly import singly
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # torch, of the U-net's matrices
 
@@ -226,7 +225,7 @@ def test_a_batch_that_breaks_though_each_coalition_has_an_answer_is_asked_one_by
     assert game.checks["batching"] == "together"
     masks = torch.rand(30, 14, generator=torch.Generator().manual_seed(0)) < 0.5
     torch.testing.assert_close(game(masks), torch.stack([_own(net, x, mask, "edges") for mask in masks]))
-    torch.testing.assert_close(singly(game.evaluate, masks, 0)[:, 1].double(), game(masks))
+    torch.testing.assert_close(game.evaluate.one_by_one(masks)[:, 1].double(), game(masks))
 
 
 class _Middle(nn.Module):

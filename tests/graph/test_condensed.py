@@ -75,7 +75,7 @@ def _graph(kind):
 
 def _generic(net, data, node, players, **options):
     model = GraphModel(net.double().eval(), data, **options)
-    model.programs.current(model)
+    model.state()
     model.programs.program = "not asked for"
     target = model.node(node, label=1)
     return target, target.game(players(target) if callable(players) else players)
@@ -188,7 +188,7 @@ def test_scores_of_a_pair_share_the_nodes_of_both():
     model = GraphModel(
         net.double().eval(), data, task="edge", decoder=lambda z, pairs: (z[pairs[0]] * z[pairs[1]]).sum(1)
     )
-    model.programs.current(model)
+    model.state()
     model.programs.program = "not asked for"
     game = model.edge(4, 9).game("edges")
     assert game.checks["boundary"] == "weighted"
@@ -221,7 +221,7 @@ def test_parts_of_any_size_answer_alike(monkeypatch):
     _, game = _generic(net, data, 4, "edges")
     masks = _masks(game)
     whole = game(masks)
-    monkeypatch.setattr("explain.graph.games._TRIMMED", 1)  # one coalition at a time
+    monkeypatch.setattr("explain.graph.coalitions._TRIMMED", 1)  # one coalition at a time
     torch.testing.assert_close(game(masks), whole, rtol=1e-12, atol=1e-14)
 
 
@@ -231,7 +231,7 @@ def test_a_border_of_loops_does_not_show_that_degrees_are_unread():
     edge_index = torch.tensor([[1, 2, 2, 8, 9, 4, 5, 6], [0, 1, 2, 7, 8, 9, 9, 9]])
     data = Data(x=torch.randn(12, 5, dtype=torch.float64), edge_index=edge_index)
     model = GraphModel(Plain().double().eval(), data)
-    model.programs.current(model)
+    model.state()
     model.programs.program = "not asked for"
     assert model.node(0, label=1).game("edges").checks["boundary"] == "complete"
     game = model.node(7, label=1).game("edges")
@@ -244,7 +244,7 @@ def test_a_target_that_differs_is_asked_on_more():
     torch.manual_seed(0)
     data, net = _graph(""), Plain()
     model = GraphModel(net.double().eval(), data)
-    model.programs.current(model)
+    model.state()
     model.programs.program = "not asked for"
     model.programs.trims["edges"] = "degrees"  # as if the first target had not told
     game = model.node(4, label=1).game("edges")

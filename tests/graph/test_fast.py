@@ -47,7 +47,7 @@ def _masks(game, count=10):
 def _generic(game, masks):
     """The same game on the model itself."""
     coalitions = game.evaluate
-    return coalitions.target.number(torch.cat([coalitions.untrimmed(m) for m in masks.split(1)]).double()).detach()
+    return coalitions.number.read(torch.cat([coalitions.untrimmed(m) for m in masks.split(1)]).double()).detach()
 
 
 def _on_fast_path(game):

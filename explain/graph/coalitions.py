@@ -1,4 +1,4 @@
-"""The games on a graph: a batch of coalitions is one forward pass over copies of the computation graph."""
+"""Coalitions on a graph: what the model itself answers, in copies of the place where the rest is absent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,41 +16,41 @@ from explain.graph.absence import absent_edge_features, absent_features, rows
 from explain.graph.agreement import relative, tolerance
 from explain.graph.computation import Place
 from explain.graph.condensed import Condensed, condensable, edge_weights, weighable
-from explain.graph.fast.admission import FastPath, admitted
-from explain.graph.fast.program import Refused
+from explain.graph.number import GraphNumber
 from explain.graph.players import ATOMS, KINDS, owners
+from explain.graph.programs import Trimming
 from explain.graph.singly import out_of_memory, singly, too_many
 from explain.graph.structure import EDGE
-from explain.graph.table import table
-from explain.graph.trimming import Relevant, Trimming, distinct, parts, relevant
-from explain.threads import alone
-from explain.types import Game, Masks, NonFinite, Players, Unsupported, Values
+from explain.graph.trials import trials
+from explain.graph.trimming import Relevant, distinct, parts, relevant
+from explain.types import Masks, NonFinite, Players, Unsupported
 
-if TYPE_CHECKING:
-    from explain.graph.targets import GraphTarget
-
-BOUNDARY = {"nothing": "complete", "unreached": "complete", "weighted": "weighted", "degrees": "left out"}
-REMOVALS = ("delete", "message", "features")
-_FAST = 2**14  # coalitions that a fast path is given at once; it parts them further
-_TRIMMED = 2**22  # the same for the parts of a graph that matter: what the cache holds
-_BUDGET = 2**23  # numbers held at once by the copies of one forward pass
-_MOST = 2**31  # numbers of a matrix that is refused
+_TRIMMED = 2**22  # numbers held at once by the parts of a graph that matter: what the cache holds
 _TRIED = (0.6, 0.2)  # chance of each player in coalitions that are evaluated together and alone
 
 
 @dataclass(eq=False)
 class Coalitions:
-    """The number for masks ``bool [coalitions, P]`` over nodes, edges or features of one target."""
+    """What the model answers for masks ``bool [coalitions, P]`` over nodes, edges or features of one number.
 
-    target: GraphTarget
+    Args:
+        number: what is asked.
+        place: where coalitions of these players are evaluated.
+        players: who plays.
+
+    Raises:
+        Unsupported: players of another kind, or edges where ``removal="features"`` keeps them all.
+    """
+
+    number: GraphNumber
+    place: Place
     players: Players
-    _found: tuple[Hashable, FastPath | str] | None = field(default=None, init=False, repr=False)
     _trim: tuple[Hashable, Trimming] | None = field(default=None, init=False, repr=False)
     _small: dict[Trimming, Condensed] = field(default_factory=dict, init=False, repr=False)
     _single: bool | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        kind, removal = self.players.kind, self.target.removal
+        kind, removal = self.players.kind, self.number.removal
         if kind not in KINDS:
             raise Unsupported(f"a graph target plays with {', '.join(KINDS)}; got {kind!r}")
         if self.atoms == "edges" and removal == "features":
@@ -58,109 +58,26 @@ class Coalitions:
                 'removal="features" keeps every edge: ask it of nodes or features, or use "delete" or "message"'
             )
 
-    def game(self) -> Game:
-        """The game, in batches that fit the memory budget."""
-        fast = self.fast()
-        size = self.target.batch_size or (_FAST if isinstance(fast, FastPath) else self._affordable())
-        self._check_affordable(min(size, 2 ** len(self.players)))
-        checks = {"removal": self.removal, **self.target.model.checks, **self.place.checks}
-        if self.left_out is not None:
-            checks["degree_edges"], checks["degree_edges_worth"] = self.left_out
-        if isinstance(fast, FastPath):
-            checks["fast_path"] = fast.note
-        else:
-            batching = "one by one" if self.single else "together"
-            checks |= {"fast_path": f"no: {fast}", "boundary": BOUNDARY[self.trimming], "batching": batching}
-        game = Game(self.players, self, batch_size=size, checks=checks)
-        hops = self._hops(fast)
-        if hops is not None:
-            game.table = partial(table, self, hops)
-        return game
-
-    def _hops(self, fast: FastPath | str) -> int | None:
-        """From how far an edge or a node can matter; None where what it reaches says nothing."""
-        if self.atoms not in ("edges", "nodes") or self.removal == "features" or len(self.place.focus) != 1:
-            return None
-        if isinstance(fast, FastPath):
-            return fast.plans[0].program.depth
-        return None if self.trimming == "nothing" else self.place.checks["hops"]
-
-    def fast(self) -> FastPath | str:
-        """The fast path for the model's present state, or why there is none."""
-        programs = self.target.model.programs
-        state = programs.current(self.target.model)
-        if self._found is None or self._found[0] != state:
-            try:
-                found: FastPath | str = admitted(self, programs)
-            except Refused as refusal:
-                found = str(refusal)
-            self._found = (state, found)
-        return self._found[1]
-
     @property
     def removal(self) -> str:
         """What absence means for these players: features are always replaced."""
-        return "features" if self.atoms.endswith("features") else self.target.removal
+        return "features" if self.atoms.endswith("features") else self.number.removal
 
     @property
     def atoms(self) -> str:
         """What players own: "edges", "nodes", or features of some sort."""
         return ATOMS.get(self.players.kind, self.players.kind)
 
-    @property
-    def place(self) -> Place:
-        """Where coalitions are evaluated."""
-        return self.target.place_of(self.players.kind)
-
-    @cached_property
-    def left_out(self) -> tuple[int, float] | None:
-        """How many edges that only count in a degree do not play, and what they are worth together; None for none."""
-        place = self.place
-        if place.degrees is None or self.atoms != "edges":
-            return None
-        idle = place.degrees & (self.owner == len(self.players))
-        if not bool(idle.any()):
-            return None
-        with torch.no_grad():
-            without = self.target.numbers(place, 1, edge_keep=~idle[None])
-            worth = self.target.number(self.target.answer[None].double()) - without
-        return int(idle.sum()), float(worth)
-
     @cached_property
     def owner(self) -> Tensor:
         """The player of each edge, node or feature column of the place, ``P`` (always present) where it has none."""
-        return owners(self.players, self.place, self.target.graph)
+        return owners(self.players, self.place, self.number.graph)
 
     @cached_property
     def absent(self) -> dict[Any, Tensor]:
         """Absent features by node type ``[draws, nodes, features]``, or by edge type ``[draws, edges, columns]``."""
         what = absent_edge_features if self.atoms == "edge_features" else absent_features
-        return what(self.target.graph, self.place, self.target.baseline)
-
-    def __call__(self, masks: Masks) -> Values:
-        """Values of these coalitions.
-
-        Raises:
-            NonFinite: NaN or infinity for the graph without nodes.
-        """
-        masks = masks.to(self.owner.device)
-        path = self.fast() if self._found is None or self._moved() else self._found[1]
-        with alone(), torch.no_grad():  # hooks of some answers are around the model's own guard
-            total = sum(self.target.number(self._answers(masks, draw, path).double()) for draw in range(self._draws))
-        values = torch.as_tensor(total) / self._draws
-        if self.drops and not self.place.focus and not values[~masks.any(1)].isfinite().all():
-            raise NonFinite(
-                "the model answers NaN or infinity for a graph without nodes (a mean over none?): ask with "
-                'removal="message" or "features", which keep every node'
-            )
-        return values
-
-    def _moved(self) -> bool:
-        """Whether the model changed since the fast path was looked for, as far as a glance tells."""
-        return self.target.model.programs.moved(self.target.model)
-
-    def _answers(self, masks: Masks, draw: int, path: FastPath | str) -> Tensor:
-        return self.outputs(masks, draw) if isinstance(path, str) else path.outputs(masks, draw)
+        return what(self.number.graph, self.place, self.number.baseline)
 
     def outputs(self, masks: Masks, draw: int = 0) -> Tensor:
         """What the model itself answers in each coalition, ``[coalitions, outputs]``.
@@ -177,7 +94,12 @@ class Coalitions:
                 if out_of_memory(error):
                     raise ValueError(too_many(len(masks), str(error))) from error
                 self._single = True
-        return singly(self, masks, draw)
+        return self.one_by_one(masks, draw)
+
+    def one_by_one(self, masks: Masks, draw: int = 0) -> Tensor:
+        """What the model itself answers, each coalition in a pass of its own; see `singly`."""
+        pooled = self.drops and not self.place.focus
+        return singly(partial(self.copied, draw=draw), masks, self.players, (self.atoms, self.removal), pooled)
 
     @property
     def single(self) -> bool:
@@ -201,7 +123,7 @@ class Coalitions:
         try:
             with torch.no_grad():
                 together = self._together(masks, 0)
-                alone = torch.cat([self.copied(one, 0) for one in masks.split(1)])
+                alone = torch.cat([self.copied(one) for one in masks.split(1)])
         except Exception:  # whatever a user's forward raises: one by one says on which
             return False
         return relative(together, alone) <= tolerance(alone)
@@ -219,13 +141,42 @@ class Coalitions:
     def _trimming(self) -> Trimming:
         if self.atoms not in ("edges", "nodes") or self.removal != "delete" or not self.place.together:
             return "nothing"
-        whole = self.target.model.inputs.matrices or self.place.squares
+        whole = self.number.model.inputs.matrices or self.place.squares
         if self.place.checks.get("direction") != "in" or whole:
             return "nothing"
-        programs = self.target.model.programs
+        programs = self.number.model.programs
         if self._trim is None or self._trim[0] != programs.state:
-            self._trim = (programs.state, programs.trimming(self))
+            self._trim = (programs.state, self._found_trimming(programs.trims))
         return self._trim[1]
+
+    def _found_trimming(self, trims: dict[str, Trimming]) -> Trimming:
+        """How much may be left out before the model answers otherwise.
+
+        Found once for each state; other numbers are held against complete copies in a few coalitions.
+        """
+        first = self.atoms not in trims
+        masks = self.trials(few=not first)
+        with torch.no_grad():
+            complete = self.untrimmed(masks)
+        allowed = tolerance(self.number.answer)
+
+        def fits(how: Trimming) -> bool:
+            with torch.no_grad():
+                return relative(self.trimmed(masks, 0, how), complete) <= allowed
+
+        if not first:
+            how = trims[self.atoms]
+            return next((each for each in (how, "unreached") if each == "nothing" or fits(each)), "nothing")
+        tight: list[Trimming] = ["degrees", "weighted"] if self.weighable else ["degrees"]
+        if not fits("unreached"):
+            trims[self.atoms] = "nothing"
+        elif self.has_border:  # else this number cannot tell whether degrees are looked at
+            trims[self.atoms] = next((how for how in tight if fits(how)), "unreached")
+        return trims.get(self.atoms, "unreached")
+
+    def trials(self, few: bool = False) -> Masks:
+        """Coalitions by which another way to evaluate is held against the model; see `trials`."""
+        return trials(self.place, self.owner, len(self.players), self.atoms == "edges", few)
 
     @property
     def has_border(self) -> bool:
@@ -258,12 +209,12 @@ class Coalitions:
 
     def _part(self, masks: Masks, kept: Relevant, draw: int) -> Tensor:
         edited = {**self._edits(masks, draw), "edge_keep": kept.edge_keep, "node_keep": kept.node_keep}
-        return self.target.outputs(self.place, len(masks), **edited)
+        return self.number.outputs(self.place, len(masks), **edited)
 
     @property
     def weighable(self) -> bool:
         """Whether edges that only count in a degree can be summed into one."""
-        return condensable(self.place) and weighable(self.place, self.target.module)
+        return condensable(self.place) and weighable(self.place, self.number.module)
 
     def _condensed_answers(self, masks: Masks, trimming: Trimming) -> Tensor:
         """What the model answers where copies share the farthest nodes."""
@@ -276,8 +227,8 @@ class Coalitions:
         answers = []
         for group in groups:
             made, weights = small.made(kept.at(group))
-            with edge_weights(self.target.module, weights) if small.injected else nullcontext():
-                answers.append(self.target.answers(self.place, made))
+            with edge_weights(self.number.module, weights) if small.injected else nullcontext():
+                answers.append(self.number.answers(self.place, made))
         return torch.cat(answers)[torch.cat(groups).argsort()][kind]
 
     def untrimmed(self, masks: Masks, draw: int = 0) -> Tensor:
@@ -286,13 +237,9 @@ class Coalitions:
             return self.copied(torch.cat([masks, torch.ones_like(masks[:1])]), draw)[:-1]
         return self.copied(masks, draw)
 
-    def copied(self, masks: Masks, draw: int) -> Tensor:
+    def copied(self, masks: Masks, draw: int = 0) -> Tensor:
         """What the model answers on copies of the whole place, nothing beside them."""
-        return self.target.outputs(self.place, len(masks), **self._edits(masks, draw))
-
-    @property
-    def _draws(self) -> int:
-        return next(iter(self.absent.values())).size(0) if self._replaces else 1
+        return self.number.outputs(self.place, len(masks), **self._edits(masks, draw))
 
     @property
     def _replaces(self) -> bool:
@@ -303,16 +250,6 @@ class Coalitions:
     def drops(self) -> bool:
         """Whether an absent node leaves the graph with its row: it must not be pooled, or seen by norms."""
         return self.players.kind == "nodes" and self.place.smaller
-
-    @property
-    def rows_stay(self) -> bool:
-        """Whether an absent node is still seen, though it should be gone."""
-        return (
-            self.players.kind == "nodes"
-            and self.removal == "delete"
-            and not self.place.smaller
-            and "hops" not in self.place.checks
-        )
 
     def _edits(self, masks: Masks, draw: int) -> dict[str, Any]:
         """What the coalitions change in their copies of the graph."""
@@ -328,21 +265,3 @@ class Coalitions:
             return edits.edge_column_edits(self.place, present, absent)
         replaced = edits.column_edits if self.atoms == "features" else edits.entry_edits
         return replaced(self.place, present, absent)
-
-    def _check_affordable(self, count: int) -> None:
-        """Check that so many coalitions in one pass make no matrix of all pairs of nodes that memory does not hold.
-
-        Raises:
-            ValueError: they do.
-        """
-        numbers = self.place.squares * count**2
-        if numbers > _MOST:
-            raise ValueError(too_many(count, f"a matrix of all pairs of their nodes of {numbers * 4 / 2**30:,.0f} GB"))
-
-    def _affordable(self) -> int:
-        graph = self.place.graph
-        if self.trimming in ("weighted", "degrees") and condensable(self.place):  # made in parts
-            return min(max(1, _BUDGET // (graph.num_nodes + graph.num_edges)), 4096)
-        numbers = sum(x.numel() for fields in graph.nodes.values() for x in fields.values())
-        each = numbers + 32 * (graph.num_nodes + graph.num_edges) + 1
-        return self.place.copies_at_once(graph.num_nodes) or min(max(1, _BUDGET // each), 4096)

@@ -1,0 +1,130 @@
+"""GraphNetwork: the user's network, how it is called, and the graphs that it is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch_geometric.data import Data, HeteroData
+
+from explain.graph.arguments.proving import read
+from explain.graph.arguments.task import Task, task_of
+from explain.graph.caches import uncached
+from explain.graph.callables import Decoder, UserCall
+from explain.graph.inputs import check_values, structure_of
+from explain.graph.labels import labels_of
+from explain.graph.programs import Programs
+from explain.graph.state import contents
+from explain.graph.structure import NODE, Copies, Structure
+from explain.guard import usual_modes
+from explain.losses import Loss, check_loss, check_weight_decay
+from explain.outputs import Kind, check_kind, column_count
+from explain.parts import Output, Part
+from explain.payoffs import whole_number
+from explain.plain import plain_operations
+from explain.types import Parameters
+
+TASKS = ("node", "edge", "graph")
+
+
+class GraphNetwork:
+    """A graph network that says its outputs for copies of a graph; the doors to ask it are above, see `GraphModel`."""
+
+    found = ("programs", "seen")  # follow from the rest
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Data | HeteroData | Sequence[Data],
+        *,
+        task: str | None = None,
+        weight_decay: float = 0.0,
+        loss: Loss | None = None,
+        outputs: Kind | None = None,
+        output: Output | None = None,
+        inputs: Mapping[str, str | None] | None = None,
+        call: UserCall | None = None,
+        decoder: Decoder | None = None,
+    ) -> None:
+        single = isinstance(data, (Data, HeteroData))
+        if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
+            raise TypeError("data must be a torch_geometric Data or HeteroData, or a non-empty list or dataset of them")
+        if task not in (*TASKS, None):
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        self.inferred: Task | None = None  # the task, where the user named none
+        if task is None:
+            with usual_modes():
+                many = Task("graph", "several graphs were given")
+                self.inferred = task_of(module, data, inputs, decoder, call, output) if single else many
+            task = self.inferred.name
+        self.task = task
+        if not single and self.task == "edge":
+            raise ValueError('a list of graphs is for task="graph" or task="node"; give one graph for task="edge"')
+        self.module = module
+        self.data = data
+        self.weight_decay = weight_decay
+        self.loss = loss
+        self.given_outputs = outputs
+        self.part = Part(output, column_count(labels_of(data, self.task)))
+        check_loss(loss)
+        check_weight_decay(weight_decay)
+        check_kind(outputs)
+        with usual_modes():
+            found = read(module, data if single else data[0], self.task, inputs, decoder, call, self.part)
+        self.net, self.inputs = found.net, found.inputs
+        guess = self.inferred if self.inferred and self.inferred.guessed else None
+        said = {"task": f"{guess.name}: {guess.why}; task= says otherwise"} if guess else {}
+        self.assumed: dict[str, str] = said | found.assumed  # what was taken without being told, and why
+        self.checks: dict[str, float] = found.checks
+        self.single = single
+        self.programs = Programs()
+        self.seen: Hashable = contents(data) if single else None  # what of the data is kept was read from this
+        self._structure = self.structure(0) if single else None
+
+    def structure(self, index: int) -> Structure:
+        """One graph of the data as checked tensors.
+
+        Raises:
+            ValueError: no such graph.
+        """
+        last = 0 if self.single else len(self.data) - 1
+        if (found := whole_number(index)) is None or not 0 <= found <= last:
+            raise ValueError(f"graph must be a whole number from 0 to {last}, got {index!r}")
+        with usual_modes():
+            graph = structure_of(self.data if self.single else self.data[found], self.inputs)
+        check_values(self.module, graph)
+        return graph
+
+    def outputs(
+        self,
+        copies: Copies,
+        pairs: Tensor | None = None,
+        node_type: str | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
+        expected = copies.count if self.task == "graph" else copies.structure.counts.get(node_type or NODE)
+        expected = pairs.size(1) if pairs is not None else expected
+        with uncached(self.module), self.programs.apart.given(copies) as given:
+            args, kwargs = self.inputs.arguments(given, pairs)
+            if params is None:
+                return self.part.rows(self.net(*args, **kwargs), expected, node_type)
+            with plain_operations(self.module):
+                return self.part.rows(functional_call(self.net, params, args, kwargs), expected, node_type)
+
+    def reread(self) -> Structure:
+        """The one graph of the data: that which is kept, or, where the data was edited since, what it holds now."""
+        assert self._structure is not None
+        if (seen := contents(self.data)) != self.seen:
+            self.seen, self._structure = seen, self.structure(0)
+        return self._structure
+
+    @property
+    def whole_structure(self) -> Structure | None:
+        """The one graph of the data; None for a list of graphs."""
+        return self._structure
+
+    def state(self) -> Hashable:
+        """The present state of the network and its data; what was found out about another one is forgotten."""
+        return self.programs.current(self.net, self.seen)
