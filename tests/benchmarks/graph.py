@@ -1,6 +1,7 @@
 """How long explanations of a graph network take, and how far off they are, beside other libraries, in one process.
 
-``python tests/benchmarks/graph.py [shapes] [cora] [exact] [large] [all-cora]`` prints processor seconds of one thread.
+``python -m tests.benchmarks.graph [shapes] [cora] [exact] [large] [all-cora] [--quick]`` prints processor seconds of
+one thread, and keeps them with what they were measured on, see ``record.py``. Quick: exact, and the smallest of shapes.
 
 - shapes: nodes of BA-Shapes with about 20, 110 and 230 edges, a three-layer GCN; cora: the two-layer GCN and GAT of
   their papers (needs ``EXPLAIN_DATA``). All have 2048 model evaluations: Shapley on the fast path and on the generic
@@ -21,7 +22,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import captum.attr
 import numpy as np
@@ -37,8 +40,11 @@ from torch_geometric.explain import GNNExplainer
 from torch_geometric.nn import GAT, GCN
 
 import explain
+from explain import Explanation, Players
 from explain.graph.model import GraphModel
+from explain.graph.targets import GraphTarget
 from explain.shapley import Shapley
+from tests.benchmarks.record import record
 
 SAMPLES = 2048
 EXACT = 20  # players whose exact values are computed for the error
@@ -58,6 +64,22 @@ class Case:
     wanted: int
 
 
+@dataclass(frozen=True)
+class Row:
+    """What one method took for one node: processor seconds, those of the first time, the relative error."""
+
+    case: str
+    node: int
+    edges: int
+    method: str
+    seconds: float
+    cold: float
+    error: float | None
+
+
+Rows = list[dict[str, Any]]  # as they are kept
+
+
 # --- models and nodes ---
 
 
@@ -66,7 +88,8 @@ def shapes() -> tuple[nn.Module, Data]:
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - the generators of torch_geometric draw from the global state
     random.seed(0)
-    data = ExplainerDataset(BAGraph(300, 5), "house", 80, transform=T.Constant())[0]
+    made = ExplainerDataset(BAGraph(300, 5), "house", 80, transform=T.Constant())[0]
+    data = Data(x=made.x, edge_index=made.edge_index, y=made.y)  # without the masks of the motifs, which are the answer
     net = GCN(1, 20, 3, 4)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=0.005)
     for _ in range(300):
@@ -124,17 +147,22 @@ class _Hops(nn.Module):
 
 def ours(case: Case, generic: bool) -> tuple[float, float, Tensor]:
     """Cold and warm seconds of ours, and the scores."""
-    explainer = Shapley("edges", estimator="kernel", samples=SAMPLES, seed=0)
     model = GraphModel(case.module, case.data)
     if generic:
         model.programs.current(model)
         model.programs.program = "not asked for"
     started = time.process_time()
     target = model.node(case.node)
+    explainer = Shapley(messages(target), estimator="kernel", samples=SAMPLES, seed=0)
     scores = explainer.explain(target).scores
     cold = time.process_time() - started
     warm = [_seconds(lambda: explainer.explain(target))[0] for _ in range(5 if generic else 9)]
     return cold, min(warm), scores
+
+
+def messages(target: GraphTarget) -> Players:
+    """The edges that carry a message to the node, as other libraries know them: not those of a degree alone."""
+    return target.players("edges", degrees=False)
 
 
 def naive(case: Case, edges: Tensor, label: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -203,9 +231,9 @@ def reference(model: GraphModel, node: int, players: int) -> Tensor:
     """Exact values, or those of a hundredfold budget."""
     target = model.node(node)
     if players <= EXACT:
-        return Shapley("edges", estimator="exact").explain(target).scores
+        return Shapley(messages(target), estimator="exact").explain(target).scores
     samples = max(100 * SAMPLES, 200 * players)
-    return Shapley("edges", estimator="permutation", samples=samples, seed=1).explain(target).scores
+    return Shapley(messages(target), estimator="permutation", samples=samples, seed=1).explain(target).scores
 
 
 def _seconds(run: Callable[[], object]) -> tuple[float, object]:
@@ -218,37 +246,48 @@ def _seconds(run: Callable[[], object]) -> tuple[float, object]:
 # --- tables ---
 
 
-def compare(what: str) -> None:
+def compare(what: str, quick: bool = False) -> Rows:
     """One table of methods for each node."""
-    for case in cases(what):
-        model = GraphModel(case.module, case.data)
-        target = model.node(case.node)
-        game = target.game("edges")
-        edges, players, label = game.players.index, len(game.players), target.label
-        note = game.checks["fast_path"]
-        exact = reference(model, case.node, players)
-        against = "exact" if players <= EXACT else "100 x the samples"
-        print(f"\n{case.name}, node {case.node}: {players} edges; fast path: {note}; error against {against}")
-        print(f"{'method':34} {'seconds':>10} {'cold':>8} {'x slower':>9} {'error':>7}")
-        fast_cold, fast, fast_scores = ours(case, generic=False)
-        slow_cold, slow, slow_scores = ours(case, generic=True)
-        _row("Shapley, fast path", fast, fast_cold, fast, _error(fast_scores, exact))
-        _row("Shapley, generic path", slow, slow_cold, fast, _error(slow_scores, exact))
-        seconds, scores = with_shap(case, edges, label)
-        _row("shap KernelExplainer, naive", seconds, seconds, fast, _error(scores, exact))
-        for path, ratio in (("fast path", seconds / fast), ("generic path", seconds / slow)):
-            _goal(f"of the {path}", ratio, GOALS[path][case.wanted])
-        _goal_of_error("shap's", _error(fast_scores, exact), _error(scores, exact))
-        seconds, scores = with_captum(case, model, players)
-        _row("captum ShapleyValueSampling, k-hop", seconds, seconds, fast, _error(scores, exact))
-        _goal("of the fast path", seconds / fast, CAPTUM)
-        seconds = with_gnn_explainer(case)
-        _row("PyG GNNExplainer, 100 epochs", seconds, seconds, fast, None)
+    chosen = (case for case in cases(what) if case.wanted <= EXACT or not quick)
+    return [asdict(row) for case in chosen for row in compared(case)]
 
 
-def _row(name: str, seconds: float, cold: float, fastest: float, error: float | None) -> None:
-    said = "-" if error is None else f"{error:.3f}"
-    print(f"{name:34} {seconds:10.4f} {cold:8.3f} {seconds / fastest:9.0f} {said:>7}", flush=True)
+def compared(case: Case) -> list[Row]:
+    """Every method for one node."""
+    model = GraphModel(case.module, case.data)
+    target = model.node(case.node)
+    game = target.game(messages(target))
+    edges, players, label = game.players.index, len(game.players), target.label
+    note = game.checks["fast_path"]
+    exact = reference(model, case.node, players)
+    against = "exact" if players <= EXACT else "100 x the samples"
+    print(f"\n{case.name}, node {case.node}: {players} edges; fast path: {note}; error against {against}")
+    print(f"{'method':34} {'seconds':>10} {'cold':>8} {'x slower':>9} {'error':>7}")
+    measured = partial(Row, case.name, case.node, players)
+    cold, fast, fast_scores = ours(case, generic=False)
+    slow_cold, slow, slow_scores = ours(case, generic=True)
+    rows = [
+        _shown(measured("Shapley, fast path", fast, cold, _error(fast_scores, exact)), fast),
+        _shown(measured("Shapley, generic path", slow, slow_cold, _error(slow_scores, exact)), fast),
+    ]
+    seconds, scores = with_shap(case, edges, label)
+    rows.append(_shown(measured("shap KernelExplainer, naive", seconds, seconds, _error(scores, exact)), fast))
+    for path, ratio in (("fast path", seconds / fast), ("generic path", seconds / slow)):
+        _goal(f"of the {path}", ratio, GOALS[path][case.wanted])
+    _goal_of_error("shap's", _error(fast_scores, exact), _error(scores, exact))
+    seconds, scores = with_captum(case, model, players)
+    rows.append(_shown(measured("captum ShapleyValueSampling, k-hop", seconds, seconds, _error(scores, exact)), fast))
+    _goal("of the fast path", seconds / fast, CAPTUM)
+    seconds = with_gnn_explainer(case)
+    rows.append(_shown(measured("PyG GNNExplainer, 100 epochs", seconds, seconds, None), fast))
+    return rows
+
+
+def _shown(row: Row, fastest: float) -> Row:
+    said = "-" if row.error is None else f"{row.error:.3f}"
+    times = row.seconds / fastest
+    print(f"{row.method:34} {row.seconds:10.4f} {row.cold:8.3f} {times:9.0f} {said:>7}", flush=True)
+    return row
 
 
 def _goal(what: str, ratio: float, goal: float) -> None:
@@ -267,21 +306,23 @@ def _error(scores: Tensor, exact: Tensor) -> float:
     return float((scores - exact).norm() / exact.norm())
 
 
-def all_coalitions() -> None:
+def all_coalitions() -> Rows:
     """2^20 coalitions on the fast path, as `Shapley("edges", estimator="exact")` asks them."""
     case = next(cases("shapes"))
     target = GraphModel(case.module, case.data).node(case.node)
-    players = target.players("edges")
-    chosen = explain.types.Players("edges", players.index[:20])
+    chosen = Players("edges", messages(target).index[:20])
     explainer = Shapley(chosen, estimator="exact")
     explainer.explain(target)
     seconds, found = _seconds(lambda: explainer.explain(target))
     said = _reached(seconds <= 1)
-    print(f"\nall 2^{len(found.players)} coalitions: {seconds:.3f} s; goal 1 s, {said}")  # type: ignore[attr-defined]
+    count = len(found.players)  # type: ignore[attr-defined]
+    print(f"\nall 2^{count} coalitions: {seconds:.3f} s; goal 1 s, {said}")
+    return [{"players": count, "seconds": seconds}]
 
 
-def large() -> None:
+def large() -> Rows:
     """A node of a random graph of a million nodes and ten million edges."""
+    rows: Rows = []
     generator = torch.Generator().manual_seed(0)
     nodes, edges = 10**6, 10**7
     data = Data(
@@ -290,14 +331,13 @@ def large() -> None:
     )
     for name, net in (("GCN", GCN(16, 32, 2, 5)), ("GAT", GAT(16, 32, 2, 5))):
         with _Peak() as peak:
-            seconds, found = _seconds(
-                lambda net=net: Shapley("edges", samples=SAMPLES, seed=0).explain(
-                    explain.wrap(net.eval(), data).node(12345)
-                )
-            )
+            seconds, found = _seconds(lambda net=net: shapley_values(explain.wrap(net.eval(), data).node(12345)))
         said = _reached(seconds <= 5 and peak.megabytes <= 1024)
         print(f"\na million nodes, {name}: {seconds:.2f} s, {peak.megabytes:.0f} MB above the loaded graph; {said}")
-        print(f"  {len(found.scores)} edges, {found.checks}")  # type: ignore[attr-defined]
+        count = len(found.scores)  # type: ignore[attr-defined]
+        print(f"  {count} edges, {found.checks}")  # type: ignore[attr-defined]
+        rows.append({"network": name, "edges": count, "seconds": seconds, "megabytes": peak.megabytes})
+    return rows
 
 
 class _Peak:
@@ -325,43 +365,50 @@ def _resident() -> int:
         return int(lines.read().split()[1]) * 4096
 
 
-def every_test_node() -> None:
+def every_test_node() -> Rows:
     """All test nodes of Cora with 2048 samples each."""
     name, module, data = next(citations())
     model = GraphModel(module, data)
-    explainer = Shapley("edges", samples=SAMPLES, seed=0)
     nodes = data.test_mask.nonzero().view(-1).tolist()
     started, paths = time.process_time(), 0
     for node in nodes:
-        samples = max(SAMPLES, 6 * len(model.node(node).players("edges")))
-        paths += not explainer_for(explainer, samples).explain(model.node(node)).checks["fast_path"].startswith("no")
+        paths += not shapley_values(model.node(node)).checks["fast_path"].startswith("no")
     seconds = time.process_time() - started
     print(f"\n{name}, {len(nodes)} test nodes: {seconds:.1f} processor seconds, {paths} on the fast path", end="; ")
     print(f"goal 360, {_reached(seconds <= 360)}")
+    return [{"case": name, "nodes": len(nodes), "seconds": seconds, "fast": paths}]
 
 
-def explainer_for(explainer: Shapley, samples: int) -> Shapley:
-    """The same with this budget."""
-    return explainer if samples == explainer.samples else Shapley("edges", samples=samples, seed=0)
+def shapley_values(target: GraphTarget) -> Explanation:
+    """With 2048 samples, or more where there are many edges."""
+    players = messages(target)
+    return Shapley(players, samples=max(SAMPLES, 6 * len(players)), seed=0).explain(target)
 
 
-RUNS: dict[str, Callable[[], None]] = {
-    "shapes": lambda: compare("shapes"),
-    "cora": lambda: compare("cora"),
+RUNS: dict[str, Callable[[], Rows]] = {
+    "shapes": partial(compare, "shapes"),
+    "cora": partial(compare, "cora"),
     "exact": all_coalitions,
     "large": large,
     "all-cora": every_test_node,
 }
+QUICK: dict[str, Callable[[], Rows]] = {"shapes": partial(compare, "shapes", quick=True), "exact": all_coalitions}
 
 
 def main() -> None:
     """Run what was asked for, or everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[*RUNS, []], default=[])
+    parser.add_argument("--quick", action="store_true", help=f"the small part of {', '.join(QUICK)}")
+    arguments = parser.parse_args()
+    runs = QUICK if arguments.quick else RUNS
+    if strange := set(arguments.what) - set(runs):
+        parser.error(f"no quick part of {', '.join(strange)}: one of {', '.join(runs)}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for name in parser.parse_args().what or RUNS:
-        RUNS[name]()
+    for name in arguments.what or runs:
+        rows = runs[name]()
+        record(f"graph-{name}{'-quick' * arguments.quick}", rows, {"samples": SAMPLES, "quick": arguments.quick})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """How long influence scores take to a given accuracy, beside other libraries, in one process.
 
-``python tests/benchmarks/influence.py [--problem logistic] [--quick]`` prints, for each problem, the processor seconds
+``python -m tests.benchmarks.influence [--problem logistic] [--quick]`` prints, for each problem, the processor seconds
 and the peak memory that every method takes to 10, 2 and 0.5 % relative error of the whole score matrix ``[n, q]``
 against the exact solution, and how many times ours that is: LiSSA beside our LiSSA, the rest beside our fastest. Of a
 method with settings the fastest of those tried counts; one that takes longer than the cap is stopped and listed as
-slower than that. Scores of peers may differ by a factor: the one that fits best is taken out. Those that are not
-installed are left out. captum is there, dattri comes with the extra ``bench``; pyDVL asks for numpy<2 and kronfluence
-for a torchvision built for CUDA, though neither needs it::
+slower than that. Scores of peers may differ by a factor: the one that fits best is taken out. All runs are kept with
+what they were measured on, see ``record.py``. Libraries that are not installed are left out. captum is there, dattri
+comes with the extra ``bench``; pyDVL asks for numpy<2 and kronfluence for a torchvision built for CUDA, though neither
+needs it::
 
     pip install --no-deps pyDVL more-itertools zarr donfig google-crc32c numcodecs pyDeprecate
     pip install --no-deps kronfluence accelerate einops einconv opt-einsum
@@ -25,20 +26,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
-from influence_peers import peers
-from influence_problems import PROBLEMS, Problem
 from torch import Tensor
 
 from explain.influence import ConjugateGradient, Influence, Lissa
 from explain.influence.scores import training_gradient
 from explain.influence.solvers.choice import CURVATURES
 from explain.influence.solvers.solution import Solver
+from tests.benchmarks.influence_peers import peers
+from tests.benchmarks.influence_problems import PROBLEMS, Problem
+from tests.benchmarks.record import record
 
 ACCURACIES = (0.1, 0.02, 0.005)
 CAP = 60.0  # processor seconds of one setting
@@ -261,6 +263,8 @@ def main() -> None:
         problem, runs = benchmark(name, not arguments.alone, arguments.quick, arguments.cap)
         print(table(problem, runs))
         print(products(problem))
+        settings = {"questions": len(problem.targets), "quick": arguments.quick, "cap": arguments.cap}
+        record(f"influence-{name}{'-quick' * arguments.quick}", [asdict(run) for run in runs], settings)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from influence_problems import Problem
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.utils.data import DataLoader, TensorDataset
+
+from tests.benchmarks.influence_problems import Problem
 
 Run = Callable[[Problem], Tensor]
 
