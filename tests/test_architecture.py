@@ -69,6 +69,12 @@ MAY_IMPORT = {
     "report": ANSWER | {"comparison", "plot", "storage", "summary"},
     "explain": {*EXPLAINERS, *ANSWER, "comparison", "explainer", "metrics", "parallel", "plot", "report", "wrapping"},
 }
+ROOMS = {  # of graphs, from below to above: each may use those before it, and nothing that comes after
+    "graph": (
+        *("tensors", "players", "arguments", "state", "programs", "network", "number", "meanings", "place", "games"),
+        *("training", "reading", "targets", "model"),
+    ),
+}
 DOORS = {  # imports inside these functions alone, for pandas and matplotlib take seconds: they go down as all others do
     ("explanation", "Explanation.save", "storage"),
     ("explanation", "Explanation.load", "storage"),
@@ -180,6 +186,25 @@ def test_the_directions_have_no_circle():
         done |= ready
 
 
+@pytest.mark.parametrize("family", ROOMS)
+def test_the_rooms_of_a_family_stand_one_upon_the_other(family):
+    rooms, folder = ROOMS[family], ROOT / "explain" / family
+    assert {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()} - {
+        "__init__",
+        "__pycache__",
+    } == set(rooms)
+    for path in sorted(folder.rglob("*.py")):
+        room = path.relative_to(folder).with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        for _, name in imports(path.read_text(), package_of(path)):
+            if name.startswith(f"explain.{family}."):
+                other = name.split(".")[2]
+                assert rooms.index(other) <= rooms.index(room), (
+                    f"{path}: {room} stands below {other}, and imports {name}"
+                )
+
+
 def test_files_import_in_no_circle():
     found = circles({(package_of(path), module_of(path)): path.read_text() for path in FILES})
     assert not found, f"circles of imports: {[sorted(circle) for circle in found]}"
@@ -222,7 +247,7 @@ def test_a_circle_is_found(a, b, circle):
         ("lime", "from explain.graph.model import GraphModel"),
         ("lime", "import explain.graph"),
         ("lime", "from explain import supervised"),
-        ("lime", "def f():\n    from explain.graph import games"),
+        ("lime", "def f():\n    from explain.graph import number"),
         ("shapley", "from explain.lime import Lime"),
         ("graph", "from explain.shapley import Shapley"),
         ("supervised", "from explain.graph import inputs"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explain.graph.computation import whole
-from explain.graph.data_object import pair_store
-from explain.graph.labels import labels_of
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
-from explain.graph.structure import copies
+from explain.graph.tensors.data_object import pair_store
+from explain.graph.tensors.labels import labels_of
+from explain.graph.tensors.places import whole
+from explain.graph.tensors.structure import copies
 from explain.guard import evaluating, random_states_kept, usual_modes
 from explain.outputs import LastOperation, Meaning, meaning_of, redrawn, unsettled
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from explain.graph.data_object import pair_store
 from explain.graph.network import GraphNetwork
-from explain.graph.structure import Structure
 from explain.graph.targets import GraphTarget
+from explain.graph.tensors.data_object import pair_store
+from explain.graph.tensors.structure import Structure
 from explain.payoffs import Payoff, whole_number
 from explain.spelling import spelled
 

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Data, HeteroData
 
+from explain.graph.arguments.callables import Decoder, UserCall
 from explain.graph.arguments.proving import read
 from explain.graph.arguments.task import Task, task_of
-from explain.graph.caches import uncached
-from explain.graph.callables import Decoder, UserCall
-from explain.graph.inputs import check_values, structure_of
-from explain.graph.labels import labels_of
 from explain.graph.programs import Programs
 from explain.graph.state import contents
-from explain.graph.structure import NODE, Copies, Structure
+from explain.graph.tensors.caches import uncached
+from explain.graph.tensors.inputs import check_values, structure_of
+from explain.graph.tensors.labels import labels_of
+from explain.graph.tensors.structure import NODE, Copies, Structure
 from explain.guard import usual_modes
 from explain.losses import Loss, check_loss, check_weight_decay
 from explain.outputs import Kind, check_kind, column_count

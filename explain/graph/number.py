@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.graph.absence import BASELINES
-from explain.graph.computation import Focus, Place, whole
-from explain.graph.messages import by_type, scaled_messages
 from explain.graph.network import GraphNetwork
-from explain.graph.structure import NODE, Copies, EdgeType, Fields, Structure, copies
+from explain.graph.players.absence import BASELINES
+from explain.graph.tensors.messages import by_type, scaled_messages
+from explain.graph.tensors.places import Focus, Place, whole
+from explain.graph.tensors.structure import NODE, Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
 from explain.outputs import Meaning
 from explain.parts import NoRows, WrongRows

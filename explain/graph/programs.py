@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
-from explain.graph.apart import Apart
-from explain.graph.computation import Reach
 from explain.graph.state import fingerprint, tensors
+from explain.graph.tensors.apart import Apart
+from explain.graph.tensors.places import Reach
 from explain.outputs import Meaning
 
 # what of a coalition's graph is left out; degrees: also edges into the farthest nodes; weighted: those, summed into one

@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from explain.classes import OfOutputs
-from explain.graph.apart import Apart
-from explain.graph.computation import Focus, Place, whole
-from explain.graph.differentiable import differentiable
-from explain.graph.game import GraphGame
+from explain.graph.games.game import GraphGame
 from explain.graph.meanings import meaning_of_number
-from explain.graph.module_copy import module_copy
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
-from explain.graph.objective import check_removable, graph_removal, training_objective
-from explain.graph.placing import is_large, placed, placed_nodes
-from explain.graph.players import node_name, players_of
-from explain.graph.questions import questions
+from explain.graph.place.placing import is_large, placed, placed_nodes
+from explain.graph.players.kinds import node_name, players_of
+from explain.graph.reading.differentiable import differentiable
+from explain.graph.reading.module_copy import module_copy
+from explain.graph.reading.questions import questions
+from explain.graph.reading.variants import neighbourhood, randomised, with_noise
 from explain.graph.state import glance
-from explain.graph.structure import Structure
-from explain.graph.variants import neighbourhood, randomised, with_noise
+from explain.graph.tensors.apart import Apart
+from explain.graph.tensors.places import Focus, Place, whole
+from explain.graph.tensors.structure import Structure
+from explain.graph.training.objective import check_removable, graph_removal, training_objective
 from explain.guard import usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone

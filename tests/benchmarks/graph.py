@@ -124,7 +124,7 @@ def _players(data: Data, hops: int) -> dict[int, int]:
     """Edges that can carry a message, for some of the nodes."""
     model = GraphModel(_Hops(hops), Data(x=data.x[:, :1], edge_index=data.edge_index))
     nodes = torch.randperm(data.num_nodes, generator=torch.Generator().manual_seed(0))[:400].tolist()
-    from explain.graph.computation import cut
+    from explain.graph.tensors.places import cut
 
     graph = model.whole_structure
     assert graph is not None

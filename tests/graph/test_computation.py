@@ -7,9 +7,9 @@ from torch import nn
 from torch_geometric.nn import GATConv, GCNConv, GraphNorm
 from torch_geometric.utils import k_hop_subgraph
 
-from explain.graph.computation import cut
 from explain.graph.model import GraphModel
-from explain.graph.structure import copies
+from explain.graph.tensors.places import cut
+from explain.graph.tensors.structure import copies
 
 HOPS = {"gcn": 2, "gat": 2, "sage": 2, "gin": 2, "sgc": 3, "appnp": 3}
 

@@ -221,7 +221,7 @@ def test_parts_of_any_size_answer_alike(monkeypatch):
     _, game = _generic(net, data, 4, "edges")
     masks = _masks(game)
     whole = game(masks)
-    monkeypatch.setattr("explain.graph.coalitions._TRIMMED", 1)  # one coalition at a time
+    monkeypatch.setattr("explain.graph.games.coalitions._TRIMMED", 1)  # one coalition at a time
     torch.testing.assert_close(game(masks), whole, rtol=1e-12, atol=1e-14)
 
 

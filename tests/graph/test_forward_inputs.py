@@ -23,7 +23,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 import explain
 from explain import Influence, Shapley
-from explain.graph.structure import EDGE
+from explain.graph.tensors.structure import EDGE
 from explain.types import Unsupported
 
 NODE, LABEL = 7, 1

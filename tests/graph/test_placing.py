@@ -10,10 +10,10 @@ from torch_geometric.datasets import KarateClub
 from torch_geometric.nn import GAT, GCN, GCNConv, GraphNorm, SAGEConv
 
 from explain import Shapley
-from explain.graph import placing
-from explain.graph.computation import hop_distance
+from explain.graph.games.trimming import distinct, parts, relevant
 from explain.graph.model import GraphModel
-from explain.graph.trimming import distinct, parts, relevant
+from explain.graph.place import placing
+from explain.graph.tensors.places import hop_distance
 from explain.shapley.exact import coalitions, table_of
 from explain.types import Players
 

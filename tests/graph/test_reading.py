@@ -8,7 +8,7 @@ from torch_geometric.nn import GCN, GraphNorm, HeteroConv, SAGEConv
 
 import explain
 from explain import Influence
-from explain.graph import reading
+from explain.graph.training import predictions
 
 
 def large(nodes=9_000, edges=12_000):
@@ -82,7 +82,7 @@ def test_the_part_that_training_nodes_see_answers_as_the_whole(build, cut, monke
     net, data = build().double(), large()
     found, size = evaluated(monkeypatch, net, data)
     assert (size < data.num_nodes / 2) == cut
-    monkeypatch.setattr(reading, "WORTH", 10**9)
+    monkeypatch.setattr(predictions, "WORTH", 10**9)
     right, size = evaluated(monkeypatch, net, data)
     assert size == data.num_nodes
     torch.testing.assert_close(found, right, rtol=1e-6, atol=1e-12)
@@ -108,5 +108,5 @@ def test_of_typed_graphs_too(monkeypatch):
     model = explain.wrap(Typed().double(), data, weight_decay=0.1)
     given = Influence(curvature="ggn", damping=0.1, solver="cg", seed=0)
     found = given.explain(model.node(("b", 3), 1)).scores
-    monkeypatch.setattr(reading, "WORTH", 10**9)
+    monkeypatch.setattr(predictions, "WORTH", 10**9)
     torch.testing.assert_close(found, given.explain(model.node(("b", 3), 1)).scores, rtol=1e-6, atol=1e-12)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from explain.graph.adjacency import TRANSPOSED, Matrix, is_dense_matrix, is_graph
+from explain.graph.arguments.callables import Decoder, Linked, callable_module
 from explain.graph.arguments.signature import (
     LABELS,
     MADE,
@@ -24,8 +24,8 @@ from explain.graph.arguments.signature import (
     unfed,
 )
 from explain.graph.arguments.trial import Trial, apart, same
-from explain.graph.callables import Decoder, Linked, callable_module
-from explain.graph.inputs import Inputs, structure_of
+from explain.graph.tensors.adjacency import TRANSPOSED, Matrix, is_dense_matrix, is_graph
+from explain.graph.tensors.inputs import Inputs, structure_of
 
 _UNTRIED = "The answers may differ, and the graph is too large to be run as a whole"
 _THINGS = {"node": "node", "edge": "pair", "graph": "graph"}

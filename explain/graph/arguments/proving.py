@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
-from explain.graph.adjacency import Matrix, is_graph
+from explain.graph.arguments.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
 from explain.graph.arguments.naming import Reading, beside, inputs_of, named
 from explain.graph.arguments.recording import recorded
 from explain.graph.arguments.signature import MADE, fields_of, indices
 from explain.graph.arguments.trial import Trial, gap, same
-from explain.graph.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
-from explain.graph.inputs import Inputs, check_indices
+from explain.graph.tensors.adjacency import Matrix, is_graph
+from explain.graph.tensors.inputs import Inputs, check_indices
 from explain.parts import NoRows, Part
 
 

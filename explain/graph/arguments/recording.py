@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 
-from explain.graph.adjacency import entries, is_sparse_matrix
+from explain.graph.arguments.callables import UserCall
 from explain.graph.arguments.signature import fields_of
 from explain.graph.arguments.trial import Trial
-from explain.graph.callables import UserCall
+from explain.graph.tensors.adjacency import entries, is_sparse_matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
-from explain.graph.adjacency import DENSE, TRANSPOSED, is_dense_matrix, is_sparse_matrix
+from explain.graph.tensors.adjacency import DENSE, TRANSPOSED, is_dense_matrix, is_sparse_matrix
 
 FEATURES = ("features", "feat", "feats", "h", "node_features", "node_feats", "inputs")  # other names of x
 OBJECTS = ("data", "batch_data", "graph", "batch", "g")  # a first parameter that means the whole data object

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
+from explain.graph.arguments.callables import Decoder, Linked, UserCall, callable_module, unwrapped
 from explain.graph.arguments.naming import named
 from explain.graph.arguments.signature import signature_of
 from explain.graph.arguments.trial import Trial
-from explain.graph.callables import Decoder, Linked, UserCall, callable_module, unwrapped
-from explain.graph.data_object import pair_store
+from explain.graph.tensors.data_object import pair_store
 from explain.parts import Output, Part
 
 PAIRS = "edge_label_index"

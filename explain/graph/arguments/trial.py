@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
-from explain.graph.caches import uncached
-from explain.graph.data_object import pair_store
-from explain.graph.inputs import Inputs, structure_of
-from explain.graph.structure import EdgeType, copies
+from explain.graph.tensors.caches import uncached
+from explain.graph.tensors.data_object import pair_store
+from explain.graph.tensors.inputs import Inputs, structure_of
+from explain.graph.tensors.structure import EdgeType, copies
 from explain.guard import evaluating, other_random_states
 from explain.parts import Part
 

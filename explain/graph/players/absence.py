@@ -1,0 +1,78 @@
+"""What absent features of a node, or an edge, are: zeros, the mean over all of them, or draws from the others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from explain.graph.tensors.places import Place
+from explain.graph.tensors.structure import EdgeType, Fields, Structure
+
+BASELINES = ("zeros", "mean", "marginal")
+_DRAWS = 16  # feature draws that a "marginal" value averages over
+
+
+def absent_features(graph: Structure, place: Place, baseline: str) -> Fields:
+    """What absent features are, by node type, ``[draws, nodes of the place, features]``.
+
+    Raises:
+        ValueError: the mean of features that are whole numbers.
+    """
+    found = {}
+    for kind in graph.counts:
+        x, here = feature_matrix(graph, kind), feature_matrix(place.graph, kind)
+        if baseline == "mean":
+            if not x.is_floating_point():
+                raise ValueError(f'baseline="mean" needs floating-point features, x is {x.dtype}: use "zeros"')
+            found[kind] = x.mean(0, keepdim=True).expand_as(here)[None]
+        elif baseline == "marginal":
+            generator = torch.Generator().manual_seed(0)  # common draws: every coalition meets the same strangers
+            rows = torch.randint(len(x), (_DRAWS, len(here)), generator=generator).to(x.device)
+            found[kind] = x[rows]
+        else:
+            found[kind] = torch.zeros_like(here)[None]
+    return found
+
+
+def absent_edge_features(graph: Structure, place: Place, baseline: str) -> dict[EdgeType, Tensor]:
+    """What absent edge features are, by edge type, ``[draws, edges of the place, columns]``."""
+    found = {}
+    for kind in graph.edges:
+        attributes, here = edge_matrix(graph, kind), edge_matrix(place.graph, kind)
+        if baseline == "mean" and len(attributes):
+            found[kind] = attributes.mean(0, keepdim=True).expand_as(here)[None]
+        elif baseline == "marginal" and len(attributes):
+            generator = torch.Generator().manual_seed(0)
+            rows = torch.randint(len(attributes), (_DRAWS, len(here)), generator=generator).to(attributes.device)
+            found[kind] = attributes[rows]
+        else:
+            found[kind] = torch.zeros_like(here)[None].expand(_DRAWS if baseline == "marginal" else 1, -1, -1)
+    return found
+
+
+def edge_matrix(graph: Structure, kind: EdgeType) -> Tensor:
+    """Features of an edge type as ``[edges, columns]``: ``edge_attr``, else ``edge_weight``, else no columns."""
+    fields = graph.edge_fields[kind]
+    name = graph.edge_field(kind)
+    if name is None:
+        return torch.zeros(graph.edges[kind].size(1), 0, device=graph.flat_edges.device)
+    return rows(fields[name])
+
+
+def feature_matrix(graph: Structure, kind: str) -> Tensor:
+    """Features of a node type as ``[nodes, features]``, whatever their shape; no columns where it has none."""
+    x = graph.nodes[kind].get("x")
+    if x is None:
+        return torch.zeros(graph.counts[kind], 0, device=graph.flat_edges.device)
+    return rows(x)
+
+
+def rows(field: Tensor) -> Tensor:
+    """A field as a matrix with one row a node or edge, also where there are none."""
+    return field if field.dim() == 2 else field.reshape(len(field), field.shape[1:].numel())
+
+
+def real_rows(place: Place, kind: str) -> Tensor:
+    """Rows of a node type in a place that stand for real nodes."""
+    start = place.graph.node_starts[kind]
+    return (place.nodes[start : start + place.graph.counts[kind]] >= 0).nonzero().view(-1)
