@@ -4,10 +4,18 @@ import sys
 
 import matplotlib as mpl
 import pytest
+import shapes
 import torch
 
 mpl.use("agg")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shapes_are_as_declared():
+    with pytest.MonkeyPatch.context() as patch:
+        shapes.hold(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
