@@ -33,8 +33,13 @@ class Explanation(Credit):
         error: float64 ``[P]``, one standard error of each score, or None where the scores are exact or it is unknown.
         parts: named tensors: attention maps, structural and learned influence, ...
         checks: the method's own proof as plain JSON values: efficiency gap, surrogate R2, solver residual, ...
-        method, settings, target, seed, versions: how it was made, enough to make it again.
-        seconds: wall time. calls: evaluations of the model.
+        method: the explainer's name; with the next four enough to make it again.
+        settings: the explainer's, as plain JSON values.
+        target: what was asked, as the target describes it.
+        seed: where the explainer's randomness began.
+        versions: of explain and of what it computes with.
+        seconds: wall time.
+        calls: evaluations of the model.
 
     Raises:
         ValueError: scores or errors that are not one a player, negative errors, or text that is not Unicode.

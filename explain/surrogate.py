@@ -28,7 +28,8 @@ class GlobalSurrogate:
 
     Args:
         explainer: gives the scores, such as ``Shapley("features", seed=0)``.
-        depth: of the tree. leaf: the fewest rows in a leaf.
+        depth: of the tree.
+        leaf: the fewest rows in a leaf.
         holdout: the share of rows kept for measuring.
         seed: of that choice, and of ties in the tree.
         progress: show a progress bar.

@@ -36,6 +36,7 @@ class Inverse:
         why_solver: why so.
         generator: of a solver that samples.
         progress: shows tqdm.
+        residual: the worst true residual so far.
 
     >>> from explain.training import TrainingObjective
     >>> from explain.types import Players

@@ -40,7 +40,8 @@ class Mask(Explainer):
             several atoms has the mean of their masks.
         method: "gnn_explainer", "pg_explainer" (edges only, node and graph tasks) or "graph_mask" (edges only; layers
             with ``in_channels`` and ``out_channels``).
-        epochs: steps of the optimiser. lr: its learning rate.
+        epochs: steps of the optimiser.
+        lr: its learning rate.
         repeats: independent runs; scores are their mean, errors their standard error (None for one run). A learned mask
             hangs on its random start, and ``checks["run_to_run"]`` says how much.
         coefficients: torch_geometric's names, such as ``{"edge_size": 0.005, "edge_ent": 1.0}``.

@@ -29,7 +29,8 @@ class Box:
 
     Args:
         grey: one grey level in the unit of the images: ``1 / 255`` for [0, 1], ``2 / 255`` for [-1, 1].
-        low: the darkest. high: the brightest.
+        low: the darkest.
+        high: the brightest.
         radius: in grey levels, at most half: just below half, so that an image of whole grey levels is saved as itself.
 
     Raises:
@@ -97,7 +98,8 @@ class Poisoned:
 
     Args:
         examples: the training examples that were changed, int64 ``[k]``.
-        original: their images ``[k, ...]``. images: the same, poisoned.
+        original: their images ``[k, ...]``.
+        images: the same, poisoned.
         params: the parameters trained on them.
         numbers: ``[T + 1, targets]``, what the attack raises.
         outputs: ``[T + 1, targets, outputs]``.

@@ -51,7 +51,8 @@ class NystromCG:
 
     Args:
         rank: columns of the sketch.
-        tolerance, max_iterations: as of `ConjugateGradient`.
+        tolerance: as of `ConjugateGradient`.
+        max_iterations: as of `ConjugateGradient`.
 
     Raises:
         ValueError: a setting that is not positive.
