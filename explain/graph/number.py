@@ -14,6 +14,7 @@ from torch import Tensor
 
 from explain.graph.network import GraphNetwork
 from explain.graph.players.absence import BASELINES
+from explain.graph.players.edits import REMOVALS
 from explain.graph.tensors.messages import by_type, scaled_messages
 from explain.graph.tensors.places import Focus, Place, whole
 from explain.graph.tensors.structure import NODE, Copies, EdgeType, Fields, Structure, copies
@@ -22,8 +23,6 @@ from explain.outputs import Meaning
 from explain.parts import NoRows, WrongRows
 from explain.payoffs import Payoff
 from explain.types import NonFinite, Parameters, Unsupported
-
-REMOVALS = ("delete", "message", "features")
 
 
 class GraphNumber:
@@ -101,8 +100,8 @@ class GraphNumber:
         """The explained row of each of the copies that were made of a place, ``[count, outputs]``."""
         rows = self._rows(place, made, made.count, amounts, params)
         if len(self.focus) == 1:
-            kind, number = place.focus[0]
-            return rows[made.rows(kind, number, place.graph.counts[kind])]
+            kind, node = place.focus[0]
+            return rows[made.rows(kind, node, place.graph.counts[kind])]
         return rows
 
     def everyone(self, params: Parameters | None = None) -> Tensor:
@@ -121,7 +120,7 @@ class GraphNumber:
         """The explained nodes of each copy, ``[2, count]``; None where no pair is explained."""
         if len(self.focus) != 2:
             return None
-        return torch.stack([made.rows(kind, number, place.graph.counts[kind]) for kind, number in place.focus])
+        return torch.stack([made.rows(kind, node, place.graph.counts[kind]) for kind, node in place.focus])
 
     @property
     def is_known(self) -> bool:
@@ -200,15 +199,15 @@ class GraphNumber:
         return first
 
     def _said(self) -> list[Tensor]:
-        """Two answers of the model with other random states; shared by all targets of one model state."""
+        """Two answers of the model with other random states; shared by all numbers of one model state."""
         place = self.stage
         if len(self.focus) != 1 or not self._stands_whole or not self.is_known:
             return [self._first_outputs(partial(self.outputs, place, 1), seed)[0] for seed in range(2)]
-        (kind, number), answers = self.focus[0], self.model.programs.answers
+        (kind, node), answers = self.focus[0], self.model.programs.answers
         if kind not in answers:
             ask = partial(self._rows, place, copies(self.graph, 1), 1)
             answers[kind] = [self._first_outputs(ask, seed) for seed in range(2)]
-        return [rows[number] for rows in answers[kind]]
+        return [rows[node] for rows in answers[kind]]
 
     def _first_outputs(self, ask: Callable[[], Tensor], seed: int) -> Tensor:
         try:
@@ -231,7 +230,7 @@ class GraphNumber:
     def _asked(self) -> str:
         """The question, as it was written."""
         data = type(self.model.data).__name__
-        what: list[Any] = [number if kind == NODE else (kind, number) for kind, number in self.focus] or [self.index]
+        what: list[Any] = [node if kind == NODE else (kind, node) for kind, node in self.focus] or [self.index]
         where = [f"graph={self.index}"] if self.focus and self.index is not None else []
         asked = ", ".join([*map(repr, what), *where])
         return f"explain.wrap({type(self.module).__name__}, {data}).{self.model.task}({asked})"

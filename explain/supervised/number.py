@@ -24,7 +24,7 @@ class ExampleNumber:
         x: the example that is asked about, ``[features]`` or ``[C, H, W]``.
         label: the class, or a regressor's output; None where there is but one.
         payoff: what was asked of the outputs.
-        of: the same as a function, ``[rows, outputs] -> [rows]``.
+        read: the same as a function, ``[rows, outputs] -> [rows]``.
         meaning: what the model's outputs are.
         batching: how many rows one call of the model may take.
     """
@@ -33,15 +33,15 @@ class ExampleNumber:
     x: Tensor
     label: int | None
     payoff: Payoff
-    of: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], Tensor]
     meaning: Meaning
     batching: Batching
 
     def numbers(self, x: Tensor) -> Tensor:
         """The number for each row of ``x [rows, *shape]``, ``[rows]``, in as many calls as memory asks for."""
         outputs = [self.model.answers(rows) for rows in x.split(self.batching.rows)]
-        return self.of(torch.cat(outputs))
+        return self.read(torch.cat(outputs))
 
     def measured(self, params: Parameters) -> Tensor:
         """The example's number with other parameters, a scalar."""
-        return self.of(self.model.answers_with(params, self.x[None]))[0]
+        return self.read(self.model.answers_with(params, self.x[None]))[0]

@@ -150,7 +150,7 @@ def questions(number: ExampleNumber, others: Sequence[Any]) -> Questions | None:
     answers, x = number.model.answers_with, torch.stack([each.x for each in asked])
 
     def numbers(rows: Tensor) -> Tensor:
-        return torch.cat([each.of(row) for each, row in zip(asked, rows.split(1), strict=True)])
+        return torch.cat([each.read(row) for each, row in zip(asked, rows.split(1), strict=True)])
 
     return Questions(lambda params, positions: answers(params, x[positions]), numbers, len(asked), apart=True)
 

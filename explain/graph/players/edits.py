@@ -11,6 +11,8 @@ from explain.graph.players.absence import edge_matrix, feature_matrix
 from explain.graph.tensors.places import Place
 from explain.graph.tensors.structure import EdgeType, Fields
 
+REMOVALS = ("delete", "message", "features")  # what becomes of an absent node or edge
+
 
 def edge_edits(removal: str, present: Tensor) -> dict[str, Any]:
     """Edges that are taken out, or whose messages are multiplied by zero; ``present`` bool ``[copies, edges]``."""

@@ -13,6 +13,7 @@ from explain.graph.games.fast.program import (
     Affine,
     Aggregate,
     Attend,
+    Combine,
     Concat,
     Largest,
     Linear,
@@ -21,7 +22,6 @@ from explain.graph.games.fast.program import (
     Rowwise,
     Rule,
 )
-from explain.graph.games.fast.program import Combine as Sum
 
 ELEMENTWISE: tuple[type, ...] = (
     nn.ReLU,
@@ -158,7 +158,7 @@ def _appnp(builder: Builder, conv: Any, source: int, weights: str | None) -> int
     rule, found = _normalised(conv, weights), source
     for _ in range(conv.K):
         found = builder.add(Aggregate((found,), rule))
-        found = builder.add(Sum((found, source), (1 - conv.alpha, conv.alpha)))
+        found = builder.add(Combine((found, source), (1 - conv.alpha, conv.alpha)))
     return found
 
 
@@ -169,7 +169,7 @@ def _sage(builder: Builder, conv: Any, source: int, weights: str | None) -> int:
     near = builder.add(Aggregate((near,), Rule(_aggregation(conv))))
     made = builder.add(_linear(conv.lin_l, near))
     if conv.root_weight:
-        made = builder.add(Sum((made, builder.add(_linear(conv.lin_r, source))), (1.0, 1.0)))
+        made = builder.add(Combine((made, builder.add(_linear(conv.lin_r, source))), (1.0, 1.0)))
     if conv.normalize:
         made = builder.add(Rowwise((made,), lambda x: nn.functional.normalize(x, dim=1)))
     return made
@@ -183,7 +183,7 @@ def _gin(builder: Builder, conv: Any, source: int, weights: str | None) -> int:
 def _graph_conv(builder: Builder, conv: Any, source: int, weights: str | None) -> int:
     near = builder.add(Aggregate((source,), Rule(_aggregation(conv), weights=weights)))
     near = builder.add(_linear(conv.lin_rel, near))
-    return builder.add(Sum((near, builder.add(_linear(conv.lin_root, source))), (1.0, 1.0)))
+    return builder.add(Combine((near, builder.add(_linear(conv.lin_root, source))), (1.0, 1.0)))
 
 
 def _gat(builder: Builder, conv: Any, source: int, weights: str | None) -> int:
@@ -197,7 +197,7 @@ def _gat(builder: Builder, conv: Any, source: int, weights: str | None) -> int:
         eye = torch.eye(channels, dtype=near.dtype, device=near.device)
         made = builder.add(Linear((made,), eye.repeat(1, heads) / heads))
     if conv.res is not None:
-        made = builder.add(Sum((made, builder.add(_linear(conv.res, source))), (1.0, 1.0)))
+        made = builder.add(Combine((made, builder.add(_linear(conv.res, source))), (1.0, 1.0)))
     return made if conv.bias is None else builder.add(Affine((made,), None, conv.bias.detach()))
 
 
