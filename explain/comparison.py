@@ -41,8 +41,8 @@ class Comparison:
     """Every pair of explanations of the same players.
 
     ``spearman`` and ``kendall`` (tau-b) compare scores with their sign, or their sizes where ``absolute``, -1 to 1;
-    ``overlap`` is the share of the ``k`` players
-    with the largest absolute scores that both name, 0 to 1. ``notes`` say what makes the comparison doubtful.
+    ``overlap`` is the share of the ``k`` players with the largest absolute scores that both name, 0 to 1. ``notes`` say
+    what makes the comparison doubtful.
     """
 
     labels: tuple[str, ...]

@@ -195,7 +195,7 @@ def _with_edges(trial: Trial, net: nn.Module, inputs: Inputs, read: list[str], e
 
 
 def _check_rows(trial: Trial, who: str, rows: list[Tensor]) -> None:
-    """Check that an answer has the rows that a target is read from.
+    """Check that an answer has the rows that a number is read from.
 
     Raises:
         ValueError: it has others.

@@ -118,11 +118,11 @@ class Trial:
         return 1 if self.pairs is None else self.pairs.size(1)
 
     def runs(self, rows: list[Tensor] | Exception) -> TypeGuard[list[Tensor]]:
-        """Whether an answer came, with numbers in rows that a target can be read from."""
+        """Whether an answer came, with numbers in rows that a number can be read from."""
         return not isinstance(rows, Exception) and self.fits(rows) and all(bool(part.isfinite().all()) for part in rows)
 
     def fits(self, rows: list[Tensor]) -> bool:
-        """Whether these are rows that a target can be read from."""
+        """Whether these are rows that a number can be read from."""
         if not all(part.dim() for part in rows):
             return False
         found = {len(part) for part in rows}

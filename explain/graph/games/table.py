@@ -1,4 +1,4 @@
-"""The number for every coalition at once: those that differ only where nothing reaches the target are asked once."""
+"""The number for every coalition: those that differ only where nothing reaches the explained node are asked once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _starts(players: int) -> range:
 
 
 def _alike(game: Coalitions, hops: int, start: int, stop: int) -> Tensor:
-    """For each coalition the position of the one without the players that cannot reach the target in it."""
+    """For each coalition the position of the one without the players that cannot reach the explained node."""
     place, owner = game.place, game.owner.cpu()
     positions = torch.arange(start, stop, dtype=torch.int32)
     present = [(positions >> player & 1).bool() for player in range(len(game.players))]

@@ -61,10 +61,10 @@ def batching(number: GraphNumber, place: Place) -> Batching:
         return number.outputs(place, count, features={kind: x[copies] for kind, x in features.items()}, **edits)
 
     try:
-        one, first = watched(lambda: outputs(slice(0, 1)))
+        one, first = _watched(lambda: outputs(slice(0, 1)))
         if one.ranks or (max(one.made) > _LARGE and "hops" not in place.checks):
             return Batching(False)
-        several, both = watched(lambda: outputs(slice(None)))
+        several, both = _watched(lambda: outputs(slice(None)))
         alone = torch.cat([first, *(outputs(slice(i, i + 1)) for i in range(1, len(_KEPT)))])
     except Exception:  # whatever a user's forward raises on several graphs, or smaller ones: one by one says on which
         return Batching(False)
@@ -78,7 +78,7 @@ def _squares(one: _Watch, several: _Watch) -> int:
     return max((small for small, large in pairs if large > small * count), default=0)
 
 
-def watched(ask: Callable[[], Tensor]) -> tuple[_Watch, Tensor]:
+def _watched(ask: Callable[[], Tensor]) -> tuple[_Watch, Tensor]:
     """What is done meanwhile, and the answer."""
     with _Watch() as watch:
         answer = ask()

@@ -1,7 +1,7 @@
-"""Where a target's coalitions are evaluated: the cut, checked; or the whole graph.
+"""Where the coalitions of a number are evaluated: the cut, checked; or the whole graph.
 
-The first target of a model is held against the whole graph. On others of the same model state, and on graphs too large
-for that, the cut is held against a cut two hops larger, and its answer with every player against the model's own.
+The first cut of a model is held against the whole graph. Others of the same model state, and those of graphs too large
+for that, are held against a cut two hops larger, and their answer with every player against the model's own.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _global(number: GraphNumber, depth: Reach | None) -> Place:
 
 
 def _reaches(number: GraphNumber, place: Place, depth: Reach | None) -> Iterator[Reach]:
-    """The depth of the model, and then what this target itself sees: in one order, whatever was asked before."""
+    """The depth of the model, and then what this number itself sees: in one order, whatever was asked before."""
     if depth is not None:
         yield depth
     ends = place.flat_focus().to(place.nodes.device)
@@ -145,7 +145,7 @@ def _farthest(graph: Structure, kind: str, node: int) -> int:
 
 
 def _local(number: GraphNumber, depth: Reach | None) -> Place | None:
-    """The cut by the depth of the model, or by what the target sees of a region around it; None where none holds."""
+    """The cut by the depth of the model, or by what the number sees of a region around it; None where none holds."""
     if depth is not None and (proved := _checked(number, depth)) is not None:
         return proved
     for region, hops in _stages(number.graph, number.focus):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +11,13 @@ from torch import Tensor
 from explain.graph.number import GraphNumber
 from explain.graph.tensors.structure import copies
 from explain.guard import evaluating
-from explain.types import Parameters, Questions, Target
+from explain.types import Parameters, Questions
 
 
-def questions(number: GraphNumber, targets: Sequence[Target]) -> Questions | None:
-    """The numbers of these targets, where all are of nodes of one type, or of pairs, on one graph."""
-    asked = [each for each in targets if isinstance(each, GraphNumber) and _alike(each, number)]
-    if not number.focus or len(asked) < len(targets):
+def questions(number: GraphNumber, others: Sequence[Any]) -> Questions | None:
+    """These numbers, where all are of nodes of one type, or of pairs, on one graph."""
+    asked = [each for each in others if isinstance(each, GraphNumber) and _alike(each, number)]
+    if not number.focus or len(asked) < len(others):
         return None
     model, made, kind = number.model, copies(number.graph, 1), number.focus[0][0]
     numbers_of = torch.tensor([[node for _, node in each.focus] for each in asked]).to(_device(number))

@@ -70,8 +70,8 @@ class Place:
         return torch.tensor([self.graph.node_starts[kind] + number for kind, number in self.focus], dtype=torch.long)
 
 
-def whole(graph: Structure, focus: Focus, flat_focus: Tensor | None = None) -> Place:
-    """The whole graph as a place; with a focus, edges that no path leads from are not reachable."""
+def whole(graph: Structure, focus: Focus) -> Place:
+    """The whole graph as a place; every edge counts as reachable."""
     device = graph.flat_edges.device
     nodes = torch.arange(graph.num_nodes, device=device)
     edges = torch.arange(graph.num_edges, device=device)

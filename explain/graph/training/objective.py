@@ -108,7 +108,7 @@ def _tensors(graphs: Any) -> tuple[Tensor, ...]:
 
 
 def _read(number: GraphNumber, train: Any, players: Players) -> tuple[list[Focus], Tensor]:
-    """The nodes of each training example that is read from the target's graph, and its position."""
+    """The nodes of each training example that is read from the explained graph, and its position."""
     everyone = torch.arange(len(players))
     if number.model.task == "node":
         return [((number.focus[0][0], node),) for node in players.index.tolist()], everyone

@@ -1,6 +1,6 @@
 """Where edits of a graph are evaluated: the part of it that training examples are read from, or the whole.
 
-The receptive field is found by asking the model (see `computation`). The cuts are then held against the whole graph,
+The receptive field is found by asking the model (see `receptive`). The cuts are then held against the whole graph,
 with random edges and features missing inside them and outside, and given up where the answers differ.
 """
 

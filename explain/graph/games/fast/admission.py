@@ -40,8 +40,8 @@ class FastPath:
 def admitted(game: Coalitions) -> FastPath:
     """The fast path of a game, if the model agrees with it.
 
-    A model state is admitted to a kind of question by random coalitions, on its first target; on others by the answer
-    that the model gave for them.
+    A model state is admitted to a kind of question by random coalitions of the first number asked for, and then by
+    the answers that the model gave for the others.
 
     Raises:
         Refused: there is none; the message says why.
