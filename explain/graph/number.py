@@ -15,7 +15,7 @@ from torch import Tensor
 from explain.graph.network import GraphNetwork
 from explain.graph.players.absence import BASELINES
 from explain.graph.players.edits import REMOVALS
-from explain.graph.tensors.messages import by_type, scaled_messages
+from explain.graph.tensors.messages import scaled_in_copies
 from explain.graph.tensors.places import Focus, Place, whole
 from explain.graph.tensors.structure import NODE, Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
@@ -83,7 +83,7 @@ class GraphNumber:
         amounts: Tensor | None = None,
         params: Parameters | None = None,
     ) -> Tensor:
-        """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_messages` for the edits."""
+        """The explained row of each copy, ``[count, outputs]``; see `copies` and `scaled_in_copies` for the edits."""
         made = copies(
             place.graph,
             count,
@@ -145,14 +145,8 @@ class GraphNumber:
             WrongRows: not one row a node, pair or graph.
         """
         kind = self.focus[0][0] if self.focus else None
-        with evaluating(self.module):
-            if amounts is None:
-                rows = self.model.outputs(made, self.pairs(place, made), kind, params)
-            else:
-                parameter = next(self.module.parameters(), torch.zeros(()))
-                flat = by_type(place.graph, amounts.to(parameter.dtype))
-                with scaled_messages(self.module, made.structure, flat):
-                    rows = self.model.outputs(made, self.pairs(place, made), kind, params)
+        with evaluating(self.module), scaled_in_copies(self.module, place.graph, made, amounts):
+            rows = self.model.outputs(made, self.pairs(place, made), kind, params)
         if len(self.focus) == 1:
             if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
                 remedy = self._picked(len(rows)) or (

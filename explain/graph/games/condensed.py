@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
+from explain.graph.games.trimming import distinct_columns
 from explain.graph.tensors.places import Place
 from explain.graph.tensors.structure import EDGE, NODE, Copies, Fields, Structure
 from explain.types import Masks
@@ -101,7 +101,7 @@ class Condensed:
         here = present.index_select(0, self.owner[self.live])
         reached, updated = self._reached(here)
         source, target = self.ends
-        first, kind = _distinct((here * reached.index_select(0, target)).bool())
+        first, kind = distinct_columns((here * reached.index_select(0, target)).bool())
         here, reached, updated = here[:, first], reached[:, first].bool(), updated[:, first].bool()
         sent, ends = here.bool()[self.messages], target[self.messages]
         sent &= torch.where((source == target)[self.messages][:, None], reached[ends], updated[ends])
@@ -176,14 +176,6 @@ class Condensed:
         if self.weighted:
             return {name: weights.view(-1, *field.shape[1:]) for name, field in fields.items()}
         return {name: field.index_select(0, edge) for name, field in fields.items()}
-
-
-def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The first column of each kind of ``[rows, copies]``, and for every column the place of its kind."""
-    packed = np.packbits(np.pad(rows.cpu().numpy(), ((0, 1), (0, 0))), axis=0)  # one byte at least
-    keys = np.ascontiguousarray(packed.T).view(np.dtype((np.void, len(packed)))).reshape(-1)
-    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    return torch.from_numpy(first).to(rows.device), torch.from_numpy(place).to(rows.device)
 
 
 def _takes_weights(layer: nn.Module) -> bool:

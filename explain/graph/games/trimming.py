@@ -50,11 +50,15 @@ def relevant(place: Place, edge_keep: Tensor, degrees: bool = True) -> Relevant:
 
 def distinct(copies: Relevant) -> tuple[Tensor, Tensor]:
     """One copy of each kind, by number, and for every copy the place of its kind among those."""
-    rows = np.packbits(np.pad(copies.edge_keep.cpu().numpy(), ((0, 0), (0, 1))), axis=1)  # one byte at least
-    keys = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)
+    return distinct_columns(copies.edge_keep.t())
+
+
+def distinct_columns(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The first column of each kind of bool ``[rows, columns]``, and for every column the place of its kind."""
+    packed = np.packbits(np.pad(rows.cpu().numpy(), ((0, 1), (0, 0))), axis=0)  # one byte at least
+    keys = np.ascontiguousarray(packed.T).view(np.dtype((np.void, len(packed)))).reshape(-1)
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    device = copies.edge_keep.device
-    return torch.from_numpy(first).to(device), torch.from_numpy(place).to(device)
+    return torch.from_numpy(first).to(rows.device), torch.from_numpy(place).to(rows.device)
 
 
 def parts(sizes: Tensor, budget: int) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from explain.graph.tensors.structure import Structure
+from explain.graph.tensors.structure import Copies, Structure
 from explain.types import Unsupported
 
 
@@ -98,7 +98,18 @@ def _matched(propagated: Tensor, stored: Tensor, amounts: Tensor, bipartite: boo
     return factors
 
 
-def by_type(graph: Structure, amounts: Tensor) -> Tensor:
+@contextmanager
+def scaled_in_copies(module: nn.Module, graph: Structure, made: Copies, amounts: Tensor | None) -> Iterator[None]:
+    """Within: the messages in copies of a graph are multiplied by ``amounts [copies, E]``; with None they are not."""
+    if amounts is None:
+        yield
+        return
+    parameter = next(module.parameters(), torch.zeros(()))
+    with scaled_messages(module, made.structure, _by_type(graph, amounts.to(parameter.dtype))):
+        yield
+
+
+def _by_type(graph: Structure, amounts: Tensor) -> Tensor:
     """Amounts ``[copies, E]`` in the order in which copies number their edges: type by type, then copy by copy."""
     starts = [(graph.edge_starts[kind], edges.size(1)) for kind, edges in graph.edges.items()]
     return torch.cat([amounts[:, start : start + size].reshape(-1) for start, size in starts])

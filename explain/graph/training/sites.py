@@ -18,7 +18,7 @@ from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.receptive import receptive_field
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.messages import by_type, scaled_messages
+from explain.graph.tensors.messages import scaled_in_copies
 from explain.graph.tensors.places import Focus, Place, Reach, cut, whole
 from explain.graph.tensors.structure import Fields, Structure, copies
 from explain.guard import evaluating
@@ -47,13 +47,8 @@ class Site:
         amounts = changes.pop("amounts", None)
         made = copies(graph, count, **changes)
         kind = self.place.focus[0][0] if self.width else None
-        with evaluating(model.module):
-            if amounts is None:
-                found = model.outputs(made, self._pairs(count), kind, params)
-            else:
-                dtype = next(model.module.parameters()).dtype
-                with scaled_messages(model.module, made.structure, by_type(graph, amounts.to(dtype))):
-                    found = model.outputs(made, self._pairs(count), kind, params)
+        with evaluating(model.module), scaled_in_copies(model.module, graph, made, amounts):
+            found = model.outputs(made, self._pairs(count), kind, params)
         found = found.reshape(count, -1, found.size(1))
         return found[:, self._numbers()[:, 0]] if self.width == 1 else found
 
