@@ -104,7 +104,7 @@ class GraphNetwork:
         params: Parameters | None = None,
     ) -> Tensor:
         """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
-        expected = copies.count if self.task == "graph" else copies.structure.counts.get(node_type or NODE)
+        expected = copies.num_graphs if self.task == "graph" else copies.structure.counts.get(node_type or NODE)
         expected = pairs.size(1) if pairs is not None else expected
         with uncached(self.module), self.programs.apart.given(copies) as given:
             args, kwargs = self.inputs.arguments(given, pairs)

@@ -149,7 +149,8 @@ def inputs_of(
         kept = trial.data.stores[0]._mapping.items()
         rest = {name: v for name, v in kept if not isinstance(v, Tensor) and not is_graph(name, v)}
         rest.pop("num_nodes", None)
-    return Inputs(sources, isinstance(trial.data, HeteroData), positional, matrices, trial.pair_type, rest, own)
+    typed, batched = isinstance(trial.data, HeteroData), trial.task == "graph" or "batch" in fields
+    return Inputs(sources, typed, positional, matrices, trial.pair_type, rest, own, batched)
 
 
 def _own_names(wanted: list[str], fields: Mapping[str, Any], trial: Trial) -> dict[str, str]:
@@ -302,6 +303,12 @@ class _Reader:
         elif not same(full, less):
             if source not in self.fields:
                 del everything[name]  # one graph: nobody passes what the data does not hold
+                return ""
+            if source == "batch":
+                assumed[name] = (
+                    "passed: the data holds several graphs, and the answer hangs on which is which: "
+                    f"inputs={{{name!r}: None}} switches it off"
+                )
                 return ""
             if not self._built_for(everything, without):
                 return _asked(name, source, apart(full, less))

@@ -151,7 +151,8 @@ class Condensed:
         nodes = {name: field.index_select(0, rows) for name, field in graph.nodes[NODE].items()}
         shared = {name: field.repeat(count, *[1] * (field.dim() - 1)) for name, field in graph.shared.items()}
         fields = self._edge_fields(edge, weights)
-        small = Structure({NODE: len(rows)}, {NODE: nodes}, {EDGE: torch.stack(ends)}, {EDGE: fields}, shared)
+        edges = torch.stack(ends)
+        small = Structure({NODE: len(rows)}, {NODE: nodes}, {EDGE: edges}, {EDGE: fields}, shared, graph.graphs)
         return Copies(small, {NODE: batch}, count, {NODE: table}), weights
 
     def _shared(self, kept: Kept) -> tuple[Tensor, Tensor, Tensor]:

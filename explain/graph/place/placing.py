@@ -16,6 +16,7 @@ from explain.graph.number import GraphNumber
 from explain.graph.place.batching import known_batching
 from explain.graph.place.completeness import DRAWS, held
 from explain.graph.place.receptive import receptive_field, receptive_fields
+from explain.graph.players.edits import node_edits
 from explain.graph.players.kinds import AFFORDABLE
 from explain.graph.tensors.agreement import relative, tolerance
 from explain.graph.tensors.places import FAR, Focus, Place, Reach, cut, hop_distance, whole
@@ -23,6 +24,7 @@ from explain.graph.tensors.structure import Fields, Structure
 
 LARGE = 2**21  # nodes and edges of a graph that is not run as a whole
 _REGION = 2**20  # nodes and edges of a region in which the receptive field is looked for
+_DRAWN = 3  # coalitions in which the rows of absent nodes are looked for
 _FARTHEST = 16  # hops of the largest region
 _OTHERS = 4  # nodes whose farthest ones are asked how deep a model is
 
@@ -198,12 +200,13 @@ def placed_nodes(number: GraphNumber, place: Place) -> Place:
 
     A node without features and edges is as good as gone where nothing but edges leads from it to the answer, which is
     proved with the cut. Where norms, attention or positions see every row (and for pooled graphs), it leaves with its
-    row: the model is asked about the smaller graph, unless it takes none.
+    row: the model is asked about the smaller graph, unless it takes none. Of data that is several graphs, a cut may be
+    one of these, and its norm sees all rows of the cut.
     """
     if number.removal != "delete":
         return place
     if "hops" in place.checks:
-        return _with_far_nodes(number, place)
+        return replace(_with_far_nodes(number, place), smaller=place.graph.graphs > 1 and _sees_rows(number, place))
     return replace(place, smaller=not number.focus or takes_smaller(number, place))
 
 
@@ -216,6 +219,24 @@ def takes_smaller(number: GraphNumber, place: Place) -> bool:
             return bool(number.outputs(place, 1, node_keep=kept.to(place.nodes.device)).isfinite().all())
     except Exception:  # whatever a user's forward raises of fewer rows
         return False
+
+
+def _sees_rows(number: GraphNumber, place: Place) -> bool:
+    """Whether nodes without features and edges answer otherwise than the graph without their rows."""
+    present = torch.rand(_DRAWN, place.graph.num_nodes, generator=torch.Generator().manual_seed(0)) < 0.6
+    present[:, place.flat_focus()] = True
+    present = present.to(place.nodes.device)
+    zeros = {kind: torch.zeros(()).to(f["x"]) for kind, f in place.graph.nodes.items() if "x" in f}
+    try:
+        with torch.no_grad():
+            for one in present.split(1):
+                bare = number.outputs(place, 1, **node_edits("delete", place, one, zeros))
+                smaller = number.outputs(place, 1, node_keep=one)
+                if not relative(bare, smaller) <= tolerance(smaller):
+                    return True
+    except Exception:  # whatever a user's forward raises of fewer rows
+        return False
+    return False
 
 
 def _with_far_nodes(number: GraphNumber, place: Place) -> Place:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from explain.graph.number import GraphNumber
 from explain.graph.tensors.apart import Apart
 from explain.graph.tensors.caches import forget
 from explain.graph.tensors.places import Place
-from explain.graph.tensors.structure import EDGE, NODE, Copies, Structure, copies
+from explain.graph.tensors.structure import EDGE, NODE, Copies, copies
 from explain.guard import copied
 from explain.types import Call, Unsupported
 
@@ -28,8 +29,8 @@ class _Standard(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, **_: Any) -> Tensor:
         graph = self.made.structure
         nodes, edges = {NODE: {**graph.nodes[NODE], "x": x}}, {EDGE: edge_index}
-        edited = Structure({NODE: len(x)}, nodes, edges, graph.edge_fields, graph.shared)
-        with self.apart.given(Copies(edited, self.made.batch, 1)) as given:
+        edited = replace(graph, counts={NODE: len(x)}, nodes=nodes, edges=edges)
+        with self.apart.given(Copies(edited, self.made.owner, 1)) as given:
             args, kwargs = self.inputs.arguments(given, self.pairs)
             rows = self.part.rows(self.net(*args, **kwargs), len(x) if self.expected is None else self.expected)
         return self.meaning.standard(rows, self.label)[0]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from explain.graph.tensors.structure import Copies, Fields, Structure
+from explain.graph.tensors.structure import Copies, Fields
 
 _SMALL = 2**20  # bytes of a graph that is copied for every call: less than the call costs
 
@@ -53,7 +53,7 @@ def _transformed() -> bool:
 
 def _tensors(made: Copies) -> Iterator[Tensor]:
     graph = made.structure
-    for fields in (*graph.nodes.values(), *graph.edge_fields.values(), graph.shared, made.batch):
+    for fields in (*graph.nodes.values(), *graph.edge_fields.values(), graph.shared, made.owner):
         yield from fields.values()
     yield from graph.edges.values()
 
@@ -63,8 +63,8 @@ def _cloned(made: Copies) -> Copies:
     nodes = {kind: _fields(fields) for kind, fields in graph.nodes.items()}
     edges = {kind: index.clone() for kind, index in graph.edges.items()}
     edge_fields = {kind: _fields(fields) for kind, fields in graph.edge_fields.items()}
-    structure = Structure(graph.counts, nodes, edges, edge_fields, _fields(graph.shared))
-    return replace(made, structure=structure, batch=_fields(made.batch))
+    structure = replace(graph, nodes=nodes, edges=edges, edge_fields=edge_fields, shared=_fields(graph.shared))
+    return replace(made, structure=structure, owner=_fields(made.owner))
 
 
 def _fields(fields: Fields) -> Fields:

@@ -31,8 +31,9 @@ def as_data(
     rest: Mapping[str, Any],
     pair_type: EdgeType | None = None,
     own: Mapping[str, str] | None = None,
+    batched: bool = True,
 ) -> Data | HeteroData:
-    """The copies as ``Batch`` (one graph: with ``batch`` zeros), or ``HeteroData``.
+    """The copies as ``Batch``, or ``HeteroData``; one copy as ``Data`` without ``batch`` where not ``batched``.
 
     ``pairs`` are its ``edge_label_index``, of ``pair_type`` in typed data; ``matrices`` the matrices that stand beside,
     or for, ``edge_index``; ``rest`` what it holds beside tensors of nodes, edges and graphs; ``own`` the names that
@@ -40,13 +41,14 @@ def as_data(
     """
     graph, own = copies.structure, own or {}
     edges = own.get("edge_index", "edge_index")
+    batched = batched or copies.count > 1
     if not typed:
-        made = Batch(
-            _base_cls=Data,
+        made = (Batch if batched else Data)(
             **{
+                **({"_base_cls": Data} if batched else {}),
                 **{**rest, **_renamed(graph.nodes[NODE], own), **graph.edge_fields[EDGE], **graph.shared},
                 **{edges: graph.edges[EDGE], "num_nodes": graph.num_nodes},
-                **{"batch": copies.batch[NODE], "ptr": copies.starts[NODE]},  # a batch of graphs holds its own
+                **({"batch": copies.batch[NODE], "ptr": copies.starts[NODE]} if batched else {}),
                 **{name: matrix.of(graph) for name, matrix in matrices.items()},
             },
         )
@@ -55,7 +57,8 @@ def as_data(
         return made
     data = HeteroData(**rest)
     for kind, fields in graph.nodes.items():
-        for name, value in {**_renamed(fields, own), "batch": copies.batch[kind]}.items():
+        of_graphs = {"batch": copies.batch[kind], "ptr": copies.starts[kind]} if batched else {}
+        for name, value in {**_renamed(fields, own), **of_graphs}.items():
             data[kind][name] = value
         data[kind].num_nodes = graph.counts[kind]
     for edge, index in graph.edges.items():

@@ -13,7 +13,7 @@ from torch_geometric.data import Data, HeteroData
 
 from explain.graph.tensors.adjacency import Matrix, entries, in_the_order_of, is_sparse_matrix
 from explain.graph.tensors.data_object import as_data
-from explain.graph.tensors.structure import EDGE, NODE, Copies, EdgeType, Fields, Structure
+from explain.graph.tensors.structure import EDGE, NODE, Copies, EdgeType, Fields, Structure, says_graphs
 from explain.guard import recordable
 from explain.types import NonFinite
 
@@ -37,6 +37,7 @@ class Inputs:
         pair_type: the edge type whose pairs are asked about, where forward wants them by type.
         rest: what a data object holds beside tensors of nodes, edges and graphs.
         own: the data's own names of its features "x" and its edges "edge_index", where it calls them otherwise.
+        batched: whether the data object is a batch of graphs, though it may be of one.
     """
 
     sources: Mapping[str, str | None]
@@ -46,6 +47,7 @@ class Inputs:
     pair_type: EdgeType | None = None
     rest: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
+    batched: bool = True
 
     @property
     def edges(self) -> str:
@@ -87,11 +89,11 @@ class Inputs:
         if source == "num_nodes":
             return dict(graph.counts) if self.typed else graph.num_nodes
         if source == "num_graphs":
-            return copies.count
+            return copies.num_graphs
         if source == "ptr":
             return dict(copies.starts) if self.typed else copies.starts[NODE]
         if source == "data":
-            return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type, self.own)
+            return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type, self.own, self.batched)
         if self.typed and source in self.matrices:
             return {kind: self.matrices[source].of(graph, kind) for kind in graph.edges}
         if self.typed:
@@ -125,6 +127,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     stores = data.node_stores if isinstance(data, HeteroData) else [data]
     counts, nodes = {}, {}
     wanted = {source for source in inputs.sources.values() if source is not None} | {"x"}
+    wanted |= {"batch"} if wanted & {"ptr", "num_graphs"} else set()  # which are read off it
     for store in stores:
         kind = store._key if isinstance(data, HeteroData) else NODE
         counts[kind] = int(store.num_nodes or 0)
@@ -134,6 +137,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
             if isinstance(value, Tensor)
             and name not in (*inputs.matrices, inputs.edges, *_PAIRS)  # even as many pairs as nodes
             and (inputs.whole or inputs.known(name) in wanted)
+            and name != "ptr"
             and store.is_node_attr(name)
         }
     for name, value in ((name, value) for fields in nodes.values() for name, value in fields.items()):
@@ -154,9 +158,18 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         and name not in edge_fields.get(EDGE, {})
         and name not in (*_INDEX, *_PAIRS, "batch", "ptr")
     }
-    found = Structure(counts, nodes, edges, edge_fields, shared)
+    found = Structure(counts, nodes, edges, edge_fields, shared, _graphs(stores, nodes))
     _check_edges(found)
     return found
+
+
+def _graphs(stores: list[Any], nodes: Mapping[str, Fields]) -> int:
+    """How many graphs were batched into the data: the last of them may have no nodes of a type, or none at all."""
+    kinds = [(kind, fields["batch"]) for kind, fields in nodes.items() if "batch" in fields]
+    numbered = [(kind, batch) for kind, batch in kinds if says_graphs(batch) and batch.numel()]
+    starts = [store.get("ptr") for store in stores if numbered]
+    sizes = [len(ptr) - 1 for ptr in starts if isinstance(ptr, Tensor)]
+    return max([1, *sizes, *(int(batch.max()) + 1 for _, batch in numbered)])
 
 
 def check_indices(data: Data | HeteroData) -> None:

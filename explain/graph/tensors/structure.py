@@ -25,7 +25,8 @@ class Structure:
 
     ``counts``: nodes of each type. ``nodes``, ``edge_fields``: tensors with one row a node or edge. ``edges``: int64
     ``[2, edges]``, numbered within their types. ``shared``: one row a graph. *Flat* numbers count through all types in
-    order; in a homogeneous graph they are the usual ones.
+    order; in a homogeneous graph they are the usual ones. ``graphs``: how many were batched into this one, where nodes
+    have a field ``batch`` that says which of them they are of.
     """
 
     counts: dict[str, int]
@@ -33,6 +34,7 @@ class Structure:
     edges: dict[EdgeType, Tensor]
     edge_fields: dict[EdgeType, Fields]
     shared: Fields
+    graphs: int = 1
 
     @cached_property
     def node_starts(self) -> dict[str, int]:
@@ -87,24 +89,41 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Copies of one graph as one block-diagonal graph; ``batch [nodes]`` says which copy a node belongs to."""
+    """Copies of one graph as one block-diagonal graph; ``owner [nodes]`` says which copy a node belongs to."""
 
     structure: Structure
-    batch: dict[str, Tensor]
+    owner: dict[str, Tensor]
     count: int
     numbers: Fields = field(
         default_factory=dict
     )  # by node type, where nodes were taken out: new number of each old row
 
     @property
+    def num_graphs(self) -> int:
+        """Graphs of all copies: of each as many as were batched into it."""
+        return self.count * self.structure.graphs
+
+    @property
+    def batch(self) -> dict[str, Tensor]:
+        """By type, the graph that each node is of: the data's own ``batch``, counted on from copy to copy."""
+        return {kind: self._graph_of(kind, owner) for kind, owner in self.owner.items()}
+
+    def _graph_of(self, kind: str, owner: Tensor) -> Tensor:
+        own = self.structure.nodes[kind].get("batch")
+        if own is None:
+            return owner if self.structure.graphs == 1 else owner * self.structure.graphs
+        return owner * self.structure.graphs + own if self.count > 1 and says_graphs(own) else own
+
+    @property
     def starts(self) -> dict[str, Tensor]:
-        """By type, where each copy's nodes begin, and where the last one's end, int64 ``[count + 1]``."""
-        sizes = {kind: torch.bincount(owner, minlength=self.count) for kind, owner in self.batch.items()}
+        """By type, where each graph's nodes begin, and where the last one's end, int64 ``[num_graphs + 1]``."""
+        numbered = {kind: batch if says_graphs(batch) else self.owner[kind] for kind, batch in self.batch.items()}
+        sizes = {kind: torch.bincount(batch, minlength=self.num_graphs) for kind, batch in numbered.items()}
         return {kind: torch.cat([each.new_zeros(1), each.cumsum(0)]) for kind, each in sizes.items()}
 
     def rows(self, kind: str, node: int, size: int) -> Tensor:
         """The row in each copy of a node, of which a complete copy has ``size``; int64 ``[count]``."""
-        rows = node + size * torch.arange(self.count, device=self.batch[kind].device)
+        rows = node + size * torch.arange(self.count, device=self.owner[kind].device)
         return self.numbers[kind][rows] if kind in self.numbers else rows
 
 
@@ -131,7 +150,7 @@ def copies(
         ends = node_keep[:, graph.flat_edges[0]] & node_keep[:, graph.flat_edges[1]]
         edge_keep = ends if edge_keep is None else edge_keep & ends
     device = graph.flat_edges.device
-    nodes, batch, counts = {}, {}, {}
+    nodes, owners, counts = {}, {}, {}
     numbers: Fields = {}
     for kind, size in graph.counts.items():
         start = graph.node_starts[kind]
@@ -146,7 +165,7 @@ def copies(
             numbers[kind][rows] = torch.arange(len(rows), device=device)
             if features is not None and kind in features:
                 fields["x"] = fields["x"][rows]
-        nodes[kind], batch[kind], counts[kind] = fields, owner, len(owner)
+        nodes[kind], owners[kind], counts[kind] = fields, owner, len(owner)
     edges: dict[EdgeType, Tensor] = {}
     edge_fields: dict[EdgeType, Fields] = {}
     for edge, index in graph.edges.items():
@@ -161,7 +180,12 @@ def copies(
         if numbers:
             edges[edge] = torch.stack([numbers[edge[0]][edges[edge][0]], numbers[edge[2]][edges[edge][1]]])
     shared = {name: _take(field, None, count) for name, field in graph.shared.items()}
-    return Copies(Structure(counts, nodes, edges, edge_fields, shared), batch, count, numbers)
+    return Copies(Structure(counts, nodes, edges, edge_fields, shared, graph.graphs), owners, count, numbers)
+
+
+def says_graphs(batch: Tensor) -> bool:
+    """Whether a field ``batch`` of the nodes numbers graphs."""
+    return batch.dim() == 1 and not (batch.is_floating_point() or batch.is_complex() or batch.dtype == torch.bool)
 
 
 def _chosen(keep: Tensor | None, count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
