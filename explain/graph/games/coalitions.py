@@ -22,7 +22,7 @@ from explain.graph.players.kinds import ATOMS, KINDS, owners
 from explain.graph.programs import Trimming
 from explain.graph.tensors.agreement import relative, tolerance
 from explain.graph.tensors.places import Place
-from explain.graph.tensors.structure import EDGE
+from explain.graph.tensors.structure import BESIDE, EDGE
 from explain.types import Masks, NonFinite, Players, Unsupported
 
 _TRIMMED = 2**22  # numbers held at once by the parts of a graph that matter: what the cache holds
@@ -197,7 +197,7 @@ class Coalitions:
         kept = relevant(self.place, edge_keep, degrees=trimming == "unreached")
         first, kind = distinct(kept)
         kept, masks = kept.at(first), masks[first]
-        groups = parts(kept.sizes(), _TRIMMED // (self._width + 32))
+        groups = parts(kept.sizes(), _TRIMMED // (self._width + BESIDE))
         answers = [self._part(masks[group], kept.at(group), draw) for group in groups]
         order = torch.cat(groups)
         return torch.cat(answers)[order.argsort()][kind]

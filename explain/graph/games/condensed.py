@@ -19,10 +19,8 @@ from torch_geometric.nn import MessagePassing
 
 from explain.graph.games.trimming import distinct_columns
 from explain.graph.tensors.places import Place
-from explain.graph.tensors.structure import EDGE, NODE, Copies, Fields, Structure
+from explain.graph.tensors.structure import BESIDE, EDGE, NODE, Copies, Fields, Structure
 from explain.types import Masks
-
-_EDGE = 32  # numbers that an edge, or a node beside its features, is counted for
 
 
 class Kept(NamedTuple):
@@ -43,7 +41,7 @@ class Kept(NamedTuple):
 
     def sizes(self, width: int) -> Tensor:
         """Numbers that each copy holds, with ``width`` features a row; int64 ``[copies]``."""
-        return _EDGE * self.edges.sum(1) + (width + _EDGE) * self.own.sum(1)
+        return BESIDE * self.edges.sum(1) + (width + BESIDE) * self.own.sum(1)
 
 
 def condensable(place: Place) -> bool:

@@ -138,6 +138,4 @@ class GraphGame(Coalitions):
         graph = self.place.graph
         if self.trimming in ("weighted", "degrees") and condensable(self.place):  # made in parts
             return min(max(1, _BUDGET // (graph.num_nodes + graph.num_edges)), 4096)
-        numbers = sum(x.numel() for fields in graph.nodes.values() for x in fields.values())
-        each = numbers + 32 * (graph.num_nodes + graph.num_edges) + 1
-        return self.place.copies_at_once(graph.num_nodes) or min(max(1, _BUDGET // each), 4096)
+        return self.place.copies_at_once(graph.num_nodes) or min(max(1, _BUDGET // (graph.footprint + 1)), 4096)

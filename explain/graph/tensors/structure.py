@@ -16,6 +16,7 @@ EdgeType: TypeAlias = tuple[str, str, str]
 
 NODE = ""  # the only node type and edge type of a homogeneous graph
 EDGE = (NODE, "", NODE)
+BESIDE = 32  # numbers that an edge, or a node beside its fields, is counted for where memory is shared out
 EDGE_FIELDS = ("edge_attr", "edge_weight")  # what features of an edge are called; the first that is there
 
 
@@ -55,6 +56,12 @@ class Structure:
     def num_edges(self) -> int:
         """Edges of all types."""
         return sum(edges.size(1) for edges in self.edges.values())
+
+    @property
+    def footprint(self) -> int:
+        """About how many numbers a forward pass on it holds at once: so many copies are made as memory has room for."""
+        fields = sum(field.numel() for fields in self.nodes.values() for field in fields.values())
+        return fields + BESIDE * (self.num_nodes + self.num_edges)
 
     @cached_property
     def flat_edges(self) -> Tensor:

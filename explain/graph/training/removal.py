@@ -229,12 +229,7 @@ class GraphRemoval:
         if self.number.batch_size is not None:
             return self.number.batch_size
         pairs = self.place.copies_at_once(site.place.graph.num_nodes)
-        return pairs or max(1, _BUDGET // _numbers_of(site))
+        return pairs or max(1, _BUDGET // site.place.graph.footprint)
 
     def _cost(self, site: Site, chunks: tuple[Tensor, ...]) -> int:
-        return sum(_CALL + (len(chunk) + 1) * _numbers_of(site) for chunk in chunks)
-
-
-def _numbers_of(site: Site) -> int:
-    graph = site.place.graph
-    return sum(x.numel() for f in graph.nodes.values() for x in f.values()) + 32 * (graph.num_nodes + graph.num_edges)
+        return sum(_CALL + (len(chunk) + 1) * site.place.graph.footprint for chunk in chunks)
