@@ -69,10 +69,19 @@ MAY_IMPORT = {
     "report": ANSWER | {"comparison", "plot", "storage", "summary"},
     "explain": {*EXPLAINERS, *ANSWER, "comparison", "explainer", "metrics", "parallel", "plot", "report", "wrapping"},
 }
-ROOMS = {  # of graphs, from below to above: each may use those before it, and nothing that comes after
+ROOMS = {  # of each family, from below to above: each may use those before it, and nothing that comes after
     "graph": (
         *("tensors", "players", "arguments", "state", "programs", "network", "number", "meanings", "place", "games"),
         *("training", "reading", "targets", "model"),
+    ),
+    "diffusion": (
+        *("process", "networks", "settings", "schedules", "conventions", "signature", "denoiser", "pipelines"),
+        *("proofs", "trained", "sampling", "payoffs", "number", "players", "fills", "games", "training_set"),
+        *("objective", "targets", "model"),
+    ),
+    "supervised": (
+        *("border", "trained", "number", "players", "conditional", "baselines", "games", "training_set"),
+        *("objective", "targets", "model"),
     ),
 }
 DOORS = {  # imports inside these functions alone, for pandas and matplotlib take seconds: they go down as all others do
