@@ -16,10 +16,11 @@ class GraphModel(GraphNetwork):
     Args:
         module: takes ``x [nodes, features]`` and ``edge_index [2, edges]`` (or a dense adjacency, a data object,
             dictionaries by type) and returns logits ``[rows, outputs]``: a tensor, or a tuple or dictionary with them.
-        data: a ``Data`` or ``HeteroData``; for graph tasks a dataset or list of them.
-        task: "node", "edge" or "graph". None: a list means "graph", one graph "edge" where the answer has a row for
-            each pair of ``edge_label_index``, else "node". "node" with a list: the nodes of many graphs or snapshots,
-            ``model.node(3, graph=7)``.
+        data: a ``Data`` or ``HeteroData``; for graph tasks a dataset or list of them, or one ``Batch``, which
+            keeps its own ``batch`` in every coalition where its nodes or pairs are asked about.
+        task: "node", "edge" or "graph". None: a list means "graph", as does a ``Batch`` where the answer has a row for
+            each of its graphs; one graph "edge" where the answer has a row for each pair of ``edge_label_index``, else
+            "node". "node" with a list: the nodes of many graphs or snapshots, ``model.node(3, graph=7)``.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
         loss: what was trained: "cross_entropy", "bce", "mse", "mae", "huber", "hinge", "poisson", "multi_margin" (the
             hinge of several classes), "brier" (the squared error of the probabilities), or a function

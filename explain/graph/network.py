@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.arguments.callables import Decoder, UserCall
 from explain.graph.arguments.proving import read
@@ -16,6 +16,7 @@ from explain.graph.state import contents
 from explain.graph.tensors.caches import uncached
 from explain.graph.tensors.inputs import check_values, structure_of
 from explain.graph.tensors.labels import labels_of
+from explain.graph.tensors.members import Members, check_one_graph
 from explain.graph.tensors.structure import NODE, Copies, Structure
 from explain.guard import usual_modes
 from explain.losses import Loss, check_loss, check_weight_decay
@@ -59,6 +60,8 @@ class GraphNetwork:
                 self.inferred = task_of(module, data, inputs, decoder, call, output) if single else many
             task = self.inferred.name
         self.task = task
+        if single and self.task == "graph" and isinstance(data, Batch):
+            data, single = Members(data), False
         if not single and self.task == "edge":
             raise ValueError('a list of graphs is for task="graph" or task="node"; give one graph for task="edge"')
         self.module = module
@@ -71,6 +74,8 @@ class GraphNetwork:
         check_weight_decay(weight_decay)
         check_kind(outputs)
         with usual_modes():
+            if self.task == "graph":
+                check_one_graph(data if single else data[0])
             found = read(module, data if single else data[0], self.task, inputs, decoder, call, self.part)
         self.net, self.inputs = found.net, found.inputs
         guess = self.inferred if self.inferred and self.inferred.guessed else None
@@ -92,7 +97,10 @@ class GraphNetwork:
         if (found := whole_number(index)) is None or not 0 <= found <= last:
             raise ValueError(f"graph must be a whole number from 0 to {last}, got {index!r}")
         with usual_modes():
-            graph = structure_of(self.data if self.single else self.data[found], self.inputs)
+            data = self.data if self.single else self.data[found]
+            if self.task == "graph":
+                check_one_graph(data)
+            graph = structure_of(data, self.inputs)
         check_values(self.module, graph)
         return graph
 

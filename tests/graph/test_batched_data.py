@@ -181,6 +181,58 @@ def test_influence_on_a_batch_is_that_of_its_own_loss():
     assert torch.allclose(rows, net.of(data)[data.train_mask])
 
 
+class Pools(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = GCNConv(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x, edge_index, batch):
+        return self.last(global_mean_pool(self.first(x, edge_index).relu(), batch))
+
+
+class PoolsOfData(Pools):
+    def forward(self, data):
+        return super().forward(data.x, data.edge_index, data.batch)
+
+
+@pytest.mark.parametrize("kind", [Pools, PoolsOfData])
+@pytest.mark.parametrize("task", ["graph", None])
+def test_graphs_of_a_batch_are_those_of_its_list(kind, task):
+    net, data = made(kind), several()
+    graphs = data.to_data_list()
+    data.y = torch.tensor([0, 1, 2])  # which to_data_list() does not know
+    for graph, label in zip(graphs, data.y, strict=True):
+        graph.y = label
+    model, listed = explain.wrap(net, data, task=task), explain.wrap(net, graphs)
+    assert (model.task, len(model.data)) == ("graph", 3)
+    target = model.graph(1, label=LABEL)
+    one = Shapley("nodes", estimator="exact").explain(target)
+    other = Shapley("nodes", estimator="exact").explain(listed.graph(1, label=LABEL))
+    assert target.value() == pytest.approx(listed.graph(1, label=LABEL).value())
+    assert torch.allclose(one.scores, other.scores)
+    losses = [each.graph(1).objective(train) for each, train in ((model, None), (listed, None), (listed, data))]
+    rows = [each.outputs(each.params, torch.arange(each.size)) for each in losses]
+    expected = Pools.forward(net, data.x, data.edge_index, data.batch)
+    assert all(torch.allclose(each, expected) for each in rows)
+    data.x += 1.0  # read from the batch, not kept
+    with torch.no_grad():
+        now = Pools.forward(net, data.x, data.edge_index, data.batch)[1, LABEL]
+    assert model.graph(1, label=LABEL).value() == pytest.approx(now.item())
+
+
+@pytest.mark.parametrize("data", [as_fields(), [several(), one(3, 4, 2)]])
+def test_several_graphs_in_one_of_a_graph_task_are_refused(data):
+    with pytest.raises(ValueError, match=r"3 graphs in one, .*give them as a list"):
+        explain.wrap(made(Pools), data, task="graph")
+    added = several()
+    added.odd = torch.zeros(5, 7)
+    with pytest.raises(ValueError, match="odd was added to a Batch"):
+        explain.wrap(made(Pools), added, task="graph")
+    apart = Batch(x=torch.zeros(2, 4), edge_index=torch.zeros(2, 0).long(), batch=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="cannot be taken apart"):
+        explain.wrap(made(Pools), apart, task="graph")
+
+
 def test_a_typed_batch():
     class Typed(nn.Module):
         def __init__(self):

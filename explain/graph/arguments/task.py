@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.arguments.callables import Decoder, Linked, UserCall, callable_module, unwrapped
 from explain.graph.arguments.naming import named
@@ -46,6 +46,8 @@ def task_of(
         return Task("edge", "decoder= scores pairs")
     module = unwrapped(module)
     net = callable_module(module, "edge", None)
+    if isinstance(data, Batch) and _pools(module, data, given, call, output):
+        return Task("graph", f"the answer has a row for each of the {data.num_graphs} graphs of the batch")
     names = signature_of(module, net.encoder if isinstance(net, Linked) else module.forward)
     takes, holds = PAIRS in names.names or isinstance(net, Linked), PAIRS in pair_store(data)
     named_so = isinstance(given, Mapping) and PAIRS in given.values()
@@ -62,6 +64,22 @@ def task_of(
     if _answers(trial, given, call):
         return Task("edge", f"the answer has a row for each pair of {PAIRS}", True)
     return Task("node", f"the answer has no row for each pair of {PAIRS}", takes)
+
+
+def _pools(
+    module: nn.Module,
+    data: Batch,
+    given: Mapping[str, str | None] | None,
+    call: UserCall | None,
+    output: Output | None,
+) -> bool:
+    """Whether a network answers one row for the largest graph of a batch."""
+    try:
+        largest = int(data.ptr.diff().argmax()) if "ptr" in data else 0
+        trial = Trial(module, data.get_example(largest), "graph", Part(output))
+    except (RuntimeError, AttributeError):  # a batch that cannot be taken apart
+        return False
+    return trial.data.num_nodes > 1 and _answers(trial, given, call)
 
 
 def _with_pairs(data: Data | HeteroData) -> Data | HeteroData:

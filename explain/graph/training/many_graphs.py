@@ -13,6 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from explain.graph.number import GraphNumber
 from explain.graph.tensors.inputs import structure_of
+from explain.graph.tensors.members import Members
 from explain.graph.tensors.structure import Copies, copies
 from explain.guard import evaluating
 from explain.loaders import positions_of
@@ -36,7 +37,9 @@ class Training(NamedTuple):
 def training_graphs(number: GraphNumber, train: Any) -> tuple[list[Data], Tensor]:
     """The graphs, in the order of their data set, and their positions in it."""
     given = train if train is not None else number.model.data
-    if isinstance(given, Data):
+    if isinstance(given, Batch):
+        given = Members(given)
+    elif isinstance(given, Data):
         given = [given]
     if isinstance(given, DataLoader):
         positions = positions_of(given)
