@@ -11,7 +11,7 @@ from torch import Tensor
 from explain.diffusion.fills import fills
 from explain.diffusion.number import RunNumber, StepNumber
 from explain.diffusion.players import owner_of_pixels
-from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values
+from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
 _BUDGET = 2**22  # image numbers in one forward pass
 _CALLS = 4096  # coalitions of one batch at the most
@@ -41,7 +41,7 @@ class StepCoalitions:
 
     @cached_property
     def owner(self) -> Tensor:
-        """The player of each pixel, int64 ``[H, W]``; -1, the last column of the masks, for pixels that nobody owns."""
+        """The player of each pixel, int64 ``[H, W]``; -1 for pixels that nobody owns."""
         return owner_of_pixels(self.players, self.number.image.shape[1:]).to(self.number.image.device)
 
     @cached_property
@@ -55,7 +55,7 @@ class StepCoalitions:
         with torch.no_grad():
             if self.players.kind == "labels":
                 return self.number.numbers(self.number.noised.expand(len(masks), -1, -1, -1, -1), masks[:, 0])
-            present = torch.cat([masks, masks.new_ones(len(masks), 1)], 1)[:, self.owner]
+            present = present_atoms(masks, self.owner)
             x = torch.where(present[:, None, None], self.number.noised, self.absent)
             return self.number.numbers(x)
 
@@ -114,7 +114,7 @@ class TrajectoryCoalitions:
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
-        present = torch.cat([masks.cpu(), torch.ones(len(masks), 1, dtype=torch.bool)], 1)[:, self.owner]
+        present = present_atoms(masks, self.owner)
         off = 1.0 if self.players.kind == "guidance" else 0.0
         with torch.no_grad():
             return self.number.numbers(torch.where(present, float(self.number.guidance), off))

@@ -11,7 +11,7 @@ from explain.guard import evaluating, untouched
 from explain.supervised.baselines import Baseline, Reference
 from explain.supervised.number import ExampleNumber
 from explain.supervised.players import owner_of
-from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values
+from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
 
 def coalition_game(number: ExampleNumber, baseline: Baseline, players: Players) -> Game:
@@ -60,14 +60,3 @@ def gradient_question(number: ExampleNumber, baseline: Baseline, players: Player
 
     owner = owner_of(players, number.x.shape).to(number.x.device)
     return Differentiable(number.x[None], baseline.reference[None], numbers, owner)
-
-
-def present_atoms(masks: Masks, owner: Tensor) -> Tensor:
-    """Which atoms a coalition keeps: ``[coalitions, P]``, ``[*atoms]`` -> bool ``[coalitions, *atoms]``.
-
-    >>> present_atoms(torch.tensor([[True, False]]), torch.tensor([0, 1, 1, -1]))
-    tensor([[ True, False, False,  True]])
-    """
-    everyone = torch.ones(len(masks), 1, dtype=torch.bool)
-    padded = torch.cat([masks.cpu(), everyone], 1).to(owner.device)  # owner -1 reads the last column: always present
-    return padded[:, owner]

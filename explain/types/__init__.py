@@ -7,7 +7,7 @@ Explainers know nothing but this folder; families (graph, supervised, ...) know 
 
 from explain.types.arrays import Masks, Parameters, Scores, Values
 from explain.types.errors import NonFinite, Unsupported, check_text
-from explain.types.game import Game
+from explain.types.game import Game, present_atoms
 from explain.types.objective import (
     EditableObjective,
     Edits,
@@ -43,4 +43,5 @@ __all__ = [
     "Values",
     "check_text",
     "expect_graph",
+    "present_atoms",
 ]

@@ -94,3 +94,14 @@ class Game:
         masks = torch.stack([torch.zeros(len(self.players)), torch.ones(len(self.players))]).bool()
         empty, full = self(masks).tolist()
         return empty, full
+
+
+def present_atoms(masks: Masks, owner: Tensor) -> Tensor:
+    """Which atoms each coalition keeps: masks ``[coalitions, P]``, owner ``[*atoms]`` -> bool ``[coalitions, *atoms]``.
+
+    Atoms that nobody owns, -1 or ``P``, are always there.
+
+    >>> present_atoms(torch.tensor([[True, False]]), torch.tensor([0, 1, 1, -1, 2]))
+    tensor([[ True, False, False,  True,  True]])
+    """
+    return torch.cat([masks, masks.new_ones(len(masks), 1)], 1).to(owner.device)[:, owner]

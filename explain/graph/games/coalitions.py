@@ -23,7 +23,7 @@ from explain.graph.programs import Trimming
 from explain.graph.tensors.agreement import relative, tolerance
 from explain.graph.tensors.places import Place
 from explain.graph.tensors.structure import BESIDE, EDGE
-from explain.types import Masks, NonFinite, Players, Unsupported
+from explain.types import Masks, NonFinite, Players, Unsupported, present_atoms
 
 _TRIMMED = 2**22  # numbers held at once by the parts of a graph that matter: what the cache holds
 _TRIED = (0.6, 0.2)  # chance of each player in coalitions that are evaluated together and alone
@@ -253,7 +253,7 @@ class Coalitions:
 
     def _edits(self, masks: Masks, draw: int) -> dict[str, Any]:
         """What the coalitions change in their copies of the graph."""
-        present = torch.cat([masks, masks.new_ones(len(masks), 1)], 1)[:, self.owner]
+        present = present_atoms(masks, self.owner)
         if self.atoms == "edges":
             return edits.edge_edits(self.removal, present)
         if self.drops:
