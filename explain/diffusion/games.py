@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.fills import fills
-from explain.diffusion.number import RunNumber, StepNumber
+from explain.diffusion.number import StepNumber, TrajectoryNumber
 from explain.diffusion.players import owner_of_pixels
 from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
@@ -60,9 +60,7 @@ class StepCoalitions:
             return self.number.numbers(x)
 
 
-def gradient_question(
-    number: StepNumber, players: Players, fill: str, reference: Tensor | None = None
-) -> Differentiable:
+def differentiable(number: StepNumber, players: Players, fill: str, reference: Tensor | None = None) -> Differentiable:
     """The number of a step as a function of ``x_t [1, K, C, H, W]``; the baseline is the noised fill.
 
     Raises:
@@ -82,7 +80,7 @@ class TrajectoryCoalitions:
     an absent *label* runs the whole way without. No step is left out: that would be another solver.
     """
 
-    number: RunNumber
+    number: TrajectoryNumber
     players: Players
 
     def __post_init__(self) -> None:

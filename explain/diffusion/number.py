@@ -148,7 +148,7 @@ class StepNumber(DenoiserNumber):
 
 
 @dataclass(eq=False, repr=False)
-class RunNumber(DenoiserNumber):
+class TrajectoryNumber(DenoiserNumber):
     """The number that a function says about the end of a sampling run; see `DiffusionModel.trajectory`."""
 
     model: TrainedDenoiser

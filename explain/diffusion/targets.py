@@ -14,8 +14,8 @@ from torch import Tensor
 
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.fills import FILLS, checked_reference, fills
-from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions, gradient_question
-from explain.diffusion.number import DenoiserNumber, RunNumber, StepNumber
+from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions, differentiable
+from explain.diffusion.number import DenoiserNumber, StepNumber, TrajectoryNumber
 from explain.diffusion.objective import training_objective
 from explain.diffusion.players import image_players, label_player, step_players
 from explain.diffusion.sampling import Moment
@@ -109,8 +109,8 @@ class StepTarget(StepNumber, _DenoiserTarget):
         return StepCoalitions(self, self._resolved(players), self.fill, self.reference).game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
-        """The number as a function of ``x_t [1, K, C, H, W]``; see `gradient_question`."""
-        return gradient_question(self, self._resolved(players), self.fill, self.reference)
+        """The number as a function of ``x_t [1, K, C, H, W]``; see `games.differentiable`."""
+        return differentiable(self, self._resolved(players), self.fill, self.reference)
 
     def run(self) -> Tensor:
         """The model's prediction for every draw, one step after the other."""
@@ -156,7 +156,7 @@ class StepTarget(StepNumber, _DenoiserTarget):
 
 
 @dataclass(eq=False, repr=False)
-class TrajectoryTarget(RunNumber, _DenoiserTarget):
+class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
     """The number that a function says about the end of a sampling run, as a question: `DiffusionModel.trajectory`."""
 
     @torch.no_grad()

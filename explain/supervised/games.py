@@ -34,7 +34,7 @@ def coalition_game(number: ExampleNumber, baseline: Baseline, players: Players) 
     return Game(players, evaluate, batch_size=max(1, number.batching.rows // baseline.draws), checks=checks)
 
 
-def gradient_question(number: ExampleNumber, baseline: Baseline, players: Players) -> Differentiable:
+def differentiable(number: ExampleNumber, baseline: Baseline, players: Players) -> Differentiable:
     """The number as a function of the atoms, from the baseline's reference to the example.
 
     Raises:

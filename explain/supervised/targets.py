@@ -15,7 +15,7 @@ from explain.guard import copied, untouched, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed, shuffled
 from explain.supervised.baselines import Baseline, chosen
 from explain.supervised.border import batching_of, checked_example
-from explain.supervised.games import coalition_game, gradient_question
+from explain.supervised.games import coalition_game, differentiable
 from explain.supervised.number import ExampleNumber
 from explain.supervised.objective import questions, training_objective
 from explain.supervised.players import features, patches, superpixels
@@ -75,8 +75,8 @@ class ExampleTarget(ExampleNumber, OfOutputs):
         return coalition_game(self, self.baseline, self._these(players))
 
     def differentiable(self, players: str | Players) -> Differentiable:
-        """The number as a function of features or pixels; see `gradient_question`."""
-        return gradient_question(self, self.baseline, self._these(players))
+        """The number as a function of features or pixels; see `games.differentiable`."""
+        return differentiable(self, self.baseline, self._these(players))
 
     def run(self) -> Tensor:
         """The model's outputs for this example, ``[1, outputs]``."""

@@ -54,7 +54,7 @@ def named(trial: Trial, given: Mapping[str, str | None], decoder: Decoder | None
     required: dict[str, Candidates] = {}
     for name in signature.names:
         if name in given:
-            required[name] = _given(name, given[name], signature, fields)
+            required[name] = _given(name, given[name], fields)
         elif name in signature.required:
             required[name] = candidates(name, signature, fields, typed, trial.task)
     optional = {}
@@ -117,7 +117,7 @@ def _by_position(signature: Signature, trial: Trial) -> Signature:
     return replace(signature, names=names, positional=names)
 
 
-def _given(name: str, source: str | None, signature: Signature, fields: Mapping[str, Any]) -> Candidates:
+def _given(name: str, source: str | None, fields: Mapping[str, Any]) -> Candidates:
     if source is None:
         return Candidates((), sure=True)
     if source not in fields and source not in MADE:
