@@ -170,6 +170,12 @@ class GraphNumber:
                     f"as many as data.{source} picks: show the call that answers for all, such as call=lambda net, "
                     f"data: net(data.x, data.edge_index, {name}=torch.ones_like(data.{source}))"
                 )
+        for parameter, plain in given:
+            if plain is not None and self.graph.plain.get(plain) == rows:
+                return (
+                    f"as many as data.{plain} says: inputs={{{parameter!r}: 'num_nodes'}} asks for all of them, or "
+                    "show such a call, call=lambda net, data: net(...)"
+                )
         return ""
 
     # --- what the model says of the graph as it is ---

@@ -56,8 +56,9 @@ def _checksum(tensor: Tensor) -> Hashable:
 
 
 def glance(data: Data | HeteroData) -> Hashable:
-    """Where each field of the data lies, and how often it was written."""
-    return tuple((*name, *_where(value)) for name, value in _fields(data))
+    """Where each field of the data lies, and how often it was written; plain numbers and texts as they are."""
+    plain = ((name, value) for name, value in data.stores[0].items() if type(value) in _PLAIN)
+    return *plain, *((*name, *_where(value)) for name, value in _fields(data))
 
 
 def contents(data: Data | HeteroData) -> Hashable:

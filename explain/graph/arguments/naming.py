@@ -19,6 +19,7 @@ from explain.graph.arguments.signature import (
     candidates,
     fields_of,
     indices,
+    is_constant,
     readings,
     signature_of,
     unfed,
@@ -48,7 +49,7 @@ def named(trial: Trial, given: Mapping[str, str | None], decoder: Decoder | None
     net = callable_module(trial.module, trial.task, decoder)
     forward = net.encoder if isinstance(net, Linked) else trial.module.forward
     signature = signature_of(trial.module, forward)
-    fields, typed = fields_of(trial.data), isinstance(trial.data, HeteroData)
+    fields, typed = fields_of(trial.data) | trial.constants, isinstance(trial.data, HeteroData)
     signature = _with_given(signature, given, trial)
     reader = _Reader(trial, net, signature, fields, typed, frozenset(given))
     required: dict[str, Candidates] = {}
@@ -144,13 +145,12 @@ def inputs_of(
     }
     if "adj" in sources.values() and "adj" not in matrices:
         matrices["adj"] = Matrix()
-    rest: dict[str, Any] = {}
+    plain = {source for source in wanted if is_constant(fields.get(source))}
     if "data" in sources.values() and trial.task != "graph":
         kept = trial.data.stores[0]._mapping.items()
-        rest = {name: v for name, v in kept if not isinstance(v, Tensor) and not is_graph(name, v)}
-        rest.pop("num_nodes", None)
+        plain |= {name for name, v in kept if not isinstance(v, Tensor) and not is_graph(name, v)} - {"num_nodes"}
     typed, batched = isinstance(trial.data, HeteroData), trial.task == "graph" or "batch" in fields
-    return Inputs(sources, typed, positional, matrices, trial.pair_type, rest, own, batched)
+    return Inputs(sources, typed, positional, matrices, trial.pair_type, frozenset(plain), own, batched)
 
 
 def _own_names(wanted: list[str], fields: Mapping[str, Any], trial: Trial) -> dict[str, str]:
@@ -176,6 +176,11 @@ def beside(fields: Mapping[str, Any], read: list[str]) -> dict[str, str]:
     """What is to be said of edges that are read beside those of ``edge_index``."""
     others = [name for name in indices(fields) if name in read and "edge_index" in read]
     return dict.fromkeys(others, "its edges stay as they are: players are the edges of edge_index")
+
+
+def unedited(constants: Mapping[str, Any]) -> dict[str, str]:
+    """What is to be said of plain numbers and texts that are read, which no edit of the graph changes."""
+    return {name: f"{value!r}, as the data holds it, in every coalition" for name, value in constants.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +269,7 @@ class _Reader:
         self, sources: dict[str, str | None], optional: dict[str, str], assumed: dict[str, str]
     ) -> Reading:
         """Optional parameters too, and the data object with its matrices, held against what leaving them out says."""
+        constants = {name for name, value in self.fields.items() if is_constant(value)}
         everything = sources | {name: source for name, source in optional.items() if name not in sources}
         trial, doubts = self.trial, []
         if not trial.large:  # fields of a wrong length are no question of what to pass
@@ -275,6 +281,7 @@ class _Reader:
             doubts += [self._left_out(everything, name, source) for name, source in others if name not in self.given]
         doubts.append(self._other_graphs(everything))
         assumed |= beside(self.fields, [source for source in everything.values() if source])
+        assumed |= unedited({name: self.fields[source] for name, source in everything.items() if source in constants})
         inputs, told = self.inputs(everything), tuple(filter(None, doubts))
         return Reading(self.net, inputs, assumed, doubts=told)
 

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
 from explain.graph.arguments.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
-from explain.graph.arguments.naming import Reading, beside, inputs_of, named
+from explain.graph.arguments.naming import Reading, beside, inputs_of, named, unedited
 from explain.graph.arguments.recording import recorded
 from explain.graph.arguments.signature import MADE, fields_of, indices
 from explain.graph.arguments.trial import Trial, gap, same
 from explain.graph.tensors.adjacency import Matrix, is_graph
 from explain.graph.tensors.inputs import Inputs, check_indices
 from explain.parts import NoRows, Part
+
+_SAMPLED = ("num_sampled_nodes", "num_sampled_edges")
 
 
 def read(
@@ -152,6 +154,8 @@ def _of_data(trial: Trial, net: nn.Module, inputs: Inputs, assumed: dict[str, st
         if not isinstance(rows, Exception) and same(rows, expected):
             if isinstance(net, Called):
                 _check_reads(trial, net, expected)
+            read_plain = [name for name in sorted(inputs.plain) if _reads_plain(trial, net, name)]
+            assumed |= unedited({name: data.stores[0][name] for name in read_plain})
             if others := indices(fields_of(trial.data)):
                 read = [name for name in ("edge_index", *others) if _reads(trial, net, name, expected)]
                 made = _with_edges(trial, net, made, read, expected)
@@ -174,6 +178,29 @@ def _reads(trial: Trial, net: nn.Module, name: str, expected: list[Tensor]) -> b
         return not same(trial.asked(lambda: net(data)), expected)
     except Exception:  # whatever a user's forward raises without edges
         return True
+
+
+def _reads_plain(trial: Trial, net: nn.Module, name: str) -> bool:
+    """Whether the answer hangs on a field of the data that is no tensor.
+
+    Raises:
+        ValueError: it counts what a loader has sampled, which is another number in every edited graph.
+    """
+    data = trial.sample()
+    if name not in data:
+        return False
+    del data[name]
+    try:
+        trial.asked(lambda: net(data))
+    except Exception:  # whatever a user's forward raises without it
+        if name in _SAMPLED:
+            raise ValueError(
+                f"{type(trial.module).__name__} reads data.{name}, what a loader sampled: edges and nodes that are "
+                "removed would be counted as if they were there. Show a call that does not trim layers, "
+                "call=lambda net, data: net(data.x, data.edge_index)"
+            ) from None
+        return True
+    return False
 
 
 def _with_edges(trial: Trial, net: nn.Module, inputs: Inputs, read: list[str], expected: list[Tensor]) -> Inputs:

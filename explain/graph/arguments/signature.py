@@ -82,6 +82,11 @@ def fields_of(data: Data | HeteroData) -> dict[str, Any]:
     return found
 
 
+def is_constant(value: Any) -> bool:
+    """Whether a field of the data has no rows: it is given as it is, by its own name alone."""
+    return isinstance(value, (bool, int, float, str))
+
+
 def indices(fields: Mapping[str, Any]) -> list[str]:
     """Fields that are edges ``[2, k]`` of another name than ``edge_index``."""
     return [
@@ -136,7 +141,8 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
         return Candidates(("x", "data") if alone else ("x",), not alone, True)
     if name in signature.optional:
         return Candidates((), True)
-    known = tuple(field for field in fields if field not in ("x", "edge_label_index", "batch", *_GRAPH, *LABELS))
+    rows = [field for field, value in fields.items() if not is_constant(value)]
+    known = tuple(field for field in rows if field not in ("x", "edge_label_index", "batch", *_GRAPH, *LABELS))
     first = ("x",) if "x" in fields else ()
     matrix = () if typed else ("adj",)
     whole = ("data",) if len(signature.required) == 1 else ()

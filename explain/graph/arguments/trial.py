@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
+from explain.graph.arguments.signature import is_constant
 from explain.graph.tensors.caches import uncached
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.inputs import Inputs, structure_of
@@ -38,6 +39,17 @@ class Trial:
         """Whether the graph is too large to be run as a whole."""
         edges = [store.get("edge_index") for store in self.data.edge_stores]
         return int(self.data.num_nodes or 0) + sum(e.size(-1) for e in edges if isinstance(e, Tensor)) > _LARGE
+
+    @cached_property
+    def constants(self) -> dict[str, Any]:
+        """Plain numbers and texts that the data holds for itself, such as a neighbour loader's ``batch_size``.
+
+        None of a graph among others: each may have its own, which a batch of them holds as a tensor.
+        """
+        if self.task == "graph":
+            return {}
+        held = self.data.stores[0].items()
+        return {name: value for name, value in held if is_constant(value) and name != "num_nodes"}
 
     @cached_property
     def pair_type(self) -> EdgeType | None:

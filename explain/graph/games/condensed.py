@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch_geometric.nn import MessagePassing
 
 from explain.graph.games.trimming import distinct_columns
 from explain.graph.tensors.places import Place
-from explain.graph.tensors.structure import BESIDE, EDGE, NODE, Copies, Fields, Structure
+from explain.graph.tensors.structure import BESIDE, EDGE, NODE, Copies, Fields
 from explain.types import Masks
 
 
@@ -149,8 +149,14 @@ class Condensed:
         nodes = {name: field.index_select(0, rows) for name, field in graph.nodes[NODE].items()}
         shared = {name: field.repeat(count, *[1] * (field.dim() - 1)) for name, field in graph.shared.items()}
         fields = self._edge_fields(edge, weights)
-        edges = torch.stack(ends)
-        small = Structure({NODE: len(rows)}, {NODE: nodes}, {EDGE: edges}, {EDGE: fields}, shared, graph.graphs)
+        small = replace(
+            graph,
+            counts={NODE: len(rows)},
+            nodes={NODE: nodes},
+            edges={EDGE: torch.stack(ends)},
+            edge_fields={EDGE: fields},
+            shared=shared,
+        )
         return Copies(small, {NODE: batch}, count, {NODE: table}), weights
 
     def _shared(self, kept: Kept) -> tuple[Tensor, Tensor, Tensor]:

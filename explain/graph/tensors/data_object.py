@@ -28,7 +28,6 @@ def as_data(
     typed: bool,
     pairs: Tensor | None,
     matrices: Mapping[str, Matrix],
-    rest: Mapping[str, Any],
     pair_type: EdgeType | None = None,
     own: Mapping[str, str] | None = None,
     batched: bool = True,
@@ -36,8 +35,7 @@ def as_data(
     """The copies as ``Batch``, or ``HeteroData``; one copy as ``Data`` without ``batch`` where not ``batched``.
 
     ``pairs`` are its ``edge_label_index``, of ``pair_type`` in typed data; ``matrices`` the matrices that stand beside,
-    or for, ``edge_index``; ``rest`` what it holds beside tensors of nodes, edges and graphs; ``own`` the names that
-    features and edges have there.
+    or for, ``edge_index``; ``own`` the names that features and edges have there.
     """
     graph, own = copies.structure, own or {}
     edges = own.get("edge_index", "edge_index")
@@ -46,7 +44,7 @@ def as_data(
         made = (Batch if batched else Data)(
             **{
                 **({"_base_cls": Data} if batched else {}),
-                **{**rest, **_renamed(graph.nodes[NODE], own), **graph.edge_fields[EDGE], **graph.shared},
+                **{**graph.plain, **_renamed(graph.nodes[NODE], own), **graph.edge_fields[EDGE], **graph.shared},
                 **{edges: graph.edges[EDGE], "num_nodes": graph.num_nodes},
                 **({"batch": copies.batch[NODE], "ptr": copies.starts[NODE]} if batched else {}),
                 **{name: matrix.of(graph) for name, matrix in matrices.items()},
@@ -55,7 +53,7 @@ def as_data(
         if pairs is not None:
             made.edge_label_index = pairs
         return made
-    data = HeteroData(**rest)
+    data = HeteroData(**graph.plain)
     for kind, fields in graph.nodes.items():
         of_graphs = {"batch": copies.batch[kind], "ptr": copies.starts[kind]} if batched else {}
         for name, value in {**_renamed(fields, own), **of_graphs}.items():

@@ -35,7 +35,7 @@ class Inputs:
         positional: parameters that go by position.
         matrices: how matrices of the graph are built, by source; for "data" those that the object holds.
         pair_type: the edge type whose pairs are asked about, where forward wants them by type.
-        rest: what a data object holds beside tensors of nodes, edges and graphs.
+        plain: fields of the data that are no tensors, and read as they are.
         own: the data's own names of its features "x" and its edges "edge_index", where it calls them otherwise.
         batched: whether the data object is a batch of graphs, though it may be of one.
     """
@@ -45,7 +45,7 @@ class Inputs:
     positional: tuple[str, ...] = ()
     matrices: Mapping[str, Matrix] = field(default_factory=dict)
     pair_type: EdgeType | None = None
-    rest: Mapping[str, Any] = field(default_factory=dict)
+    plain: frozenset[str] = frozenset()
     own: Mapping[str, str] = field(default_factory=dict)
     batched: bool = True
 
@@ -83,6 +83,8 @@ class Inputs:
         graph = copies.structure
         if source is None:
             return None
+        if source in graph.plain:
+            return graph.plain[source]
         if source == "edge_label_index":
             by_type = self.typed and name.endswith("_dict") and self.pair_type is not None
             return {self.pair_type: pairs} if by_type else pairs
@@ -93,7 +95,7 @@ class Inputs:
         if source == "ptr":
             return dict(copies.starts) if self.typed else copies.starts[NODE]
         if source == "data":
-            return as_data(copies, self.typed, pairs, self.matrices, self.rest, self.pair_type, self.own, self.batched)
+            return as_data(copies, self.typed, pairs, self.matrices, self.pair_type, self.own, self.batched)
         if self.typed and source in self.matrices:
             return {kind: self.matrices[source].of(graph, kind) for kind in graph.edges}
         if self.typed:
@@ -158,7 +160,8 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         and name not in edge_fields.get(EDGE, {})
         and name not in (*_INDEX, *_PAIRS, "batch", "ptr")
     }
-    found = Structure(counts, nodes, edges, edge_fields, shared, _graphs(stores, nodes))
+    plain = {name: value for name, value in data.stores[0].items() if name in inputs.plain}
+    found = Structure(counts, nodes, edges, edge_fields, shared, _graphs(stores, nodes), plain)
     _check_edges(found)
     return found
 

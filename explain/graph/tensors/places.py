@@ -6,7 +6,7 @@ degrees on the boundary stay what they were, so a GCN normalises in the cut as i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -131,7 +131,7 @@ def cut(
         nodes[kind] = {name: value[rows - start] for name, value in graph.nodes[kind].items()}
         origin.append(torch.cat([kept, beyond if far else torch.full_like(beyond, -1)]))
     edges, edge_fields = _cut_edges(graph, chosen, number)
-    small = Structure(counts, nodes, edges, edge_fields, graph.shared, graph.graphs)
+    small = replace(graph, counts=counts, nodes=nodes, edges=edges, edge_fields=edge_fields)
     here = tuple((kind, int(number[graph.node_starts[kind] + i])) for kind, i in focus)
     return Place(small, here, torch.cat(origin), chosen, carries)
 

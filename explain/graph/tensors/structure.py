@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class Structure:
     ``counts``: nodes of each type. ``nodes``, ``edge_fields``: tensors with one row a node or edge. ``edges``: int64
     ``[2, edges]``, numbered within their types. ``shared``: one row a graph. *Flat* numbers count through all types in
     order; in a homogeneous graph they are the usual ones. ``graphs``: how many were batched into this one, where nodes
-    have a field ``batch`` that says which of them they are of.
+    have a field ``batch`` that says which of them they are of. ``plain``: what is read beside tensors, and no edit
+    changes.
     """
 
     counts: dict[str, int]
@@ -36,6 +38,7 @@ class Structure:
     edge_fields: dict[EdgeType, Fields]
     shared: Fields
     graphs: int = 1
+    plain: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def node_starts(self) -> dict[str, int]:
@@ -187,7 +190,8 @@ def copies(
         if numbers:
             edges[edge] = torch.stack([numbers[edge[0]][edges[edge][0]], numbers[edge[2]][edges[edge][1]]])
     shared = {name: _take(field, None, count) for name, field in graph.shared.items()}
-    return Copies(Structure(counts, nodes, edges, edge_fields, shared, graph.graphs), owners, count, numbers)
+    made = replace(graph, counts=counts, nodes=nodes, edges=edges, edge_fields=edge_fields, shared=shared)
+    return Copies(made, owners, count, numbers)
 
 
 def says_graphs(batch: Tensor) -> bool:
