@@ -8,6 +8,8 @@ from graph_cases import RATES, Rating, RatingOfData, rated
 from torch import nn
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
+from torch_geometric.datasets import ExplainerDataset
+from torch_geometric.datasets.graph_generator import BAGraph
 from torch_geometric.nn import (
     GAE,
     GAT,
@@ -170,6 +172,15 @@ def test_edge_features_that_could_be_weights_are_asked_about(name):
     assert number(model) == says(net(data.x, data.edge_index))
     model = explain.wrap(net, data, inputs={name: "edge_attr"})
     assert number(model) == says(net(data.x, data.edge_index, data.edge_attr))
+
+
+def test_masks_of_the_true_reasons_are_no_weights():
+    data = ExplainerDataset(BAGraph(10, 2), "house", num_motifs=1)[0]
+    data.x = torch.randn(data.num_nodes, 3, generator=torch.Generator().manual_seed(0))
+    net = GCN(3, 4, 2, 2).eval()
+    assert data.edge_mask.is_floating_point()
+    expected = float(net(data.x, data.edge_index)[10, 1].detach())
+    assert explain.wrap(net, data).node(10, label=1).value() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_data_object_has_its_labels():

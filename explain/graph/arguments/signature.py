@@ -160,13 +160,14 @@ def unfed(signature: Signature, sources: Mapping[str, Any], data: Data | HeteroD
     """Optional parameters that nothing is given to, each with a field of the data that the user may well pass there.
 
     A label of the same name, or edge features under another: ``edge_weight`` is often ``data.edge_attr``; ``**kwargs``
-    may well be edge features.
+    may well be edge features. Masks are none: they say which edges are the true reasons (``ExplainerDataset``).
     """
     fields = fields_of(data)
     on_edges = [
         name
         for name, value in fields.items()
         if name not in LABELS
+        and "mask" not in name
         and not is_sparse_matrix(value)
         and value.is_floating_point()
         and any(name in store and store.is_edge_attr(name) for store in data.edge_stores)
