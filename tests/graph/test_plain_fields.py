@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from graph_cases import RATES, rated
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import GCNConv
+from torch_geometric.nn import GCNConv, SAGEConv
 
 import explain
 from explain.parts import WrongRows
@@ -121,3 +122,54 @@ def test_each_graph_of_a_list_has_its_own_and_an_edit_is_seen():
     before = target.value()
     graphs[0].temperature = 8.0
     assert target.value() == pytest.approx(before / 4)
+
+
+class Weighted(Net):
+    def forward(self, x, edge_index, w, phase):
+        return self.first(x + phase[:, None], edge_index, w)[:, :3]
+
+
+class WeightedData(Weighted):
+    def forward(self, data):
+        return super().forward(data.x, data.edge_index, data.w, data.phase)
+
+
+@pytest.mark.parametrize("kind", [Weighted, WeightedData])
+@pytest.mark.parametrize("atoms", ["edges", "nodes"])
+def test_a_field_of_edges_is_known_where_there_are_as_many_nodes(kind, atoms):
+    """A star with a loop: without a leaf it has one node and one edge less, and rows of either would fit."""
+    edges = torch.tensor([[1, 2, 3, 4, 5, 0], [0, 0, 0, 0, 0, 0]])
+    generator = torch.Generator().manual_seed(0)
+    x, w, phase = (torch.rand(*size, generator=generator) + 0.1 for size in ((6, 4), (6,), (6,)))
+    net = made(kind)
+    target = explain.wrap(net, Data(x=x, edge_index=edges, w=w, phase=phase)).node(0, label=LABEL)
+    players = target.players(atoms)
+    assert len(players) >= 5
+    found = target.game(players)(~torch.eye(len(players), dtype=torch.bool))
+    for gone, value in zip(players.index.tolist(), found.tolist(), strict=True):
+        kept = torch.arange(6) != gone if atoms == "edges" else (edges != gone).all(0)
+        with torch.no_grad():
+            rows = Weighted.forward(net, x, edges[:, kept], w[kept], phase)
+        assert value == pytest.approx(rows[0, LABEL].item(), rel=1e-5)
+
+
+class Typed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = SAGEConv((4, 4), 3)
+
+    def forward(self, x_dict, edge_index_dict, u):
+        return {"film": self.conv((x_dict["user"], x_dict["film"]), edge_index_dict[RATES]) + u}
+
+
+class TypedData(Typed):
+    def forward(self, data):
+        return super().forward(data.x_dict, data.edge_index_dict, data.u)
+
+
+@pytest.mark.parametrize("kind", [Typed, TypedData])
+def test_what_typed_data_holds_for_itself_is_given(kind):
+    net, data = made(kind), rated()
+    data.u = torch.randn(1, 3)
+    expected = Typed.forward(net, data.x_dict, data.edge_index_dict, data.u)["film"][2, LABEL]
+    assert explain.wrap(net, data, task="node").node(("film", 2), label=LABEL).value() == pytest.approx(expected.item())

@@ -20,6 +20,7 @@ from explain.graph.arguments.signature import (
     fields_of,
     indices,
     is_constant,
+    of_edges,
     readings,
     signature_of,
     unfed,
@@ -150,7 +151,8 @@ def inputs_of(
         kept = trial.data.stores[0]._mapping.items()
         plain |= {name for name, v in kept if not isinstance(v, Tensor) and not is_graph(name, v)} - {"num_nodes"}
     typed, batched = isinstance(trial.data, HeteroData), trial.task == "graph" or "batch" in fields
-    return Inputs(sources, typed, positional, matrices, trial.pair_type, frozenset(plain), own, batched)
+    edges = frozenset() if typed else of_edges(trial.data)
+    return Inputs(sources, typed, positional, matrices, trial.pair_type, frozenset(plain), own, batched, edges)
 
 
 def _own_names(wanted: list[str], fields: Mapping[str, Any], trial: Trial) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -13,12 +14,15 @@ from torch_geometric.data import Data, HeteroData
 from explain.graph.arguments.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
 from explain.graph.arguments.naming import Reading, beside, inputs_of, named, unedited
 from explain.graph.arguments.recording import recorded
-from explain.graph.arguments.signature import MADE, fields_of, indices
+from explain.graph.arguments.signature import LABELS, MADE, fields_of, indices
 from explain.graph.arguments.trial import Trial, gap, same
 from explain.graph.tensors.adjacency import Matrix, is_graph
-from explain.graph.tensors.inputs import Inputs, check_indices
+from explain.graph.tensors.inputs import Inputs, check_indices, structure_of
+from explain.graph.tensors.structure import NODE
 from explain.parts import NoRows, Part
 
+_OF_NODES = ("x", "batch", "pos", "z", "n_id", *LABELS)
+_UNSURE = 3  # fields that may be of edges at once
 _SAMPLED = ("num_sampled_nodes", "num_sampled_edges")
 
 
@@ -50,17 +54,43 @@ def read(
     check_indices(data)
     core = unwrapped(module)
     trial = Trial(core, data, task, part or Part())
-    if call is not None:
-        return _called(trial, given, decoder, call)
+    reading = _called(trial, given, decoder, call) if call is not None else _read(trial, given, decoder)
+    return replace(reading, inputs=_with_edge_rows(trial, reading.net, reading.inputs))
+
+
+def _read(trial: Trial, given: Mapping[str, str | None] | None, decoder: Decoder | None) -> Reading:
+    """How forward is called by its names.
+
+    Raises:
+        TypeError: an optional argument that only the user knows of.
+    """
     found = named(trial, given or {}, decoder)
     if found.doubts:
         raise TypeError(
-            f"only you know how you call {type(core).__name__}: {'; '.join(found.doubts)}; or show your call, "
+            f"only you know how you call {type(trial.module).__name__}: {'; '.join(found.doubts)}; or show your call, "
             "explain.wrap(model, data, call=lambda net, data: net(...))"
         )
     if found.inputs.whole and not isinstance(found.net, Linked):
         return _of_data(trial, found.net, found.inputs, found.assumed)
     return found
+
+
+def _with_edge_rows(trial: Trial, net: nn.Module, inputs: Inputs) -> Inputs:
+    """The same inputs of a graph with as many nodes as edges, where the size of a field does not tell which it is of.
+
+    The fewest fields are of edges with which forward runs on the graph without one of its edges.
+    """
+    data = trial.data
+    if isinstance(data, HeteroData) or trial.large or data.num_nodes != data.num_edges or data.num_edges < 2:
+        return inputs
+    unsure = [name for name in structure_of(data, inputs).nodes[NODE] if name not in _OF_NODES]
+    kept = torch.arange(data.num_edges)[None] > 0
+    for count in range(min(len(unsure), _UNSURE) + 1):
+        for chosen in combinations(unsure, count):
+            made = replace(inputs, of_edges=inputs.of_edges | {*chosen})
+            if trial.runs(trial.says(net, made, kept)):
+                return made
+    return inputs
 
 
 def _check_words(given: Any, call: Any) -> None:

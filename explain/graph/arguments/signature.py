@@ -87,6 +87,11 @@ def is_constant(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str))
 
 
+def of_edges(data: Data) -> frozenset[str]:
+    """The fields with a row an edge, by their sizes; those of other graphs of a list have the same."""
+    return frozenset(name for name, _ in data if data.is_edge_attr(name) and not data.is_node_attr(name))
+
+
 def indices(fields: Mapping[str, Any]) -> list[str]:
     """Fields that are edges ``[2, k]`` of another name than ``edge_index``."""
     return [

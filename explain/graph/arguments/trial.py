@@ -82,11 +82,14 @@ class Trial:
                 made["edge_label_index"] = made[self.pair_type].edge_label_index = self.pairs
         return made
 
-    def says(self, net: nn.Module, inputs: Inputs) -> list[Tensor] | Exception:
-        """What the network answers for the graph when its arguments are read so, or why it does not."""
+    def says(self, net: nn.Module, inputs: Inputs, edge_keep: Tensor | None = None) -> list[Tensor] | Exception:
+        """What the network answers for the graph when its arguments are read so, or why it does not.
+
+        ``edge_keep``: bool ``[1, E]``, of the graph without some of its edges.
+        """
         try:
             graph = structure_of(self.data.clone(), inputs)
-            args, kwargs = inputs.arguments(copies(graph, 1), self.pairs)
+            args, kwargs = inputs.arguments(copies(graph, 1, edge_keep=edge_keep), self.pairs)
             return self.asked(lambda: net(*args, **kwargs))
         except Exception as error:  # whatever a user's forward raises on arguments that are not its own
             return error

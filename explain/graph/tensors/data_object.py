@@ -53,7 +53,7 @@ def as_data(
         if pairs is not None:
             made.edge_label_index = pairs
         return made
-    data = HeteroData(**graph.plain)
+    data = HeteroData(**graph.plain, **graph.shared)
     for kind, fields in graph.nodes.items():
         of_graphs = {"batch": copies.batch[kind], "ptr": copies.starts[kind]} if batched else {}
         for name, value in {**_renamed(fields, own), **of_graphs}.items():

@@ -38,6 +38,7 @@ class Inputs:
         plain: fields of the data that are no tensors, and read as they are.
         own: the data's own names of its features "x" and its edges "edge_index", where it calls them otherwise.
         batched: whether the data object is a batch of graphs, though it may be of one.
+        of_edges: fields with a row an edge, where a graph with as many nodes as edges does not tell.
     """
 
     sources: Mapping[str, str | None]
@@ -48,6 +49,7 @@ class Inputs:
     plain: frozenset[str] = frozenset()
     own: Mapping[str, str] = field(default_factory=dict)
     batched: bool = True
+    of_edges: frozenset[str] = frozenset()
 
     @property
     def edges(self) -> str:
@@ -85,6 +87,8 @@ class Inputs:
             return None
         if source in graph.plain:
             return graph.plain[source]
+        if source in graph.shared:
+            return graph.shared[source]
         if source == "edge_label_index":
             by_type = self.typed and name.endswith("_dict") and self.pair_type is not None
             return {self.pair_type: pairs} if by_type else pairs
@@ -102,8 +106,6 @@ class Inputs:
             return {kind: value for kind, value in self._by_type(source, copies).items() if value is not None}
         if source in self.matrices:
             return self.matrices[source].of(graph)
-        if source in graph.shared:
-            return graph.shared[source]
         return next(iter(self._by_type(source, copies).values()))
 
     @staticmethod
@@ -140,6 +142,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
             and name not in (*inputs.matrices, inputs.edges, *_PAIRS)  # even as many pairs as nodes
             and (inputs.whole or inputs.known(name) in wanted)
             and name != "ptr"
+            and name not in inputs.of_edges
             and store.is_node_attr(name)
         }
     for name, value in ((name, value) for fields in nodes.values() for name, value in fields.items()):
@@ -152,7 +155,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
     edges, edge_fields = _edges_of(data, inputs, wanted)
     shared = {
         name: recordable(value)
-        for name, value in (data.items() if isinstance(data, Data) else ())
+        for name, value in (data if isinstance(data, Data) else data.stores[0]).items()
         if isinstance(value, Tensor)
         and (inputs.whole or name in wanted)
         and inputs.known(name) not in nodes.get(NODE, {})
@@ -223,6 +226,8 @@ def _plain(index: Tensor) -> Tensor:
 
 def _edge_fields(store: Any, inputs: Inputs, wanted: set[str], count: int) -> Fields:
     def of_edges(name: str, value: Tensor) -> bool:
+        if name in inputs.of_edges and value.dim() and len(value) == count:
+            return True
         if inputs.edges == "edge_index":
             return store.is_edge_attr(name) and not store.is_node_attr(name)
         return "edge" in name and len(value) == count  # torch_geometric counts the columns of edge_index
