@@ -115,6 +115,8 @@ def _fitted(
     losses = torch.stack([g - p.weight_decay * theta for p, g in zip(parts, gradients, strict=True)])
     if not losses.any():  # met in full, as a hinge is by any clear margin: that tells nothing of the training
         return None
+    if not losses.isfinite().all():  # a loss of real labels where some are unknown: nobody trained that
+        return None
     turns = (losses[1:] - losses[0]).T
     for decay in (parts[0].weight_decay, None):
         unknown = turns if decay is not None else torch.cat([turns, theta[:, None]], 1)

@@ -203,3 +203,15 @@ def test_training_on_is_the_last_advice():
     assert "First compare loss, examples (40) and weight_decay (0.05) with those of the training" in text
     assert "(no weight decay makes it vanish, nor does mse, nor does mae" in text
     assert text.index("First compare") < text.index("train until the gradient vanishes")
+
+
+def test_losses_that_know_no_missing_labels_are_not_suspected():
+    tasks = (torch.randn(40, 2, generator=torch.Generator().manual_seed(1)) > 0).double()
+    tasks[::5, 0] = torch.nan
+    target = explain.wrap(table(2), (X, tasks), task="classification", weight_decay=0.1).example(X[0], 1)
+    assert "First compare loss" in said(target)
+    asked = Influence(curvature="ggn", damping=0.01, seed=0)
+    with pytest.warns(UserWarning, match="not at a minimum"):
+        scores = asked.explain(target).scores
+    assert not scores.isnan().any()
+    assert scores[::5].any()  # what a task without a label leaves of the other
