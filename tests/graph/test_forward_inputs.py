@@ -416,6 +416,20 @@ def test_a_name_with_several_readings_is_asked_for():
     assert number(model) == says(net.conv(data.x, data.edge_index, data.two))
 
 
+def test_two_names_of_the_features_are_not_given_the_same():
+    body = "self.conv(h[:, :4], edges) + (x[edges[0]] - x[edges[1]]).square().sum() + h[:, 3:4]"
+    net, data = seeded(_named("h, x, edges", body)), graph()
+    data.pos = torch.randn(20, 3)
+    model = explain.wrap(net, data)
+    assert number(model) == says(net(data.x, data.pos, data.edge_index))
+    assert model.node(NODE).describe()["assumed"]["x"].startswith("pos, what forward runs on")
+    data.pos = torch.randn(20, 4)
+    with pytest.raises(TypeError, match=r"several readings of h, x.*inputs="):
+        explain.wrap(net, data)
+    with pytest.raises(TypeError, match=r"forward needs 'h'.*inputs="):
+        explain.wrap(net, graph())
+
+
 @pytest.mark.parametrize("autoencoder", [GAE, VGAE])
 def test_autoencoders(autoencoder):
     class Encoder(nn.Module):

@@ -139,6 +139,10 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
         return Candidates((name,), True)
     if name == "ptr" and name in signature.required:
         return Candidates((name,), True)
+    rows = [field for field, value in fields.items() if not is_constant(value)]
+    known = tuple(field for field in rows if field not in ("x", "edge_label_index", "batch", *_GRAPH, *LABELS))
+    if name in (shared := _share_x(signature, fields)) and len(shared) > 1:
+        return Candidates(("x", *known), False)
     if name in fields:
         return Candidates((name,), True)
     if name in FEATURES and "x" in fields:
@@ -146,14 +150,17 @@ def candidates(name: str, signature: Signature, fields: Mapping[str, Any], typed
         return Candidates(("x", "data") if alone else ("x",), not alone, True)
     if name in signature.optional:
         return Candidates((), True)
-    rows = [field for field, value in fields.items() if not is_constant(value)]
-    known = tuple(field for field in rows if field not in ("x", "edge_label_index", "batch", *_GRAPH, *LABELS))
     first = ("x",) if "x" in fields else ()
     matrix = () if typed else ("adj",)
     whole = ("data",) if len(signature.required) == 1 else ()
     pooled = ("batch",) if task == "graph" or "batch" in fields else ()
     pairs = ("edge_label_index",) if task == "edge" else ()
     return Candidates((*first, *(graph or ("edge_index",)), *matrix, *known, *pooled, *pairs, *whole), False)
+
+
+def _share_x(signature: Signature, fields: Mapping[str, Any]) -> list[str]:
+    """Parameters whose names mean the features: of several, as ``(h, x, edges)``, one means something else."""
+    return [name for name in signature.required if "x" in fields and (name == "x" or name in {*FEATURES} - {*fields})]
 
 
 def _comes_alone(name: str, signature: Signature) -> bool:
