@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.data import Batch, Data, HeteroData
-from torch_geometric.nn import GCNConv, GINConv, GraphNorm, PairNorm, SAGEConv, global_max_pool, global_mean_pool
+from torch_geometric.nn import (
+    GCNConv,
+    GINConv,
+    GraphNorm,
+    GraphSizeNorm,
+    LSTMAggregation,
+    PairNorm,
+    SAGEConv,
+    global_max_pool,
+    global_mean_pool,
+)
 
 import explain
 from explain import Occlusion, Shapley
@@ -61,8 +71,28 @@ class Told(nn.Module):
         return self(data.x, data.edge_index, data.batch, data.u, 3)
 
 
+class Sized(Normed):
+    """A norm by the number of nodes: one that no path leads from counts, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = GraphSizeNorm()
+
+
+class Padded(Normed):
+    """A recurrent summary, padded to the largest of the graphs beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = LSTMAggregation(6, 6)
+
+    def forward(self, x, edge_index, batch):
+        h = self.first(x, edge_index)
+        return self.last(h + self.norm(h, batch)[batch], edge_index)
+
+
 class OfData(nn.Module):
-    """Two graphs in the data object itself: norm by pairs, and a maximum that is given back by ``ptr``."""
+    """All from the data object: a norm by pairs, and a maximum that is given back by ``ptr``."""
 
     def __init__(self):
         super().__init__()
@@ -101,7 +131,16 @@ def without_nodes(data, kept):
 
 
 @pytest.mark.parametrize(
-    ("kind", "make"), [(Normed, several), (Normed, as_fields), (Told, several), (Told, as_fields), (OfData, several)]
+    ("kind", "make"),
+    [
+        (Normed, several),
+        (Normed, as_fields),
+        (Told, several),
+        (Told, as_fields),
+        (OfData, several),
+        (Sized, several),
+        (Padded, several),
+    ],
 )
 @pytest.mark.parametrize("atoms", ["edges", "nodes"])
 def test_every_coalition_is_the_users_own_call_on_the_edited_data(kind, make, atoms):

@@ -111,9 +111,10 @@ class Coalitions:
     def _agrees(self) -> bool:
         """Whether a few coalitions of these players answer together as each does alone.
 
-        A place that is no cut was tried itself; what is known of cuts was seen on another, which may have been smaller.
+        A place that is no cut was tried itself, but not without some of its rows where a node is asked about; what is
+        known of cuts was seen on another, which may have been smaller.
         """
-        if "hops" not in self.place.checks:
+        if "hops" not in self.place.checks and not (self.drops and self.place.focus):
             return True
         generator = torch.Generator().manual_seed(0)
         masks = torch.rand(len(_TRIED), len(self.players), generator=generator) < torch.tensor(_TRIED)[:, None]

@@ -38,6 +38,12 @@ def placed(number: GraphNumber) -> Place:
     """The computation graph where the cut answers as the whole graph does, else the whole graph."""
     with torch.no_grad():
         chosen = _chosen(number) if number.focus else whole(number.graph, number.focus)
+        return _checked_together(number, chosen)
+
+
+def _checked_together(number: GraphNumber, chosen: Place) -> Place:
+    """The place, and whether coalitions may share a pass there."""
+    with torch.no_grad():
         together, squares = known_batching(number, chosen)
     where = "cut" if "hops" in chosen.checks else "whole graph"
     checks = {"computation": where, "batching": "together" if together else "one by one", **chosen.checks}
@@ -200,13 +206,16 @@ def placed_nodes(number: GraphNumber, place: Place) -> Place:
 
     A node without features and edges is as good as gone where nothing but edges leads from it to the answer, which is
     proved with the cut. Where norms, attention or positions see every row (and for pooled graphs), it leaves with its
-    row: the model is asked about the smaller graph, unless it takes none. Of data that is several graphs, a cut may be
-    one of these, and its norm sees all rows of the cut.
+    row: the model is asked about the smaller graph, unless it takes none. A cut that is one of several graphs, or has
+    as many rows as the whole graph, is no such proof.
     """
     if number.removal != "delete":
         return place
     if "hops" in place.checks:
-        return replace(_with_far_nodes(number, place), smaller=place.graph.graphs > 1 and _sees_rows(number, place))
+        proves = place.graph.graphs == 1 and place.graph.num_nodes < number.graph.num_nodes
+        if proves or not _sees_rows(number, place):
+            return _with_far_nodes(number, place)
+        place = _checked_together(number, whole(number.graph, number.focus))
     return replace(place, smaller=not number.focus or takes_smaller(number, place))
 
 
