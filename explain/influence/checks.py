@@ -13,11 +13,10 @@ from explain.influence.curvature import Curvature
 from explain.influence.leverage import leverages
 from explain.influence.solvers.choice import SOLVERS, Chosen
 from explain.influence.solvers.solution import Solution
-from explain.influence.suspects import advice, another_training
+from explain.influence.suspects import NOTED, advice, suspect_another
 from explain.influence.warning import doubt
 from explain.types import Objective
 
-NOTED = 0.05  # of the largest score: training left to do that is asked about
 LOOSE = 1e-2  # a residual above this is warned about
 MORE_STEPS = "Allow more steps, add damping, or use solver='cg' or 'exact'"
 
@@ -98,8 +97,12 @@ def loose(residual: float, solver: str, steps: int | None = None) -> None:
     doubt(f"the inverse is loose: |A x - b| / |b| is {residual:.2g}{after}. {remedy}")
 
 
-def warn(answers: Sequence[Answer], objective: Objective) -> None:
-    """Warns of a loose inverse, and of a model that is far from a minimum: once, by the worst of the answers."""
+def warn(answers: Sequence[Answer], objective: Objective, norms: Tensor | None) -> None:
+    """Warns of a loose inverse, and of a model that is far from a minimum: once, by the worst of the answers.
+
+    The curvature is that of the loss taken even where the number happens not to hang on what is left of the gradient:
+    beside ``norms``, those of the examples' gradients, that tells of another loss too.
+    """
     checks = max((answer["checks"] for answer in answers), key=lambda found: found["residual"])
     if checks["residual"] > LOOSE:
         loose(checks["residual"], checks["solver"], checks["iterations"])
@@ -108,11 +111,9 @@ def warn(answers: Sequence[Answer], objective: Objective) -> None:
         return
     left, most = max(moves, key=lambda pair: pair[0] - pair[1])
     if left <= most:
-        if left > NOTED * most and (other := another_training(objective)):
-            doubt(
-                f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}), "
-                f"and is at that of another. {other}"
-            )
+        far = norms is not None and checks["gradient_norm"] > NOTED * float(norms.mean())
+        if far or left > NOTED * most:
+            suspect_another(objective, checks["gradient_norm"])
     else:
         doubt(
             f"the model is not at a minimum of its training loss (gradient norm {checks['gradient_norm']:.2g}): "

@@ -143,7 +143,7 @@ class Influence(Together, Explainer):
             )
             for k, (own, part, value) in enumerate(zip(objectives, parts, values, strict=True))
         ]
-        warn(answers, objective)
+        warn(answers, objective, known[1] if known else None)
         return answers
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:

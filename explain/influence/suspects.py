@@ -11,8 +11,10 @@ from torch import Tensor
 
 from explain.influence.linear import Flat
 from explain.influence.scores import training_gradient
+from explain.influence.warning import doubt
 from explain.types import Objective, Suspect
 
+NOTED = 0.05  # of the effects that are asked about: training left to do that is looked into
 VANISHES = 0.05  # of the gradient that is to be accounted for
 SOLVED = 0.1  # of that where shares were solved for too, which could come near to anything
 ALIKE = 10  # times the smallest gradient: as good an account of the parameters
@@ -33,6 +35,18 @@ def advice(objective: Objective, training: Tensor | None = None) -> str:
         f"the training (no weight decay makes it vanish{''.join(f', nor does {name}' for name in tried)}); if they are "
         "the same, train until the gradient vanishes, or read the scores as those of the training so far"
     )
+
+
+def suspect_another(objective: Objective, norm: float, training: Tensor | None = None) -> None:
+    """Warns where the parameters are a minimum of another training than the one asked about; ``norm``: of its gradient.
+
+    For where there is little left to finish: then only what is found is said.
+    """
+    if other := another_training(objective, training):
+        doubt(
+            f"the model is not at a minimum of its training loss (gradient norm {norm:.2g}), and is at that of "
+            f"another. {other}"
+        )
 
 
 def another_training(

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
 import explain
-from explain import Influence
+from explain import Influence, SelfInfluence
 from explain.influence import group_influence
 
 G = torch.Generator().manual_seed(0)
@@ -150,6 +150,27 @@ def test_weights_of_the_classes_are_solved_for(outputs, labels, loss, name):
     text = said(target)
     assert f"with {name}" in text
     assert "explain.wrap(..., loss=lambda outputs, labels: ...), with reduction='none'" in text
+
+
+def test_another_loss_is_named_where_the_number_does_not_hang_on_what_is_left():
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    torch.manual_seed(0)
+    net, weights = nn.Linear(4, 3).double(), torch.tensor([1.0, 2.0, 5.0]).double()
+    trained(net, lambda: F.cross_entropy(net(x), THREE, weight=weights), 0.05)
+    target = explain.wrap(net, (x, THREE), task="classification", weight_decay=0.05).example(x[0], label=1)
+    with pytest.warns(UserWarning, match=r"with class weights 0\.38, 0\.76, 1\.9 it"):
+        why = Influence().explain(target)
+    assert abs(why.checks["still_to_move"]) < 0.05 * why.scores.abs().max()
+
+
+def test_self_influence_names_another_loss_where_little_is_left():
+    smoothed = lambda outputs: F.cross_entropy(outputs, THREE, label_smoothing=0.1)  # noqa: E731
+    net = table(3)
+    trained(net, lambda: smoothed(net(X)), 0.05)
+    target = explain.wrap(net, (X, THREE), task="classification", weight_decay=0.05).example(X[0], label=1)
+    with pytest.warns(UserWarning, match=r"is at that of another\. Under cross_entropy with label_smoothing=0\.1"):
+        why = SelfInfluence().explain(target)
+    assert why.checks["still_to_move"] < why.scores.mean()
 
 
 def test_the_weights_that_are_found_are_those_of_the_training():

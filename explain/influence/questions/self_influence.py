@@ -12,7 +12,7 @@ from explain.influence.explainer import Influence
 from explain.influence.gradients import example_gradients, per_example
 from explain.influence.inverse import checked_engine, inverse_of
 from explain.influence.scores import directional, example_losses, training_gradient
-from explain.influence.suspects import advice
+from explain.influence.suspects import NOTED, advice, suspect_another
 from explain.influence.warning import doubt
 from explain.types import NonFinite, Target
 
@@ -83,6 +83,8 @@ class SelfInfluence(Explainer):
                 f"finishing the training would move the losses by about {checks['still_to_move']:.2g}, more than "
                 f"leaving examples out does ({float(scores.mean()):.2g}). {advice(objective, training)}"
             )
+        elif checks["still_to_move"] > NOTED * float(scores.mean()):
+            suspect_another(objective, checks["gradient_norm"], training)
         return Answer(
             scores=scores,
             players=objective.players,
