@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -29,11 +29,23 @@ def pair(batch: Any) -> Columns:
     if isinstance(batch, (tuple, list)):
         check_parts(batch)
     if not isinstance(batch, (tuple, list)) or len(batch) < 2 or not all(isinstance(p, Tensor) for p in batch):
-        raise TypeError(
-            f"a training set gives pairs (input, label) of tensors or numbers, got {type(batch).__name__} of "
-            f"{[type(part).__name__ for part in batch][:4] if isinstance(batch, (tuple, list)) else batch!r:.60}"
-        )
+        raise TypeError(f"a training set gives pairs (input, label) of tensors or numbers, got {_no_pair(batch)}")
     return batch[0], batch[1]
+
+
+def _no_pair(batch: Any) -> str:
+    """What came instead of a pair; of rows with names, how a pair is made of each."""
+    if isinstance(batch, Mapping):
+        names = [*map(repr, batch), *(["..."] if len(batch) < 2 else [])]
+        return (
+            f"a mapping of {', '.join(map(str, batch))}: say which is which, DataLoader(dataset, collate_fn=lambda "
+            f"rows: torch.utils.data.default_collate([(row[{names[0]}], row[{names[-1]}]) for row in rows]))"
+        )
+    if isinstance(batch, Tensor):
+        return f"a tensor {list(batch.shape)}, inputs without labels: give (inputs, labels)"
+    if isinstance(batch, (tuple, list)):
+        return f"{type(batch).__name__} of {[type(part).__name__ for part in batch][:4]}"
+    return type(batch).__name__
 
 
 def check_parts(batch: Sequence[Any]) -> None:

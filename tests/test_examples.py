@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 from shard_cases import Generated, asked, bounded
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from explain.examples import Examples, Rows, examples_of, pieces
 
@@ -62,6 +62,21 @@ def test_a_data_set_that_does_not_fit_is_told_so(small, train, error, message):
         asked(600).objective(train)
 
 
+class Named(Generated):
+    def __getitem__(self, i):
+        return dict(zip(("pixels", "label"), super().__getitem__(i), strict=True))
+
+
+def test_rows_with_names_are_said_to_be_paired_by_the_user(small):
+    dataset = Named(600, 600)
+    with pytest.raises(TypeError, match=r"a mapping of pixels, label: .*\(row\['pixels'\], row\['label'\]\)"):
+        asked(600).objective(dataset)
+    loader = DataLoader(
+        dataset, collate_fn=lambda rows: default_collate([(row["pixels"], row["label"]) for row in rows])
+    )
+    assert torch.equal(asked(600).objective(loader).labels, asked(600).objective(Generated(600, 600)).labels)
+
+
 def test_rows_read_within_transforms_and_hold_what_is_set():
     x, w = torch.randn(9, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     rows = Rows(Examples(TensorDataset(x, torch.arange(9))), 0)
@@ -106,5 +121,5 @@ def test_what_batches_hold_is_for_the_caller_to_say(small, monkeypatch):
     assert isinstance(streamed, Examples)
     assert streamed.width == 3
     assert all(torch.equal(a, b[2:4]) for a, b in zip(streamed.read([2, 3]), held, strict=True))
-    with pytest.raises(TypeError, match=r"gives pairs .* got dict"):
+    with pytest.raises(TypeError, match=r"gives pairs .* got a mapping of x, mask, y"):
         examples_of(data)
