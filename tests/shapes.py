@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Float64, Int, Shaped, jaxtyped
 from torch import Tensor
 
 from explain.graph.games.coalitions import Coalitions
-from explain.graph.games.game import GraphGame
-from explain.graph.training.removal import GraphRemoval
+from explain.graph.games.graph_game import GraphGame
+from explain.graph.training.edited_loss import GraphRemoval
 from explain.influence.curvature import Curvature
 from explain.influence.inverse import Inverse
 from explain.influence.solvers.choice import SOLVERS

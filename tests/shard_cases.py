@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 import explain
 from explain import examples
-from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, gradients
+from explain.influence import ConjugateGradient, Influence, Shards, Trak, curvature, example_gradients
 from explain.influence.solvers import principal
 from explain.parallel import store
 from explain.supervised import objective
@@ -64,7 +64,7 @@ def bounded(monkey=setattr):
     monkey(examples, "READ", 2**20)
     monkey(objective, "READ", 2**20)
     monkey(curvature, "MEMORY", 2**20)
-    monkey(gradients, "MEMORY", 2**22)
+    monkey(example_gradients, "MEMORY", 2**22)
     monkey(principal, "MEMORY", 2**22)
 
 

@@ -71,8 +71,8 @@ MAY_IMPORT = {
 }
 ROOMS = {  # of each family, from below to above: each may use those before it, and nothing that comes after
     "graph": (
-        *("tensors", "players", "arguments", "state", "programs", "network", "number", "meanings", "place", "games"),
-        *("training", "reading", "targets", "model"),
+        *("tensors", "players", "hooks", "arguments", "state", "findings", "network", "number", "meanings", "place"),
+        *("games", "training", "reading", "targets", "model"),
     ),
     "diffusion": (
         *("process", "networks", "settings", "schedules", "conventions", "signature", "denoiser", "pipelines"),

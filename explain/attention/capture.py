@@ -14,8 +14,8 @@ from torch.nn.attention.bias import CausalBias
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
-from explain.attention.labels import branch_of, step_of
 from explain.attention.maps import AttentionMap
+from explain.attention.passes import branch_of, step_of
 
 _WEIGHING = ("mul", "mm", "einsum", "sum", "scatter", "index_add", "linear")  # in the names of what weights are put to
 

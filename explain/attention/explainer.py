@@ -12,11 +12,11 @@ from torch import Tensor
 
 from explain.attention.ablation import uniform
 from explain.attention.capture import capture
-from explain.attention.credit import to_edges, to_positions
 from explain.attention.image_tokens import image_layout
 from explain.attention.maps import AttentionMap
 from explain.attention.pixel_maps import KINDS, Gathering, to_players
 from explain.attention.rollout import NoChain, Residual, edge_credit, rollout, start
+from explain.attention.to_players import to_edges, to_positions
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, Unsupported
 

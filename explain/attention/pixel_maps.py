@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from explain.attention.capture import NothingCaptured
-from explain.attention.credit import to_positions
 from explain.attention.image_tokens import Grid, Layout
 from explain.attention.maps import AttentionMap
+from explain.attention.to_players import to_positions
 from explain.types import Players
 
 KINDS = ("patches", "superpixels")

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
+from explain.graph.tensors.cuts import whole
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.labels import labels_of
-from explain.graph.tensors.places import whole
 from explain.graph.tensors.structure import copies
 from explain.guard import evaluating, random_states_kept, usual_modes
 from explain.outputs import LastOperation, Meaning, meaning_of, redrawn, unsettled
@@ -20,10 +20,10 @@ MORE = 64  # graphs, or pairs, that are asked about where one leaves it open
 def meaning_of_number(number: GraphNumber) -> Meaning:
     """What the outputs mean that a number is read from; found once for each state of the model."""
     kind = number.focus[0][0] if number.focus else None
-    programs = number.model.programs
-    if kind not in programs.meanings or number.state != programs.state:
-        programs.meanings[kind] = _found(number, kind)
-    return programs.meanings[kind]
+    findings = number.model.findings
+    if kind not in findings.meanings or number.state != findings.state:
+        findings.meanings[kind] = _found(number, kind)
+    return findings.meanings[kind]
 
 
 def _found(number: GraphNumber, kind: str | None) -> Meaning:

@@ -11,9 +11,9 @@ from torch_geometric.data import Batch, Data, HeteroData
 from explain.graph.arguments.callables import Decoder, UserCall
 from explain.graph.arguments.proving import read
 from explain.graph.arguments.task import Task, task_of
-from explain.graph.programs import Programs
+from explain.graph.findings import Findings
+from explain.graph.hooks.caches import uncached
 from explain.graph.state import contents
-from explain.graph.tensors.caches import uncached
 from explain.graph.tensors.inputs import check_values, structure_of
 from explain.graph.tensors.labels import labels_of
 from explain.graph.tensors.members import Members, check_one_graph
@@ -32,7 +32,7 @@ TASKS = ("node", "edge", "graph")
 class GraphNetwork:
     """A graph network that says its outputs for copies of a graph; the doors to ask it are above, see `GraphModel`."""
 
-    found = ("programs", "seen")  # follow from the rest
+    found = ("findings", "seen")  # follow from the rest
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class GraphNetwork:
         self.assumed: dict[str, str] = said | found.assumed  # what was taken without being told, and why
         self.checks: dict[str, float] = found.checks
         self.single = single
-        self.programs = Programs()
+        self.findings = Findings()
         self.seen: Hashable = contents(data) if single else None  # what of the data is kept was read from this
         self._structure = self.structure(0) if single else None
 
@@ -114,7 +114,7 @@ class GraphNetwork:
         """The model's logits ``[rows, outputs]`` for copies of a graph, with other parameters when given."""
         expected = copies.num_graphs if self.task == "graph" else copies.structure.counts.get(node_type or NODE)
         expected = pairs.size(1) if pairs is not None else expected
-        with uncached(self.module), self.programs.apart.given(copies) as given:
+        with uncached(self.module), self.findings.apart.given(copies) as given:
             args, kwargs = self.inputs.arguments(given, pairs)
             if params is None:
                 return self.part.rows(self.net(*args, **kwargs), expected, node_type)
@@ -135,4 +135,4 @@ class GraphNetwork:
 
     def state(self) -> Hashable:
         """The present state of the network and its data; what was found out about another one is forgotten."""
-        return self.programs.current(self.net, self.seen)
+        return self.findings.current(self.net, self.seen)

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.graph.hooks.messages import scaled_in_copies
 from explain.graph.network import GraphNetwork
-from explain.graph.players.absence import BASELINES
-from explain.graph.players.edits import REMOVALS
-from explain.graph.tensors.messages import scaled_in_copies
-from explain.graph.tensors.places import Focus, Place, whole
+from explain.graph.players.absent_features import BASELINES
+from explain.graph.players.removals import REMOVALS
+from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.structure import NODE, Copies, EdgeType, Fields, Structure, copies
 from explain.guard import evaluating, other_random_states
 from explain.outputs import Meaning
@@ -106,7 +106,7 @@ class GraphNumber:
 
     def everyone(self, params: Parameters | None = None) -> Tensor:
         """What the model answers for all nodes of the explained one's type; else for this pair or graph."""
-        known = self.model.programs.answers.get(self.focus[0][0]) if len(self.focus) == 1 else None
+        known = self.model.findings.answers.get(self.focus[0][0]) if len(self.focus) == 1 else None
         if params is None and known and self.is_known and self._stands_whole:
             return known[0]
         return self._rows(self.stage, copies(self.stage.graph, 1), 1, params=params)
@@ -125,7 +125,7 @@ class GraphNumber:
     @property
     def is_known(self) -> bool:
         """Whether what is remembered of the model was found on this graph, in the state this number was made in."""
-        return self.state == self.model.programs.state and self.graph is self.model.whole_structure
+        return self.state == self.model.findings.state and self.graph is self.model.whole_structure
 
     @property
     def _stands_whole(self) -> bool:
@@ -203,7 +203,7 @@ class GraphNumber:
         place = self.stage
         if len(self.focus) != 1 or not self._stands_whole or not self.is_known:
             return [self._first_outputs(partial(self.outputs, place, 1), seed)[0] for seed in range(2)]
-        (kind, node), answers = self.focus[0], self.model.programs.answers
+        (kind, node), answers = self.focus[0], self.model.findings.answers
         if kind not in answers:
             ask = partial(self._rows, place, copies(self.graph, 1), 1)
             answers[kind] = [self._first_outputs(ask, seed) for seed in range(2)]

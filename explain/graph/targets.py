@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.classes import OfOutputs
-from explain.graph.games.game import GraphGame
+from explain.graph.games.graph_game import GraphGame
 from explain.graph.meanings import meaning_of_number
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
@@ -17,11 +17,11 @@ from explain.graph.place.placing import is_large, placed, placed_nodes
 from explain.graph.players.kinds import node_name, players_of
 from explain.graph.reading.differentiable import differentiable
 from explain.graph.reading.module_copy import module_copy
-from explain.graph.reading.questions import questions
+from explain.graph.reading.one_pass import questions
 from explain.graph.reading.variants import neighbourhood, randomised, with_noise
 from explain.graph.state import glance
 from explain.graph.tensors.apart import Apart
-from explain.graph.tensors.places import Focus, Place, whole
+from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.structure import Structure
 from explain.graph.training.objective import check_removable, graph_removal, training_objective
 from explain.guard import usual_modes
@@ -64,7 +64,7 @@ class GraphTarget(GraphNumber, OfOutputs):
             self._check_replaced()
         with alone(), usual_modes(), torch.no_grad():
             if graph is not model.whole_structure:
-                model.programs.apart = Apart()  # of another graph
+                model.findings.apart = Apart()  # of another graph
             self._ask()
             self.meaning = meaning_of_number(self)
         self.label, self.label_given = checked_label(label, self.answer, self.meaning, payoff), label is not None

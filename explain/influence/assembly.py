@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from explain.influence.leverage import OUTPUTS, loss_derivatives
-from explain.influence.linear import Bytes, Columns, Flat, pullback
+from explain.influence.linear_maps import Bytes, Columns, Flat, pullback
 from explain.types import Objective
 
 MEMORY = 2**27  # bytes of Jacobians at once

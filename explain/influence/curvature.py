@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.assembly import assembled
-from explain.influence.linear import (
+from explain.influence.linear_maps import (
     Bytes,
     Columns,
     Flat,

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from explain.influence.curvature import Curvature, GaussNewton, Mode
-from explain.influence.linear import Bytes, twice_differentiable
+from explain.influence.linear_maps import Bytes, twice_differentiable
 from explain.influence.warning import doubt
 from explain.types import Unsupported
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from explain.influence.linear import LinearMap, pullback, slope, twice_differentiable
+from explain.influence.linear_maps import LinearMap, pullback, slope, twice_differentiable
 from explain.types import Objective
 
 FEW = 32  # outputs of an example up to which every direction is taken

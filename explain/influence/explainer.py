@@ -12,9 +12,9 @@ from torch import Tensor
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checks import column_checks, curvature_checks, errors, score_bounds, warn
-from explain.influence.gradients import per_example
+from explain.influence.edited_graphs import removal_parts
+from explain.influence.example_gradients import per_example
 from explain.influence.newton import newton_parts
-from explain.influence.removal import removal_parts
 from explain.influence.scores import (
     along_and_norms,
     directional,

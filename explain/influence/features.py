@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.influence.checkpoints import At
-from explain.influence.gradients import example_gradients
+from explain.influence.example_gradients import example_gradients
 from explain.influence.projection import Projection
 from explain.influence.scores import directional, example_losses
 from explain.influence.shards import Part, Shards

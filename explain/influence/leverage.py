@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explain.influence.linear import Columns, pullback, slope, twice_differentiable
+from explain.influence.linear_maps import Columns, pullback, slope, twice_differentiable
 from explain.types import Objective
 
 OUTPUTS = 64  # up to which the Hessian of a loss in its outputs is made

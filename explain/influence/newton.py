@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
-from explain.influence.linear import Flat
+from explain.influence.linear_maps import Flat
 from explain.influence.scores import training_gradient
 from explain.influence.spectrum import Spectrum, extreme_eigenvalues
 from explain.influence.warning import doubt

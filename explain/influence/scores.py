@@ -9,8 +9,8 @@ from torch import Tensor
 
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature, Hessian
-from explain.influence.gradients import MEMORY, example_gradients
-from explain.influence.linear import Columns, Flat, pullback, pushforward, twice_differentiable
+from explain.influence.example_gradients import MEMORY, example_gradients
+from explain.influence.linear_maps import Columns, Flat, pullback, pushforward, twice_differentiable
 from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues

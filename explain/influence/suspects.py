@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from explain.influence.linear import Flat
+from explain.influence.linear_maps import Flat
 from explain.influence.scores import training_gradient
 from explain.influence.warning import doubt
 from explain.types import Objective, Suspect

@@ -3,9 +3,9 @@
 ``choice`` is which; ``labels`` are made what it takes; ``functions`` has the formulas and what they take of outputs.
 """
 
-from explain.losses.choice import Loss, Trained, alternatives, check_loss, check_weight_decay, trained_loss
 from explain.losses.functions import Link, binary_cross_entropy, cross_entropy, focal, itself, of_values
 from explain.losses.names import NAMES, OF_VALUES
+from explain.losses.trained import Loss, Trained, alternatives, check_loss, check_weight_decay, trained_loss
 
 __all__ = [
     "NAMES",

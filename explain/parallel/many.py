@@ -91,5 +91,5 @@ def _parts(targets: Sequence[Target], held: Sequence[dict[str, Any]]) -> dict[st
     for name in names:
         parts = [one.get(name, ...) for one in held]
         if any(part is not target.module for part, target in zip(parts, targets, strict=True)):
-            found[name.strip("_")] = fingerprint(parts)
+            found[name.strip("_")] = fingerprint({name: parts})
     return found

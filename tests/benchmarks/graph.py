@@ -124,7 +124,7 @@ def _players(data: Data, hops: int) -> dict[int, int]:
     """Edges that can carry a message, for some of the nodes."""
     model = GraphModel(_Hops(hops), Data(x=data.x[:, :1], edge_index=data.edge_index))
     nodes = torch.randperm(data.num_nodes, generator=torch.Generator().manual_seed(0))[:400].tolist()
-    from explain.graph.tensors.places import cut
+    from explain.graph.tensors.cuts import cut
 
     graph = model.whole_structure
     assert graph is not None
@@ -149,8 +149,8 @@ def ours(case: Case, generic: bool) -> tuple[float, float, Tensor]:
     """Cold and warm seconds of ours, and the scores."""
     model = GraphModel(case.module, case.data)
     if generic:
-        model.programs.current(model)
-        model.programs.program = "not asked for"
+        model.findings.current(model)
+        model.findings.program = "not asked for"
     started = time.process_time()
     target = model.node(case.node)
     explainer = Shapley(messages(target), estimator="kernel", samples=SAMPLES, seed=0)

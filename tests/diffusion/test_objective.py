@@ -22,7 +22,7 @@ from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
 from explain.examples import Rows
 from explain.influence import Influence, Shards
-from explain.influence.linear import Flat
+from explain.influence.linear_maps import Flat
 from explain.influence.scores import measured_gradient
 from explain.influence.shards import training_set
 from explain.types import Unsupported

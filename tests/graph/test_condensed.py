@@ -76,7 +76,7 @@ def _graph(kind):
 def _generic(net, data, node, players, **options):
     model = GraphModel(net.double().eval(), data, **options)
     model.state()
-    model.programs.program = "not asked for"
+    model.findings.program = "not asked for"
     target = model.node(node, label=1)
     return target, target.game(players(target) if callable(players) else players)
 
@@ -189,7 +189,7 @@ def test_scores_of_a_pair_share_the_nodes_of_both():
         net.double().eval(), data, task="edge", decoder=lambda z, pairs: (z[pairs[0]] * z[pairs[1]]).sum(1)
     )
     model.state()
-    model.programs.program = "not asked for"
+    model.findings.program = "not asked for"
     game = model.edge(4, 9).game("edges")
     assert game.checks["boundary"] == "weighted"
     masks, values = _masks(game, 10), []
@@ -232,7 +232,7 @@ def test_a_border_of_loops_does_not_show_that_degrees_are_unread():
     data = Data(x=torch.randn(12, 5, dtype=torch.float64), edge_index=edge_index)
     model = GraphModel(Plain().double().eval(), data)
     model.state()
-    model.programs.program = "not asked for"
+    model.findings.program = "not asked for"
     assert model.node(0, label=1).game("edges").checks["boundary"] == "complete"
     game = model.node(7, label=1).game("edges")
     assert game.checks["boundary"] == "weighted"
@@ -245,8 +245,8 @@ def test_a_target_that_differs_is_asked_on_more():
     data, net = _graph(""), Plain()
     model = GraphModel(net.double().eval(), data)
     model.state()
-    model.programs.program = "not asked for"
-    model.programs.trims["edges"] = "degrees"  # as if the first target had not told
+    model.findings.program = "not asked for"
+    model.findings.trims["edges"] = "degrees"  # as if the first target had not told
     game = model.node(4, label=1).game("edges")
     assert game.checks["boundary"] == "complete"
     masks = _masks(game, 8)

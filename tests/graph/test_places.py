@@ -8,7 +8,7 @@ from torch_geometric.nn import GATConv, GCNConv, GraphNorm
 from torch_geometric.utils import k_hop_subgraph
 
 from explain.graph.model import GraphModel
-from explain.graph.tensors.places import cut
+from explain.graph.tensors.cuts import cut
 from explain.graph.tensors.structure import copies
 
 HOPS = {"gcn": 2, "gat": 2, "sage": 2, "gin": 2, "sgc": 3, "appnp": 3}

@@ -13,7 +13,7 @@ from explain import Shapley
 from explain.graph.games.trimming import distinct, parts, relevant
 from explain.graph.model import GraphModel
 from explain.graph.place import placing
-from explain.graph.tensors.places import hop_distance
+from explain.graph.tensors.cuts import hop_distance
 from explain.shapley.exact import coalitions, table_of
 from explain.types import Players
 
@@ -24,7 +24,7 @@ def _graph(nodes=150, edges=170):
 
 def _generic(target, kind):
     """The game without the fast path."""
-    target.model.programs.program = "not asked for"
+    target.model.findings.program = "not asked for"
     return target.game(kind)
 
 

@@ -9,7 +9,7 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import GCN, GCNConv, HeteroConv, SAGEConv, global_mean_pool
 
 from explain.graph.model import GraphModel
-from explain.graph.training.removal import GraphRemoval
+from explain.graph.training.edited_loss import GraphRemoval
 from explain.types import Edits, Players, Unsupported
 
 DECAY = 0.01

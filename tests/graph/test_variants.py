@@ -46,12 +46,12 @@ def test_a_randomised_network_is_a_copy_with_the_same_values():
 def test_what_is_known_of_the_network_is_kept_while_a_randomised_one_is_asked():
     target = asked()
     target.game("edges").ends()
-    known = dict(target.model.programs.agreement)
+    known = dict(target.model.findings.agreement)
     assert known
     other = target.randomised(torch.Generator().manual_seed(0))
     other.game("edges").ends()
-    assert target.model.programs.agreement == known
-    assert other.model.programs is not target.model.programs
+    assert target.model.findings.agreement == known
+    assert other.model.findings is not target.model.findings
 
 
 def test_a_link_model_is_randomised_with_its_decoder():

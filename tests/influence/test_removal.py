@@ -8,9 +8,9 @@ from graph_cases import Sgc, doubled, network, random_graph
 
 import explain
 from explain import Influence, Players, Shapley
-from explain.influence import removal
+from explain.influence import edited_graphs
 from explain.influence.curvature import Hessian
-from explain.influence.removal import OneByOne, removal_parts
+from explain.influence.edited_graphs import OneByOne, removal_parts
 from explain.influence.scores import measured_gradient, training_gradient
 
 DECAY = 0.05
@@ -114,14 +114,14 @@ def test_the_formula_by_the_whole_matrix(target, kind):
 
 
 def test_every_bar_has_its_total_and_reaches_it(target, monkeypatch):
-    bars, usual = [], removal.tqdm
+    bars, usual = [], edited_graphs.tqdm
 
     def watched(*args, disable, **options):
         bar = usual(*args, disable=disable, **options)
         bars.extend([] if disable else [bar])
         return bar
 
-    monkeypatch.setattr(removal, "tqdm", watched)
+    monkeypatch.setattr(edited_graphs, "tqdm", watched)
     Influence(remove="nodes", solver="exact", curvature="hessian", damping=0, progress=True).explain(target)
     assert {bar.desc.rstrip(": ") for bar in bars} == {"edited losses", "edited numbers"}
     assert all(bar.n == bar.total for bar in bars)

@@ -19,7 +19,7 @@ from torch import nn
 
 from explain.explanation import Explanation
 from explain.influence import Influence, SelfInfluence, accuracy_after_fixing, mislabels
-from explain.influence.gradients import example_gradients
+from explain.influence.example_gradients import example_gradients
 from explain.types import NonFinite, Players
 
 

@@ -96,7 +96,7 @@ def test_projections_keep_dot_products_on_average():
 def test_a_result_does_not_depend_on_the_batch_size(features, monkeypatch):
     objective = half_trained()
     whole = asked(objective, dimensions=30, features=features)
-    monkeypatch.setattr("explain.influence.gradients.MEMORY", 8 * 130 * 7)
+    monkeypatch.setattr("explain.influence.example_gradients.MEMORY", 8 * 130 * 7)
     batched = asked(replace(objective, batch_size=7), dimensions=30, features=features)
     torch.testing.assert_close(batched.scores, whole.scores)
 

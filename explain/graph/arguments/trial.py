@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
 from explain.graph.arguments.signature import is_constant
-from explain.graph.tensors.caches import uncached
+from explain.graph.hooks.caches import uncached
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.inputs import Inputs, structure_of
 from explain.graph.tensors.structure import EdgeType, copies

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.graph.games.condensed import Condensed, condensable, edge_weights, weighable
+from explain.graph.findings import Trimming
+from explain.graph.games.condensed import Condensed, condensable, weighable
 from explain.graph.games.singly import out_of_memory, singly, too_many
 from explain.graph.games.trials import trials
 from explain.graph.games.trimming import Relevant, distinct, parts, relevant
+from explain.graph.hooks.edge_weights import edge_weights
 from explain.graph.number import GraphNumber
-from explain.graph.players import edits
-from explain.graph.players.absence import absent_edge_features, absent_features, rows
+from explain.graph.players import removals
+from explain.graph.players.absent_features import absent_edge_features, absent_features, rows
 from explain.graph.players.kinds import ATOMS, KINDS, owners
-from explain.graph.programs import Trimming
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import BESIDE, EDGE
 from explain.types import Masks, NonFinite, Players, Unsupported, present_atoms
 
@@ -145,9 +146,9 @@ class Coalitions:
         whole = self.number.model.inputs.matrices or self.place.squares
         if self.place.checks.get("direction") != "in" or whole:
             return "nothing"
-        programs = self.number.model.programs
-        if self._trim is None or self._trim[0] != programs.state:
-            self._trim = (programs.state, self._found_trimming(programs.trims))
+        findings = self.number.model.findings
+        if self._trim is None or self._trim[0] != findings.state:
+            self._trim = (findings.state, self._found_trimming(findings.trims))
         return self._trim[1]
 
     def _found_trimming(self, trims: dict[str, Trimming]) -> Trimming:
@@ -256,13 +257,13 @@ class Coalitions:
         """What the coalitions change in their copies of the graph."""
         present = present_atoms(masks, self.owner)
         if self.atoms == "edges":
-            return edits.edge_edits(self.removal, present)
+            return removals.edge_edits(self.removal, present)
         if self.drops:
             return {"node_keep": present}
         absent = {kind: draws[draw] for kind, draws in self.absent.items()}
         if self.atoms == "nodes":
-            return edits.node_edits(self.removal, self.place, present, absent)
+            return removals.node_edits(self.removal, self.place, present, absent)
         if self.atoms == "edge_features":
-            return edits.edge_column_edits(self.place, present, absent)
-        replaced = edits.column_edits if self.atoms == "features" else edits.entry_edits
+            return removals.edge_column_edits(self.place, present, absent)
+        replaced = removals.column_edits if self.atoms == "features" else removals.entry_edits
         return replaced(self.place, present, absent)

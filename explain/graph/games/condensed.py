@@ -7,18 +7,15 @@ degree-normalised layers see the same degrees. Nodes with a stored loop keep a r
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
 from explain.graph.games.trimming import distinct_columns
-from explain.graph.tensors.places import Place
+from explain.graph.hooks.edge_weights import takes_weights
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import BESIDE, EDGE, NODE, Copies, Fields
 from explain.types import Masks
 
@@ -54,7 +51,7 @@ def weighable(place: Place, module: nn.Module) -> bool:
     """Whether edges can be summed: they have a weight, or nothing and layers that take a weight."""
     fields = place.graph.edge_fields[EDGE]
     if not fields:
-        return any(_takes_weights(layer) for layer in module.modules())
+        return any(takes_weights(layer) for layer in module.modules())
     weight = next(iter(fields.values()))
     return len(fields) == 1 and weight.is_floating_point() and weight.numel() == place.graph.num_edges
 
@@ -181,28 +178,3 @@ class Condensed:
         if self.weighted:
             return {name: weights.view(-1, *field.shape[1:]) for name, field in fields.items()}
         return {name: field.index_select(0, edge) for name, field in fields.items()}
-
-
-def _takes_weights(layer: nn.Module) -> bool:
-    return isinstance(layer, MessagePassing) and "edge_weight" in inspect.signature(layer.forward).parameters
-
-
-@contextmanager
-def edge_weights(module: nn.Module, weights: Tensor) -> Iterator[None]:
-    """Within: layers that take edge weights and are given none are given these."""
-
-    def given(layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        bound = inspect.signature(layer.forward).bind(*args, **kwargs)
-        index = bound.arguments.get("edge_index")
-        fits = isinstance(index, Tensor) and index.size(-1) == len(weights)
-        if fits and bound.arguments.get("edge_weight") is None:
-            bound.arguments["edge_weight"] = weights
-        return bound.args, bound.kwargs
-
-    layers = [layer for layer in module.modules() if _takes_weights(layer)]
-    handles = [layer.register_forward_pre_hook(given, with_kwargs=True) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

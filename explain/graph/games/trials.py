@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explain.graph.tensors.places import Place, hop_distance
+from explain.graph.tensors.cuts import Place, hop_distance
 from explain.types import Masks
 
 _KEPT = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # chance of each player

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 
 
 class Relevant(NamedTuple):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from explain.graph.findings import Batching
 from explain.graph.number import GraphNumber
-from explain.graph.programs import Batching
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 
 _KEPT = (1.0, 0.6, 0.3)  # chance of each edge in the copies that are tried
 _STAY = (1.0, 0.8, 0.7)  # and of each node
@@ -23,12 +23,12 @@ _RANKS = {_aten.sort, _aten.topk, _aten.kthvalue}  # what argsort and msort are 
 
 def known_batching(number: GraphNumber, place: Place) -> Batching:
     """`batching`, asked once for all cuts of a model state."""
-    programs = number.model.programs
+    findings = number.model.findings
     if "hops" not in place.checks:
         return batching(number, place)
-    if programs.batching is None or not number.is_known:
-        programs.batching = batching(number, place)
-    return programs.batching
+    if findings.batching is None or not number.is_known:
+        findings.batching = batching(number, place)
+    return findings.batching
 
 
 def batching(number: GraphNumber, place: Place) -> Batching:

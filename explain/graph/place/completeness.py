@@ -17,7 +17,7 @@ from torch import Tensor
 
 from explain.graph.number import GraphNumber
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Fields
 
 DRAWS = 4

@@ -16,10 +16,10 @@ from explain.graph.number import GraphNumber
 from explain.graph.place.batching import known_batching
 from explain.graph.place.completeness import DRAWS, held
 from explain.graph.place.receptive import receptive_field, receptive_fields
-from explain.graph.players.edits import node_edits
 from explain.graph.players.kinds import AFFORDABLE
+from explain.graph.players.removals import node_edits
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.places import FAR, Focus, Place, Reach, cut, hop_distance, whole
+from explain.graph.tensors.cuts import FAR, Focus, Place, Reach, cut, hop_distance, whole
 from explain.graph.tensors.structure import Fields, Structure
 
 LARGE = 2**21  # nodes and edges of a graph that is not run as a whole
@@ -55,7 +55,7 @@ def _chosen(number: GraphNumber) -> Place:
     depth = _depth(number)
     if is_large(number.graph):
         return _local(number, depth) or whole(number.graph, number.focus)
-    if depth in number.model.programs.proved and number.is_known:
+    if depth in number.model.findings.proved and number.is_known:
         found = _checked(number, depth)
         if found is not None:
             return found
@@ -75,7 +75,7 @@ def _global(number: GraphNumber, depth: Reach | None) -> Place:
             continue
         if saves:
             if number.is_known:
-                number.model.programs.proved.add(reach)
+                number.model.findings.proved.add(reach)
             proved.checks.update(hops=reach.hops, direction=reach.direction, cut_against="whole graph")
         return proved
     return full
@@ -97,17 +97,17 @@ def _depth(number: GraphNumber) -> Reach | None:
     """
     model, kinds = number.model, tuple(kind for kind, _ in number.focus)
     graph = model.whole_structure
-    if graph is None or number.state != model.programs.state or set(kinds) - set(graph.counts):
+    if graph is None or number.state != model.findings.state or set(kinds) - set(graph.counts):
         return _measured(number, number.graph)
-    if kinds not in model.programs.depths:
-        model.programs.depths[kinds] = _measured(number, graph)
-    return model.programs.depths[kinds]
+    if kinds not in model.findings.depths:
+        model.findings.depths[kinds] = _measured(number, graph)
+    return model.findings.depths[kinds]
 
 
 def _measured(number: GraphNumber, graph: Structure) -> Reach | None:
     """The receptive field of the first of a few nodes that lies in more than it sees."""
     kind = number.focus[0][0]
-    known = number.model.programs.answers.get(kind) if len(number.focus) == 1 else None
+    known = number.model.findings.answers.get(kind) if len(number.focus) == 1 else None
     for node in _candidates(graph, kind):
         focus = tuple((own, node if own == kind else 0) for own, _ in number.focus)
         expected = None if known is None or not number.is_known else known[0][node][None]

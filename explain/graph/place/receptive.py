@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.places import FAR, Direction, Reach, hop_distance
+from explain.graph.tensors.cuts import FAR, Direction, Reach, hop_distance
 from explain.graph.tensors.structure import Fields, Structure
 
 _OTHERS = ((-1.7, 0.3), (40.0, -3.0), (-40.0, 3.0))  # what features far away are multiplied by, and moved by

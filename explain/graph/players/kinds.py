@@ -8,9 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.graph.players.absence import absent_edge_features, absent_features, edge_matrix, feature_matrix, real_rows
+from explain.graph.players.absent_features import (
+    absent_edge_features,
+    absent_features,
+    edge_matrix,
+    feature_matrix,
+    real_rows,
+)
 from explain.graph.players.edge_groups import motif_players, relation_players
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Fields, Structure
 from explain.types import Players
 

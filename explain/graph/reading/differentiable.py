@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from explain.graph.number import GraphNumber
-from explain.graph.players.absence import absent_features, feature_matrix
+from explain.graph.players.absent_features import absent_features, feature_matrix
 from explain.graph.players.kinds import ATOMS, owners
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 from explain.types import Differentiable, Players, Unsupported
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from explain.graph.hooks.caches import forget
 from explain.graph.number import GraphNumber
 from explain.graph.tensors.apart import Apart
-from explain.graph.tensors.caches import forget
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EDGE, NODE, Copies, copies
 from explain.guard import copied
 from explain.types import Call, Unsupported

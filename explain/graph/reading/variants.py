@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from explain.graph.findings import Findings
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
-from explain.graph.players.absence import feature_matrix
-from explain.graph.programs import Programs
-from explain.graph.tensors.places import Place
+from explain.graph.players.absent_features import feature_matrix
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Structure, copies
 from explain.guard import copied, evaluating
 from explain.payoffs import shuffled
@@ -65,6 +65,6 @@ def randomised(model: Network, generator: torch.Generator) -> Network:
     other = copy.copy(model)
     other.net = copied(model.net, memo)
     other.module = copied(model.module, memo)  # the same copy that net holds
-    other.programs = Programs()  # of another state
+    other.findings = Findings()  # of another state
     shuffled(other.net, generator)
     return other

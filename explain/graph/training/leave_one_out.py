@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from explain.graph.number import GraphNumber
-from explain.graph.players.absence import absent_features
-from explain.graph.players.edits import column_edits, edge_edits, entry_edits, node_edits
+from explain.graph.players.absent_features import absent_features
 from explain.graph.players.kinds import ATOMS, known_entries, owners
-from explain.graph.tensors.places import Place, whole
+from explain.graph.players.removals import column_edits, edge_edits, entry_edits, node_edits
+from explain.graph.tensors.cuts import Place, whole
 from explain.types import Players, Unsupported
 
 REMOVABLE = ("nodes", "edges", "features", "node_features", "relations", "motifs")

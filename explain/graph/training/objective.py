@@ -14,14 +14,14 @@ from torch_geometric.data.data import BaseData
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.players.kinds import node_name
+from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.inputs import structure_of
-from explain.graph.tensors.places import Focus, Place, whole
 from explain.graph.tensors.structure import Structure
 from explain.graph.training import leave_one_out
+from explain.graph.training.edited_loss import GraphRemoval
 from explain.graph.training.many_graphs import Training, nodes_of_graphs, training_graphs, whole_graphs
 from explain.graph.training.predictions import reading_nodes, reading_pairs
-from explain.graph.training.removal import GraphRemoval
 from explain.graph.training.suspects import suspects
 from explain.losses import trained_loss
 from explain.training import TrainingObjective, check_own_loss, trainable

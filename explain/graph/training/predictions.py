@@ -9,7 +9,7 @@ from torch import Tensor
 
 from explain.graph.network import GraphNetwork
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.places import Direction, Place, cut
+from explain.graph.tensors.cuts import Direction, Place, cut
 from explain.graph.tensors.structure import Structure, copies
 from explain.graph.training.many_graphs import Predict
 from explain.guard import evaluating

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from explain.graph.hooks.messages import scaled_in_copies
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.receptive import receptive_field
 from explain.graph.tensors.agreement import relative, tolerance
-from explain.graph.tensors.messages import scaled_in_copies
-from explain.graph.tensors.places import Focus, Place, Reach, cut, whole
+from explain.graph.tensors.cuts import Focus, Place, Reach, cut, whole
 from explain.graph.tensors.structure import Fields, Structure, copies
 from explain.guard import evaluating
 from explain.types import Parameters

@@ -22,7 +22,7 @@ from explain.influence.inverse import (
     same_inverse,
     still_to_move,
 )
-from explain.influence.linear import Flat
+from explain.influence.linear_maps import Flat
 from explain.influence.scores import directional, training_gradient
 from explain.influence.warning import doubt
 from explain.types import LabelledObjective, Parameters, Target

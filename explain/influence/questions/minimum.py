@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from explain.influence.curvature import Hessian
-from explain.influence.linear import Flat, pullback
+from explain.influence.linear_maps import Flat, pullback
 from explain.influence.solvers.cg import ConjugateGradient
 from explain.influence.spectrum import Indefinite, Unsettled, extreme_eigenvalues
 from explain.types import LabelledObjective, Objective, Parameters

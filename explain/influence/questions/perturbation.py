@@ -20,7 +20,7 @@ from explain.influence.inverse import (
     positions_of,
     still_to_move,
 )
-from explain.influence.linear import Columns, Flat, slope, twice_differentiable
+from explain.influence.linear_maps import Columns, Flat, slope, twice_differentiable
 from explain.influence.scores import directional
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Target
 

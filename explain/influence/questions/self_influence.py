@@ -8,8 +8,8 @@ import torch
 from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
+from explain.influence.example_gradients import example_gradients, per_example
 from explain.influence.explainer import Influence
-from explain.influence.gradients import example_gradients, per_example
 from explain.influence.inverse import checked_engine, inverse_of
 from explain.influence.scores import directional, example_losses, training_gradient
 from explain.influence.suspects import NOTED, advice, suspect_another

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from explain.influence.explainer import Influence
 from explain.influence.inverse import asked, checked_engine, finite_question, inverse_of
-from explain.influence.linear import Columns, Flat, pullback, pushforward, slope
+from explain.influence.linear_maps import Columns, Flat, pullback, pushforward, slope
 from explain.types import Objective, Target
 
 

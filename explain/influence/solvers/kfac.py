@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.directions import directions
-from explain.influence.gradients import MEMORY
+from explain.influence.example_gradients import MEMORY
 from explain.influence.layers import Name, Use, matrix, watched
-from explain.influence.linear import Columns, Flat, slope, twice_differentiable
+from explain.influence.linear_maps import Columns, Flat, slope, twice_differentiable
 from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
 from explain.types import Objective, Parameters

@@ -8,7 +8,7 @@ from torch import Tensor
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature
 from explain.influence.leverage import OUTPUTS, loss_derivatives
-from explain.influence.linear import Columns, pullback
+from explain.influence.linear_maps import Columns, pullback
 from explain.influence.scores import MEMORY
 from explain.influence.solvers.low_rank import LowRank
 

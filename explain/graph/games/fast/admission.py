@@ -13,7 +13,7 @@ from explain.graph.games.fast.program import Program, Refused
 from explain.graph.games.fast.scene import Scene
 from explain.graph.games.fast.trace import program_of
 from explain.graph.network import GraphNetwork
-from explain.graph.players.absence import feature_matrix
+from explain.graph.players.absent_features import feature_matrix
 from explain.graph.tensors.agreement import relative, tolerance
 from explain.graph.tensors.structure import EDGE, NODE
 from explain.guard import evaluating
@@ -46,23 +46,23 @@ def admitted(game: Coalitions) -> FastPath:
     Raises:
         Refused: there is none; the message says why.
     """
-    programs, program = game.number.model.programs, program_of_model(game.number.model)
+    findings, program = game.number.model.findings, program_of_model(game.number.model)
     scenes = scenes_of(game)
     plans = tuple(planned(program, scene) for scene in scenes)
     path = FastPath(plans, "")
     question = (game.atoms, game.removal, game.number.baseline)
-    known = programs.agreement.get(question)
+    known = findings.agreement.get(question)
     allowed = tolerance(scenes[0].x)
-    if known is None or game.number.state != programs.state:
+    if known is None or game.number.state != findings.state:
         found = _disagreement(game, path)
         if found <= allowed:
-            programs.agreement[question] = found
+            findings.agreement[question] = found
     else:
         everyone = torch.ones(1, len(game.players), dtype=torch.bool, device=game.owner.device)
         found = relative(path.outputs(everyone)[0], game.number.answer)
     if not found <= allowed:
         raise Refused(f"a stack of {program.name} differs from the model by {found:.0e}")
-    return FastPath(plans, f"{program.name}, agreement {programs.agreement[question]:.0e}")
+    return FastPath(plans, f"{program.name}, agreement {findings.agreement[question]:.0e}")
 
 
 def program_of_model(model: GraphNetwork) -> Program:
@@ -71,16 +71,16 @@ def program_of_model(model: GraphNetwork) -> Program:
     Raises:
         Refused: there is no program; the message says why.
     """
-    programs = model.programs
-    if programs.program is None:
+    findings = model.findings
+    if findings.program is None:
         try:
             with evaluating(model.net):
-                programs.program = program_of(model.net, model.inputs)
+                findings.program = program_of(model.net, model.inputs)
         except Refused as refusal:
-            programs.program = str(refusal)
-    if not isinstance(programs.program, Program):
-        raise Refused(str(programs.program))
-    return programs.program
+            findings.program = str(refusal)
+    if not isinstance(findings.program, Program):
+        raise Refused(str(findings.program))
+    return findings.program
 
 
 def _disagreement(game: Coalitions, path: FastPath) -> float:

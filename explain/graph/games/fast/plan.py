@@ -11,7 +11,7 @@ from torch import Tensor
 from explain.graph.games.fast import steps
 from explain.graph.games.fast.attention import Attention, rule_of
 from explain.graph.games.fast.coefficients import Coefficients
-from explain.graph.games.fast.known import Known, Part
+from explain.graph.games.fast.linear_parts import Known, Part
 from explain.graph.games.fast.program import (
     Affine,
     Aggregate,

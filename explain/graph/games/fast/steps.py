@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explain.graph.games.fast.coefficients import Coefficients
-from explain.graph.games.fast.known import Known
+from explain.graph.games.fast.linear_parts import Known
 
 _RELU: tuple[Callable[..., Tensor], ...] = (torch.relu, torch.relu_, F.relu, F.relu_)
 

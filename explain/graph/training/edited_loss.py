@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.number import GraphNumber
-from explain.graph.tensors.places import Focus, Place
+from explain.graph.tensors.cuts import Focus, Place
 from explain.graph.training.leave_one_out import LeaveOneOut
 from explain.graph.training.sites import Site, Sites, sites, whole_sites
 from explain.threads import found_alone

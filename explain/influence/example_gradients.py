@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from explain.influence.linear import Columns, Flat, slope, twice_differentiable
+from explain.influence.linear_maps import Columns, Flat, slope, twice_differentiable
 from explain.types import Objective
 
 MEMORY = 2**27  # bytes of gradients at once

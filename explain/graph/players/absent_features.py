@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from explain.graph.tensors.places import Place
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EdgeType, Fields, Structure
 
 BASELINES = ("zeros", "mean", "marginal")

@@ -9,13 +9,13 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from explain.graph.games.all_coalitions import table
 from explain.graph.games.coalitions import Coalitions
 from explain.graph.games.condensed import condensable
 from explain.graph.games.fast.admission import FastPath, admitted
 from explain.graph.games.fast.program import Refused
 from explain.graph.games.locality import neighbourhoods
 from explain.graph.games.singly import too_many
-from explain.graph.games.table import table
 from explain.threads import alone
 from explain.types import Game, Masks, NonFinite, Values
 
@@ -105,7 +105,7 @@ class GraphGame(Coalitions):
 
     def _moved(self) -> bool:
         """Whether the model changed since the fast path was looked for, as far as a glance tells."""
-        return self.number.model.programs.moved(self.number.model.net)
+        return self.number.model.findings.moved(self.number.model.net)
 
     def _answers(self, masks: Masks, draw: int, path: FastPath | str) -> Tensor:
         return self.outputs(masks, draw) if isinstance(path, str) else path.outputs(masks, draw)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from explain.graph.state import fingerprint, tensors
 from explain.graph.tensors.apart import Apart
-from explain.graph.tensors.places import Reach
+from explain.graph.tensors.cuts import Reach
 from explain.outputs import Meaning
 
 # what of a coalition's graph is left out; degrees: also edges into the farthest nodes; weighted: those, summed into one
@@ -25,7 +25,7 @@ class Batching(NamedTuple):
     squares: int = 0
 
 
-class Programs:
+class Findings:
     """What was found out about a network, and the state of network and data that it was found in."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from explain.influence.linear import Flat, pullback, pushforward
+from explain.influence.linear_maps import Flat, pullback, pushforward
 from explain.influence.scores import directional, measured_gradient
 from explain.types import Edits, LossChange, Objective, Parameters
 

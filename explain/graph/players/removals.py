@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.graph.players.absence import edge_matrix, feature_matrix
-from explain.graph.tensors.places import Place
+from explain.graph.players.absent_features import edge_matrix, feature_matrix
+from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EdgeType, Fields
 
 REMOVALS = ("delete", "message", "features")  # what becomes of an absent node or edge

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from explain.losses.functions import Function, Link, function_of, itself, link_of
-from explain.losses.labels import ADVICE, SAID, prepared
 from explain.losses.names import NAMES, OF_VALUES, REMEDY, LossName
+from explain.losses.prepared_labels import ADVICE, SAID, prepared
 from explain.outputs import Form, Meaning, label_form
 
 Loss: TypeAlias = LossName | Callable[[Tensor, Tensor], Tensor]
