@@ -1,4 +1,7 @@
-"""Attention: capture of the maps, ablation, rollout, and the explainer that reads them."""
+"""Attention: capture of the maps, ablation, rollout, and the explainer that reads them.
+
+No family may enter: layers are known by what they compute, wherever they stand.
+"""
 
 from explain.attention.ablation import uniform
 from explain.attention.capture import NothingCaptured, capture

@@ -1,4 +1,8 @@
-"""Influence functions: which training examples are behind a number (Koh and Liang 2017)."""
+"""Influence functions: which training examples are behind a number (Koh and Liang 2017).
+
+``curvature`` is the matrix, ``solvers`` solve with it, ``scores`` and ``shards`` go through the examples, ``questions``
+are what else can be asked. No family may enter: all that is known of a training is its `Objective`.
+"""
 
 from explain.influence.curvature import GaussNewton, Hessian
 from explain.influence.explainer import Influence

@@ -1,6 +1,7 @@
 """The loss that a model was trained with: by name, or the one that outputs and labels leave no doubt about.
 
-``choice`` is which; ``labels`` are made what it takes; ``functions`` has the formulas and what they take of outputs.
+``trained`` is which; ``prepared_labels`` are what it takes; ``functions`` has the formulas.
+No model may enter: a loss knows outputs and labels.
 """
 
 from explain.losses.functions import Link, binary_cross_entropy, cross_entropy, focal, itself, of_values

@@ -1,4 +1,7 @@
-"""Learned masks: `Mask`, and `FittedMask` that its `fit` returns."""
+"""Learned masks: `Mask`, and `FittedMask` that its `fit` returns.
+
+No family may enter: a mask is learned on the copy of the module that a target hands out.
+"""
 
 from explain.mask.explainer import FittedMask, Mask
 

@@ -1,4 +1,7 @@
-"""What an explanation is worth: one family of measures a file, each a function of explanations and targets."""
+"""What an explanation is worth: one family of measures a file, each a function of explanations and targets.
+
+No method may enter: all are measured by the same yardstick.
+"""
 
 from explain.metrics.curves import Curve, deletion, fidelity_curve, insertion
 from explain.metrics.fidelity import Fidelity, characterisation, fidelity, unfaithfulness

@@ -1,4 +1,7 @@
-"""Long work in shards: serial by default, the same call on a Dask client, resumed from disk after any end."""
+"""Long work in shards: serial by default, the same call on a Dask client, resumed from disk after any end.
+
+No model may enter: what is kept hangs on digests alone.
+"""
 
 from explain.parallel.digest import Undigestable, fingerprint
 from explain.parallel.many import explain_many

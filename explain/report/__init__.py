@@ -1,4 +1,7 @@
-"""Explanations as one self-contained HTML page."""
+"""Explanations as one self-contained HTML page.
+
+No model may enter: a page is made of answers.
+"""
 
 from explain.report.page import write
 
