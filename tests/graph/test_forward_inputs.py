@@ -633,6 +633,40 @@ def test_edges_beside_those_that_play_are_said(signature, edges):
     assert "stay as they are" in target.describe()["assumed"]["far_edge_index"]
 
 
+@pytest.mark.parametrize("count", [20, 59])  # as many as there are nodes, as edges
+def test_other_edges_are_no_rows_of_nodes_or_edges(count):
+    net = seeded(_named("x, edge_index, far_edge_index", "self.conv(x, edge_index) + self.conv(x, far_edge_index)"))
+    data, far = graph(), torch.randint(0, 20, (2, count), generator=torch.Generator().manual_seed(2))
+    assert data.num_edges == 59
+    data.far_edge_index = far
+    game = explain.wrap(net, data).node(NODE, label=LABEL).game("edges")
+    masks = torch.rand(4, len(game.players), generator=torch.Generator().manual_seed(1)) > 0.5
+    for mask, value in zip(masks, game(masks), strict=True):
+        kept = torch.ones(59, dtype=torch.bool)
+        kept[game.players.index[~mask]] = False
+        assert value == says(net.conv(data.x, data.edge_index[:, kept]) + net.conv(data.x, far))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"call": lambda net, data: net(data.x, data.one_edge_index, data.two_edge_index)}]
+)
+def test_which_of_several_edges_may_play_is_asked_for(options):
+    net = seeded(
+        _named("x, one_edge_index, two_edge_index", "self.conv(x, one_edge_index) - self.conv(x, two_edge_index)")
+    )
+    data = graph()
+    ways = {
+        "one_edge_index": data.edge_index[:, ::2].contiguous(),
+        "two_edge_index": data.edge_index[:, 1::2].contiguous(),
+    }
+    apart = Data(x=data.x, **ways)
+    with pytest.raises(ValueError, match=r"which edges may play.* reads one_edge_index, two_edge_index of the data"):
+        explain.wrap(net, apart, **options)
+    data.kind = torch.arange(data.num_edges) % 2
+    call = lambda net, data: net(data.x, data.edge_index[:, data.kind == 0], data.edge_index[:, data.kind == 1])  # noqa: E731
+    assert number(explain.wrap(net, data, call=call)) == says(net(data.x, *ways.values()))
+
+
 def test_whole_numbers_on_two_edges_are_no_edges():
     net = seeded(_named("x, edge_index, edge_attr", "self.conv(x, edge_index) + edge_attr.sum()"))
     data = Data(

@@ -185,6 +185,27 @@ def unedited(constants: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{value!r}, as the data holds it, in every coalition" for name, value in constants.items()}
 
 
+def which_edges(trial: Trial, read: list[str]) -> str:
+    """The words where several sets of edges are read and none is called ``edge_index``, whose edges are the players."""
+    return (
+        f"which edges may play? {type(trial.module).__name__} reads {', '.join(read)} of the data and not edge_index: "
+        "call those edge_index that are to be explained; for all of them hold all as edge_index, with a field that "
+        "tells them apart: call=lambda net, data: net(data.x, data.edge_index[:, data.kind == 0], data.edge_index[:, "
+        "data.kind == 1])"
+    )
+
+
+def check_edges(trial: Trial, sources: Mapping[str, str | None]) -> None:
+    """Check that it is clear which edges the players are.
+
+    Raises:
+        ValueError: several sets of edges are read, and none of them is ``edge_index``.
+    """
+    read = [name for name in indices(fields_of(trial.data)) if name in sources.values()]
+    if len(read) > 1 and not {"edge_index", "data"} & {*sources.values()}:
+        raise ValueError(which_edges(trial, read))
+
+
 @dataclass(frozen=True, eq=False)
 class _Reader:
     """Chooses among readings by trying them."""
@@ -282,6 +303,7 @@ class _Reader:
             others = unfed(self.signature, everything, trial.data)
             doubts += [self._left_out(everything, name, source) for name, source in others if name not in self.given]
         doubts.append(self._other_graphs(everything))
+        check_edges(trial, everything)
         assumed |= beside(self.fields, [source for source in everything.values() if source])
         assumed |= unedited({name: self.fields[source] for name, source in everything.items() if source in constants})
         inputs, told = self.inputs(everything), tuple(filter(None, doubts))

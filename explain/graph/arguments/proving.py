@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 
 from explain.graph.arguments.callables import Called, Decoder, Linked, UserCall, callable_module, unwrapped
-from explain.graph.arguments.naming import Reading, beside, inputs_of, named, unedited
+from explain.graph.arguments.naming import Reading, beside, check_edges, inputs_of, named, unedited, which_edges
 from explain.graph.arguments.recording import recorded
 from explain.graph.arguments.signature import LABELS, MADE, fields_of, indices
 from explain.graph.arguments.trial import Trial, gap, same
@@ -146,6 +146,7 @@ def _of_the_call(trial: Trial, sources: Mapping[str, str | None] | None) -> list
     """Readings that may be what the call does: the arguments it was heard to pass, or those of an encoder's names."""
     fields = fields_of(trial.data)
     if sources is not None:
+        check_edges(trial, sources)
         known = all(source is None or source in fields or source in MADE for source in sources.values())
         return [Reading(trial.module, inputs_of(sources, (), fields, trial))] if known else []
     if isinstance(callable_module(trial.module, trial.task, None), Linked):
@@ -244,10 +245,7 @@ def _with_edges(trial: Trial, net: nn.Module, inputs: Inputs, read: list[str], e
     made = replace(inputs, own={**inputs.own, "edge_index": read[0]})
     rows = trial.says(net, made)
     if len(read) > 1 or isinstance(rows, Exception) or not same(rows, expected):
-        raise ValueError(
-            f"which edges may play? {type(trial.module).__name__} reads {', '.join(read)} of the data and not "
-            "edge_index: call those edge_index that are to be explained"
-        )
+        raise ValueError(which_edges(trial, read))
     return made
 
 

@@ -143,6 +143,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
             and (inputs.whole or inputs.known(name) in wanted)
             and name != "ptr"
             and name not in inputs.of_edges
+            and not _numbers_nodes(name, value)
             and store.is_node_attr(name)
         }
     for name, value in ((name, value) for fields in nodes.values() for name, value in fields.items()):
@@ -224,6 +225,11 @@ def _plain(index: Tensor) -> Tensor:
     return index if as_tensor is None else as_tensor()
 
 
+def _numbers_nodes(name: str, value: Tensor) -> bool:
+    """Whether these are other edges ``[2, k]``: with as many columns as there are nodes or edges, no rows of these."""
+    return "index" in name and value.dim() > 1
+
+
 def _edge_fields(store: Any, inputs: Inputs, wanted: set[str], count: int) -> Fields:
     def of_edges(name: str, value: Tensor) -> bool:
         if name in inputs.of_edges and value.dim() and len(value) == count:
@@ -238,6 +244,7 @@ def _edge_fields(store: Any, inputs: Inputs, wanted: set[str], count: int) -> Fi
         if isinstance(value, Tensor)
         and name not in (*_INDEX, *_PAIRS, *inputs.matrices, inputs.edges)
         and (inputs.whole or name in wanted)
+        and not _numbers_nodes(name, value)
         and of_edges(name, value)
     }
 
