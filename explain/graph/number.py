@@ -147,6 +147,11 @@ class GraphNumber:
         kind = self.focus[0][0] if self.focus else None
         with evaluating(self.module), scaled_in_copies(self.module, place.graph, made, amounts):
             rows = self.model.outputs(made, self.pairs(place, made), kind, params)
+        if not rows.dim():
+            raise WrongRows(
+                "the model gave one number without a row, as squeeze() leaves of a single one: show the call that "
+                "keeps rows, call=lambda net, data: net(data.x, data.edge_index, data.batch).view(-1, 1)"
+            )
         if len(self.focus) == 1:
             if len(rows) != (expected := made.structure.counts[self.focus[0][0]]):
                 remedy = self._picked(len(rows)) or (

@@ -92,10 +92,12 @@ def outputs_of(module: Callable[[Tensor], Any], x: Tensor, part: Part) -> Tensor
         outputs = part.rows(answer, len(x))
     except TypeError as error:
         raise ValueError(f"{error}; or wrap it in a module that returns its logits") from None
+    squeezed = isinstance(answer, Tensor) and len(x) == 1 and answer.dim() < 2
     if outputs.dim() != 2 or len(outputs) != len(x) or not outputs.size(1):
         raise ValueError(
             f"the model must answer [rows, outputs] in floating point, here [{len(x)}, outputs], "
             f"got {list(outputs.shape)} of {outputs.dtype}: wrap it in a module that returns its logits"
+            f"{', a row for each: squeeze() takes that of a single one too, squeeze(-1) does not' if squeezed else ''}"
         )
     return outputs
 

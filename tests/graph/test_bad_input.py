@@ -71,6 +71,26 @@ def test_empty_graph():
         GraphModel(network("gcn"), [])
 
 
+class Squeezed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 1)
+
+    def forward(self, x, edge_index, batch):
+        return self.linear(global_mean_pool(x, batch)).squeeze()
+
+
+def test_a_row_that_is_squeezed_away_is_kept_by_the_call():
+    torch.manual_seed(0)
+    net, graphs = Squeezed(), [random_graph(seed=seed) for seed in range(2)]
+    options = {"task": "graph", "outputs": "values"}
+    with pytest.raises(ValueError, match=r"one number without a row, as squeeze\(\) leaves.*\.view\(-1, 1\)"):
+        GraphModel(net, graphs, **options).graph(1)
+    call = lambda net, data: net(data.x, data.edge_index, data.batch).view(-1, 1)  # noqa: E731
+    own = net(graphs[1].x, graphs[1].edge_index, torch.zeros(graphs[1].num_nodes, dtype=torch.long))
+    assert GraphModel(net, graphs, call=call, **options).graph(1).value() == pytest.approx(own.item(), rel=1e-5)
+
+
 def test_isolated_node_has_an_empty_explanation(model):
     target = model.node(23)
     for explainer in (Shapley("nodes"), Shapley("edges"), Lime("edges")):

@@ -146,6 +146,11 @@ def test_outputs_in_tuples_and_mappings_are_understood(function):
     assert model.example(X, label=1).value() == pytest.approx(model.module.linear(X)[1].item())
 
 
+def test_a_row_that_is_squeezed_away_is_said():
+    with pytest.raises(ValueError, match=r"got \[\] .*squeeze\(-1\) does not"):
+        classifier(torch.squeeze, 1).example(X)
+
+
 def test_one_column_is_a_binary_logit():
     model = classifier(outputs=1)
     logit = model.module.linear(X).item()
