@@ -97,6 +97,9 @@ def _wrapped(
         from explain.graph.model import GraphModel
 
         return _made(GraphModel, model, data, task=task, **options)
+    for held in ("dataset", "data"):  # of a loader of graphs, or of one that samples from a graph
+        if _holds_graphs(getattr(data, held, None)):
+            raise TypeError(f"{ACCEPTED}; got a {_name(data)}: give what it loads, explain.wrap(model, loader.{held})")
     if task is None and data is None and (advice := _denoises(model)):
         raise TypeError(advice)
     if task is None and isinstance(options.get("outputs"), str) and not _of_graphs(model):

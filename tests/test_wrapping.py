@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch_geometric.loader
 from diffusers import (
     AutoencoderKL,
     DDIMPipeline,
@@ -155,6 +156,18 @@ def test_a_module_or_a_function_with_a_schedule_is_a_denoiser():
     model = explain.wrap(lambda x, t: 0 * x, time="step", betas=BETAS, shape=(1, 4, 4))
     assert model.process.steps == 10
     assert model.step(torch.ones(1, 4, 4), t=5, payoff="norm").value() == 0
+
+
+def test_a_loader_of_graphs_is_told_to_give_them():
+    graph = KarateClub()[0]
+    with pytest.raises(
+        TypeError, match=r"got a .*DataLoader: give what it loads, explain\.wrap\(model, loader\.dataset"
+    ):
+        explain.wrap(GCN(34, 8, 2, 4), torch_geometric.loader.DataLoader([graph, graph]))
+    whole = torch_geometric.loader.RandomNodeLoader(graph, num_parts=2)
+    with pytest.raises(TypeError, match=r"got a .*RandomNodeLoader: give what it loads, .*loader\.data\)"):
+        explain.wrap(GCN(34, 8, 2, 4), whole, task="node")
+    assert explain.wrap(GCN(34, 8, 2, 4), whole.data, task="node").task == "node"
 
 
 @pytest.mark.parametrize(
