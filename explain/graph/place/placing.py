@@ -295,6 +295,11 @@ def _answers(number: GraphNumber, place: Place, edge_keep: Tensor | None = None)
     return answers
 
 
-def _bare(number: GraphNumber, place: Place) -> Callable[[Fields], Tensor]:
-    """The answers of the place without its edges."""
+def _bare(number: GraphNumber, place: Place) -> Callable[[Fields], Tensor] | None:
+    """The answers of the place without its edges, where forward multiplies with a dense matrix of them.
+
+    Elsewhere what spreads without edges is read: NaN tells even a mean of very small weight, which numbers do not.
+    """
+    if not number.model.inputs.dense:
+        return None
     return _answers(number, place, torch.zeros_like(place.reachable)[None])

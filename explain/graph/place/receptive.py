@@ -40,7 +40,7 @@ def receptive_fields(
         focus: flat numbers of the explained nodes.
         hint: the answer for another node of the same model, tried first.
         expected: the outputs for the features as they are, where they are known.
-        bare: the same as ``answer`` on the graph without edges.
+        bare: the same as ``answer`` on the graph without edges, for models of dense matrices.
 
     Yields:
         Nothing where everything reaches the answer (attention over all pairs, norms over the graph), or there are no
