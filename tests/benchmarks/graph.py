@@ -149,7 +149,7 @@ def ours(case: Case, generic: bool) -> tuple[float, float, Tensor]:
     """Cold and warm seconds of ours, and the scores."""
     model = GraphModel(case.module, case.data)
     if generic:
-        model.findings.current(model)
+        model.state()
         model.findings.program = "not asked for"
     started = time.process_time()
     target = model.node(case.node)
