@@ -21,11 +21,11 @@ notebooks: .venv/dev  ## run every notebook at full size; executed copies go to 
 	$(PYTHON) -m venv .venv
 
 .venv/core: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e .
+	$(PIP) -e ".[prompts]"
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) -e ".[dev,verify,cluster,notebooks]"
+	$(PIP) -e ".[dev,verify,cluster,notebooks,prompts]"
 	touch $@
 
 clean:
