@@ -19,7 +19,7 @@ EXPLAINERS = (
 FAMILIES = ("diffusion", "graph", "supervised")
 SHARED = {
     *("examples", "guard", "layouts", "loaders", "losses"),
-    *("classes", "obstacles", "outputs", "parts", "payoffs", "plain", "spelling", "threads", "training"),
+    *("classes", "obstacles", "outputs", "parts", "passes", "payoffs", "plain", "spelling", "threads", "training"),
 }
 DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "obstacles": set(),
     "outputs": set(),
     "parts": set(),
+    "passes": set(),
     "classes": {"outputs", "types"},
     "losses": {"outputs"},
     "payoffs": {"guard", "outputs"},
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     "explanation": {"credit"},  # and through its doors
     "explainer": {"explanation", "guard", "spelling", "types", "versions"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
+    "attention": {"explainer", "explanation", "guard", "passes", "types"},
     "influence": {
         "explainer",
         "explanation",
