@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.bias import CausalBias
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
 from explain.attention.maps import AttentionMap
 from explain.attention.passes import branch_of, step_of
+from explain.attention.recomputed import Recomputed, ScaledDotProduct, Whole
 
 _WEIGHING = ("mul", "mm", "einsum", "sum", "scatter", "index_add", "linear")  # in the names of what weights are put to
 
@@ -25,9 +24,7 @@ class NothingCaptured(RuntimeError):
 
 
 @contextmanager
-def capture(
-    net: nn.Module, reduce: Callable[[AttentionMap], AttentionMap | None] | None = None
-) -> Iterator[list[AttentionMap]]:
+def capture(net: nn.Module, reduce: Callable[[AttentionMap], Any] | None = None) -> Iterator[list[Any]]:
     """Collect an `AttentionMap` for every attention that ``net`` computes within, in call order.
 
     Seen: ``F.scaled_dot_product_attention``, `nn.MultiheadAttention`, and torch_geometric's `GATConv`, `GATv2Conv` and
@@ -40,6 +37,7 @@ def capture(
     Args:
         net: the network.
         reduce: what is kept of each map as it comes, None to drop it: whole maps of a long run may not fit in memory.
+            The map it is given has not been computed yet, see `AttentionMap`: only what is read of it costs anything.
 
     Raises:
         NothingCaptured: on leaving, when nothing was seen (and no other exception is under way).
@@ -59,9 +57,9 @@ def capture(
 
 
 class _Capture(Interception):
-    def __init__(self, net: nn.Module, reduce: Callable[[AttentionMap], AttentionMap | None] | None) -> None:
+    def __init__(self, net: nn.Module, reduce: Callable[[AttentionMap], Any] | None) -> None:
         super().__init__(net)
-        self.maps: list[AttentionMap] = []
+        self.maps: list[Any] = []
         self.reduce, self.seen = reduce, 0
         self.softmax, self.weighed = False, False  # whether one was taken, and something then multiplied or summed
 
@@ -76,18 +74,12 @@ class _Capture(Interception):
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
-        weights = scaled_dot_product_weights(**arguments)
-        heads = weights.size(-3) if weights.dim() > 3 else 1
-        self._keep_dense(weights.reshape(-1, heads, *weights.shape[-2:]))  # any number of leading dimensions
+        self._keep_dense(ScaledDotProduct(**arguments))
         return output
 
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         output = super().multi_head(arguments)
-        again = arguments | {"need_weights": True, "average_attn_weights": False, "training": False}
-        with torch.no_grad():
-            weights = F.multi_head_attention_forward(**again)[1]
-        assert weights is not None  # need_weights is set
-        self._keep_dense(weights if weights.dim() == 4 else weights[None])  # unbatched
+        self._keep_dense(_multi_head(arguments))
         return output
 
     def before_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
@@ -103,44 +95,42 @@ class _Capture(Interception):
             shape = _size(edge_index, None, arguments["key"], arguments["query"])
             self._keep_edges(layer, edge_index, shape, layer._alpha)
 
-    def _keep_dense(self, weights: Tensor) -> None:
-        self._keep(AttentionMap(weights.nan_to_num(0.0).detach(), self.parts[-1]))
+    def _keep_dense(self, source: Recomputed) -> None:
+        step, branch = step_of(self.arguments), branch_of(self.arguments)
+        attention = AttentionMap.recomputed(source, self.parts[-1], step, branch)
+        self._keep(attention)
+        attention._close()
 
     def _keep_edges(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:
         weights = weights.detach().clone()
         columns = propagated(edge_index).detach().clone()
-        self._keep(AttentionMap(weights, self.parts[-1], columns, size, flow=layer.flow))
+        step, branch = step_of(self.arguments), branch_of(self.arguments)
+        self._keep(AttentionMap(weights, self.parts[-1], columns, size, layer.flow, step, branch))
 
     def _keep(self, attention: AttentionMap) -> None:
         self.seen += 1
-        attention = replace(attention, step=step_of(self.arguments), branch=branch_of(self.arguments))
         kept = self.reduce(attention) if self.reduce else attention
+        if isinstance(kept, AttentionMap):
+            kept._settle()
         if kept is not None:
             self.maps.append(kept)
 
 
-@torch.no_grad()
-def scaled_dot_product_weights(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
-) -> Tensor:
-    """``softmax(scale Q K' + mask)``, ``[..., queries, keys]``: what torch itself weighs, as its answer for ``V = I``.
+def _multi_head(arguments: dict[str, Any]) -> Whole:
+    """The weights of a `F.multi_head_attention_forward`, as it gives them itself when asked again."""
+    query, key = arguments["query"], arguments["key"]  # [tokens, batch, width] or [tokens, width]
+    fixed = arguments.get("static_k")
+    keys = (key.size(0) if fixed is None else fixed.size(1)) + (arguments["bias_k"] is not None)
+    again = arguments | {"need_weights": True, "average_attn_weights": False, "training": False}
 
-    Whatever torch means by the mask, ``is_causal``, ``scale`` and ``enable_gqa`` therefore holds here too.
-    """
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    identity = torch.eye(key.size(-2), dtype=dtype, device=key.device).expand(*key.shape[:-1], key.size(-2))
-    if isinstance(attn_mask, Tensor) and not isinstance(attn_mask, CausalBias) and attn_mask.is_floating_point():
-        attn_mask = attn_mask.to(dtype)
-    with torch.autocast(query.device.type, enabled=False):
-        return F.scaled_dot_product_attention(
-            query.to(dtype), key.to(dtype), identity, attn_mask, 0.0, is_causal, **options
-        )
+    def compute() -> Tensor:
+        weights = F.multi_head_attention_forward(**again)[1]
+        assert weights is not None  # need_weights is set
+        return (weights if weights.dim() == 4 else weights[None]).nan_to_num(0.0)  # unbatched
+
+    batch = query.size(1) if query.dim() == 3 else 1
+    shape = batch, int(arguments["num_heads"]), query.size(0), keys + bool(arguments["add_zero_attn"])
+    return Whole(compute, shape)
 
 
 def _size(edge_index: Any, size: Any, senders: Tensor, receivers: Tensor | None) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -30,14 +30,21 @@ class _Place:
     branch: str | None
     grid: Grid
     reach: Tensor
-    weights: Tensor
-    credit: Tensor
+    weights: Tensor = field(default_factory=lambda: torch.zeros(()))
+    credit: Tensor = field(default_factory=lambda: torch.zeros(()))
     rows: int = 0
     calls: int = 0
 
+    def add(self, weights: Tensor, credit: Tensor, rows: int) -> None:
+        """One more call with so many rows of draws."""
+        self.weights = self.weights + weights
+        self.credit = self.credit + credit
+        self.rows += rows
+        self.calls += 1
+
     def only_region(self) -> None:
         """Keep what the region looks at, ``[heads, 1, keys]``."""
-        if self.weights.size(1) > 1:
+        if self.weights.dim() and self.weights.size(1) > 1:
             self.weights = self.reach.float()[:, None].mul(self.weights).sum(1, keepdim=True)
 
 
@@ -66,32 +73,32 @@ class Gathering:
             self.left_out[attention.module] = reason
             return
         self.maps += 1
+        for branch, rows in attention.branches().items():
+            self._add(attention.part(rows), branch)
         sums = attention.row_sums()
         self.row_sum_error = max(self.row_sum_error, float((sums - 1).abs().max()) if len(sums) else 0.0)
         self.deviation = max(self.deviation, attention.deviation())
         self.choice = self.choice or attention.widest() > 1
-        self._add(attention)
 
-    def _add(self, attention: AttentionMap) -> None:
+    def _add(self, attention: AttentionMap, branch: str | None) -> None:
         looking, seen = (self.layout.tokens[count] for count in (attention.queries, attention.keys))
         reach = looking.grid.gather(self.pixels)
-        rows = attention.weights[:, :, looking.positions][..., seen.positions].sum(0).float().cpu()
-        key = (attention.module, attention.step, attention.branch, attention.size)
+        key = (attention.module, attention.step, branch, attention.size)
         if key not in self.places:
-            empty = torch.zeros(0), torch.zeros(seen.grid.size).double().view(-1)
-            self.places[key] = _Place(attention.module, attention.step, attention.branch, seen.grid, reach, *empty)
-            self.places[key].weights = torch.zeros_like(rows)
-            self.numbers += rows.numel()
+            self.numbers += attention.heads * len(looking.positions) * len(seen.positions)
+            self.places[key] = _Place(attention.module, attention.step, branch, seen.grid, reach)
         place = self.places[key]
-        place.credit += seen.grid.spread(reach @ rows.double().mean(0) / len(attention.weights))
-        place.calls += 1
         if self.numbers > self.whole:
             for other in self.places.values():
                 other.only_region()
-        if place.weights.size(1) != rows.size(1):
-            rows = reach.float()[:, None].mul(rows).sum(1, keepdim=True)
-        place.weights += rows
-        place.rows += len(attention.weights)
+            spread = reach.new_zeros(attention.queries).index_copy_(0, looking.positions, reach)
+            looked = attention.looked_at(spread)[..., seen.positions].cpu()
+            rows = looked.sum(0)[:, None].float()
+            looked = looked.mean((0, 1))
+        else:
+            rows = attention.weights[:, :, looking.positions][..., seen.positions].sum(0).float().cpu()
+            looked = reach @ rows.double().mean(0) / attention.batch
+        place.add(rows, seen.grid.spread(looked), attention.batch)
 
     def credit(self, aggregate: Literal["mean", "last"]) -> Tensor:
         """What the pixels look at, float64 ``[H * W]``: the mean over all maps, or over the last of each pass.

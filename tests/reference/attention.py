@@ -120,3 +120,16 @@ def walks(matrices: list[Tensor], row: int) -> Tensor:
 
     step(len(matrices) - 1, row, 1.0)
     return credit
+
+
+def through_identity(query: Tensor, key: Tensor, **arguments: object) -> Tensor:
+    """``[..., queries, keys]``: what torch itself weighs, as its answer for values ``V = I``, in ``O(queries keys^2)``.
+
+    Whatever torch means by the mask, ``is_causal``, ``scale`` and ``enable_gqa`` therefore holds here too.
+    """
+    query, key = query.float(), key.float()
+    identity = torch.eye(key.size(-2)).expand(*key.shape[:-1], key.size(-2))
+    mask = arguments.get("attn_mask")
+    if type(mask) is Tensor and mask.is_floating_point():
+        arguments = arguments | {"attn_mask": mask.float()}
+    return F.scaled_dot_product_attention(query, key, identity, **arguments).nan_to_num(0.0)
