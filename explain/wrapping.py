@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from explain.diffusion.model import DiffusionModel
+    from explain.diffusion.pipelines.model import PipelineModel
     from explain.graph.model import GraphModel
     from explain.supervised.model import SupervisedModel
 
@@ -48,10 +49,10 @@ def wrap(model: nn.Module | Callable[..., Any], *, scheduler: Any, **options: An
 @overload
 def wrap(model: nn.Module | Callable[..., Any], *, betas: Any, **options: Any) -> DiffusionModel: ...
 @overload
-def wrap(model: DiffusionPipeline, **options: Any) -> DiffusionModel: ...
+def wrap(model: DiffusionPipeline, **options: Any) -> PipelineModel: ...
 def wrap(
     model: Any, data: Any = None, *, task: str | None = None, **options: Any
-) -> GraphModel | SupervisedModel | DiffusionModel:
+) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel:
     """A trained model, ready to be asked.
 
     Args:
@@ -76,7 +77,7 @@ def wrap(
 
 def _wrapped(
     model: Any, data: Any, task: str | None, options: dict[str, Any]
-) -> GraphModel | SupervisedModel | DiffusionModel:
+) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel:
     if isinstance(model, nn.Module):
         check_recordable(model)
     if isinstance(model, (str, bytes, bytearray, os.PathLike, io.IOBase, Mapping)):
@@ -118,7 +119,7 @@ def _wrapped(
     return _made(SupervisedModel, model, task=task, **({} if data is None else {"train": data}) | options)
 
 
-def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) -> DiffusionModel:
+def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) -> DiffusionModel | PipelineModel:
     if task is not None:
         raise ValueError(f"a denoiser has no task, got task={task!r}: it is asked by step(x0, t) or trajectory()")
     if data is not None:
@@ -128,6 +129,10 @@ def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) 
         )
     if isinstance(model, type) or not (_is_pipeline(model) or callable(model)):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}")
+    if _is_pipeline(model):
+        from explain.diffusion.pipelines.model import PipelineModel
+
+        return PipelineModel(model, **options)
     from explain.diffusion.model import DiffusionModel
 
     return _made(DiffusionModel, model, **options)

@@ -25,6 +25,7 @@ from torch_geometric.nn import GCN
 
 import explain
 from explain.diffusion.model import DiffusionModel
+from explain.diffusion.pipelines.model import PipelineModel
 from explain.graph.model import GraphModel
 from explain.supervised import SupervisedModel
 
@@ -126,14 +127,15 @@ BETAS = torch.linspace(1e-4, 0.02, 10)
 def test_a_pipeline_brings_its_network_and_its_schedule(pipeline):
     made = pipeline(unet(), DDPMScheduler(20))
     model = explain.wrap(made)
-    assert isinstance(model, DiffusionModel)
-    assert model.denoiser.net is made.unet
-    assert model.scheduler is made.scheduler
-    assert model.shape == (1, 8, 8)
+    assert isinstance(model, PipelineModel)
+    assert model.module is made.unet
+    assert model.inside.denoiser.net is made.unet
+    assert model.inside.scheduler is made.scheduler
+    assert model.inside.shape == (1, 8, 8)
     assert model.step(torch.zeros(1, 8, 8), t=5, draws=1).value() < 0
     assert model.trajectory(steps=2, payoff=lambda x: x.mean((1, 2, 3))).run().shape == (1, 1, 8, 8)
     other = DDIMScheduler(30)
-    assert explain.wrap(made, scheduler=other).scheduler is other
+    assert explain.wrap(made, scheduler=other).inside.scheduler is other
 
 
 def test_a_dit_pipeline():
@@ -141,7 +143,7 @@ def test_a_dit_pipeline():
         dit(), AutoencoderKL(block_out_channels=(4,), norm_num_groups=4, latent_channels=2), DDIMScheduler()
     )
     model = explain.wrap(made, null=10)
-    assert model.denoiser.net is made.transformer
+    assert model.inside.denoiser.net is made.transformer
     step = model.step(torch.zeros(2, 8, 8), t=5, label=3, draws=1, guidance=2.0)
     assert step.run().shape == (1, 2, 8, 8)
     assert len(step.players("patches")) == 16

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.diffusion.components import parts_of
 from explain.diffusion.conventions import Convention, convention_of, said
 from explain.diffusion.denoiser import Condition, Denoiser, checked_image
 from explain.diffusion.networks import check_network, configuration, of_diffusers
-from explain.diffusion.pipelines import parts_of
 from explain.diffusion.process import Gaussian
 from explain.diffusion.schedules import ddim, preconditions, process_of
 from explain.diffusion.settings import checked_count, checked_shape

@@ -93,11 +93,11 @@ def test_edm_by_its_own_preconditioning_or_by_the_schedulers():
 def test_a_run_is_the_pipelines_own():
     pipeline = DDPMPipeline(tiny_unet(classes=None), DDIMScheduler(100, clip_sample=False))
     pipeline.set_progress_bar_config(disable=True)
-    run = explain.wrap(pipeline).trajectory(steps=4, payoff=_mean)
-    run.start = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    run = explain.wrap(pipeline).trajectory(steps=4, seed=3, payoff=_mean)
     expected = pipeline(generator=torch.Generator().manual_seed(3), num_inference_steps=4, output_type="pt").images
-    assert "before the pipeline" in run.describe()["assumed"]["samples"]
-    torch.testing.assert_close((run.run() / 2 + 0.5).clamp(0, 1), torch.as_tensor(expected), rtol=1e-4, atol=1e-5)
+    assert "the pipeline's own" in run.describe()["assumed"]["picture"]
+    torch.testing.assert_close(run.picture(), expected[0], rtol=0, atol=0)
+    torch.testing.assert_close(run.run(), expected, rtol=0, atol=0)
 
 
 def test_a_pipeline_with_a_call_of_its_own_is_refused():
@@ -106,7 +106,7 @@ def test_a_pipeline_with_a_call_of_its_own_is_refused():
             return None
 
     with pytest.raises(TypeError, match="the runs of Mine are not followed here"):
-        explain.wrap(Mine(tiny_unet(), DDIMScheduler(100)))
+        explain.wrap(Mine(tiny_unet(), DDIMScheduler(100))).step(digits_like()[0], t=5)
 
 
 def test_a_pipeline_with_more_parts_or_another_unit_is_refused():
@@ -116,9 +116,9 @@ def test_a_pipeline_with_more_parts_or_another_unit_is_refused():
             self.register_modules(controlnet=controlnet)
 
     with pytest.raises(TypeError, match="has controlnet beside network and scheduler"):
-        explain.wrap(Guided(tiny_unet(), DDIMScheduler(100), nn.Linear(1, 1)))
+        explain.wrap(Guided(tiny_unet(), DDIMScheduler(100), nn.Linear(1, 1))).step(digits_like()[0], t=5)
     with pytest.raises(ValueError, match="DDPMPipeline gives its network the time as 'step'"):
-        explain.wrap(DDPMPipeline(tiny_unet(), DDIMScheduler(100)), time="unit")
+        explain.wrap(DDPMPipeline(tiny_unet(), DDIMScheduler(100)), time="unit").step(digits_like()[0], t=5)
 
 
 def test_times_of_more_dimensions_and_by_keyword():

@@ -9,6 +9,7 @@ from torch import nn
 
 _LATENTS = "x0 and samples are latents, as the VAE encodes and scales them; payoffs see them undecoded"
 _PIXELS = "as the network makes them, before the pipeline's own (x / 2 + 0.5).clamp(0, 1)"
+_NETWORKS = ("unet", "transformer", "transformer_2")
 _BESIDE = ("controlnet", "adapter", "motion_adapter", "prior", "low_res_scheduler", "depth_estimator")
 # pipelines whose call is: x_T, then for each step the network, guidance u + w (c - u), and scheduler.step
 _FOLLOWED = {
@@ -71,3 +72,20 @@ def _followed(pipeline: Any) -> str | None:
         if kind.__module__.startswith("diffusers.") and kind.__name__ in _FOLLOWED and kind.__call__ is call:
             return _FOLLOWED[kind.__name__]
     return None
+
+
+def denoising_part(pipeline: Any) -> str:
+    """The name of the part that a pipeline's scheduler steps with.
+
+    Raises:
+        TypeError: none, several, or no scheduler.
+    """
+    parts, name = pipeline.components, type(pipeline).__name__
+    found = [part for part in _NETWORKS if isinstance(parts.get(part), nn.Module)]
+    if parts.get("scheduler") is None or len(found) != 1:
+        many = f"{' and '.join(found)}, which take turns" if found else "neither a unet nor a transformer"
+        raise TypeError(
+            f"a run of {name} is one network and one scheduler; it has {many}; its parts are {', '.join(parts)}. Wrap "
+            "one network with its scheduler, wrap(pipeline.unet, scheduler=pipeline.scheduler)"
+        )
+    return found[0]

@@ -1,0 +1,152 @@
+"""A pipeline's numbers under coalitions: of words, steps, guidance, or the whole condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.pipelines.number import PipelineNumber, Variation
+from explain.diffusion.pipelines.prompts import Padded, Words, count_of
+from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
+
+Absent = Literal["drop", "pad"]
+_CALLS = 4096  # coalitions of one batch at the most
+
+
+@dataclass(frozen=True, eq=False)
+class WordCoalitions:
+    """The number for masks over the words of a prompt and of its negative.
+
+    An absent word is not in the text that the pipeline is given ("drop"), so that every encoder and pooled vector goes
+    without it; or its tokens are read as padding ("pad").
+
+    Args:
+        number: the user's own call.
+        players: the words of both.
+        words: of the prompt, then of the negative prompt.
+        absent: see above.
+    """
+
+    number: PipelineNumber
+    players: Players
+    words: tuple[Words, Words]
+    absent: Absent
+
+    def game(self) -> Game:
+        """The game; coalitions of the same text are run once."""
+        checks = {"removal": _SAID[self.absent], "draws": self.number.draws, "batched": self.number.together}
+        if self.absent == "drop":
+            checks["merged"] = sum(self._merged(tokenizer) for tokenizer in self.number.call.tokenizers())
+        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+
+    def __call__(self, masks: Masks) -> Values:
+        """Values of these coalitions."""
+        return self.number.numbers([self.variation(mask) for mask in masks.cpu()])
+
+    def variation(self, mask: Tensor) -> Variation:
+        """The call of one coalition."""
+        present, other = mask.tolist(), self.players.geometry["negative"].tolist()
+        own, negative = self.number.condition, self.number.negative
+        of_prompt = [here for here, side in zip(present, other, strict=True) if not side]
+        of_negative = [here for here, side in zip(present, other, strict=True) if side]
+        return Variation(
+            self._text(self.words[0], of_prompt, own),
+            None if negative is None else self._text(self.words[1], of_negative, negative),
+        )
+
+    def _text(self, words: Words, present: list[bool], whole: str) -> str:
+        if all(present):
+            return whole
+        if self.absent == "drop":
+            return words.without(present)
+        absent = tuple(span for span, here in zip(words.spans, present, strict=True) if not here)
+        return Padded(words.prompt, absent)
+
+    def _merged(self, tokenizer: Any) -> int:
+        """How many pairs of neighbours become other tokens when the word between them goes."""
+        merged = 0
+        for words in self.words:
+            names = words.names
+            for i in range(1, len(names) - 1):
+                text = words.without([j in (i - 1, i + 1) for j in range(len(names))])
+                apart = [token for name in (names[i - 1], names[i + 1]) for token in count_of(name, tokenizer)]
+                merged += count_of(text, tokenizer) != apart
+        return merged
+
+
+_SAID = {"drop": "the word leaves the text", "pad": "the word is read as padding"}
+
+
+@dataclass(frozen=True, eq=False)
+class GuidanceCoalitions:
+    """The number for masks over steps, guidance or the condition, by the guidance weights of each step.
+
+    An absent *step* runs without the condition (``w = 0``: the negative prompt alone), absent *guidance* on the
+    condition alone (``w = 1``), an absent *label* the whole way without.
+    """
+
+    number: PipelineNumber
+    players: Players
+
+    def game(self) -> Game:
+        """The game.
+
+        Raises:
+            Unsupported: the call has no branch to go without.
+        """
+        self.number.own_weights()
+        off = {"guidance": "no guidance"}.get(self.players.kind, "no condition")
+        checks = {"removal": off, "draws": self.number.draws, "batched": self.number.together}
+        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+
+    def __call__(self, masks: Masks) -> Values:
+        """Values of these coalitions."""
+        own = self.number.own_weights()
+        present = present_atoms(masks.cpu(), self.owner)
+        off = 1.0 if self.players.kind == "guidance" else 0.0
+        weights = torch.where(present, own, off)
+        user = self.number.own
+        return self.number.numbers(
+            [Variation(user.condition, user.negative, None if torch.equal(row, own) else row) for row in weights]
+        )
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """The player of each step, int64 ``[steps]``; ``P`` for steps that nobody owns."""
+        steps = len(self.number.plan.times)
+        if self.players.kind == "labels":
+            return torch.zeros(steps, dtype=torch.long)
+        owner = torch.full((steps,), len(self.players))
+        for player, group in enumerate(self.players.groups or self.players.index.split(1)):
+            owner[group] = player
+        return owner
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionCoalitions:
+    """The number with the prompt and without, the negative prompt standing in both."""
+
+    number: PipelineNumber
+    players: Players
+
+    def game(self) -> Game:
+        """The game.
+
+        Raises:
+            Unsupported: the condition is no text.
+        """
+        if not isinstance(self.number.condition, str):
+            raise Unsupported(f"a prompt can be left empty; got {self.number.condition!r}")
+        checks = {"removal": "an empty prompt", "draws": self.number.draws, "batched": self.number.together}
+        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+
+    def __call__(self, masks: Masks) -> Values:
+        """Values of these coalitions."""
+        own = self.number.own
+        return self.number.numbers(
+            [Variation(own.condition if here else "", own.negative) for here in masks[:, 0].tolist()]
+        )

@@ -1,0 +1,291 @@
+"""The number that a payoff says about the picture a pipeline makes: one variation of the call beside another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from explain.diffusion.pipelines.call import PipelineCall, Row
+from explain.diffusion.pipelines.watched import (
+    Enough,
+    PipelineStep,
+    Plan,
+    Watched,
+    branches_of,
+    joined_by,
+    rowwise,
+)
+from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
+from explain.guard import usual_modes
+from explain.payoffs import one_a_row, probed
+from explain.threads import found_alone
+from explain.types import Unsupported
+
+_BUDGET = 2**22  # picture numbers in one call of the pipeline
+_TOGETHER = 1e-3  # of the pictures' scale: a row of a batch may differ so much from the row alone
+_OTHER_PROMPT = "another text altogether"
+
+
+@dataclass(frozen=True, eq=False)
+class Variation:
+    """One way to make the call: what differs from the user's own.
+
+    Args:
+        condition: the prompt or class.
+        negative: the negative prompt.
+        weights: guidance weights ``[steps]`` in place of the pipeline's own.
+        sources: pictures by the names of the call's arguments.
+    """
+
+    condition: Any
+    negative: str | None
+    weights: Tensor | None = None
+    sources: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self) -> Any:
+        """Equal for variations that make the same pictures."""
+        weights = None if self.weights is None else tuple(self.weights.tolist())
+        spans = getattr(self.condition, "absent", ()), getattr(self.negative, "absent", ())
+        return self.condition, self.negative, spans, weights, tuple(map(id, self.sources.values()))
+
+
+class PipelineNumber:
+    """``payoff(pictures)`` of a pipeline's own call, a mean over ``draws`` seeds.
+
+    Args:
+        call: the pipeline and what all rows share.
+        condition: the user's prompt or class.
+        negative: the user's negative prompt.
+        payoff: ``[n, 3, H, W]`` in [0, 1] (or latents) to ``[n]``; None where only pictures are asked for.
+        seed: of the first draw's generator.
+        draws: pictures that the number is the mean of, of seeds ``seed``, ``seed + 1``, ...
+        latents: ``x_T`` of each draw ``[draws, ...]``, instead of the pipeline's.
+        space: what the payoff sees, "pixels" or "latents".
+        batch_size: pictures in one call.
+    """
+
+    def __init__(
+        self,
+        call: PipelineCall,
+        condition: Any,
+        negative: str | None,
+        payoff: Callable[[Tensor], Tensor] | None,
+        seed: int,
+        draws: int,
+        latents: Tensor | None,
+        space: Literal["pixels", "latents"],
+        batch_size: int | None,
+    ) -> None:
+        if payoff is not None and not callable(payoff):
+            raise ValueError(f"payoff must be a function of the pictures, [n, 3, H, W] -> [n], got {payoff!r}")
+        if space not in ("pixels", "latents"):
+            raise ValueError(f"space must be 'pixels' (decoded, in [0, 1]) or 'latents', got {space!r}")
+        self.call, self.condition, self.negative, self.payoff = call, condition, negative, payoff
+        self.seed, self.draws = checked_seed(seed), checked_count(draws, "draws")
+        checked_seed(self.seed + self.draws)
+        self.latents = None if latents is None else _starts(latents, self.draws)
+        self.space, self.batch_size = space, checked_batch_size(batch_size)
+        self.assumed: dict[str, str] = {}
+        self.heard: dict[str, list[Tensor]] = {}
+
+    @property
+    def own(self) -> Variation:
+        """The user's own call."""
+        return Variation(self.condition, self.negative)
+
+    def rows_of(self, variation: Variation) -> list[Row]:
+        """A row for each draw."""
+        return [
+            Row(
+                variation.condition,
+                variation.negative,
+                self.seed + draw,
+                None if self.latents is None else self.latents[draw : draw + 1],
+                variation.sources,
+            )
+            for draw in range(self.draws)
+        ]
+
+    # what is found out about the run, once
+
+    @found_alone
+    def traced(self) -> tuple[list[PipelineStep], Tensor]:
+        """The steps of the first draw's run, and its picture ``[1, 3, H, W]``.
+
+        Raises:
+            ValueError: the pipeline cannot be called so, in its own words.
+        """
+        watched = Watched(1, kept=True)
+        try:
+            answer = self.call(self.rows_of(self.own)[:1], watched.network, watched.step, heard=self.heard)
+        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+            raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {error}") from error
+        return watched.steps, pictures_in(answer)
+
+    def _first_step(self, rows: Sequence[Row]) -> PipelineStep:
+        """The first step of a run of these rows, which ends there."""
+        watched = Watched(len(rows), stop=True)
+        with contextlib.suppress(Enough):
+            self.call(rows, watched.network, watched.step)
+        return watched.steps[0]
+
+    @found_alone
+    def plan(self) -> Plan:
+        """How the network is asked and its branches are joined, proved on the user's own call; empty for other steps.
+
+        The rows whose arguments follow the condition are the branch with it; ``w`` is solved for at every step.
+        """
+        steps = self.traced[0]
+        if not steps:
+            return Plan((), None, (), None)
+        row = self.rows_of(self.own)[0]
+        blocks: tuple[tuple[str | None, ...], ...]
+        if self.condition is None:
+            blocks = ((None,),) * len(steps[0].asked)
+        else:
+            blocks = branches_of(steps[0], self._first_step([replace(row, condition=self.other_condition)]))
+        own = self.call.setting("guidance_scale")
+        own = float(own) if isinstance(own, (int, float)) else None
+        guided = any("uncond" in call for call in blocks) and any("cond" in call for call in blocks)
+        weights = joined_by(steps, blocks, own) if guided else None
+        try:
+            by_row = rowwise(steps[0], self._first_step([row, row]))
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            by_row = None  # this pipeline takes one picture at a time
+        return Plan(blocks, weights, tuple(step.t for step in steps), by_row)
+
+    @property
+    def other_condition(self) -> Any:
+        """A condition that differs from the user's."""
+        if isinstance(self.condition, str):
+            return _OTHER_PROMPT if self.condition != _OTHER_PROMPT else "nothing"
+        return 0 if self.condition != 0 else 1
+
+    @found_alone
+    def together(self) -> float:
+        """How far a row of a batch lies from the same row alone, of the pictures' scale; infinite without batches.
+
+        Where it is too far, rows are run one at a time.
+        """
+        if self.plan.by_row is None:
+            return float("inf")
+        other = Variation(self.condition if self.condition is None else self.other_condition, self.negative)
+        rows = [*self.rows_of(other)[:1], self.rows_of(self.own)[0]]
+        try:
+            found = self.made(rows)[1:]
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return float("inf")
+        alone = self.first()
+        return float((found - alone).abs().max() / alone.abs().max().clamp_min(1e-12))
+
+    def first(self) -> Tensor:
+        """The first draw as payoffs see it, ``[1, ...]``."""
+        return self.traced[1] if self.space == "pixels" else self._latent()
+
+    def _latent(self) -> Tensor:
+        return self.made(self.rows_of(self.own)[:1])
+
+    # pictures and numbers
+
+    def made(self, rows: Sequence[Row], weights: Tensor | None = None, watched: Watched | None = None) -> Tensor:
+        """What payoffs see of a batch of rows, ``[rows, ...]``; ``weights [rows, steps]`` in place of the own."""
+        watched = watched or Watched(len(rows), self.plan, weights)
+        output = "pt" if self.space == "pixels" else "latent"
+        return pictures_in(self.call(rows, watched.network, watched.step, output))
+
+    def batches(self, rows: int) -> Iterator[slice]:
+        """Slices of so many rows that one call takes."""
+        alone = self.together > _TOGETHER
+        size = 1 if alone else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
+        for start in range(0, rows, size):
+            yield slice(start, min(rows, start + size))
+
+    @torch.no_grad()
+    def numbers(self, variations: Sequence[Variation]) -> Tensor:
+        """The number of each variation, float64 ``[n]``; equal ones are run once.
+
+        Raises:
+            ValueError: no payoff, or one that does not give one number a picture.
+        """
+        if self.payoff is None:
+            raise ValueError(
+                "which number of the picture? Give trajectory(..., payoff=function), [n, 3, H, W] in [0, 1] -> [n]"
+            )
+        distinct: dict[Any, Variation] = {}
+        keys = [variation.key() for variation in variations]
+        for key, variation in zip(keys, variations, strict=True):
+            distinct.setdefault(key, variation)
+        rows = [row for variation in distinct.values() for row in self.rows_of(variation)]
+        weights = self._weights(list(distinct.values()))
+        found = []
+        for part in self.batches(len(rows)):
+            seen = self.made(rows[part], None if weights is None else weights[part])
+            found.append(one_a_row(self.payoff(seen), len(seen), "picture").double().cpu())
+        values = torch.cat(found).view(len(distinct), self.draws).mean(1)
+        place = {key: i for i, key in enumerate(distinct)}
+        return values[[place[key] for key in keys]]
+
+    def _weights(self, variations: Sequence[Variation]) -> Tensor | None:
+        """``[rows, steps]``: the variations' own, the pipeline's where they have none; None where none has."""
+        if all(variation.weights is None for variation in variations):
+            return None
+        own = self.own_weights()
+        each = torch.stack([own if one.weights is None else one.weights.to(own) for one in variations])
+        return each.repeat_interleave(self.draws, 0)
+
+    def own_weights(self) -> Tensor:
+        """``w`` of each step of the user's own call, ``[steps]``.
+
+        Raises:
+            Unsupported: there is no branch without the condition, or the branches are joined otherwise.
+        """
+        if not self.plan.guided:
+            raise Unsupported(
+                f"this call of {self.call.name} has no branch without its condition: it is unguided, or its guidance "
+                "is distilled into the network. Ask with guidance above 1, or play with words"
+            )
+        if self.plan.weights is None:
+            raise Unsupported(
+                f"{self.call.name} joins its branches otherwise than by u + w (c - u) in this call (guidance_rescale, "
+                "perturbed attention, skipped layers?), so that no step's weight can be changed: play with words, or "
+                "ask without"
+            )
+        return self.plan.weights
+
+    def check_payoff(self) -> None:
+        """Raise where the payoff is random or looks across rows; see `explain.payoffs.probed`."""
+        if self.payoff is not None:
+            with usual_modes():
+                probed(self.payoff, self.first())
+
+
+def pictures_in(answer: Any) -> Tensor:
+    """The pictures of a pipeline's answer, ``[n, C, H, W]``.
+
+    Raises:
+        Unsupported: they are no arrays.
+    """
+    found = answer[0] if isinstance(answer, tuple) else next(iter(answer.values()))
+    if isinstance(found, Tensor):
+        return found
+    if isinstance(found, np.ndarray):
+        return torch.from_numpy(found).movedim(-1, 1) if found.ndim == 4 else torch.from_numpy(found)
+    raise Unsupported(f"this pipeline answers with {type(found).__name__}, and no arrays can be had from it")
+
+
+def _starts(latents: Tensor, draws: int) -> Tensor:
+    """``x_T`` of each draw.
+
+    Raises:
+        ValueError: another number of them.
+    """
+    if not isinstance(latents, Tensor) or len(latents) != draws:
+        got = list(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        raise ValueError(f"latents must be [{draws}, ...], one start for each of {draws} draws, got {got}")
+    return latents

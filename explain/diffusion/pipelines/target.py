@@ -1,0 +1,302 @@
+"""A pipeline's run as a target: which words, steps, guidance or pictures are behind the number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from explain.diffusion.pipelines.call import PipelineCall
+from explain.diffusion.pipelines.games import Absent, ConditionCoalitions, GuidanceCoalitions, WordCoalitions
+from explain.diffusion.pipelines.number import PipelineNumber
+from explain.diffusion.pipelines.prompts import Words, tokens_of, words_of
+from explain.diffusion.pipelines.watched import Watched
+from explain.diffusion.players import image_players, label_player, step_players
+from explain.guard import usual_modes
+from explain.threads import found_alone
+from explain.types import Game, NonFinite, Players, Target, Unsupported
+
+_POOLED = ("pooled_projections", "text_embeds")
+
+
+class PipelineRun(PipelineNumber, Target):
+    """The number that a payoff says about the picture of a pipeline's own call; see `PipelineModel.trajectory`.
+
+    Beside the settings of `PipelineNumber`: what an absent word is, ``absent``, "drop" or "pad".
+    """
+
+    def __init__(
+        self,
+        call: PipelineCall,
+        condition: Any,
+        negative: str | None,
+        payoff: Callable[[Tensor], Tensor] | None,
+        seed: int,
+        draws: int,
+        latents: Tensor | None,
+        space: Literal["pixels", "latents"],
+        batch_size: int | None,
+        absent: Absent,
+    ) -> None:
+        if absent not in ("drop", "pad"):
+            raise ValueError(f"absent must be 'drop' or 'pad', got {absent!r}")
+        super().__init__(call, condition, negative, payoff, seed, draws, latents, space, batch_size)
+        self.absent = absent
+        with usual_modes():
+            self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from
+            self.check_payoff()
+            self.assumed |= self._assumptions()
+
+    @property
+    def module(self) -> nn.Module:  # type: ignore[override]  # read only here
+        """The pipeline's own network."""
+        return self.call.net
+
+    def value(self) -> float:
+        """The number of the user's own call.
+
+        Raises:
+            NonFinite: NaN or infinity.
+        """
+        found = float(self.numbers([self.own]))
+        if not math.isfinite(found):
+            raise NonFinite(f"the number is {found}: check the payoff, and the pipeline's half precision")
+        return found
+
+    def picture(self) -> Tensor:
+        """The pipeline's own picture of the first draw, ``[3, H, W]`` in [0, 1]."""
+        return self.traced[1][0]
+
+    def timesteps(self) -> list[float]:
+        """The scheduler's timestep of each step, first to last."""
+        return list(self.plan.times)
+
+    @torch.no_grad()
+    def run(self) -> Tensor:
+        """The pipeline's own call of the first draw, once more, to its picture ``[1, 3, H, W]``."""
+        watched = Watched(1, self.plan)
+        return self.made(self.rows_of(self.own)[:1], watched=watched)
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """Players: "words" (``phrases=`` that go together), "steps" (``size=``), "guidance", "labels" (the prompt).
+
+        Raises:
+            ValueError: no such kind, or no words.
+        """
+        if kind == "words":
+            return self._words(**options)
+        if kind == "labels":
+            if self.condition is None:
+                raise ValueError(f"this call of {self.call.name} has no condition to play with")
+            return label_player("prompt" if isinstance(self.condition, str) else f"label {self.condition}")
+        if kind in ("steps", "guidance"):
+            return step_players(kind, len(self.plan.times), list(self.plan.times), options)
+        if kind in ("patches", "superpixels"):
+            return image_players(self.picture(), kind, options)
+        raise ValueError(f"a pipeline's run plays with words, steps, guidance or labels; got {kind!r}")
+
+    def _words(self, phrases: Sequence[str] = (), negative: bool = True) -> Players:
+        self._check_text()
+        of_prompt = words_of(self.condition, self._tokenizer, phrases)
+        of_negative = words_of(self.negative, self._tokenizer) if negative and self.negative else Words("", ())
+        kept = [i for i, here in enumerate(self._read(of_prompt)) if here]
+        names = [of_prompt.names[i] for i in kept] + [f"not: {name}" for name in of_negative.names]
+        if not names:
+            raise ValueError("an empty prompt has no words to play with")
+        spans = [of_prompt.spans[i] for i in kept] + list(of_negative.spans)
+        side = torch.tensor([False] * len(kept) + [True] * len(of_negative.spans))
+        return Players(
+            "words", torch.arange(len(names)), tuple(names), None, {"negative": side, "span": torch.tensor(spans)}
+        )
+
+    def game(self, players: str | Players) -> Game:
+        """Values of coalitions of words, steps, guidance or the prompt.
+
+        Raises:
+            Unsupported: other players.
+        """
+        players = self.players(players) if isinstance(players, str) else players
+        if players.kind == "words":
+            return self._word_game(players)
+        if players.kind == "labels" and isinstance(self.condition, str):
+            return ConditionCoalitions(self, players).game()
+        if players.kind in ("steps", "guidance", "labels"):
+            return GuidanceCoalitions(self, players).game()
+        raise Unsupported(f"a pipeline's run plays with words, steps, guidance or labels; got {players.kind!r}")
+
+    def tokens(self, players: Players) -> dict[int, tuple[Tensor, ...]]:
+        """Where the network finds each word's tokens: ``{text tokens of a call: positions of each player}``.
+
+        Words of the negative prompt have none: they are in the other branch.
+
+        Raises:
+            Unsupported: the network's text is not made of the encoders' tokens one after the other.
+        """
+        self._check_text()
+        length = self._text_length()
+        own = [self._found(players, reader) for reader in self.call.readers]
+        counts = [self._ids(reader).numel() for reader in self.call.readers]
+        for i, count in enumerate(counts):
+            if count == length:
+                return {length: own[i]}
+        for i, count in enumerate(counts):  # two encoders of one length side by side, then one behind them
+            for j in range(i + 1, len(counts)):
+                if count + counts[j] == length:
+                    both = zip(own[i], own[j], strict=True)
+                    return {length: tuple(torch.cat([a, b + count]) for a, b in both)}
+        raise Unsupported(
+            f"the network is given {length} text tokens, the encoders {', '.join(map(str, counts)) or 'none'}: which "
+            "are whose cannot be told"
+        )
+
+    def _found(self, players: Players, reader: str) -> tuple[Tensor, ...]:
+        """The positions of each player's tokens among those of one encoder."""
+        words = self._prompt(players)
+        positions = tokens_of(words, self._tokenizer_of(reader), self._ids(reader).tolist())
+        negative = players.geometry["negative"].tolist()
+        found, at = [], 0
+        for of_negative in negative:
+            found.append(torch.tensor([] if of_negative else positions[at], dtype=torch.int64))
+            at += not of_negative
+        return tuple(found)
+
+    def _prompt(self, players: Players) -> Words:
+        """The prompt with the players' own words."""
+        spans, negative = players.geometry["span"].tolist(), players.geometry["negative"].tolist()
+        own = tuple((int(a), int(b)) for (a, b), other in zip(spans, negative, strict=True) if not other)
+        return Words(self.condition[: self._read_to], own)
+
+    @found_alone
+    def _read_to(self) -> int:
+        """Where the part of the prompt ends that the encoders read."""
+        words = words_of(self.condition, self._tokenizer)
+        read = [span for span, here in zip(words.spans, self._read(words), strict=True) if here]
+        return read[-1][1] if 0 < len(read) < len(words.spans) else len(self.condition)
+
+    def _text_length(self) -> int:
+        """How many text tokens the network is given.
+
+        Raises:
+            Unsupported: none.
+        """
+        args, kwargs = self._asked()
+        text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
+        if not isinstance(text, Tensor) or text.dim() != 3:
+            raise Unsupported(f"the network of {self.call.name} is given no text tokens")
+        return text.size(1)
+
+    def _asked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the network is called with first.
+
+        Raises:
+            Unsupported: the run was not seen.
+        """
+        if not self.traced[0] or not self.traced[0][0].asked:
+            raise Unsupported(f"{self.call.name} takes no steps that are seen")
+        return self.traced[0][0].asked[0]
+
+    def _ids(self, reader: str) -> Tensor:
+        """The ids that an encoder was given for the prompt, ``[tokens]``: of all that it was given, the likest."""
+        tokenizer = self._tokenizer_of(reader)
+        words = Words(self.condition, ((0, max(1, len(self.condition))),))
+        rows = [row for ids in self.heard.get(reader, []) for row in ids.reshape(-1, ids.size(-1))]
+        return max(rows, key=lambda row: len(tokens_of(words, tokenizer, row.tolist())[0]), default=torch.zeros(0))
+
+    def _read(self, words: Words) -> list[bool]:
+        """Which words at least one encoder reads; all where it cannot be told."""
+        if not self.call.readers or not self.heard:
+            return [True] * len(words.spans)
+        found = [tokens_of(words, self._tokenizer_of(r), self._ids(r).tolist()) for r in self.call.readers]
+        return [any(of_word) for of_word in zip(*found, strict=True)]
+
+    def _tokenizer_of(self, reader: str) -> Any:
+        return getattr(self.call.pipeline, self.call.readers[reader])
+
+    @property
+    def _tokenizer(self) -> Any:
+        """The first encoder's tokenizer, where there is one."""
+        return self._tokenizer_of(next(iter(self.call.readers))) if self.call.readers else None
+
+    def _check_text(self) -> None:
+        if not isinstance(self.condition, str):
+            raise Unsupported(f"words are those of a prompt; this call has {self.condition!r}")
+
+    def _word_game(self, players: Players) -> Game:
+        words = self._prompt(players)
+        negative = players.geometry["negative"].tolist()
+        spans = players.geometry["span"].tolist()
+        of_negative = tuple((int(a), int(b)) for (a, b), other in zip(spans, negative, strict=True) if other)
+        if self.absent == "pad":
+            self._check_padding()
+        game = WordCoalitions(self, players, (words, Words(self.negative or "", of_negative)), self.absent)
+        return game.game()
+
+    def _check_padding(self) -> None:
+        """Raise where padding would also be read as the end of the text.
+
+        Raises:
+            Unsupported: the pooled vector is read where the text ends, and the padding is the mark for that.
+        """
+        pooled = [name for name in _POOLED if name in _names_in(self._asked()[1])]
+        for reader in self.call.readers:
+            tokenizer = self._tokenizer_of(reader)
+            if pooled and tokenizer.pad_token_id == tokenizer.eos_token_id:
+                raise Unsupported(
+                    f"absent='pad' cannot be had from {self.call.name}: its padding is the mark for the end of a text, "
+                    f"where {pooled[0]} is read off. Ask with absent='drop'"
+                )
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as JSON values."""
+        return {
+            "family": "diffusion",
+            "model": self.call.name,
+            "question": "trajectory",
+            **self._said_condition(),
+            "payoff": None if self.payoff is None else getattr(self.payoff, "__name__", "callable"),
+            "space": self.space,
+            "steps": len(self.plan.times),
+            "scheduler": type(self.call.pipeline.scheduler).__name__,
+            "guidance": _plain(self.call.setting("guidance_scale")),
+            "removal": self.absent,
+            "draws": self.draws,
+            "noise_seed": self.seed,
+            "latents": "given" if self.latents is not None else None,
+            **({"call": sorted([*self.call.shared, *self.call.sources])} if self.call.shared else {}),
+            **({"assumed": self.assumed} if self.assumed else {}),
+        }
+
+    def _said_condition(self) -> dict[str, Any]:
+        if isinstance(self.condition, str):
+            return {"prompt": self.condition, "negative": self.negative}
+        return {"label": self.condition}
+
+    def _assumptions(self) -> dict[str, str]:
+        """What is to be known of this call."""
+        found = {}
+        if self.space == "pixels":
+            found["picture"] = "the pipeline's own, decoded, in [0, 1]"
+        if isinstance(self.condition, str) and self.condition:
+            words = words_of(self.condition, self._tokenizer)
+            cut = [name for name, here in zip(words.names, self._read(words), strict=True) if not here]
+            if cut:
+                found["prompt"] = f"longer than the encoder reads: {len(cut)} words were cut, from {cut[0]!r} on"
+        if any(part.training for child in self.call.parts.children() for part in child.modules()):
+            found["mode"] = "parts of the pipeline were in training mode: asked in eval mode"
+        return found
+
+
+def _names_in(tree: Any) -> set[str]:
+    """All names in nested arguments whose value is there."""
+    if not isinstance(tree, Mapping):
+        return set()
+    return {name for name, value in tree.items() if value is not None} | {
+        inner for value in tree.values() for inner in _names_in(value)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)

@@ -1,0 +1,261 @@
+"""A pipeline's own run, watched: what its network is asked, how its branches are joined, and where each step leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explain import passes
+from explain.diffusion.pipelines.stand_ins import lengths, once_each, replaced, tensors
+
+Blocks = tuple[str | None, ...]  # the branches of one call of the network, "cond" or "uncond", a block of rows each
+_STRAIGHT = 1e-3  # relative residual up to which branches are joined by u + w (c - u)
+
+
+class Enough(Exception):
+    """Ends a run after its first step."""
+
+
+@dataclass(eq=False)
+class PipelineStep:
+    """One step of a run: what the network was asked and said, and what the scheduler made of it.
+
+    Args:
+        asked: arguments of each call of the network, ``(args, kwargs)``.
+        said: its predictions, ``[rows of that call, ...]``.
+        t: the scheduler's timestep.
+        sample: ``x_t`` as the scheduler is given it.
+        joined: the prediction that the scheduler is given: the branches, joined.
+        after: the sample afterwards.
+        clean: the scheduler's own ``x0_hat``, where it tells.
+    """
+
+    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    said: list[Tensor] = field(default_factory=list)
+    t: float = 0.0
+    sample: Tensor = field(default_factory=lambda: torch.zeros(0))
+    joined: Tensor = field(default_factory=lambda: torch.zeros(0))
+    after: Tensor = field(default_factory=lambda: torch.zeros(0))
+    clean: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is known of every run of one question, proved on the run itself.
+
+    Args:
+        blocks: the branches of each call of the network within a step, in order.
+        weights: ``w`` of each step in ``u + w (c - u)``, None where the branches are not joined so.
+        times: the scheduler's timestep of each step.
+        by_row: which of the network's flat arguments hold one entry a row.
+    """
+
+    blocks: tuple[Blocks, ...]
+    weights: Tensor | None
+    times: tuple[float, ...]
+    by_row: tuple[bool, ...] | None
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a branch without the condition."""
+        return any("uncond" in call for call in self.blocks)
+
+
+class Watched:
+    """Stands between a pipeline and its network and scheduler during one run of ``rows`` pictures.
+
+    Args:
+        rows: pictures of the batch.
+        plan: what is known of the run; None while it is found out.
+        weights: guidance weights ``[rows, steps]`` in place of the pipeline's own, by way of the prediction with the
+            condition: ``c' = u + (w / w_own) (c - u)`` is joined to ``u + w (c - u)``.
+        kept: whether all steps are kept, or the last alone.
+        stop: whether to stop after the first step.
+        within: wraps the network's call, as `torch.utils.checkpoint` does.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        plan: Plan | None = None,
+        weights: Tensor | None = None,
+        kept: bool = False,
+        stop: bool = False,
+        within: Callable[..., Any] | None = None,
+    ) -> None:
+        self.rows, self.plan, self.weights, self.kept, self.stop, self.within = rows, plan, weights, kept, stop, within
+        self.steps: list[PipelineStep] = []
+        self.count = 0
+        self.now = PipelineStep()
+
+    def network(self, net: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The network's answer for a batch of blocks of rows; equal rows are evaluated once."""
+        call = len(self.now.said)
+        count = len(tensors((args, kwargs))[0])
+        called = net if self.within is None else self._within(net)
+        if self.plan is None:
+            answer = called(*args, **kwargs)
+        else:
+            blocks = self.plan.blocks[min(call, len(self.plan.blocks) - 1)]
+            t = self.plan.times[min(self.count, len(self.plan.times) - 1)]
+            branches = tuple(branch for branch in blocks for _ in range(count // len(blocks)))
+            by_row = None if self.plan.by_row is None else list(self.plan.by_row)
+            with passes.told(passes.Pass(t, branches)):
+                answer = once_each(called, args, kwargs, count, by_row) if by_row else called(*args, **kwargs)
+        prediction = tensors(answer)[0]
+        if self.weights is not None:
+            prediction = self._reweighted(prediction, call)
+            answer = replaced(answer, prediction)
+        self.now.asked.append((args, kwargs))
+        self.now.said.append(prediction)
+        return answer
+
+    def _within(self, net: Callable[..., Any]) -> Callable[..., Any]:
+        within = self.within
+        assert within is not None
+        return lambda *args, **kwargs: within(net, *args, **kwargs)
+
+    def _reweighted(self, prediction: Tensor, call: int) -> Tensor:
+        """The prediction of this call with the rows' own weights in place of the pipeline's."""
+        assert self.plan is not None
+        assert self.plan.weights is not None
+        assert self.weights is not None
+        own = float(self.plan.weights[self.count])
+        w = self.weights[:, self.count].to(prediction).view(-1, *[1] * (prediction.dim() - 1))
+        if torch.equal(w, torch.full_like(w, own)):
+            return prediction
+        blocks = self.plan.blocks[call]
+        parts = dict(zip(blocks, prediction.chunk(len(blocks)), strict=True))
+        if len(blocks) > 1:
+            u, c = parts["uncond"], parts["cond"]
+            parts["cond"] = torch.where(w == own, c, u + (w / own) * (c - u))
+            return torch.cat([parts[block] for block in blocks])
+        if call < len(self.plan.blocks) - 1:
+            return prediction  # the branch that comes last makes up for both
+        (other,) = self.now.said
+        if "uncond" in parts:  # u' + w_own (c - u') = u + w (c - u)
+            u, c = prediction, other
+            return torch.where(w == own, u, (u + w * (c - u) - own * c) / (1 - own))
+        u, c = other, prediction
+        return torch.where(w == own, c, u + (w / own) * (c - u))
+
+    def step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The scheduler's step.
+
+        Raises:
+            Enough: after the first, where that is all.
+        """
+        answer = step(*args, **kwargs)
+        now = self.now
+        model_output, t, sample = _step_arguments(args, kwargs)
+        after = answer[0] if isinstance(answer, tuple) else answer.prev_sample
+        now.t, now.sample, now.joined, now.after = float(t), sample, model_output, after
+        now.clean = next(
+            (
+                found
+                for name in ("pred_original_sample", "denoised")
+                if (found := getattr(answer, name, None)) is not None
+            ),
+            None,
+        )
+        self.steps = [*self.steps, now] if self.kept else [now]
+        self.count, self.now = self.count + 1, PipelineStep()
+        if self.stop:
+            raise Enough
+        return answer
+
+
+def _step_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Any, Tensor]:
+    """What the network said, the timestep and the sample, as every scheduler's step takes them."""
+    named = ("model_output", "timestep", "sample")
+    given = {**dict(zip(named, args, strict=False)), **kwargs}
+    return given["model_output"], given["timestep"], given["sample"]
+
+
+def rowwise(one: PipelineStep, two: PipelineStep, rows: int = 2) -> tuple[bool, ...] | None:
+    """Which of the network's flat arguments hold one entry a row: those that grow with the rows of the batch.
+
+    Args:
+        one: a step of one row.
+        two: the same step of ``rows`` rows.
+        rows: how many.
+    """
+    few, many = lengths(one.asked[0]), lengths(two.asked[0])
+    if len(few) != len(many):
+        return None
+    counts = len(tensors(one.asked[0])[0]), len(tensors(two.asked[0])[0])
+    if counts[1] != rows * counts[0]:
+        return None
+    found = tuple(a == counts[0] and b == counts[1] for a, b in zip(few, many, strict=True))
+    grown = tuple(a != b for a, b in zip(few, many, strict=True))
+    return found if found == grown else None  # of videos the text has one entry a frame
+
+
+def branches_of(one: PipelineStep, other: PipelineStep, rows: int = 1) -> tuple[Blocks, ...]:
+    """The branches of each call: blocks of rows whose arguments follow the condition are "cond", others "uncond".
+
+    Args:
+        one: the first step of a run.
+        other: the same with another condition.
+        rows: pictures of the batch.
+    """
+    found = []
+    for (args, kwargs), (args_2, kwargs_2) in zip(one.asked, other.asked, strict=True):
+        count = len(tensors((args, kwargs))[0])
+        blocks = max(1, count // rows)
+        moved = [False] * blocks
+        for a, b in zip(tensors((args, kwargs)), tensors((args_2, kwargs_2)), strict=True):
+            if a.dim() and len(a) % blocks == 0 and a.shape == b.shape:
+                same = (a == b).reshape(blocks, -1).all(1).tolist()
+                moved = [was or not held for was, held in zip(moved, same, strict=True)]
+        found.append(tuple("cond" if block else "uncond" for block in moved))
+    return tuple(found)
+
+
+def guidance_of(step: PipelineStep, blocks: tuple[Blocks, ...], rows: int = 1) -> tuple[float, float]:
+    """``w`` of ``u + w (c - u)``, by least squares, and the relative residual.
+
+    Args:
+        step: one step of a run.
+        blocks: the branches of its calls.
+        rows: pictures of the batch.
+    """
+    parts: dict[str | None, Tensor] = {}
+    for said, call in zip(step.said, blocks, strict=False):
+        parts |= dict(zip(call, said.chunk(len(call)), strict=True))
+    joined = step.joined[:rows].double()
+    u, c = (parts[name][:, : joined.size(1)].double() for name in ("uncond", "cond"))
+    if u.shape != joined.shape:
+        return 0.0, float("inf")
+    along = c - u
+    square = float(along.square().sum())
+    if not square:
+        return float("nan"), 0.0  # the network does not care
+    w = float(((joined - u) * along).sum()) / square
+    return w, float((joined - u - w * along).norm() / joined.norm().clamp_min(1e-12))
+
+
+def joined_by(steps: list[PipelineStep], blocks: tuple[Blocks, ...], own: float | None) -> Tensor | None:
+    """``w`` of each step ``[steps]``, or None where the branches are joined otherwise than by ``u + w (c - u)``.
+
+    Args:
+        steps: of a run of one row.
+        blocks: the branches of each call.
+        own: the guidance scale of the call, for steps where the network does not care.
+    """
+    found = []
+    for step in steps:
+        if len(step.said) != len(blocks):
+            return None
+        w, residual = guidance_of(step, blocks)
+        if residual > _STRAIGHT:
+            return None
+        if w != w:
+            w = own if own is not None else 1.0
+        near = own if own is not None and abs(w - own) < 1e-3 * max(1.0, abs(own)) else w
+        found.append(near)
+    return torch.tensor(found, dtype=torch.float64)
