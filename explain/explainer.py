@@ -70,7 +70,7 @@ class Explainer:
             )
         seed, generator = seeded(getattr(self, "seed", None))
         started = time.perf_counter()
-        with untouched(target.module):
+        with untouched(target.module, target.trained):
             target.forget()
             answer = self._answer(target, generator)
             return self._explanation(answer, target, seed, time.perf_counter() - started)

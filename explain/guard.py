@@ -74,12 +74,13 @@ def check_recordable(module: nn.Module) -> None:
 
 
 @contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
+def untouched(module: nn.Module, beside: nn.Module | None = None) -> Iterator[None]:
     """Within: the module in eval mode. After: modes, flags, gradients, buffers, hooks, attributes and RNGs as before.
 
     Within are `usual_modes`, and other threads wait. Every module's training flag is put back by itself, so a
     deliberately frozen BatchNorm stays frozen. Attributes that layers keep between calls (``cached=True`` graphs,
-    stored attention) come back too, see `Snapshot`.
+    stored attention) come back too, see `Snapshot`. Of a module ``beside`` it, such as a decoder that was trained with
+    it, the parameters' flags and gradients come back.
 
     Warns:
         UserWarning: a dropout or normalisation layer was in training mode: answered in eval mode. Once a model.
@@ -87,7 +88,8 @@ def untouched(module: nn.Module) -> Iterator[None]:
     with alone():
         if any(part.training and _changes_in_training(part) for part in module.modules()) and _first(module):
             warnings.warn("the model was in training mode: explained in eval mode, then put back", stacklevel=4)
-        parameters = [(p, p.requires_grad, p.grad) for p in module.parameters()]
+        owners = [module] if beside is None else [module, beside]
+        parameters = [(p, p.requires_grad, p.grad) for owner in owners for p in owner.parameters()]
         try:
             with usual_modes(), evaluating(module):
                 yield

@@ -51,7 +51,7 @@ def trainable(module: nn.Module) -> Parameters:
     if not params:
         raise ValueError(
             "the model has no parameter with requires_grad=True, so no training example can have moved it: unfreeze "
-            "the ones that were trained (parameter.requires_grad_(True))"
+            "the ones that were trained (parameter.requires_grad_(True)), or name them, Influence(parameters=...)"
         )
     return params
 

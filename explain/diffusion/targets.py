@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.fills import FILLS, checked_reference, fills
@@ -32,6 +32,12 @@ class _DenoiserTarget(DenoiserNumber, Target):
     def module(self) -> Denoiser:  # type: ignore[override]  # read only here
         """The user's network, as it is called."""
         return self.model.denoiser
+
+    @property
+    def trained(self) -> nn.Module:
+        """The user's own network."""
+        net = self.module.net
+        return net if isinstance(net, nn.Module) else self.module
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training images, ``train=(images, labels)``; see `training_objective`.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from explain.classes import OfOutputs
 from explain.graph.games.graph_game import GraphGame
@@ -210,6 +210,11 @@ class GraphTarget(GraphNumber, OfOutputs):
         self._look_again()
         found = self._resolved(players)
         return differentiable(self, self.place_of(found.kind), found)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The user's module, and its decoder where that is a module of its own."""
+        return self.model.net
 
     def module_copy(self) -> Call:
         """A deep copy of the module as ``(x, edge_index, ...) -> [rows, outputs]``."""

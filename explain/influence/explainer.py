@@ -12,6 +12,7 @@ from torch import Tensor
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checks import column_checks, curvature_checks, errors, score_bounds, warn
+from explain.influence.chosen import TRAINABLE, Choice, checked_choice
 from explain.influence.edited_graphs import removal_parts
 from explain.influence.example_gradients import per_example
 from explain.influence.newton import newton_parts
@@ -50,6 +51,11 @@ class Influence(Together, Explainer):
             Gauss-Newton matrix, with a warning.
         damping: added to the diagonal; "auto" adds none to a positive definite Hessian, else as little as leaves the
             smallest eigenvalue at a thousandth of the largest.
+        parameters: which are differentiated; the others are constants, so that the answer is what leaving an example
+            out does to training these alone, in memory and time of their number: a name or a pattern such as "*lora*",
+            "mid_block" or "up_blocks.3.*", several of these, parameters themselves (``unet.mid_block.parameters()``), a
+            function ``(name, parameter) -> bool``, or "trainable", those with ``requires_grad``. What is named may be
+            frozen, as a pipeline's network is after training. ``why.target["assumed"]["parameters"]`` says what it was.
         newton: one Newton step on the edited objective for each player, with its own curvature: more exact, and as many
             solutions as there are players. ``parts["first_order"]`` then holds the learned part without it.
         shards: a folder in which the solution and the scores, shard by shard, are kept as they are found: for large
@@ -81,12 +87,14 @@ class Influence(Together, Explainer):
     solver: str | Solver = "auto"
     curvature: str = "auto"
     damping: str | float = "auto"
+    parameters: Choice = TRAINABLE
     newton: bool = False
     shards: Shards | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", checked_choice(self.parameters))
         if not isinstance(self.remove, Players) and self.remove not in REMOVE:
             raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, got {self.remove!r}")
         if isinstance(self.solver, str) and self.solver not in ("auto", *SOLVERS):
@@ -107,7 +115,7 @@ class Influence(Together, Explainer):
             )
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives, values, b = asked_of(targets, self.train, self.remove, apart=self.newton)
+        objectives, values, b = asked_of(targets, self.train, self.remove, self.newton, self.parameters)
         objective = objectives[0]
         losses = example_losses(objective)
         for what, found in (("number's gradient", b), ("training losses", losses)):

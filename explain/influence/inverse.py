@@ -14,6 +14,7 @@ from torch import Tensor
 from explain.explainer import seeded
 from explain.guard import untouched
 from explain.influence.checks import LOOSE, loose
+from explain.influence.chosen import chosen_objective
 from explain.influence.curvature import Curvature
 from explain.influence.explainer import Influence
 from explain.influence.scores import example_losses, measured_gradient, training_gradient
@@ -145,8 +146,13 @@ def asked(target: Target, engine: Influence) -> Iterator[tuple[Objective, torch.
     """
     if not isinstance(target, Target):
         raise TypeError(f"a target is needed, such as explain.wrap(model, data).node(3), got {type(target).__name__}")
-    with untouched(target.module):
-        yield target.objective(engine.train, "labels"), seeded(engine.seed)[1]
+    with untouched(target.module, target.trained):
+        yield objective_for(target, engine), seeded(engine.seed)[1]
+
+
+def objective_for(target: Target, engine: Influence) -> Objective:
+    """The target's objective in labels, over the engine's training set and in its parameters."""
+    return chosen_objective(target, engine.train, "labels", engine.parameters)
 
 
 def labelled(objective: Objective, question: str) -> LabelledObjective:

@@ -72,13 +72,13 @@ def matrix(params: Parameters, name: Name) -> Tensor:
 
 
 def _named(part: nn.Module, names: dict[int, str]) -> Name | None:
-    """Which trained parameters are this part's weight and bias; None where it is no layer."""
+    """Which trained parameters are this part's weight and bias, None for a frozen bias; None where it is no layer."""
     weight, bias = part._parameters.get("weight"), part._parameters.get("bias")
-    if weight is None or id(weight) not in names or (bias is not None and id(bias) not in names):
+    if weight is None or id(weight) not in names:
         return None
     if len(part._parameters) > 2 or not (weight.dim() == 2 or _convolves(part)):
         return None
-    return names[id(weight)], None if bias is None else names[id(bias)]
+    return names[id(weight)], None if bias is None else names.get(id(bias))
 
 
 def _watch(name: Name, uses: list[Use]):  # type: ignore[no-untyped-def]  # torch's own type of hooks

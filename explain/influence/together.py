@@ -12,6 +12,7 @@ from torch import Tensor
 from explain.explainer import Answer, seeded
 from explain.explanation import Explanation
 from explain.guard import untouched
+from explain.influence.chosen import TRAINABLE, chosen_objective
 from explain.influence.scores import measured_gradient, measured_gradients
 from explain.types import Objective, Players, Target
 
@@ -43,7 +44,7 @@ class Together:
             raise ValueError("explain_all needs at least one target, all of the same model: ask each model by itself")
         seed, generator = seeded(self.seed)
         started = time.perf_counter()
-        with untouched(asked[0].module):
+        with untouched(asked[0].module, asked[0].trained):
             for target in asked:
                 target.forget()
             answers = self._answers(asked, generator)
@@ -58,7 +59,11 @@ class Together:
 
 
 def asked_of(
-    targets: Sequence[Target], train: Any = None, remove: str | Players = "labels", apart: bool = False
+    targets: Sequence[Target],
+    train: Any = None,
+    remove: str | Players = "labels",
+    apart: bool = False,
+    parameters: Any = TRAINABLE,
 ) -> tuple[list[Objective], list[float], Tensor]:
     """The objective of each, their numbers, and the gradients of these, float64 ``[p, k]``.
 
@@ -72,12 +77,12 @@ def asked_of(
     if len(targets) > 1 and remove == "labels" and not apart:
         questions = first.questions(targets)
         if questions is not None:
-            objective = first.objective(train, remove)
+            objective = chosen_objective(first, train, remove, parameters)
             for target in targets[1:]:
                 target.tell(first.told)
             values, gradients = measured_gradients(objective.params, questions)
             return [objective] * len(targets), values, gradients
-    objectives = objectives_of(targets, train, remove)
+    objectives = objectives_of(targets, train, remove, parameters)
     _check_one_training(objectives)
     numbers, columns = zip(*(measured_gradient(each) for each in objectives), strict=True)
     return objectives, list(numbers), torch.stack(columns, 1)
@@ -89,14 +94,16 @@ def is_damping(value: Any) -> bool:
     return value == "auto" or (number and 0 <= value < float("inf"))
 
 
-def objectives_of(targets: Sequence[Target], train: Any = None, remove: str | Players = "labels") -> list[Objective]:
+def objectives_of(
+    targets: Sequence[Target], train: Any = None, remove: str | Players = "labels", parameters: Any = TRAINABLE
+) -> list[Objective]:
     """The objective of each; of one model, a training set is read and checked for the first and given to the others."""
-    first = targets[0].objective(train, remove)
+    first = chosen_objective(targets[0], train, remove, parameters)
     found = [first]
     for target in targets[1:]:
         alike = train is not None or getattr(target, "model", target) is getattr(targets[0], "model", None)
         known = getattr(first, "train", None) if alike else None
-        found.append(target.objective(train if known is None else known, remove))
+        found.append(chosen_objective(target, train if known is None else known, remove, parameters))
     return found
 
 

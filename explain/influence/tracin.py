@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checkpoints import Checkpoint, at_checkpoint, checked_checkpoints
+from explain.influence.chosen import TRAINABLE, Choice, checked_choice
 from explain.influence.scores import directional, measured_gradient
 from explain.influence.together import Together, objectives_of
 from explain.types import NonFinite, Target
@@ -31,6 +32,7 @@ class TracIn(Together, Explainer):
             read one at a time; the model as it is when None.
         rates: of each checkpoint: the learning rate times the number of steps that it stands for; or one for all.
         train: as for `Influence`.
+        parameters: as for `Influence`.
         seed: written down only; nothing here is random.
         progress: shows tqdm.
 
@@ -54,10 +56,12 @@ class TracIn(Together, Explainer):
     checkpoints: Sequence[Checkpoint] | None = None
     rates: float | Sequence[float] = 1.0
     train: Any = None
+    parameters: Choice = TRAINABLE
     seed: int | torch.Generator | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", checked_choice(self.parameters))
         checked_checkpoints(self.checkpoints)
         for rate in self._rates():
             if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
@@ -71,7 +75,7 @@ class TracIn(Together, Explainer):
         return rates
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives = objectives_of(targets, self.train)
+        objectives = objectives_of(targets, self.train, parameters=self.parameters)
         size = objectives[0].size
         parts: list[Tensor] = []
         values: list[list[float]] = []

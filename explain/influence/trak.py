@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checkpoints import At, Checkpoint, Feature, at_checkpoint, checked_checkpoints
+from explain.influence.chosen import TRAINABLE, Choice, checked_choice
 from explain.influence.features import Features, KeptFeatures
 from explain.influence.projection import Projection
 from explain.influence.scores import measured_gradient
@@ -51,6 +52,7 @@ class Trak(Together, Explainer):
             stand for those of the image's *loss*, and only their order has a meaning.
         damping: added to ``K``; "auto" is a thousandth of its largest eigenvalue.
         train: as for `Influence`.
+        parameters: as for `Influence`.
         shards: a folder in which the projected gradients are kept as they are made, shard by shard, in the model's
             precision: for large training sets, on a cluster where it names one, resumed after any end. Other numbers
             and dampings are answered from there without a gradient of any training example. It needs a seed.
@@ -73,11 +75,13 @@ class Trak(Together, Explainer):
     features: str | Callable[[Tensor], Tensor] = "loss"
     damping: str | float = "auto"
     train: Any = None
+    parameters: Choice = TRAINABLE
     shards: Shards | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", checked_choice(self.parameters))
         checked_checkpoints(self.checkpoints)
         if self.dimensions is not None and self.dimensions < 1:
             raise ValueError(f"dimensions must be at least 1 or None, got {self.dimensions}")
@@ -91,7 +95,7 @@ class Trak(Together, Explainer):
             raise ValueError("shards need a seed, such as seed=0: all of them share one projection")
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives = objectives_of(targets, self.train)
+        objectives = objectives_of(targets, self.train, parameters=self.parameters)
         states: Sequence[Checkpoint | None] = self.checkpoints or [None]
         stores = self._stores(objectives[0], targets[0].module, states)
         found: list[_Found] = []

@@ -28,6 +28,11 @@ class Target:
     told: Mapping[str, Any] = MappingProxyType({})
     found: ClassVar[tuple[str, ...]] = ("told",)  # follows from the rest
 
+    @property
+    def trained(self) -> nn.Module:
+        """What was trained, its parameters by the user's own names: the module, but for what a family puts around."""
+        return self.module
+
     def value(self) -> float:
         """The number itself."""
         self._cannot("value")

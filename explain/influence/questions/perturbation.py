@@ -17,6 +17,7 @@ from explain.influence.inverse import (
     finite_question,
     inverse_of,
     labelled,
+    objective_for,
     positions_of,
     still_to_move,
 )
@@ -84,7 +85,7 @@ class Perturbation(Explainer):
         return self.engine.seed
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        given = target.objective(self.engine.train, "labels")
+        given = objective_for(target, self.engine)
         objective = editable(given, "perturbing a training input")
         at = positions_of(self.example, objective.size)
         players = objective.input_players(self.example)
@@ -155,7 +156,7 @@ class Relabelling(Explainer):
         return self.engine.seed
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        given = target.objective(self.engine.train, "labels")
+        given = objective_for(target, self.engine)
         objective = labelled(given, "relabelling a training example")
         others = other_labels(objective, self.label)
         value, gradient, losses = finite_question(objective)

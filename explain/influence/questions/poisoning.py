@@ -15,7 +15,15 @@ from tqdm.auto import tqdm
 from explain.explainer import seeded
 from explain.guard import untouched
 from explain.influence.explainer import Influence
-from explain.influence.inverse import Inverse, checked_engine, editable, inverse_of, positions_of, same_inverse
+from explain.influence.inverse import (
+    Inverse,
+    checked_engine,
+    editable,
+    inverse_of,
+    objective_for,
+    positions_of,
+    same_inverse,
+)
 from explain.influence.questions.minimum import refit
 from explain.influence.questions.perturbation import Extractor, input_gradients
 from explain.influence.scores import measured_gradient
@@ -321,7 +329,7 @@ class _Run:
 def _untouched(target: Target, attack: Attack) -> Iterator[None]:
     """Within, neither the model nor the extractor of features is left changed."""
     with ExitStack() as stack:
-        stack.enter_context(untouched(target.module))
+        stack.enter_context(untouched(target.module, target.trained))
         if isinstance(attack.features, nn.Module):
             stack.enter_context(untouched(attack.features))
         yield
@@ -338,7 +346,7 @@ def _check_targets(targets: list[Target]) -> None:
 
 
 def _objectives(targets: list[Target], attack: Attack) -> list[EditableObjective]:
-    given: list[Objective] = [target.objective(attack.engine.train, "labels") for target in targets]
+    given: list[Objective] = [objective_for(target, attack.engine) for target in targets]
     return [editable(objective, "poisoning") for objective in given]
 
 

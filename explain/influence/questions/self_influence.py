@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from explain.explainer import Answer, Explainer
 from explain.influence.example_gradients import example_gradients, per_example
 from explain.influence.explainer import Influence
-from explain.influence.inverse import checked_engine, inverse_of
+from explain.influence.inverse import checked_engine, inverse_of, objective_for
 from explain.influence.scores import directional, example_losses, training_gradient
 from explain.influence.suspects import NOTED, advice, suspect_another
 from explain.influence.warning import doubt
@@ -62,7 +62,7 @@ class SelfInfluence(Explainer):
         return self.engine.seed
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        objective = target.objective(self.engine.train, "labels")
+        objective = objective_for(target, self.engine)
         losses = example_losses(objective)
         if not losses.isfinite().all():
             raise NonFinite("the training losses hold NaN or infinity: check the training data")
