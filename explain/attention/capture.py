@@ -12,55 +12,79 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
+from explain.attention.labels import branch_of, step_of
 from explain.attention.maps import AttentionMap
-from explain.attention.passes import branch_of, step_of
 from explain.attention.recomputed import Recomputed, ScaledDotProduct, Whole
+from explain.attention.selection import GuidanceBranch, Heads, Modules, NothingCaptured, Selection, Steps
 
 _WEIGHING = ("mul", "mm", "einsum", "sum", "scatter", "index_add", "linear")  # in the names of what weights are put to
 
 
-class NothingCaptured(RuntimeError):
-    """No attention was computed while the context was open."""
-
-
 @contextmanager
-def capture(net: nn.Module, reduce: Callable[[AttentionMap], Any] | None = None) -> Iterator[list[Any]]:
+def capture(
+    net: nn.Module,
+    reduce: Callable[[AttentionMap], Any] | None = None,
+    *,
+    modules: Modules = None,
+    heads: Heads = None,
+    steps: Steps = None,
+    branch: GuidanceBranch = None,
+) -> Iterator[list[Any]]:
     """Collect an `AttentionMap` for every attention that ``net`` computes within, in call order.
 
     Seen: ``F.scaled_dot_product_attention``, `nn.MultiheadAttention`, and torch_geometric's `GATConv`, `GATv2Conv` and
     `TransformerConv`. Outputs are those of the original calls; torch's fused encoder fast path is off meanwhile, whose
     rounding differs. A layer called twice gives two maps. Weights are detached, at least float32, without dropout for
-    dense attention. Only calls in this thread, from a forward of ``net`` or of a part of it, count. A map's ``step``
-    and ``branch`` are the arguments ``timestep`` (or ``timesteps``, ``t``, ``time``) and ``branch`` that ``net`` itself
-    was called with.
+    dense attention. Only calls in this thread, from a forward of ``net`` or of a part of it, count.
+
+    A map's ``step`` and ``branch`` are those that the run tells, row by row in a batch doubled for guidance (every run
+    of `wrap` does); else the arguments ``timestep`` (or ``timesteps``, ``t``, ``time``) and ``branch`` that ``net``
+    itself was called with.
+
+    What is not asked for is never computed: a pass without any map costs what it does without `capture`.
 
     Args:
         net: the network.
         reduce: what is kept of each map as it comes, None to drop it: whole maps of a long run may not fit in memory.
             The map it is given has not been computed yet, see `AttentionMap`: only what is read of it costs anything.
+        modules: names of layers, or of modules that hold them, ``*`` for any letters: ``"*attn2"`` is the
+            cross-attention of diffusers' UNets, ``"mid_block"`` all in it. Or a function of a layer's name.
+        heads: a head or several; maps have these alone, in this order.
+        steps: a timestep, several, or a function of one, such as ``lambda t: t > 500``.
+        branch: "cond" or "uncond"; of a doubled batch, maps have these rows alone.
 
     Raises:
-        NothingCaptured: on leaving, when nothing was seen (and no other exception is under way).
+        ValueError: a name that no module has; a head that a layer does not have; a step or branch asked of a call that
+            does not tell it.
+        NothingCaptured: on leaving, when nothing was seen, or a layer or step that was asked for never came (and no
+            other exception is under way).
 
     >>> layer = nn.MultiheadAttention(4, 2, batch_first=True).eval()
     >>> tokens = torch.ones(1, 3, 4)
-    >>> with capture(layer) as maps:
+    >>> with capture(layer, heads=1) as maps:
     ...     _ = layer(tokens, tokens, tokens, need_weights=False)
     >>> maps[0].weights.shape, maps[0].module
-    (torch.Size([1, 2, 3, 3]), 'MultiheadAttention')
+    (torch.Size([1, 1, 3, 3]), 'MultiheadAttention')
     """
-    watch = _Capture(net, reduce)
+    selection = Selection(modules, heads, steps, branch)
+    selection.check(net)
+    watch = _Capture(net, reduce, selection)
     with watch.opened():
         yield watch.maps
-    if not watch.seen:
+    if not watch.layers:
         raise NothingCaptured(_why(watch))
+    missed = selection.missed(watch.layers, watch.steps)
+    if missed:
+        raise NothingCaptured(missed)
 
 
 class _Capture(Interception):
-    def __init__(self, net: nn.Module, reduce: Callable[[AttentionMap], Any] | None) -> None:
+    def __init__(self, net: nn.Module, reduce: Callable[[AttentionMap], Any] | None, selection: Selection) -> None:
         super().__init__(net)
         self.maps: list[Any] = []
-        self.reduce, self.seen = reduce, 0
+        self.reduce, self.selection = reduce, selection
+        self.layers: dict[str, None] = {}  # that computed attention, and at which steps
+        self.steps: dict[float, None] = {}
         self.softmax, self.weighed = False, False  # whether one was taken, and something then multiplied or summed
 
     def __torch_function__(
@@ -74,32 +98,40 @@ class _Capture(Interception):
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
-        self._keep_dense(ScaledDotProduct(**arguments))
+        if self._asked():
+            self._keep_dense(ScaledDotProduct(**arguments))
         return output
 
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         output = super().multi_head(arguments)
-        self._keep_dense(_multi_head(arguments))
+        if self._asked():
+            self._keep_dense(_multi_head(arguments))
         return output
 
     def before_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
         edge_index, size, arguments = inputs
-        if not isinstance(layer, TransformerConv):
+        if not isinstance(layer, TransformerConv) and self._asked():
             self._keep_edges(layer, edge_index, _size(edge_index, size, *arguments["x"]), arguments["alpha"])
 
     def after_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> None:
         edge_index, _, arguments = inputs
         if (
-            isinstance(layer, TransformerConv) and layer._alpha is not None
+            isinstance(layer, TransformerConv) and layer._alpha is not None and self._asked()
         ):  # set by its message(), cleared by forward()
             shape = _size(edge_index, None, arguments["key"], arguments["query"])
             self._keep_edges(layer, edge_index, shape, layer._alpha)
 
+    def _asked(self) -> bool:
+        """Whether the layer that is running is asked for."""
+        self.layers[self.parts[-1]] = None
+        step = step_of(self.arguments)
+        if step is not None:
+            self.steps.update(dict.fromkeys(step if isinstance(step, tuple) else (step,)))
+        return self.selection.takes(self.parts[-1])
+
     def _keep_dense(self, source: Recomputed) -> None:
         step, branch = step_of(self.arguments), branch_of(self.arguments)
-        attention = AttentionMap.recomputed(source, self.parts[-1], step, branch)
-        self._keep(attention)
-        attention._close()
+        self._keep(AttentionMap.recomputed(source, self.parts[-1], step, branch))
 
     def _keep_edges(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:
         weights = weights.detach().clone()
@@ -108,12 +140,15 @@ class _Capture(Interception):
         self._keep(AttentionMap(weights, self.parts[-1], columns, size, layer.flow, step, branch))
 
     def _keep(self, attention: AttentionMap) -> None:
-        self.seen += 1
-        kept = self.reduce(attention) if self.reduce else attention
+        part = self.selection.part(attention)
+        if part is None:
+            return
+        kept = self.reduce(part) if self.reduce else part
         if isinstance(kept, AttentionMap):
             kept._settle()
         if kept is not None:
             self.maps.append(kept)
+        part._close()
 
 
 def _multi_head(arguments: dict[str, Any]) -> Whole:

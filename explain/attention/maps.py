@@ -245,9 +245,17 @@ class AttentionMap:
         return AttentionMap.recomputed(source, self.module, _of_rows(self.step, rows), _of_rows(self.branch, rows))
 
     def branches(self) -> dict[str | None, list[int] | None]:
-        """The rows of the batch that belong to each guidance branch, in order; None for all of them."""
+        """The rows of the batch that belong to each guidance branch, in order; None for all of them.
+
+        Raises:
+            ValueError: branches of a batch with other rows, as where a layer looks within parts of an image.
+        """
         if not isinstance(self.branch, tuple):
             return {self.branch: None}
+        if len(self.branch) != self.batch:
+            raise ValueError(
+                f"the map of {self.module} has {self.batch} rows, and the branch is told of {len(self.branch)}"
+            )
         return {
             branch: [row for row, own in enumerate(self.branch) if own == branch]
             for branch in dict.fromkeys(self.branch)
