@@ -126,7 +126,7 @@ class PipelineCall:
         if self.condition is not None:
             of_rows = [row.condition for row in rows]
             found[self.condition] = of_rows if several or self.condition == "class_labels" else of_rows[0]
-        elif "batch_size" in self.takes:
+        if "batch_size" in self.takes:
             found["batch_size"] = len(rows)
         if any(row.negative is not None for row in rows):
             negatives = [row.negative or "" for row in rows]

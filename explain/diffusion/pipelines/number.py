@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import PipelineCall, Row
+from explain.diffusion.pipelines.stand_ins import tensors
 from explain.diffusion.pipelines.watched import (
+    Decoding,
     Enough,
     PipelineStep,
     Plan,
@@ -21,6 +24,7 @@ from explain.diffusion.pipelines.watched import (
     joined_by,
     rowwise,
 )
+from explain.diffusion.schedules import process_of
 from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, probed
@@ -199,10 +203,71 @@ class PipelineNumber:
         output = "pt" if self.space == "pixels" else "latent"
         return pictures_in(self.call(rows, watched.network, watched.step, output))
 
+    def decoded(self, samples: Tensor, pictures: int | None = None) -> Tensor:
+        """Samples as the pipeline has them after its last step, decoded by its own call, ``[pictures, 3, H, W]``.
+
+        Raises:
+            Unsupported: a pipeline whose steps are not seen.
+        """
+        if not self.traced[0]:
+            raise Unsupported(f"the steps of {self.call.name} are not those of a scheduler, and are not seen")
+        decoding = Decoding(samples, self.traced[0][0])
+        own = self.rows_of(self.own)[0]
+        own = replace(own, latents=None)
+        return pictures_in(self.call([own] * (pictures or len(samples)), decoding.network, decoding.step))
+
+    @torch.no_grad()
+    def images(self) -> Tensor:
+        """The picture that the first draw's run foresees at each step, ``x0_hat`` decoded: ``[steps, 3, H, W]``.
+
+        Raises:
+            Unsupported: steps that are not seen, or whose process is not known.
+        """
+        if not self.traced[0]:
+            raise Unsupported(f"the steps of {self.call.name} are not those of a scheduler, and are not seen")
+        clean = [self._clean(step) for step in self.traced[0]]
+        each = len(clean[0])
+        parts = torch.cat(clean).split(each * self._at_once())
+        return torch.cat([self.decoded(part, len(part) // each) for part in parts])
+
+    def _clean(self, step: PipelineStep) -> Tensor:
+        """``x0_hat`` of one step, in the form of the scheduler's samples, and in its words where it has them.
+
+        Raises:
+            Unsupported: a scheduler that does not tell, of a process that is not known here.
+        """
+        count = self._rows(step)
+        if step.clean is not None:
+            return step.clean[:count]
+        scheduler = self.call.pipeline.scheduler
+        try:
+            process = process_of(scheduler, None)
+        except (TypeError, ValueError) as error:
+            raise Unsupported(f"what {type(scheduler).__name__} foresees at a step is not known: {error}") from error
+        sample, joined = step.sample[:count], step.joined[:count, : step.sample.size(1)]
+        x = sample if process.signal is None else self._scaled(step, sample)
+        t = position(process, scheduler, torch.tensor([step.t], device=sample.device))
+        return process.clean(x, joined, t)
+
+    def _scaled(self, step: PipelineStep, sample: Tensor) -> Tensor:
+        """The sample as the network is shown it: what it is first asked, without what is shown beside."""
+        seen = tensors(step.asked[0])[0][: len(sample), : sample.size(1)]
+        return seen.to(sample)
+
+    def _rows(self, step: PipelineStep) -> int:
+        """Rows of the scheduler's sample that are one picture's: some pipelines double it for guidance."""
+        half = len(step.sample) // 2
+        doubled = self.plan.guided and half > 0 and torch.equal(step.sample[:half], step.sample[half:])
+        return half if doubled else len(step.sample)
+
+    def _at_once(self) -> int:
+        """Pictures that one call takes."""
+        alone = self.together > _TOGETHER
+        return 1 if alone else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
+
     def batches(self, rows: int) -> Iterator[slice]:
         """Slices of so many rows that one call takes."""
-        alone = self.together > _TOGETHER
-        size = 1 if alone else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
+        size = self._at_once()
         for start in range(0, rows, size):
             yield slice(start, min(rows, start + size))
 

@@ -37,7 +37,9 @@ def standing_in(module: _M, forward: Callable[[Called, tuple[Any, ...], dict[str
 def stepping(scheduler: Any, step: Callable[[Called, tuple[Any, ...], dict[str, Any]], Any]) -> Any:
     """A copy of a scheduler, for schedulers remember, whose ``step`` is ``step(its own, args, kwargs)``."""
     fresh = copy.deepcopy(scheduler)
-    own = fresh.step
+    own = getattr(fresh, "step", None)
+    if own is None:  # of score matching by stochastic differential equations: its steps pass unseen
+        return fresh
 
     @functools.wraps(own)  # pipelines ask whether it takes eta and a generator
     def taken(*args: Any, **kwargs: Any) -> Any:

@@ -136,12 +136,14 @@ class PipelineRun(PipelineNumber, Target):
             Unsupported: the network's text is not made of the encoders' tokens one after the other.
         """
         self._check_text()
-        length = self._text_length()
+        length = self._asked_text().size(1)
         own = [self._found(players, reader) for reader in self.call.readers]
         counts = [self._ids(reader).numel() for reader in self.call.readers]
         for i, count in enumerate(counts):
             if count == length:
                 return {length: own[i]}
+        if counts and length > counts[0] and not self._asked_text()[:, counts[0] :].any():
+            return {length: own[0]}  # of an encoder that is left out zeros stand there
         for i, count in enumerate(counts):  # two encoders of one length side by side, then one behind them
             for j in range(i + 1, len(counts)):
                 if count + counts[j] == length:
@@ -176,8 +178,8 @@ class PipelineRun(PipelineNumber, Target):
         read = [span for span, here in zip(words.spans, self._read(words), strict=True) if here]
         return read[-1][1] if 0 < len(read) < len(words.spans) else len(self.condition)
 
-    def _text_length(self) -> int:
-        """How many text tokens the network is given.
+    def _asked_text(self) -> Tensor:
+        """The text tokens that the network is given, ``[rows, tokens, width]``.
 
         Raises:
             Unsupported: none.
@@ -186,7 +188,7 @@ class PipelineRun(PipelineNumber, Target):
         text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         if not isinstance(text, Tensor) or text.dim() != 3:
             raise Unsupported(f"the network of {self.call.name} is given no text tokens")
-        return text.size(1)
+        return text
 
     def _asked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the network is called with first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,8 @@ class PipelineStep:
 
     Args:
         asked: arguments of each call of the network, ``(args, kwargs)``.
-        said: its predictions, ``[rows of that call, ...]``.
+        answers: what it returned for each.
+        said: its predictions among that, ``[rows of that call, ...]``.
         t: the scheduler's timestep.
         sample: ``x_t`` as the scheduler is given it.
         joined: the prediction that the scheduler is given: the branches, joined.
@@ -35,6 +37,7 @@ class PipelineStep:
     """
 
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
     said: list[Tensor] = field(default_factory=list)
     t: float = 0.0
     sample: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -111,6 +114,7 @@ class Watched:
             prediction = self._reweighted(prediction, call)
             answer = replaced(answer, prediction)
         self.now.asked.append((args, kwargs))
+        self.now.answers.append(answer)
         self.now.said.append(prediction)
         return answer
 
@@ -149,31 +153,55 @@ class Watched:
         Raises:
             Enough: after the first, where that is all.
         """
-        answer = step(*args, **kwargs)
+        answer = step(*args, **{**kwargs, "return_dict": True})  # which tells more
         now = self.now
-        model_output, t, sample = _step_arguments(args, kwargs)
-        after = answer[0] if isinstance(answer, tuple) else answer.prev_sample
-        now.t, now.sample, now.joined, now.after = float(t), sample, model_output, after
-        now.clean = next(
-            (
-                found
-                for name in ("pred_original_sample", "denoised")
-                if (found := getattr(answer, name, None)) is not None
-            ),
-            None,
-        )
+        now.joined, t, now.sample = step_arguments(step, args, kwargs)
+        now.t, now.after = float(t), answer.prev_sample
+        cleans = (getattr(answer, name, None) for name in ("pred_original_sample", "denoised"))
+        now.clean = next((clean for clean in cleans if clean is not None), None)
         self.steps = [*self.steps, now] if self.kept else [now]
         self.count, self.now = self.count + 1, PipelineStep()
         if self.stop:
             raise Enough
-        return answer
+        return answer if kwargs.get("return_dict", True) else answer.to_tuple()
 
 
-def _step_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Any, Tensor]:
-    """What the network said, the timestep and the sample, as every scheduler's step takes them."""
-    named = ("model_output", "timestep", "sample")
-    given = {**dict(zip(named, args, strict=False)), **kwargs}
-    return given["model_output"], given["timestep"], given["sample"]
+class Decoding:
+    """Stands between a pipeline and its network and scheduler where a sample is only to be decoded.
+
+    The network says nothing, and whatever the scheduler is asked, it answers with the sample.
+
+    Args:
+        samples: as the pipeline has them after its last step, ``[rows, ...]``.
+        step: of a run of one row, for the form of the network's answers.
+    """
+
+    def __init__(self, samples: Tensor, step: PipelineStep) -> None:
+        self.samples, self.answers, self.calls = samples, step.answers, 0
+
+    def network(self, net: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Zeros in the form of the network's answer."""
+        answer = self.answers[self.calls % len(self.answers)]
+        self.calls += 1
+        like = tensors(answer)[0]
+        return replaced(answer, like.new_zeros(len(tensors((args, kwargs))[0]), *like.shape[1:]))
+
+    def step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The sample."""
+        answer = step(*args, **{**kwargs, "return_dict": True})
+        sample = self.samples.to(answer.prev_sample.dtype)
+        found = sample.repeat(len(answer.prev_sample) // len(sample), *[1] * (sample.dim() - 1))
+        answer["prev_sample"] = found
+        return answer if kwargs.get("return_dict", True) else (found,) * len(answer.to_tuple())
+
+
+def step_arguments(
+    step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Any, Tensor]:
+    """What the network said, the timestep and the sample, by the names that a scheduler's step has for them."""
+    given = inspect.signature(step).bind(*args, **kwargs).arguments
+    t = given["timestep"] if "timestep" in given else given["sigma_hat"]  # the latter as of Karras et al. 2022
+    return given["model_output"], t, given["sample"] if "sample" in given else given["sample_hat"]
 
 
 def rowwise(one: PipelineStep, two: PipelineStep, rows: int = 2) -> tuple[bool, ...] | None:
@@ -227,8 +255,9 @@ def guidance_of(step: PipelineStep, blocks: tuple[Blocks, ...], rows: int = 1) -
     parts: dict[str | None, Tensor] = {}
     for said, call in zip(step.said, blocks, strict=False):
         parts |= dict(zip(call, said.chunk(len(call)), strict=True))
-    joined = step.joined[:rows].double()
-    u, c = (parts[name][:, : joined.size(1)].double() for name in ("uncond", "cond"))
+    shape = (rows, *step.sample.shape[1:])  # predictions may hold learned variances as well
+    joined = step.joined[:rows, : shape[1]].double()
+    u, c = (parts[name][:, : shape[1]].double() for name in ("uncond", "cond"))
     if u.shape != joined.shape:
         return 0.0, float("inf")
     along = c - u
