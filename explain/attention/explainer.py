@@ -89,6 +89,11 @@ class Attention(Explainer):
         labels = players.geometry.get("labels")
         if labels is None:
             raise ValueError(f"{players.kind} need geometry['labels'] [H, W], the player of each pixel, got none")
+        if labels.dim() != 2:
+            raise Unsupported(
+                f"attention is shared over the pixels of images, got {players.kind} {list(labels.shape)}: "
+                "`with capture(net) as maps` gives the maps of signals and videos themselves"
+            )
         pixels = target.pixels()
         layout = image_layout(target.module, target.run, (labels.size(0), labels.size(1)))
         gathering = Gathering(layout, pixels)

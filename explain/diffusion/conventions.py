@@ -17,6 +17,7 @@ TIMES = ("step", "unit", "sigma", "log_sigma")
 _STEP_NETWORKS = {  # their own pipelines pass on what the scheduler gives
     "UNet2DModel",
     "UNet2DConditionModel",
+    "UNet3DConditionModel",
     "DiTTransformer2DModel",
     "PixArtTransformer2DModel",
     "SD3Transformer2DModel",

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from explain.diffusion.conventions import Convention
 from explain.diffusion.networks import classes, of_diffusers, required
 from explain.diffusion.signature import PROMPT, Arguments, arguments_of
+from explain.diffusion.sites import KINDS, SAMPLES
 from explain.guard import evaluating, recordable
 from explain.parts import parts_in
 from explain.plain import plain_operations
@@ -21,7 +22,7 @@ Condition: TypeAlias = dict[str, Tensor]  # arguments of the network by name, on
 
 
 class Denoiser(nn.Module):
-    """``(x_t [b, C, H, W], timestep [b], condition, branch) -> prediction [b, C, H, W]`` around a user's network.
+    """``(x_t [b, *shape], timestep [b], condition, branch) -> prediction [b, *shape]`` around a user's network.
 
     Args:
         net: a diffusers model, or any module or function ``(x_t, t, label)``; it may return a tensor, a tuple, a
@@ -91,10 +92,11 @@ class Denoiser(nn.Module):
             raise
         except Exception as error:  # whatever a user's forward raises
             given = "".join(f", {name} {_described(value)}" for name, value in condition.items())
+            video = "" if x.dim() != 5 else " (x_t is of videos here: of a batch of images ask about one, x0[i])"
             raise ValueError(
                 f"explain.wrap({type(self.net).__name__}, ...): the denoiser cannot be called with x_t {list(x.shape)} "
                 f"and t {list(timestep.shape)}{given}: {type(error).__name__}: {error}. "
-                "Look at the image's channels and size, whether the network knows this label, and its dtype"
+                f"Look at the image's channels and size{video}, whether the network knows this label, and its dtype"
             ) from error
         prediction = _tensor(output, x.shape)
         if not prediction.isfinite().all():
@@ -269,7 +271,7 @@ def _tensor(output: Any, shape: torch.Size) -> Tensor:
 
 
 def checked_image(image: Any, like: torch.dtype, what: str = "x0") -> Tensor:
-    """An image ``[C, H, W]`` of finite numbers in the model's type.
+    """One sample ``[*shape]``, as `sites` has them, of finite numbers in the model's type.
 
     Raises:
         TypeError: no tensor, or whole numbers.
@@ -279,11 +281,9 @@ def checked_image(image: Any, like: torch.dtype, what: str = "x0") -> Tensor:
     try:
         found = torch.as_tensor(image)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{what} must be one image, a float tensor [channels, height, width], got {type(image).__name__}"
-        ) from error
-    if found.dim() != 3:
-        raise ValueError(f"{what} must be one image [channels, height, width], got {list(found.shape)}")
+        raise TypeError(f"{what} must be one image, a float tensor {SAMPLES}, got {type(image).__name__}") from error
+    if found.dim() not in KINDS:
+        raise ValueError(f"{what} must be one sample, {SAMPLES}, got {list(found.shape)}")
     check_floats(found, what)
     if not found.isfinite().all():
         raise NonFinite(f"{what} holds NaN or infinity")

@@ -15,14 +15,15 @@ FILLS = ("mean", "reference", "noise", "zeros")
 
 
 def fills(number: StepNumber, fill: str, reference: Tensor | None) -> Tensor:
-    """The absent values of each draw, ``[K, C, H, W]``.
+    """The absent values of each draw, ``[K, *shape]``.
 
-    "mean" is the mean of the reference images, or of the image's own pixels where there are none; "reference" is one
+    "mean" is the mean of the reference images, or of the image's own pixels where there are none (of a point, whose
+    coordinates have no mean in common, references are needed); "reference" is one
     reference image a draw; "zeros" the middle grey of images in [-1, 1]. All are noised to the step with the draw that
     the image itself was noised with. "noise" is fresh noise and nothing else: it changes the noise level early on.
 
     Raises:
-        ValueError: "reference" without reference images.
+        ValueError: "reference" without reference images, or "mean" of a point without any.
     """
     draws = number.noise
     generator = torch.Generator().manual_seed(number.seed + 1)
@@ -37,7 +38,7 @@ def _clean(number: StepNumber, fill: str, reference: Tensor | None, generator: t
     """The fill before it is noised.
 
     Raises:
-        ValueError: "reference" without reference images.
+        ValueError: "reference" without reference images, or "mean" of a point without any.
     """
     draws = number.noise
     if fill == "zeros":
@@ -47,12 +48,18 @@ def _clean(number: StepNumber, fill: str, reference: Tensor | None, generator: t
             raise ValueError('fill="reference" needs images to take patches from: step(..., reference=images)')
         chosen = torch.randint(len(reference), (len(draws),), generator=generator)
         return reference[chosen]
-    mean = number.image.mean((1, 2), keepdim=True) if reference is None else reference.mean(0)
-    return mean.expand_as(draws)
+    if reference is not None:
+        return reference.mean(0).expand_as(draws)
+    shape = number.image.shape
+    if len(shape) == 1:
+        raise ValueError(
+            'fill="mean" of a point is the mean of others: step(..., reference=points [m, D]), or fill="zeros"'
+        )
+    return number.image.mean(tuple(range(1, len(shape))), keepdim=True).expand_as(draws)
 
 
 def checked_reference(reference: Any, image: Tensor) -> Tensor:
-    """Reference images ``[m, C, H, W]``, like the image.
+    """Reference images ``[m, *shape]``, like the image.
 
     Raises:
         ValueError: another shape, or none.
@@ -64,6 +71,6 @@ def checked_reference(reference: Any, image: Tensor) -> Tensor:
         found = torch.stack(list(reference)) if isinstance(reference, (list, tuple)) else torch.as_tensor(reference)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{wanted}, got {type(reference).__name__}") from error
-    if found.dim() != 4 or found.shape[1:] != image.shape or not len(found):
+    if found.dim() != image.dim() + 1 or found.shape[1:] != image.shape or not len(found):
         raise ValueError(f"{wanted}, got {list(found.shape)}")
     return torch.stack([checked_image(one, image.dtype, "reference") for one in found]).to(image)

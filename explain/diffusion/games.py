@@ -10,7 +10,8 @@ from torch import Tensor
 
 from explain.diffusion.fills import fills
 from explain.diffusion.number import StepNumber, TrajectoryNumber
-from explain.diffusion.players import owner_of_pixels
+from explain.diffusion.players import IMAGE_KINDS, owner_of_pixels
+from explain.diffusion.sites import over_channels, sites
 from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
 _BUDGET = 2**22  # image numbers in one forward pass
@@ -27,8 +28,8 @@ class StepCoalitions:
     reference: Tensor | None
 
     def __post_init__(self) -> None:
-        if self.players.kind not in ("patches", "superpixels", "labels"):
-            raise Unsupported(f"a step plays with patches, superpixels or labels; got {self.players.kind!r}")
+        if self.players.kind not in (*IMAGE_KINDS, "labels"):
+            raise Unsupported(f"a step plays with {', '.join(IMAGE_KINDS)} or labels; got {self.players.kind!r}")
         if self.players.kind == "labels":
             self.number.model.absent_condition()
 
@@ -41,12 +42,12 @@ class StepCoalitions:
 
     @cached_property
     def owner(self) -> Tensor:
-        """The player of each pixel, int64 ``[H, W]``; -1 for pixels that nobody owns."""
-        return owner_of_pixels(self.players, self.number.image.shape[1:]).to(self.number.image.device)
+        """The player of each site, int64 ``[*sites]``, ``[H, W]`` of an image; -1 for sites that nobody owns."""
+        return owner_of_pixels(self.players, sites(self.number.image.shape)).to(self.number.image.device)
 
     @cached_property
     def absent(self) -> Tensor:
-        """What absent pixels show in each draw, ``[K, C, H, W]``."""
+        """What absent sites show in each draw, ``[K, *shape]``."""
         return fills(self.number, self.fill, self.reference)
 
     def __call__(self, masks: Masks) -> Values:
@@ -54,21 +55,24 @@ class StepCoalitions:
         masks = masks.to(self.number.image.device)
         with torch.no_grad():
             if self.players.kind == "labels":
-                return self.number.numbers(self.number.noised.expand(len(masks), -1, -1, -1, -1), masks[:, 0])
-            present = present_atoms(masks, self.owner)
-            x = torch.where(present[:, None, None], self.number.noised, self.absent)
+                noised = self.number.noised
+                return self.number.numbers(noised.expand(len(masks), *noised.shape), masks[:, 0])
+            present = over_channels(present_atoms(masks, self.owner), self.number.image.shape)
+            x = torch.where(present[:, None], self.number.noised, self.absent)
             return self.number.numbers(x)
 
 
 def differentiable(number: StepNumber, players: Players, fill: str, reference: Tensor | None = None) -> Differentiable:
-    """The number of a step as a function of ``x_t [1, K, C, H, W]``; the baseline is the noised fill.
+    """The number of a step as a function of ``x_t [1, K, *shape]``; the baseline is the noised fill.
 
     Raises:
         Unsupported: players that are no part of the image.
     """
-    if players.groups is None or players.kind not in ("patches", "superpixels"):
-        raise Unsupported(f"gradients of a step are over patches or superpixels; got {players.kind!r}")
-    owner = owner_of_pixels(players, number.image.shape[1:]).to(number.image.device).expand_as(number.noised)
+    if players.groups is None or players.kind not in IMAGE_KINDS:
+        raise Unsupported(f"gradients of a step are over {' or '.join(IMAGE_KINDS)}; got {players.kind!r}")
+    shape = number.image.shape
+    owner = over_channels(owner_of_pixels(players, sites(shape)), shape).to(number.image.device)
+    owner = owner.expand_as(number.noised)
     return Differentiable(number.noised[None], fills(number, fill, reference)[None], number.numbers, owner, fill)
 
 

@@ -20,7 +20,7 @@ class DiffusionModel(TrainedDenoiser):
     """Any denoiser as ``(x_t, t, condition) -> prediction``, with the process that its noise comes and goes by.
 
     Args:
-        net: a diffusers model, a diffusers pipeline, or any module or function ``(x_t [b, C, H, W], t [b], label)``.
+        net: a diffusers model, a diffusers pipeline, or any module or function ``(x_t [b, *shape], t [b], label)``.
         scheduler: a diffusers scheduler; a pipeline brings its own. It is copied for every run and never changed.
         betas: float ``[T]`` in place of a scheduler: a DDIM scheduler is made from them.
         time: the unit that the network takes its time in, "step" (``t``), "unit" (``t / T``), "sigma" (it sees
@@ -30,7 +30,8 @@ class DiffusionModel(TrainedDenoiser):
         prediction_type: "epsilon", "sample", "v_prediction" or "flow_prediction"; the scheduler's when None, with
             ``betas`` "epsilon", which the answer then says.
         null: what stands for "no label", as the model was trained: a label, an embedding, or named arguments.
-        shape: ``[C, H, W]`` of the images, where the model's configuration does not tell.
+        shape: ``[C, H, W]`` of the images, where the model's configuration does not tell; ``[D]`` of points, ``[C, L]``
+            of signals, ``[C, T, H, W]`` of videos.
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
         loss: "mse" (when None), "mae", "huber", or a function ``(predictions, wanted) -> [examples]``.
         draws: fixed (step, noise) draws that a training example's loss is averaged over.
@@ -68,8 +69,8 @@ class DiffusionModel(TrainedDenoiser):
         """What the model says about one image at one noise level, or on average over several.
 
         Args:
-            x0: a clean image ``[C, H, W]`` as the denoiser sees it (a latent, where there is a VAE before it); it is
-                noised with draws that every coalition shares.
+            x0: a clean image ``[C, H, W]`` as the denoiser sees it (a latent, where there is a VAE before it), or a
+                point, a signal or a video; it is noised with draws that every coalition shares.
             t: a step of the schedule, or several to average over.
             label: the condition: a class, an embedding (``[tokens, width]`` of a prompt), or named arguments, each
                 ``[1, ...]``; None for unconditional models.
@@ -77,11 +78,12 @@ class DiffusionModel(TrainedDenoiser):
             draws: noise draws for each step, that the number is the mean of.
             payoff: "error", ``-|e - e_hat|^2``; "evidence", ``|e - D(null)|^2 - |e - D(label)|^2``; "norm",
                 ``|e_hat|^2``; "x0", the mean of ``x0_hat`` over the region; or a function ``x0_hat -> [n]``.
-            region: bool ``[H, W]``, where squares are summed or means taken; everywhere when None.
+            region: bool ``[H, W]`` (``[D]``, ``[L]``, ``[T, H, W]``), where squares are summed or means taken;
+                everywhere when None.
             guidance: classifier-free guidance weight ``w`` in ``u + w (c - u)``.
             fill: an absent patch shows the "mean", a "reference" image, "zeros", each noised to the step with the same
                 draw, or "noise" alone.
-            reference: images ``[m, C, H, W]`` for "mean" and "reference".
+            reference: samples ``[m, *shape]`` for "mean" and "reference".
             batch_size: images in one forward pass; by default from a memory budget.
 
         Raises:
@@ -111,12 +113,12 @@ class DiffusionModel(TrainedDenoiser):
 
         Args:
             label: the condition of the run.
-            payoff: ``sample [n, C, H, W] -> [n]``, one number a sample.
+            payoff: ``sample [n, *shape] -> [n]``, one number a sample.
             steps: steps of the scheduler.
             guidance: classifier-free guidance weight ``w``.
             seed: of the starting noise, and of the noise that stochastic schedulers add.
             draws: runs from different noise that the number is the mean of.
-            shape: ``[C, H, W]``, where the model does not tell.
+            shape: as `DiffusionModel`, where the model does not tell.
             batch_size: images in one forward pass.
 
         Raises:
@@ -124,7 +126,10 @@ class DiffusionModel(TrainedDenoiser):
         """
         size = checked_shape(shape, self.channels) if shape is not None else self.shape
         if size is None:
-            raise ValueError("the image size is not known: give shape=(channels, height, width)")
+            raise ValueError(
+                "the image size is not known: give shape=(channels, height, width); [D] of points, [C, L] of signals, "
+                "[C, T, H, W] of videos"
+            )
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= self.process.steps:
             raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps!r:.60}")
         check_run(self.scheduler)

@@ -21,6 +21,7 @@ from explain.diffusion.settings import (
     checked_region,
     checked_seed,
 )
+from explain.diffusion.sites import KINDS, sites, tiled
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.payoffs import one_a_row, probed
@@ -39,7 +40,7 @@ class DenoiserNumber:
 
     @property
     def like(self) -> Tensor:
-        """An image ``[C, H, W]`` of the size that is asked about."""
+        """A sample ``[*shape]`` of the size that is asked about."""
         raise NotImplementedError
 
     def measured(self, params: Parameters) -> Tensor:
@@ -47,7 +48,7 @@ class DenoiserNumber:
         raise NotImplementedError
 
     def _check_answers(self, x: Tensor, t: Tensor, both: bool) -> None:
-        """The network's answers at ``x [1, C, H, W]``, with the condition and, where asked for, with the null.
+        """The network's answers at ``x [1, *shape]``, with the condition and, where asked for, with the null.
 
         Raises:
             ValueError: it cannot be called so, answers at random or by the batch.
@@ -63,7 +64,7 @@ class StepNumber(DenoiserNumber):
     """The number that a denoiser says about an image noised to ``t``, a mean over ``K`` common draws; see
     `DiffusionModel.step` for the settings.
 
-    ``times [K]``, ``noise [K, C, H, W]`` and ``noised [K, C, H, W]`` are the draws that every coalition shares.
+    ``times [K]``, ``noise [K, *shape]`` and ``noised [K, *shape]`` are the draws that every coalition shares.
     """
 
     def __init__(
@@ -90,13 +91,13 @@ class StepNumber(DenoiserNumber):
         self.condition = model.denoiser.condition(label)
         both = self.guidance != 1 or payoff == "evidence"
         self.null = model.absent_condition() if both else model.null or {}
-        self.region = checked_region(region, image.shape[1:]).to(image.device)
+        self.region = checked_region(region, sites(image.shape)).to(image.device)
         generator = torch.Generator().manual_seed(seed)
         self.times = torch.tensor(steps, device=image.device).repeat_interleave(draws)
         noise = torch.randn(len(self.times), *image.shape, generator=generator, dtype=torch.float64)
         self.noise = noise.to(image)
         self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
-        self.assumed = _scale(image)
+        self.assumed = _scale(image) | _kind(image, model.shape)
         if callable(payoff):
             probed(payoff, image[None])
         self._check_answers(self.noised[:1], self.times[:1], both)
@@ -114,15 +115,15 @@ class StepNumber(DenoiserNumber):
         same: Tensor | None = None,
         params: Parameters | None = None,
     ) -> Tensor:
-        """Guided predictions for rows ``x [n, C, H, W]``, with the step's own guidance when no weights are given."""
+        """Guided predictions for rows ``x [n, *shape]``, with the step's own guidance when no weights are given."""
         if weight is None:
             weight = torch.full((len(x),), float(self.guidance), device=x.device)
         return guided(self.model.denoiser.with_parameters(params), x, times, self.condition, self.null, weight, same)
 
     def numbers(self, x: Tensor, present: Tensor | None = None, params: Parameters | None = None) -> Tensor:
-        """The number of each ``x [b, K, C, H, W]``, float64 ``[b]``; ``present [b]``: whether the label is there."""
+        """The number of each ``x [b, K, *shape]``, float64 ``[b]``; ``present [b]``: whether the label is there."""
         rows, times = x.flatten(0, 1), self.times.repeat(len(x))
-        noise = self.noise.repeat(len(x), 1, 1, 1)
+        noise = tiled(self.noise, len(x))
         weight = torch.full((len(rows),), float(self.guidance), device=x.device)
         if present is not None:
             weight = torch.where(present.repeat_interleave(len(self.times)), weight, 0.0)
@@ -134,8 +135,9 @@ class StepNumber(DenoiserNumber):
         def predict(*weights: Tensor) -> tuple[Tensor, ...]:
             """Of these rows with each of these weights; a branch that several need is evaluated once."""
             count = len(weights)
-            x = rows.repeat(count, 1, 1, 1)
-            return self.predict(x, times.repeat(count), torch.cat(weights), same.repeat(count), params).chunk(count)
+            return self.predict(
+                tiled(rows, count), times.repeat(count), torch.cat(weights), same.repeat(count), params
+            ).chunk(count)
 
         payoff = StepPayoff(self.payoff, self.model.process, self.region)
         with evaluating(self.model.denoiser):
@@ -163,7 +165,7 @@ class TrajectoryNumber(DenoiserNumber):
 
     def __post_init__(self) -> None:
         if not callable(self.payoff):
-            raise ValueError(f"payoff must be a function of the samples, [n, C, H, W] -> [n], got {self.payoff!r}")
+            raise ValueError(f"payoff must be a function of the samples, [n, *shape] -> [n], got {self.payoff!r}")
         self.seed, self.draws = checked_seed(self.seed), checked_count(self.draws, "draws")
         checked_seed(self.seed + self.draws)
         self.guidance, self.batch_size = checked_guidance(self.guidance), checked_batch_size(self.batch_size)
@@ -189,7 +191,7 @@ class TrajectoryNumber(DenoiserNumber):
 
     @cached_property
     def start(self) -> Tensor:
-        """``x_T`` of each draw, ``[draws, C, H, W]``."""
+        """``x_T`` of each draw, ``[draws, *shape]``."""
         size = tuple(self.shape)
         noise = [torch.randn(size, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in self.seeds]
         with usual_modes():
@@ -208,7 +210,7 @@ class TrajectoryNumber(DenoiserNumber):
     def moments(self, weights: Tensor, draws: int | None = None, params: Parameters | None = None) -> Iterator[Moment]:
         """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws."""
         draws = draws or self.draws
-        start = self.start[:draws].repeat(len(weights), 1, 1, 1)
+        start = tiled(self.start[:draws], len(weights))
         rows = weights.repeat_interleave(draws, 0)
         with evaluating(self.model.denoiser):
             denoiser, seeds = self.model.denoiser.with_parameters(params), self.seeds[:draws] * len(weights)
@@ -244,6 +246,11 @@ class TrajectoryNumber(DenoiserNumber):
                 f"a step of {type(self.scheduler).__name__}, or the payoff, computes with NumPy, which derivatives do "
                 "not follow: use torch there, or another scheduler such as DDIMScheduler"
             ) from error
+
+
+def _kind(image: Tensor, told: Sequence[int] | None) -> dict[str, str]:
+    """What a sample that is no image was read as, where the model's shape does not say so."""
+    return {} if image.dim() == 3 or told is not None else {"shape": f"{list(image.shape)}, {KINDS[image.dim()]}"}
 
 
 def _scale(image: Tensor) -> dict[str, str]:

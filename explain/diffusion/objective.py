@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.number import DenoiserNumber
+from explain.diffusion.sites import tiled
 from explain.diffusion.trained import TrainedDenoiser
 from explain.diffusion.training_set import Conditions, Labels, check_answers, conditions_of, fitting, training_set
 from explain.examples import Read, Rows, pieces
@@ -26,7 +27,7 @@ class DenoisingObjective(TrainingObjective):
     """The denoising loss of training images.
 
     Args:
-        images: ``[n, C, H, W]``, or read from a data set as they are asked for.
+        images: ``[n, *shape]``, or read from a data set as they are asked for.
         beside: labels or named arguments, one row an image.
         told: what was taken to be the trained loss, for the answer.
     """
@@ -49,14 +50,15 @@ class DenoisingObjective(TrainingObjective):
 
 
 def training_objective(number: DenoiserNumber, train: Any, remove: str | Players = "labels") -> DenoisingObjective:
-    """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 / d + weight_decay/2 |theta|^2``, ``d = C H W``.
+    """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 / d + weight_decay/2 |theta|^2``, ``d`` numbers an
+    image.
 
     ``wanted`` is what the model was trained to predict (noise, image or v). The ``K`` draws of step and noise are fixed
     and shared by all images: steps spread evenly over the schedule, noise from a seed, so that the loss is a function.
 
     Args:
         number: the number in question.
-        train: images ``[n, C, H, W]``, or ``(images, labels [n])``, a Dataset or a DataLoader of such pairs; labels
+        train: images ``[n, *shape]``, or ``(images, labels [n])``, a Dataset or a DataLoader of such pairs; labels
             may be embeddings ``[n, ...]``, or named arguments with one row an image. A map-style data set above 256 MiB
             is read a batch at a time; only its classes are kept. Or the ``train`` of another number's objective.
         remove: "labels": an image leaves the loss.
@@ -69,7 +71,7 @@ def training_objective(number: DenoiserNumber, train: Any, remove: str | Players
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (an image leaves the training loss), got {remove!r}')
     model, image = number.model, number.like
-    given, beside, positions = training_set(train)
+    given, beside, positions = training_set(train, image)
     images = fitting(given, image)
     conditions = conditions_of(model, beside, len(images))
     check_answers(model, images, conditions, image)
@@ -101,10 +103,10 @@ class _Noising:
 
     Args:
         model: the denoiser and its process.
-        images: ``[n, C, H, W]``.
+        images: ``[n, *shape]``.
         conditions: one row an image.
         times: ``[K]``.
-        noise: ``[K, C, H, W]``.
+        noise: ``[K, *shape]``.
     """
 
     model: TrainedDenoiser
@@ -114,7 +116,7 @@ class _Noising:
     noise: Tensor
 
     def predict(self, params: Parameters, batch: Tensor) -> Tensor:
-        """Predictions for the images at these positions, ``[k, K, C, H, W]``."""
+        """Predictions for the images at these positions, ``[k, K, *shape]``."""
         x0, e, t = self._drawn(batch)
         copies = len(self.times)
         condition = {name: rows[batch].repeat_interleave(copies, 0) for name, rows in self.conditions.items()}
@@ -131,11 +133,11 @@ class _Noising:
     def _drawn(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, noise and steps, a row for every image and draw."""
         x0 = self.images[batch].repeat_interleave(len(self.times), 0)
-        return x0, self.noise.repeat(len(batch), 1, 1, 1), self.times.repeat(len(batch))
+        return x0, tiled(self.noise, len(batch)), self.times.repeat(len(batch))
 
 
 def draws(model: TrainedDenoiser, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The fixed steps ``[K]`` and noise ``[K, C, H, W]`` that every training image is measured with."""
+    """The fixed steps ``[K]`` and noise ``[K, *shape]`` that every training image is measured with."""
     count = model.draws
     spread = (torch.arange(count, dtype=torch.float64) + 0.5) / count * model.process.steps
     times = spread if model.process.signal is None else spread.long()
@@ -162,7 +164,7 @@ def _names(labels: Labels, positions: Tensor) -> tuple[str, ...]:
 
 def _gallery(images: Tensor | Rows, labels: Labels) -> dict[str, Tensor]:
     found = {}
-    if isinstance(images, Tensor) and len(images) <= _GALLERY:
+    if isinstance(images, Tensor) and images.dim() == 4 and len(images) <= _GALLERY:
         found["images"] = images.detach().cpu()
     if isinstance(labels, Tensor) and labels.dim() == 1:
         found["classes"] = labels.cpu()

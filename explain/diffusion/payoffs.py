@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.process import Gaussian
+from explain.diffusion.sites import over_channels
 from explain.payoffs import one_a_row
 
 STEP_PAYOFFS = ("error", "evidence", "norm", "x0")
@@ -22,9 +23,9 @@ class StepPayoff:
     adds to the fit of the noise, ``|e - D(null)|^2 - |e - D(label)|^2`` (Kong et al. 2024); without the label it is 0.
 
     Args:
-        payoff: one of these, or a function ``x0_hat [n, C, H, W] -> [n]``.
+        payoff: one of these, or a function ``x0_hat [n, *shape] -> [n]``.
         process: what a prediction says about the image and its noise.
-        region: bool ``[H, W]``.
+        region: bool, over the sites of a sample: ``[H, W]`` of an image.
     """
 
     payoff: str | Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ class StepPayoff:
     def __call__(
         self, predict: Callable[..., tuple[Tensor, ...]], x: Tensor, times: Tensor, noise: Tensor, weight: Tensor
     ) -> Tensor:
-        """The payoff of each row ``x [n, C, H, W]`` at ``times [n]``, noised with ``noise``, ``[n]``.
+        """The payoff of each row ``x [n, *shape]`` at ``times [n]``, noised with ``noise``, ``[n]``.
 
         ``predict(*weights)`` answers for these rows with classifier-free guidance of each ``weight [n]``.
 
@@ -55,10 +56,11 @@ class StepPayoff:
             return self._squares(self.process.noise_in(x, prediction, times))
         clean = self.process.clean(x, prediction, times)
         if self.payoff == "x0":
-            where = self.region.to(wide)
-            return (clean * where).sum((1, 2, 3)) / (where.sum() * clean.size(1))
+            where = over_channels(self.region, clean.shape[1:]).expand(clean.shape[1:]).to(wide)
+            return (clean * where).flatten(1).sum(1) / where.sum()
         assert callable(self.payoff)
         return one_a_row(self.payoff(clean.to(own)), len(x))
 
     def _squares(self, difference: Tensor) -> Tensor:
-        return (difference.square() * self.region.to(difference.dtype)).sum((1, 2, 3))
+        where = over_channels(self.region, difference.shape[1:])
+        return (difference.square() * where.to(difference.dtype)).flatten(1).sum(1)

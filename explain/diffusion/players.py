@@ -1,54 +1,94 @@
-"""Who plays on a denoiser: patches and superpixels of an image, the label, and the steps of a run."""
+"""Who plays on a denoiser: patches, superpixels and coordinates of a sample, the label, and the steps of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from explain.diffusion.sites import KINDS, sites
 from explain.types import Players
+
+IMAGE_KINDS = ("patches", "superpixels", "coordinates")
 
 
 def image_players(image: Tensor, kind: str, options: dict[str, Any]) -> Players:
-    """Squares of ``size=`` pixels, or about ``segments=`` superpixels of an image ``[C, H, W]``.
+    """The parts of one sample ``[*shape]``: boxes of ``size=``, about ``segments=`` superpixels, or coordinates.
 
     Raises:
-        ValueError: an unknown kind or option, or superpixels that collapse to one segment.
+        ValueError: an unknown kind or option, one that this sample does not have, or superpixels that collapse to one
+            segment.
     """
-    allowed = {"patches": {"size"}, "superpixels": {"segments", "compactness"}}
+    allowed = {"patches": {"size"}, "superpixels": {"segments", "compactness"}, "coordinates": set()}
     if kind not in allowed:
         raise ValueError(f"a step's image plays as {' or '.join(allowed)}; got {kind!r}")
     if unknown := set(options) - allowed[kind]:
-        raise ValueError(f"players({kind!r}) takes {sorted(allowed[kind])}, got {sorted(unknown)}")
-    labels = patches(image, **options) if kind == "patches" else superpixels(image, **options)
+        raise ValueError(f"players({kind!r}) takes {sorted(allowed[kind]) or 'no options'}, got {sorted(unknown)}")
+    found: dict[str, Callable[..., Tensor]]
+    found = {"patches": patches, "superpixels": superpixels, "coordinates": coordinates}
+    labels = found[kind](image, **options)
     groups = tuple((labels.reshape(-1) == player).nonzero().view(-1) for player in range(int(labels.max()) + 1))
     geometry = {"labels": labels, "image": image.detach().cpu()}
     return Players(kind, torch.arange(len(groups)), (), groups, geometry)
 
 
-def patches(image: Tensor, size: int | None = None) -> Tensor:
-    """The patch of each pixel, int64 ``[H, W]``; by default a quarter of the shorter side wide.
+def patches(image: Tensor, size: int | Sequence[int] | None = None) -> Tensor:
+    """The patch of each site, int64 ``[*sites]``: squares of an image, segments of a signal, boxes of a video.
+
+    Args:
+        image: one sample ``[*shape]``.
+        size: sites along every axis, or one number an axis. By default a quarter of the shorter side of an image, a
+            sixteenth of a signal, one coordinate of a point, a quarter of a video's frames and of its shorter side.
 
     Raises:
         ValueError: no such size.
     """
-    _, height, width = image.shape
-    size = max(1, min(height, width) // 4) if size is None else size
-    if not isinstance(size, int) or not 1 <= size <= max(height, width):
-        raise ValueError(f"size must be whole, from 1 to {max(height, width)} pixels, got {size}")
-    rows, columns = torch.arange(height) // size, torch.arange(width) // size
-    return rows[:, None] * (int(columns.max()) + 1) + columns[None]
+    extent = sites(image.shape)
+    if size is None:
+        edge = max(1, min(extent[-2:]) // 4)
+        size = {1: (1,), 2: (max(1, extent[0] // 16),), 3: (edge, edge), 4: (max(1, extent[0] // 4), edge, edge)}[
+            image.dim()
+        ]
+    each = [size] * len(extent) if isinstance(size, int) else list(size) if isinstance(size, Sequence) else [size]
+    whole = all(isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= max(extent) for one in each)
+    if not whole or len(each) != len(extent):
+        unit = "pixels" if image.dim() == 3 else "sites"
+        raise ValueError(
+            f"size must be whole, from 1 to {max(extent)} {unit}, or one number for each of the {len(extent)} axes "
+            f"{list(extent)}; got {size!r:.60}"
+        )
+    labels = torch.zeros((), dtype=torch.long)
+    for length, one in zip(extent, each, strict=True):
+        place = torch.arange(length) // one
+        labels = labels[..., None] * (int(place[-1]) + 1) + place
+    return labels
+
+
+def coordinates(image: Tensor) -> Tensor:
+    """Each coordinate of a point ``[D]`` by itself, int64 ``[D]``.
+
+    Raises:
+        ValueError: a sample that is no point.
+    """
+    if image.dim() != 1:
+        raise ValueError(
+            f"coordinates are of points [D]; {KINDS[image.dim()]} plays as patches, size=1 for single sites"
+        )
+    return torch.arange(len(image))
 
 
 def superpixels(image: Tensor, segments: int = 12, compactness: float = 0.1) -> Tensor:
     """SLIC superpixels (Achanta et al. 2012) of each pixel, int64 ``[H, W]``.
 
     Raises:
-        ValueError: fewer than two segments come out: a single one explains nothing.
+        ValueError: fewer than two segments come out: a single one explains nothing; or a sample that is no image.
     """
     from skimage.segmentation import slic
 
+    if image.dim() != 3:
+        raise ValueError(f"superpixels are of images [C, H, W]; {KINDS[image.dim()]} plays as patches (size=)")
     if segments < 2:
         raise ValueError(f"segments must be at least 2, got {segments}")
     array = image.detach().cpu().double()
@@ -61,7 +101,7 @@ def superpixels(image: Tensor, segments: int = 12, compactness: float = 0.1) -> 
 
 
 def owner_of_pixels(players: Players, shape: torch.Size) -> Tensor:
-    """The player of each pixel, int64 ``[H, W]``; -1 for pixels that nobody owns."""
+    """The player of each site, int64 ``[*sites]``, ``[H, W]`` of an image; -1 for sites that nobody owns."""
     owner = torch.full((shape.numel(),), -1)
     for player, pixels in enumerate(players.groups or ()):
         owner[pixels] = player

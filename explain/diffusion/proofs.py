@@ -14,7 +14,10 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the largest number
 
 def elsewhere(process: Gaussian, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """``x [1, ...]`` at ``t [1]``, and below it another picture at another step: ``[2, ...]`` and ``[2]``."""
-    return torch.cat([x, x.flip(-1)]), torch.cat([t, (t + process.steps // 2) % process.steps])
+    other = x.flip(-1)
+    return torch.cat([x, x / 2 if torch.equal(other, x) else other]), torch.cat(
+        [t, (t + process.steps // 2) % process.steps]
+    )
 
 
 @torch.no_grad()
@@ -50,7 +53,7 @@ def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -
             raise
         except (TypeError, RuntimeError, IndexError, ValueError) as error:
             raise ValueError(
-                f"the denoiser answers one image and not a batch, x_t {list(x.repeat(2, 1, 1, 1).shape)} and t [4]: "
+                f"the denoiser answers one image and not a batch, x_t {[4, *x.shape[1:]]} and t [4]: "
                 f"{error}. It must read t[i], and its label, for row i: no t.item() and no t[0]"
             ) from error
     together, repeated = batch.chunk(2)

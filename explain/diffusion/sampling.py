@@ -31,7 +31,7 @@ def guided(
 
     Args:
         denoiser: ``(x, t, condition, branch=) -> prediction``.
-        x: ``[n, C, H, W]``.
+        x: ``[n, *shape]``.
         t: the step of each row, ``[n]``.
         condition: of ``c``.
         null: of ``u``.
@@ -98,7 +98,7 @@ def run(
     Args:
         denoiser: ``(x, t, condition, branch=) -> prediction``.
         scheduler: as `prepared`.
-        start: ``x_T [n, C, H, W]``; rows with equal seeds start alike.
+        start: ``x_T [n, *shape]``; rows with equal seeds start alike.
         seeds: one a row, of the noise that stochastic schedulers add: rows with equal seeds meet the same noise.
         weights: guidance weights ``[n, steps]``.
         condition: the label or embedding.

@@ -17,8 +17,6 @@ _OTHER_RUNS = {
     "UnCLIPScheduler": "its steps need to be told the next timestep",
     "DDIMInverseScheduler": "it runs from an image to noise",
     "DPMSolverMultistepInverseScheduler": "it runs from an image to noise",
-    "CogVideoXDDIMScheduler": "it is made for videos",
-    "CogVideoXDPMScheduler": "it is made for videos",
     "DPMSolverSDEScheduler": "it draws one Brownian path for the whole batch, so that no row is as if it were alone",
 }
 

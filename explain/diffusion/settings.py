@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.diffusion.sites import KINDS, SAMPLES
 from explain.payoffs import whole_number
 
 
@@ -62,7 +63,7 @@ def checked_guidance(weight: Any) -> float:
 
 
 def checked_region(region: Any, size: torch.Size) -> Tensor:
-    """Which pixels count, bool ``[H, W]``; everywhere when None.
+    """Which sites of a sample count, bool ``[H, W]`` of an image; everywhere when None.
 
     Raises:
         ValueError: another shape, other values than true and false, or no pixel.
@@ -81,19 +82,16 @@ def checked_region(region: Any, size: torch.Size) -> Tensor:
     return found.bool()
 
 
-def checked_shape(shape: Any, channels: int | None) -> tuple[int, int, int]:
-    """``(C, H, W)``.
+def checked_shape(shape: Any, channels: int | None) -> tuple[int, ...]:
+    """The sizes of one sample: ``(D,)``, ``(C, L)``, ``(C, H, W)`` or ``(C, T, H, W)``.
 
     Raises:
-        ValueError: signals, lists of frames, sizes that are none, or other channels than the network's.
+        ValueError: sizes that are none, or other channels than the network's.
     """
     sizes = [whole_number(size) for size in shape] if isinstance(shape, (Sequence, Tensor)) else []
-    if len(sizes) != 3 or any(size is None or size < 1 for size in sizes):
-        raise ValueError(
-            f"shape must be (channels, height, width) of one image, got {shape!r:.60}: signals [C, L] and videos "
-            "[C, frames, H, W] are not supported"
-        )
-    c, h, w = (int(size) for size in sizes if size is not None)
-    if channels is not None and c != channels:
-        raise ValueError(f"shape must have the {channels} channels of the network, got ({c}, {h}, {w})")
-    return c, h, w
+    found = tuple(size for size in sizes if size is not None and size >= 1)
+    if len(found) not in KINDS or len(found) != len(sizes):
+        raise ValueError(f"shape must be that of one sample, {SAMPLES}, got {shape!r:.60}")
+    if channels is not None and (len(found) == 1 or found[0] != channels):
+        raise ValueError(f"shape must have the {channels} channels of the network, got {found}")
+    return found

@@ -17,8 +17,9 @@ from explain.diffusion.fills import FILLS, checked_reference, fills
 from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions, differentiable
 from explain.diffusion.number import DenoiserNumber, StepNumber, TrajectoryNumber
 from explain.diffusion.objective import training_objective
-from explain.diffusion.players import image_players, label_player, step_players
+from explain.diffusion.players import IMAGE_KINDS, image_players, label_player, step_players
 from explain.diffusion.sampling import Moment
+from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, usual_modes
 from explain.threads import found_alone
@@ -95,11 +96,11 @@ class StepTarget(StepNumber, _DenoiserTarget):
 
     @cached_property
     def absent(self) -> Tensor:
-        """What absent pixels show in each draw, ``[K, C, H, W]``."""
+        """What absent sites show in each draw, ``[K, *shape]``."""
         return fills(self, self.fill, self.reference)
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "labels" (the condition).
+        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "coordinates" of a point; "labels".
 
         Raises:
             ValueError: no such kind, or a label was not given.
@@ -111,11 +112,11 @@ class StepTarget(StepNumber, _DenoiserTarget):
         return image_players(self.image, kind, options)
 
     def game(self, players: str | Players) -> Game:
-        """Values of coalitions of patches, superpixels or the label."""
+        """Values of coalitions of parts of the image, or of the label."""
         return StepCoalitions(self, self._resolved(players), self.fill, self.reference).game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
-        """The number as a function of ``x_t [1, K, C, H, W]``; see `games.differentiable`."""
+        """The number as a function of ``x_t [1, K, *shape]``; see `games.differentiable`."""
         return differentiable(self, self._resolved(players), self.fill, self.reference)
 
     def run(self) -> Tensor:
@@ -125,7 +126,7 @@ class StepTarget(StepNumber, _DenoiserTarget):
             return torch.cat([self.predict(x, t) for x, t in parts])
 
     def pixels(self) -> Tensor:
-        """The pixels that the number is read from, as positions in ``[H * W]``."""
+        """The sites that the number is read from, pixels of an image as positions in ``[H * W]``."""
         return self.region.reshape(-1).nonzero().view(-1).cpu()
 
     def each_step(self) -> list[StepTarget]:
@@ -178,7 +179,7 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
 
     @torch.no_grad()
     def images(self) -> Tensor:
-        """The clean image that the first draw's run foresees at each step, ``[steps, C, H, W]``."""
+        """The clean image that the first draw's run foresees at each step, ``[steps, *shape]``."""
         process = self.model.process
         found = []
         for moment in _firsts(self.moments(self.weights, 1)):
@@ -193,7 +194,7 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
         Raises:
             ValueError: no such kind, or a label was not given.
         """
-        if kind in ("patches", "superpixels"):
+        if kind in IMAGE_KINDS:
             return image_players(self.run()[0], kind, options)
         if kind == "labels":
             if self.label is None:
@@ -213,8 +214,8 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
         return list(self.moments(self.weights, 1))[-1].after
 
     def pixels(self) -> Tensor:
-        """Every pixel, as positions in ``[H * W]``."""
-        return torch.arange(int(self.shape[1]) * int(self.shape[2]))
+        """Every site, pixels of an image as positions in ``[H * W]``."""
+        return torch.arange(sites(self.shape).numel())
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

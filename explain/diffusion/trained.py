@@ -93,16 +93,19 @@ class TrainedDenoiser:
         return self.null
 
     def image(self, x0: Tensor) -> Tensor:
-        """An image ``[C, H, W]`` as the network sees it.
+        """One sample ``[*shape]``, an image ``[C, H, W]`` or what else `sites` knows, as the network sees it.
 
         Raises:
             ValueError: another size or other channels than the model's; see `checked_image` too.
         """
         image = checked_image(x0, self.denoiser.dtype).to(self.denoiser.device)
+        got = list(image.shape)
+        if self.shape is not None and got[1:] == list(self.shape):
+            raise ValueError(f"x0 must be one image {got[1:]}, got a batch {got}: ask about each by itself, x0[i]")
         if self.channels is not None and len(image) != self.channels:
-            raise ValueError(f"x0 must have the {self.channels} channels of the network, got {list(image.shape)}")
+            raise ValueError(f"x0 must have the {self.channels} channels of the network, got {got}")
         if self.shape is not None and tuple(image.shape) != self.shape:
-            raise ValueError(f"x0 must be {list(self.shape)} as the model was trained, got {list(image.shape)}")
+            raise ValueError(f"x0 must be {list(self.shape)} as the model was trained, got {got}")
         return image
 
 
@@ -143,11 +146,15 @@ def _channels_of(net: Any) -> int | None:
     return configuration(net).get("in_channels") if of_diffusers(net) else None
 
 
-def _shape_of(net: Any) -> tuple[int, int, int] | None:
-    """``[C, H, W]`` as a diffusers configuration tells it."""
-    config = configuration(net)
+def _shape_of(net: Any) -> tuple[int, ...] | None:
+    """``[C, H, W]`` or ``[C, L]`` as a diffusers configuration tells it; none tells the frames of a video."""
+    config, kinds = configuration(net), of_diffusers(net)
+    if any("3D" in kind or "Video" in kind for kind in kinds):
+        return None
     size = config.get("sample_size") if of_diffusers(net) else None
     if size is None or config.get("in_channels") is None:
         return None
+    if "UNet1DModel" in kinds:
+        return int(config["in_channels"]), int(size)
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     return int(config["in_channels"]), int(height), int(width)

@@ -20,14 +20,14 @@ Labels: TypeAlias = Tensor | Rows | Conditions | None
 
 
 def fitting(images: Tensor | Rows, image: Tensor) -> Tensor | Rows:
-    """Training images ``[n, C, H, W]`` of the type and on the device of the one that is asked about, ``[C, H, W]``.
+    """Training images ``[n, *shape]`` of the type and on the device of the one that is asked about, ``[*shape]``.
 
     Raises:
         ValueError: another size, or none.
         TypeError: whole numbers.
     """
     check_floats(images, "training images")
-    if images.dim() != 4 or images.shape[1:] != image.shape or not len(images):
+    if images.dim() != image.dim() + 1 or images.shape[1:] != image.shape or not len(images):
         size = ", ".join(map(str, image.shape))
         raise ValueError(f"training images must be [n, {size}], got {list(images.shape)}")
     return _recordable(images.to(image.device, image.dtype))
@@ -55,8 +55,8 @@ class _Columns:
         return images, *(part if isinstance(part, Tensor) else _labels(part) for part in found[1:])
 
 
-def training_set(train: Any) -> tuple[Tensor | Rows, Labels, Tensor]:
-    """Images, what is beside them, and their positions.
+def training_set(train: Any, like: Tensor) -> tuple[Tensor | Rows, Labels, Tensor]:
+    """Images with as many dimensions as ``like`` has, what is beside them, and their positions.
 
     Raises:
         ValueError: no training images, weights beside them, or a data set that gives others each time it is asked.
@@ -74,7 +74,7 @@ def training_set(train: Any) -> tuple[Tensor | Rows, Labels, Tensor]:
             "(images, {'class_labels': ..., ...}), and weights of examples are not supported"
         )
     pair = isinstance(train, (tuple, list)) and len(train) == 2 and isinstance(train[0], Tensor | Rows)
-    if pair and train[0].dim() == 4:
+    if pair and train[0].dim() == like.dim() + 1:
         images, labels = train
         labels = labels if labels is None or isinstance(labels, (dict, Rows)) else _labels(labels)
         return images, labels, torch.arange(len(images))

@@ -48,7 +48,7 @@ def picture(explanation: Credit, ax: Axes | None = None) -> Axes:
     players = explanation.players
     if "interactions" in explanation.parts:
         return interactions(explanation, ax)
-    if "labels" in players.geometry:
+    if "labels" in players.geometry and players.geometry["labels"].dim() == 2:
         return heatmap(explanation, ax)
     if players.kind == "train" and "images" in players.geometry:
         return strip(explanation, ax)

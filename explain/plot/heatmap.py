@@ -23,12 +23,16 @@ def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> 
     Red is above and blue below zero; scores without a sign, such as shares of attention, go from white to orange.
 
     Raises:
-        ValueError: players without ``geometry["labels"] [H, W]``.
+        ValueError: players without ``geometry["labels"] [H, W]``, or those of points, signals and videos.
     """
     geometry = explanation.players.geometry
     if "labels" not in geometry:
         raise ValueError(
             f"a heat-map needs players with labels [H, W] (patches, superpixels); got {explanation.players.kind}"
+        )
+    if geometry["labels"].dim() != 2:
+        raise ValueError(
+            f"a heat-map is of images, labels [H, W], got {list(geometry['labels'].shape)}: plot.bars draws any players"
         )
     ax = axes(ax, (4.6, 4.0))
     if "image" in geometry:

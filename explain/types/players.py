@@ -28,7 +28,7 @@ class Players:
         groups: the atoms each player owns, where it owns more than ``index`` says (``int64`` tensors).
         geometry: what pictures need. Graphs: ``edge_index [2, C]`` (the drawn context, node ids), ``focus [f]`` (the
             explained nodes), for edges ``ends [2, P]``, for nodes and training nodes ``node [P]``. Images: ``labels
-            [H, W]`` (the player of each pixel, -1 for none), ``image [C, H, W]``.
+            [H, W]`` (the player of each pixel, -1 for none), ``image [C, H, W]``; points, signals, videos likewise.
 
     >>> import torch
     >>> players = Players("features", torch.arange(3))

@@ -185,12 +185,6 @@ def test_wrong_settings_are_named(options, error, message):
         unet_model().step(**{"x0": digits_like()[0], "t": 3, "label": 3, **options})
 
 
-@pytest.mark.parametrize("shape", [(1, 8), (8, 8), (1, 4, 8, 8)])
-def test_signals_and_videos_are_not_supported(shape):
-    with pytest.raises(ValueError, match=r"shape must be \(channels, height, width\)"):
-        unet_model().trajectory(3, payoff=_mean, shape=shape)
-
-
 def test_words_are_read_by_a_text_encoder():
     with pytest.raises(TypeError, match="null must be a class or a tensor, got the text ''"):
         DiffusionModel(tiny_unet(), scheduler=DDIMScheduler(100), null="")
