@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from explain.diffusion.number import DenoiserNumber
 from explain.diffusion.sites import tiled
 from explain.diffusion.trained import TrainedDenoiser
 from explain.diffusion.training_set import Conditions, Labels, check_answers, conditions_of, fitting, training_set
@@ -49,7 +48,22 @@ class DenoisingObjective(TrainingObjective):
         yield from super().content()
 
 
-def training_objective(number: DenoiserNumber, train: Any, remove: str | Players = "labels") -> DenoisingObjective:
+class Measured(Protocol):
+    """A number of a trained denoiser: at a step, of a run, of a pipeline's run."""
+
+    @property
+    def model(self) -> TrainedDenoiser:
+        """The denoiser and all that is known of its training."""
+
+    @property
+    def like(self) -> Tensor:
+        """An image ``[C, H, W]`` of the size that it was trained on."""
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+
+
+def training_objective(number: Measured, train: Any, remove: str | Players = "labels") -> DenoisingObjective:
     """``J(theta) = (1/n) sum_i mean_k |wanted_ik - D(x_ik, t_k)|^2 / d + weight_decay/2 |theta|^2``, ``d`` numbers an
     image.
 

@@ -94,7 +94,9 @@ class PipelineModel:
                 raise TypeError(f"{made.name} takes no negative prompt")
             if latents is not None and "latents" not in made.takes:
                 raise TypeError(f"{made.name} takes no latents")
-            return PipelineRun(made, condition, negative, payoff, seed, draws, latents, space, batch_size, absent)
+            return PipelineRun(
+                made, condition, negative, payoff, seed, draws, latents, space, batch_size, absent, lambda: self.inside
+            )
 
 
 def _condition(call: PipelineCall, given: Any) -> Any:

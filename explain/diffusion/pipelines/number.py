@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import PipelineCall, Row
@@ -29,7 +31,7 @@ from explain.diffusion.settings import checked_batch_size, checked_count, checke
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, probed
 from explain.threads import found_alone
-from explain.types import Unsupported
+from explain.types import Parameters, Unsupported
 
 _BUDGET = 2**22  # picture numbers in one call of the pipeline
 _TOGETHER = 1e-3  # of the pictures' scale: a row of a batch may differ so much from the row alone
@@ -278,10 +280,7 @@ class PipelineNumber:
         Raises:
             ValueError: no payoff, or one that does not give one number a picture.
         """
-        if self.payoff is None:
-            raise ValueError(
-                "which number of the picture? Give trajectory(..., payoff=function), [n, 3, H, W] in [0, 1] -> [n]"
-            )
+        payoff = self._payoff()
         distinct: dict[Any, Variation] = {}
         keys = [variation.key() for variation in variations]
         for key, variation in zip(keys, variations, strict=True):
@@ -291,10 +290,60 @@ class PipelineNumber:
         found = []
         for part in self.batches(len(rows)):
             seen = self.made(rows[part], None if weights is None else weights[part])
-            found.append(one_a_row(self.payoff(seen), len(seen), "picture").double().cpu())
+            found.append(one_a_row(payoff(seen), len(seen), "picture").double().cpu())
         values = torch.cat(found).view(len(distinct), self.draws).mean(1)
         place = {key: i for i, key in enumerate(distinct)}
         return values[[place[key] for key in keys]]
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters of the network, ``net.*``, a scalar that derivatives follow.
+
+        Raises:
+            ValueError: no payoff.
+            Unsupported: a pipeline whose call leaves torch, so that no derivative follows it.
+        """
+        payoff = self._payoff()
+        rows = self.rows_of(self.own)
+        plan = replace(self.plan, by_row=None)  # which looks at bytes
+        found = []
+        for part in self.batches(len(rows)):
+            seen = functional_call(_Inside(self.call.net), params, (partial(self._followed, rows[part], plan),))
+            found.append(one_a_row(payoff(seen), len(rows[part]), "picture").double())
+        return torch.cat(found).mean()
+
+    def _followed(self, rows: Sequence[Row], plan: Plan) -> Tensor:
+        """What payoffs see of these rows, as a function of the network's parameters.
+
+        Raises:
+            Unsupported: arrays that have left torch.
+            RuntimeError: whatever else stops the call.
+        """
+        watched = Watched(len(rows), plan)
+        output = "pt" if self.space == "pixels" else "latent"
+        try:
+            answer = self.call(rows, watched.network, watched.step, output, differentiable=True)
+        except RuntimeError as error:
+            if not any(text in str(error) for text in ("doesn't have storage", "Can't call numpy()")):
+                raise
+            answer = (None,)
+        if not isinstance(answer[0] if isinstance(answer, tuple) else next(iter(answer.values())), Tensor):
+            raise Unsupported(
+                f"the call of {self.call.name}, or a step of its scheduler, leaves torch, and derivatives do not "
+                "follow: use another scheduler, such as DDIMScheduler, or ask about a step"
+            )
+        return pictures_in(answer)
+
+    def _payoff(self) -> Callable[[Tensor], Tensor]:
+        """The payoff.
+
+        Raises:
+            ValueError: none was given.
+        """
+        if self.payoff is None:
+            raise ValueError(
+                "which number of the picture? Give trajectory(..., payoff=function), [n, 3, H, W] in [0, 1] -> [n]"
+            )
+        return self.payoff
 
     def _weights(self, variations: Sequence[Variation]) -> Tensor | None:
         """``[rows, steps]``: the variations' own, the pipeline's where they have none; None where none has."""
@@ -328,6 +377,18 @@ class PipelineNumber:
         if self.payoff is not None:
             with usual_modes():
                 probed(self.payoff, self.first())
+
+
+class _Inside(nn.Module):
+    """A place for a network's parameters while another function runs."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, run: Callable[[], Tensor]) -> Tensor:
+        """What the function returns."""
+        return run()
 
 
 def pictures_in(answer: Any) -> Tensor:

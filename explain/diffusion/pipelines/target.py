@@ -9,15 +9,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from explain.diffusion.objective import training_objective
 from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.games import Absent, ConditionCoalitions, GuidanceCoalitions, WordCoalitions
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.prompts import Words, tokens_of, words_of
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.players import image_players, label_player, step_players
+from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
 from explain.threads import found_alone
-from explain.types import Game, NonFinite, Players, Target, Unsupported
+from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
 
 _POOLED = ("pooled_projections", "text_embeds")
 
@@ -40,11 +42,12 @@ class PipelineRun(PipelineNumber, Target):
         space: Literal["pixels", "latents"],
         batch_size: int | None,
         absent: Absent,
+        inside: Callable[[], TrainedDenoiser],
     ) -> None:
         if absent not in ("drop", "pad"):
             raise ValueError(f"absent must be 'drop' or 'pad', got {absent!r}")
         super().__init__(call, condition, negative, payoff, seed, draws, latents, space, batch_size)
-        self.absent = absent
+        self.absent, self.inside = absent, inside
         with usual_modes():
             self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from
             self.check_payoff()
@@ -250,6 +253,29 @@ class PipelineRun(PipelineNumber, Target):
                     f"absent='pad' cannot be had from {self.call.name}: its padding is the mark for the end of a text, "
                     f"where {pooled[0]} is read off. Ask with absent='drop'"
                 )
+
+    @property
+    def model(self) -> TrainedDenoiser:
+        """The network and scheduler alone, as training is asked about.
+
+        Raises:
+            TypeError: the network's call holds more than is followed.
+        """
+        return self.inside()
+
+    @property
+    def like(self) -> Tensor:
+        """A sample of the first draw, of the size that the network is trained on."""
+        return self.traced[0][0].sample[0]
+
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
+        """How the number hangs on the training images, ``train=(images, labels)``; see `training_objective`.
+
+        The images are as the network sees them, latents where there is a VAE before it.
+        """
+        made = training_objective(self, train, remove)
+        self.tell(made.told)
+        return made
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""
