@@ -99,6 +99,7 @@ class PipelineNumber:
         self.space, self.batch_size = space, checked_batch_size(batch_size)
         self.assumed: dict[str, str] = {}
         self.heard: dict[str, list[Tensor]] = {}
+        self.centred = False  # until the run says otherwise
 
     @property
     def own(self) -> Variation:
@@ -132,7 +133,22 @@ class PipelineNumber:
             answer = self.call(self.rows_of(self.own)[:1], watched.network, watched.step, heard=self.heard)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {error}") from error
-        return watched.steps, pictures_in(answer)
+        picture = pictures_in(answer)
+        self.centred = self._is_centred(picture)
+        return watched.steps, self._in_unit(picture)
+
+    def _is_centred(self, picture: Tensor) -> bool:
+        """Whether tensors come in [-1, 1] where the same pipeline's arrays are in [0, 1], as those of DeepFloyd IF."""
+        if picture.dim() < 4 or not bool((picture < 0).any()):
+            return False
+        watched = Watched(1)
+        array = pictures_in(self.call(self.rows_of(self.own)[:1], watched.network, watched.step, "np"))
+        wanted = (picture / 2 + 0.5).clamp(0, 1)
+        return array.shape == wanted.shape and torch.allclose(array.to(wanted), wanted, atol=1e-4)
+
+    def _in_unit(self, pictures: Tensor) -> Tensor:
+        """Pictures in [0, 1], whichever way the pipeline gives them."""
+        return (pictures / 2 + 0.5).clamp(0, 1) if self.centred else pictures
 
     def _first_step(self, rows: Sequence[Row]) -> PipelineStep:
         """The first step of a run of these rows, which ends there."""
@@ -203,7 +219,8 @@ class PipelineNumber:
         """What payoffs see of a batch of rows, ``[rows, ...]``; ``weights [rows, steps]`` in place of the own."""
         watched = watched or Watched(len(rows), self.plan, weights)
         output = "pt" if self.space == "pixels" else "latent"
-        return pictures_in(self.call(rows, watched.network, watched.step, output))
+        found = pictures_in(self.call(rows, watched.network, watched.step, output))
+        return self._in_unit(found) if self.space == "pixels" else found
 
     def decoded(self, samples: Tensor, pictures: int | None = None) -> Tensor:
         """Samples as the pipeline has them after its last step, decoded by its own call, ``[pictures, 3, H, W]``.

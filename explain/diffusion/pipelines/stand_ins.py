@@ -35,17 +35,19 @@ def standing_in(module: _M, forward: Callable[[Called, tuple[Any, ...], dict[str
 
 
 def stepping(scheduler: Any, step: Callable[[Called, tuple[Any, ...], dict[str, Any]], Any]) -> Any:
-    """A copy of a scheduler, for schedulers remember, whose ``step`` is ``step(its own, args, kwargs)``."""
+    """A copy of a scheduler, for schedulers remember, whose ``step`` is ``step(its own, args, kwargs)``.
+
+    Of the predictor-corrector scheduler of score matching it is the predictor's.
+    """
     fresh = copy.deepcopy(scheduler)
-    own = getattr(fresh, "step", None)
-    if own is None:  # of score matching by stochastic differential equations: its steps pass unseen
-        return fresh
+    name = "step" if hasattr(fresh, "step") else "step_pred"
+    own = getattr(fresh, name)
 
     @functools.wraps(own)  # pipelines ask whether it takes eta and a generator
     def taken(*args: Any, **kwargs: Any) -> Any:
         return step(own, args, kwargs)
 
-    vars(fresh)["step"] = taken
+    vars(fresh)[name] = taken
     return fresh
 
 
