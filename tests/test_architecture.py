@@ -77,7 +77,7 @@ ROOMS = {  # of each family, from below to above: each may use those before it, 
         *("games", "training", "reading", "targets", "model"),
     ),
     "diffusion": (
-        *("sites", "process", "networks", "settings", "schedules", "conventions", "signature", "denoiser"),
+        *("sites", "process", "bound", "networks", "settings", "schedules", "conventions", "signature", "denoiser"),
         *(
             "components",
             "proofs",

@@ -1,7 +1,7 @@
 """Everything that knows what a denoiser is.
 
-From the bottom up: ``sites`` are where a sample has its numbers, ``process`` and ``schedules`` are the noise,
-``denoiser`` the network as it is called, by its
+From the bottom up: ``sites`` are where a sample has its numbers, ``process`` and ``schedules`` are the noise, ``bound``
+how its steps are weighted, ``denoiser`` the network as it is called, by its
 ``signature`` and ``conventions`` and what is known of such ``networks``; ``proofs`` try it. ``trained`` is both with
 what else is known of the training, also out of ``pipelines``. ``sampling`` runs it, ``payoffs`` read a prediction, and
 ``number`` is what it says about edited copies of an image, or a run, with checked ``settings``. On the number stand

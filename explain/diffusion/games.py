@@ -62,6 +62,35 @@ class StepCoalitions:
             return self.number.numbers(x)
 
 
+def step_terms(number: StepNumber) -> Tensor:
+    """What each step adds to the number of the image as it is, float64 ``[steps]``."""
+    terms = number.terms_of(number.noised[None])[0]
+    return terms if number.payoff == "elbo" else terms / len(terms)
+
+
+def level_game(number: StepNumber, players: Players) -> Game:
+    """The number for sets of the noise levels that were asked about: the sum of their terms, and of nobody's.
+
+    It is additive: every credit is the terms of the player's steps.
+    """
+    with torch.no_grad():
+        terms = step_terms(number).cpu()
+    owner = owner_of_steps(players, len(terms))
+
+    def values(masks: Masks) -> Values:
+        return present_atoms(masks, owner).double().cpu() @ terms
+
+    return Game(players, values, checks={"removal": "term left out", "draws": number.draws})
+
+
+def owner_of_steps(players: Players, steps: int) -> Tensor:
+    """The player of each step, int64 ``[steps]``; ``P`` for steps that nobody owns."""
+    owner = torch.full((steps,), len(players))
+    for player, own in enumerate(players.groups or players.index.split(1)):
+        owner[own] = player
+    return owner
+
+
 def differentiable(number: StepNumber, players: Players, fill: str, reference: Tensor | None = None) -> Differentiable:
     """The number of a step as a function of ``x_t [1, K, *shape]``; the baseline is the noised fill.
 
@@ -109,10 +138,7 @@ class TrajectoryCoalitions:
         """The player of each step, int64 ``[steps]``; ``P`` for steps that nobody owns."""
         if self.players.kind == "labels":
             return torch.zeros(self.number.steps, dtype=torch.long)
-        owner = torch.full((self.number.steps,), len(self.players))
-        for player, steps in enumerate(self.players.groups or self.players.index.split(1)):
-            owner[steps] = player
-        return owner
+        return owner_of_steps(self.players, self.number.steps)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
+from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.schedules import check_run
 from explain.diffusion.settings import checked_shape
@@ -62,6 +63,7 @@ class DiffusionModel(TrainedDenoiser):
         payoff: str | Callable[[Tensor], Tensor] = "error",
         region: Tensor | None = None,
         guidance: float = 1.0,
+        weights: StepWeights | None = None,
         fill: str = "mean",
         reference: Tensor | None = None,
         batch_size: int | None = None,
@@ -77,10 +79,14 @@ class DiffusionModel(TrainedDenoiser):
             seed: of the noise.
             draws: noise draws for each step, that the number is the mean of.
             payoff: "error", ``-|e - e_hat|^2``; "evidence", ``|e - D(null)|^2 - |e - D(label)|^2``; "norm",
-                ``|e_hat|^2``; "x0", the mean of ``x0_hat`` over the region; or a function ``x0_hat -> [n]``.
+                ``|e_hat|^2``; "x0", the mean of ``x0_hat`` over the region; "elbo", the step's term of the bound on
+                ``log p(x0)`` in nats, summed over the steps (all of them: the bound); or a function ``x0_hat -> [n]``.
             region: bool ``[H, W]`` (``[D]``, ``[L]``, ``[T, H, W]``), where squares are summed or means taken;
                 everywhere when None.
             guidance: classifier-free guidance weight ``w`` in ``u + w (c - u)``.
+            weights: of the squared error ``|x0 - x0_hat|^2`` at each step, for "error" and "evidence": "snr"
+                (``SNR(t) = a^2 / s^2``, as None: the plain error of the noise), "min_snr" (``min(SNR, 5)``), "elbo"
+                (``(SNR(t-1) - SNR(t)) / 2``), or a function of the steps ``t [n] -> [n]``.
             fill: an absent patch shows the "mean", a "reference" image, "zeros", each noised to the step with the same
                 draw, or "noise" alone.
             reference: samples ``[m, *shape]`` for "mean" and "reference".
@@ -93,7 +99,19 @@ class DiffusionModel(TrainedDenoiser):
         steps = tuple(self.process.checked_step(time) for time in times)
         with usual_modes():
             return StepTarget(
-                self, self.image(x0), steps, label, seed, draws, payoff, region, guidance, fill, reference, batch_size
+                self,
+                self.image(x0),
+                steps,
+                label,
+                seed,
+                draws,
+                payoff,
+                region,
+                guidance,
+                fill,
+                reference,
+                batch_size,
+                weights,
             )
 
     @spelled

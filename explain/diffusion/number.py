@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from explain.diffusion.bound import StepWeights, check_chain, check_weights, said
 from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff
@@ -26,6 +27,8 @@ from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.payoffs import one_a_row, probed
 from explain.types import Parameters, Unsupported
+
+_ROWS = 2**24  # image numbers in one forward pass of a step, such as all steps of a schedule
 
 
 class DenoiserNumber:
@@ -79,13 +82,18 @@ class StepNumber(DenoiserNumber):
         region: Tensor | None,
         guidance: float,
         batch_size: int | None,
+        weights: StepWeights | None = None,
     ) -> None:
         if not callable(payoff) and payoff not in STEP_PAYOFFS:
             raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, got {payoff!r}")
         seed, draws = checked_seed(seed), checked_count(draws, "draws")
         if not steps:
             raise ValueError("a step needs at least one t, got none")
+        check_weights(weights, payoff)
+        if payoff == "elbo":
+            check_chain(model.process, steps)
         self.model, self.image, self.steps, self.label = model, image, steps, label
+        self.weights = weights
         self.seed, self.draws, self.payoff = seed, draws, payoff
         self.guidance, self.batch_size = checked_guidance(guidance), checked_batch_size(batch_size)
         self.condition = model.denoiser.condition(label)
@@ -98,6 +106,8 @@ class StepNumber(DenoiserNumber):
         self.noise = noise.to(image)
         self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
         self.assumed = _scale(image) | _kind(image, model.shape)
+        if payoff == "elbo":
+            self.assumed["elbo"] = said(model.process)
         if callable(payoff):
             probed(payoff, image[None])
         self._check_answers(self.noised[:1], self.times[:1], both)
@@ -121,28 +131,43 @@ class StepNumber(DenoiserNumber):
         return guided(self.model.denoiser.with_parameters(params), x, times, self.condition, self.null, weight, same)
 
     def numbers(self, x: Tensor, present: Tensor | None = None, params: Parameters | None = None) -> Tensor:
-        """The number of each ``x [b, K, *shape]``, float64 ``[b]``; ``present [b]``: whether the label is there."""
-        rows, times = x.flatten(0, 1), self.times.repeat(len(x))
-        noise = tiled(self.noise, len(x))
+        """The number of each ``x [b, K, *shape]``, float64 ``[b]``; ``present [b]``: whether the label is there.
+
+        A mean over the draws and over the steps; the terms of the bound, payoff "elbo", are summed over the steps.
+        """
+        terms = self.terms_of(x, present, params)
+        return terms.sum(1) if self.payoff == "elbo" else terms.mean(1)
+
+    def terms_of(self, x: Tensor, present: Tensor | None = None, params: Parameters | None = None) -> Tensor:
+        """What each step says of each ``x [b, K, *shape]``, a mean over its draws, float64 ``[b, steps]``."""
+        rows = max(1, _ROWS // max(1, x[:, 0].numel()))
+        parts = [slice(at, at + rows) for at in range(0, len(self.times), rows)]
+        payoffs = [self._payoffs(x[:, own], self.times[own], self.noise[own], present, params) for own in parts]
+        return torch.cat(payoffs, 1).double().view(len(x), len(self.steps), -1).mean(2)
+
+    def _payoffs(
+        self, x: Tensor, times: Tensor, noise: Tensor, present: Tensor | None, params: Parameters | None
+    ) -> Tensor:
+        """The payoff of each ``x [b, k, *shape]`` at ``times [k]``, noised with ``noise [k, *shape]``, ``[b, k]``."""
+        rows, draws = x.flatten(0, 1), len(times)
+        times, noise = times.repeat(len(x)), tiled(noise, len(x))
         weight = torch.full((len(rows),), float(self.guidance), device=x.device)
         if present is not None:
-            weight = torch.where(present.repeat_interleave(len(self.times)), weight, 0.0)
+            weight = torch.where(present.repeat_interleave(draws), weight, 0.0)
         if present is None:
             same = torch.arange(len(rows), device=x.device)
         else:  # the same images with and without the label
-            same = torch.arange(len(self.times), device=x.device).repeat(len(x))
+            same = torch.arange(draws, device=x.device).repeat(len(x))
 
         def predict(*weights: Tensor) -> tuple[Tensor, ...]:
             """Of these rows with each of these weights; a branch that several need is evaluated once."""
             count = len(weights)
-            return self.predict(
-                tiled(rows, count), times.repeat(count), torch.cat(weights), same.repeat(count), params
-            ).chunk(count)
+            repeated = times.repeat(count), torch.cat(weights), same.repeat(count)
+            return self.predict(tiled(rows, count), *repeated, params).chunk(count)
 
-        payoff = StepPayoff(self.payoff, self.model.process, self.region)
+        payoff = StepPayoff(self.payoff, self.model.process, self.region, self.weights)
         with evaluating(self.model.denoiser):
-            payoffs = payoff(predict, rows, times, noise, weight)
-        return payoffs.double().view(len(x), -1).mean(1)
+            return payoff(predict, rows, times, noise, weight).view(len(x), draws)
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from explain.diffusion.bound import StepWeights, bound_terms, error_weights
 from explain.diffusion.process import Gaussian
 from explain.diffusion.sites import over_channels
 from explain.payoffs import one_a_row
 
-STEP_PAYOFFS = ("error", "evidence", "norm", "x0")
+STEP_PAYOFFS = ("error", "evidence", "norm", "x0", "elbo")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +22,19 @@ class StepPayoff:
 
     "error" is ``-|e - e_hat|^2``, "norm" ``|e_hat|^2``, "x0" the mean of ``x0_hat``. "evidence" is what the condition
     adds to the fit of the noise, ``|e - D(null)|^2 - |e - D(label)|^2`` (Kong et al. 2024); without the label it is 0.
+    "elbo" is the step's term of the bound on ``log p(x0)``, see `bound_terms`.
 
     Args:
         payoff: one of these, or a function ``x0_hat [n, *shape] -> [n]``.
         process: what a prediction says about the image and its noise.
         region: bool, over the sites of a sample: ``[H, W]`` of an image.
+        weights: of the squared errors at each step, see `error_weights`.
     """
 
     payoff: str | Callable[[Tensor], Tensor]
     process: Gaussian
     region: Tensor
+    weights: StepWeights | None = None
 
     def __call__(
         self, predict: Callable[..., tuple[Tensor, ...]], x: Tensor, times: Tensor, noise: Tensor, weight: Tensor
@@ -48,19 +52,31 @@ class StepPayoff:
         if self.payoff == "evidence":
             both = (self.process.noise_in(x, p.to(wide), times) for p in predict(weight, torch.zeros_like(weight)))
             with_label, without = (self._squares(noise - found) for found in both)
-            return without - with_label
+            return self._weighted(without - with_label, times)
         prediction = predict(weight)[0].to(wide)
         if self.payoff == "error":
-            return -self._squares(noise - self.process.noise_in(x, prediction, times))
+            return -self._weighted(self._squares(noise - self.process.noise_in(x, prediction, times)), times)
+        if self.payoff == "elbo":
+            errors = self._squares(noise - self.process.noise_in(x, prediction, times))
+            scaled = self._squares(x - self.process.levels(times, x)[1] * noise)  # a^2 |x0|^2
+            return bound_terms(self.process, errors.double(), scaled.double(), int(self._where(x).sum()), times)
         if self.payoff == "norm":
             return self._squares(self.process.noise_in(x, prediction, times))
         clean = self.process.clean(x, prediction, times)
         if self.payoff == "x0":
-            where = over_channels(self.region, clean.shape[1:]).expand(clean.shape[1:]).to(wide)
+            where = self._where(clean).to(wide)
             return (clean * where).flatten(1).sum(1) / where.sum()
         assert callable(self.payoff)
         return one_a_row(self.payoff(clean.to(own)), len(x))
 
     def _squares(self, difference: Tensor) -> Tensor:
-        where = over_channels(self.region, difference.shape[1:])
-        return (difference.square() * where.to(difference.dtype)).flatten(1).sum(1)
+        return (difference.square() * self._where(difference).to(difference.dtype)).flatten(1).sum(1)
+
+    def _where(self, x: Tensor) -> Tensor:
+        """Which numbers of each row ``x [n, *shape]`` count, bool ``[*shape]``."""
+        return over_channels(self.region, x.shape[1:]).expand(x.shape[1:])
+
+    def _weighted(self, squares: Tensor, times: Tensor) -> Tensor:
+        if self.weights is None:
+            return squares
+        return squares * error_weights(self.weights, self.process, times).to(squares)

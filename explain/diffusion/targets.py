@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.fills import FILLS, checked_reference, fills
-from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions, differentiable
+from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions, differentiable, level_game, step_terms
 from explain.diffusion.number import DenoiserNumber, StepNumber, TrajectoryNumber
 from explain.diffusion.objective import training_objective
 from explain.diffusion.players import IMAGE_KINDS, image_players, label_player, step_players
@@ -22,6 +23,7 @@ from explain.diffusion.sampling import Moment
 from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, usual_modes
+from explain.payoffs import payoff_name
 from explain.threads import found_alone
 from explain.types import Differentiable, Game, NonFinite, Objective, Players, Target
 
@@ -83,11 +85,12 @@ class StepTarget(StepNumber, _DenoiserTarget):
         fill: str,
         reference: Tensor | None,
         batch_size: int | None,
+        weights: StepWeights | None = None,
     ) -> None:
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
         self.fill, self.reference = fill, None if reference is None else checked_reference(reference, image)
-        super().__init__(model, image, steps, label, seed, draws, payoff, region, guidance, batch_size)
+        super().__init__(model, image, steps, label, seed, draws, payoff, region, guidance, batch_size, weights)
 
     def value(self) -> float:
         """The number of the image as it is."""
@@ -100,7 +103,9 @@ class StepTarget(StepNumber, _DenoiserTarget):
         return fills(self, self.fill, self.reference)
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "coordinates" of a point; "labels".
+        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "coordinates" of a point; "labels", "steps".
+
+        "steps" are the noise levels that were asked about: an absent one's term leaves the sum, see `terms`.
 
         Raises:
             ValueError: no such kind, or a label was not given.
@@ -109,11 +114,16 @@ class StepTarget(StepNumber, _DenoiserTarget):
             if self.label is None:
                 raise ValueError("there is no label to play with: give step(..., label=...)")
             return label_player(self._condition_name())
+        if kind == "steps":
+            return step_players(kind, len(self.steps), [float(t) for t in self.steps], options)
         return image_players(self.image, kind, options)
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of parts of the image, or of the label."""
-        return StepCoalitions(self, self._resolved(players), self.fill, self.reference).game()
+        players = self._resolved(players)
+        if players.kind == "steps":
+            return level_game(self, players)
+        return StepCoalitions(self, players, self.fill, self.reference).game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """The number as a function of ``x_t [1, K, *shape]``; see `games.differentiable`."""
@@ -125,12 +135,23 @@ class StepTarget(StepNumber, _DenoiserTarget):
             parts = zip(self.noised.split(self.draws), self.times.split(self.draws), strict=True)
             return torch.cat([self.predict(x, t) for x, t in parts])
 
+    def terms(self) -> Tensor:
+        """What each step adds to the number, float64 ``[steps]``: they sum to `value`.
+
+        Of ``payoff="elbo"`` over all steps these are the terms of the bound, the reconstruction with the first and the
+        prior with the last; of other payoffs each step's own number by how many steps there are.
+        """
+        with usual_modes(), torch.no_grad():
+            return step_terms(self)
+
     def pixels(self) -> Tensor:
         """The sites that the number is read from, pixels of an image as positions in ``[H * W]``."""
         return self.region.reshape(-1).nonzero().view(-1).cpu()
 
     def each_step(self) -> list[StepTarget]:
         """The same question of every single step, with its part of the draws: their numbers' mean is this number.
+
+        Of ``payoff="elbo"`` their sum is.
 
         ``Influence(train).explain_all(target.each_step())`` says where in the trajectory an image matters.
         """
@@ -153,6 +174,7 @@ class StepTarget(StepNumber, _DenoiserTarget):
             "label": self._described_label(),
             "payoff": self.payoff if isinstance(self.payoff, str) else getattr(self.payoff, "__name__", "callable"),
             "prediction": self.model.process.prediction,
+            **self._described_weights(),
             "guidance": float(self.guidance),
             "removal": self.fill,
             "draws": self.draws,
@@ -160,6 +182,11 @@ class StepTarget(StepNumber, _DenoiserTarget):
             "region": int(self.region.sum()),
             **self._described_assumptions(),
         }
+
+    def _described_weights(self) -> dict[str, str]:
+        if self.weights is None:
+            return {}
+        return {"weights": self.weights if isinstance(self.weights, str) else payoff_name(self.weights)}
 
 
 @dataclass(eq=False, repr=False)
