@@ -11,6 +11,7 @@ from explain.diffusion.components import denoising_part
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.games import Absent
+from explain.diffusion.pipelines.sources import SourceFill
 from explain.diffusion.pipelines.target import PipelineRun
 from explain.diffusion.targets import StepTarget
 from explain.guard import usual_modes
@@ -59,6 +60,7 @@ class PipelineModel:
         draws: int = 1,
         latents: Tensor | None = None,
         absent: Absent = "drop",
+        fill: SourceFill = "mean",
         space: Literal["pixels", "latents"] = "pixels",
         batch_size: int | None = None,
         **call: Any,
@@ -79,6 +81,8 @@ class PipelineModel:
             draws: pictures that the number is the mean of.
             latents: ``[draws, ...]``, where the runs start, as the pipeline's own argument.
             absent: an absent word leaves the text ("drop"), or is read as padding ("pad").
+            fill: what absent parts show of a picture that the call is given (``image=``, ``control_image=``): its
+                "mean" colour, itself blurred ("blur", by an eighth of its longer side), or middle "grey".
             space: what the payoff sees, "pixels" or "latents".
             batch_size: pictures in one call of the pipeline; by default from a memory budget.
             call: further arguments of the pipeline's own call, such as ``image=``, ``strength=``, ``height=``.
@@ -95,7 +99,18 @@ class PipelineModel:
             if latents is not None and "latents" not in made.takes:
                 raise TypeError(f"{made.name} takes no latents")
             return PipelineRun(
-                made, condition, negative, payoff, seed, draws, latents, space, batch_size, absent, lambda: self.inside
+                made,
+                condition,
+                negative,
+                payoff,
+                seed,
+                draws,
+                latents,
+                space,
+                batch_size,
+                absent,
+                fill,
+                lambda: self.inside,
             )
 
 

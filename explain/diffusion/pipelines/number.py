@@ -348,7 +348,8 @@ class PipelineNumber:
                 f"the call of {self.call.name}, or a step of its scheduler, leaves torch, and derivatives do not "
                 "follow: use another scheduler, such as DDIMScheduler, or ask about a step"
             )
-        return pictures_in(answer)
+        found = pictures_in(answer)
+        return self._in_unit(found) if self.space == "pixels" else found
 
     def _payoff(self) -> Callable[[Tensor], Tensor]:
         """The payoff.

@@ -14,6 +14,7 @@ from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.games import Absent, ConditionCoalitions, GuidanceCoalitions, WordCoalitions
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.prompts import Words, tokens_of, words_of
+from explain.diffusion.pipelines.sources import SourceCoalitions, SourceFill, checked_fill, played_source, source_of
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.players import image_players, label_player, step_players
 from explain.diffusion.trained import TrainedDenoiser
@@ -42,12 +43,13 @@ class PipelineRun(PipelineNumber, Target):
         space: Literal["pixels", "latents"],
         batch_size: int | None,
         absent: Absent,
+        fill: SourceFill,
         inside: Callable[[], TrainedDenoiser],
     ) -> None:
         if absent not in ("drop", "pad"):
             raise ValueError(f"absent must be 'drop' or 'pad', got {absent!r}")
         super().__init__(call, condition, negative, payoff, seed, draws, latents, space, batch_size)
-        self.absent, self.inside = absent, inside
+        self.absent, self.fill, self.inside = absent, checked_fill(fill), inside
         with usual_modes():
             self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from
             self.check_payoff()
@@ -86,6 +88,9 @@ class PipelineRun(PipelineNumber, Target):
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "words" (``phrases=`` that go together), "steps" (``size=``), "guidance", "labels" (the prompt).
 
+        "patches" and "superpixels" are those of the picture that the run makes, for reading attention; with
+        ``of="image"`` or ``of="control_image"`` those of the picture that the call is given, which play.
+
         Raises:
             ValueError: no such kind, or no words.
         """
@@ -98,8 +103,11 @@ class PipelineRun(PipelineNumber, Target):
         if kind in ("steps", "guidance"):
             return step_players(kind, len(self.plan.times), list(self.plan.times), options)
         if kind in ("patches", "superpixels"):
-            return image_players(self.picture(), kind, options)
-        raise ValueError(f"a pipeline's run plays with words, steps, guidance or labels; got {kind!r}")
+            of = options.pop("of", None)
+            return image_players(self.picture() if of is None else played_source(self, of).picture, kind, options)
+        raise ValueError(
+            f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {kind!r}"
+        )
 
     def _words(self, phrases: Sequence[str] = (), negative: bool = True) -> Players:
         self._check_text()
@@ -121,14 +129,20 @@ class PipelineRun(PipelineNumber, Target):
         Raises:
             Unsupported: other players.
         """
+        if players in ("patches", "superpixels"):
+            players = self.players(players, of=played_source(self).name)
         players = self.players(players) if isinstance(players, str) else players
+        if players.kind in ("patches", "superpixels"):
+            return SourceCoalitions(self, players, source_of(self, players), self.fill).game()
         if players.kind == "words":
             return self._word_game(players)
         if players.kind == "labels" and isinstance(self.condition, str):
             return ConditionCoalitions(self, players).game()
         if players.kind in ("steps", "guidance", "labels"):
             return GuidanceCoalitions(self, players).game()
-        raise Unsupported(f"a pipeline's run plays with words, steps, guidance or labels; got {players.kind!r}")
+        raise Unsupported(
+            f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {players.kind!r}"
+        )
 
     def tokens(self, players: Players) -> dict[int, tuple[Tensor, ...]]:
         """Where the network finds each word's tokens: ``{text tokens of a call: positions of each player}``.
