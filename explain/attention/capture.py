@@ -85,12 +85,12 @@ class _Capture(Interception):
         self.reduce, self.selection = reduce, selection
         self.layers: dict[str, None] = {}  # that computed attention, and at which steps
         self.steps: dict[float, None] = {}
-        self.softmax, self.weighed = False, False  # whether one was taken, and something then multiplied or summed
+        self.softmax, self.weighed = False, False  # as long as no attention is seen: one taken, and something weighed
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if self.parts and not self.weighed:
+        if not self.layers and not self.weighed and self.parts:
             name = getattr(func, "__name__", "")
             self.weighed = self.softmax and any(part in name for part in _WEIGHING)
             self.softmax |= name in ("exp", "exp_") or ("softmax" in name and "log" not in name)

@@ -37,7 +37,8 @@ _SCALED_DOT_PRODUCT = inspect.Signature(
 class Interception(TorchFunctionMode):
     """Base of `capture` and `uniform`: overrides say what happens at each attention; the default lets it pass.
 
-    ``parts`` names the modules of the network that are running, outermost first; ``called`` tells whether any ran;
+    ``parts`` names the modules of the network that are running, outermost first, without torch's own layers that never
+    attend; ``called`` tells whether any ran;
     ``arguments`` are those of the network's own call, by name, empty while only a part of it runs.
     """
 
@@ -66,10 +67,10 @@ class Interception(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if self.parts and func is F.scaled_dot_product_attention:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and self.parts:
             return self.scaled_dot_product(dict(_SCALED_DOT_PRODUCT.bind(*args, **kwargs).arguments))
-        if self.parts and func is F.multi_head_attention_forward:
+        if func is F.multi_head_attention_forward and self.parts:
             return self.multi_head(dict(_MULTI_HEAD.bind(*args, **kwargs).arguments))
         return func(*args, **kwargs)
 
@@ -81,6 +82,8 @@ class Interception(TorchFunctionMode):
             for handle in self._watch_arguments():
                 undo.callback(handle.remove)
             for name, part in self.net.named_modules():
+                if name and _never_attends(part):
+                    continue
                 for handle in self._hooks(name or type(self.net).__name__, part):
                     undo.callback(handle.remove)
             undo.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
@@ -126,6 +129,13 @@ class Interception(TorchFunctionMode):
         if isinstance(part, CONVOLUTIONS):
             yield part.register_propagate_forward_pre_hook(before)
             yield part.register_propagate_forward_hook(after)
+
+
+def _never_attends(part: nn.Module) -> bool:
+    """Whether a part is one of torch's own layers without attention: most of a network, and each hook costs a call."""
+    home = type(part).__module__
+    attends = isinstance(part, nn.MultiheadAttention) or home.endswith("transformer")
+    return home.startswith("torch.nn.modules.") and not attends
 
 
 def by_name(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,8 +26,9 @@ class AttentionMap:
     ends. Readings average over heads, and over the batch of a dense map, where they do not keep them.
 
     A dense map that `capture` hands to ``reduce`` has not been computed yet. ``weights`` computes it, ``O(queries x
-    keys)`` in time and memory; `columns`, ``attention @ values`` and `pull` answer without it: what all rows put onto a
-    few groups of keys is one more call of the layer's own kernel, where a few rows look is computed from those alone.
+    keys)`` in time and memory. The rest answers without it: `columns` and ``attention @ values``, what all rows put
+    onto a few groups of keys, are one more call of the layer's own kernel; `pull` and `looked_at` compute the rows that
+    look alone; `blocks`, `mean`, `deviation` and what else needs all rows take a few at a time.
 
     Args:
         weights: the attention weights, at least float32.
@@ -141,7 +142,19 @@ class AttentionMap:
 
     def mean(self) -> Tensor:
         """Weights averaged over heads (and batch): float64 ``[queries, keys]``, or ``[E']`` along edges."""
-        return self.weights.double().mean((0, 1) if self.edge_index is None else 1)
+        if self.edge_index is not None:
+            return self.weights.double().mean(1)
+        return torch.cat([weights.double().mean((0, 1)) for _, weights in self.blocks()])
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """A dense map a few rows at a time, never whole: which queries, and theirs ``[batch, heads, rows, keys]``.
+
+        Raises:
+            ValueError: the map runs along edges.
+        """
+        if self.edge_index is not None:
+            raise ValueError(f"the map of {self.module} runs along edges: its weights are [edges, heads]")
+        return self._behind.blocks()
 
     def dense(self) -> Tensor:
         """``[batch, heads, queries, keys]``; parallel edges are added up."""
@@ -282,7 +295,7 @@ class AttentionMap:
         """Of every row, from one pass over the weights."""
         if self.edge_index is not None:
             return self._rows_of_edges()
-        found = [_rows_of(weights) for _, weights in self._behind.blocks()]
+        found = [_rows_of(weights) for _, weights in self.blocks()]
         return _Rows(*(torch.cat(parts, -1) for parts in zip(*found, strict=True)))
 
     def _rows_of_edges(self) -> _Rows:
