@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -146,3 +147,37 @@ class TrajectoryCoalitions:
         off = 1.0 if self.players.kind == "guidance" else 0.0
         with torch.no_grad():
             return self.number.numbers(torch.where(present, float(self.number.guidance), off))
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionCoalitions:
+    """The number for masks over named conditions: an absent one is the null that it was trained with."""
+
+    number: StepNumber | TrajectoryNumber
+    players: Players
+
+    def game(self) -> Game:
+        """The game, in batches that fit the memory budget."""
+        rows = self.number.noised if isinstance(self.number, StepNumber) else self.number.start
+        size = self.number.batch_size or max(1, min(_CALLS, _BUDGET // (rows.numel() * 8)))
+        draws = len(rows)
+        return Game(self.players, self, batch_size=size, checks={"removal": "null condition", "draws": draws})
+
+    def __call__(self, masks: Masks) -> Values:
+        """Values of these coalitions."""
+        number = copy.copy(self.number)
+        copies = len(number.noised) if isinstance(number, StepNumber) else number.draws
+        present = masks.repeat_interleave(copies, 0)
+        number.condition = {
+            name: torch.where(_like(present[:, player], value), value, self.number.null[name])
+            for player, (name, value) in enumerate(self.number.condition.items())
+        }
+        with torch.no_grad():
+            if isinstance(number, StepNumber):
+                return number.numbers(number.noised.expand(len(masks), *number.noised.shape))
+            return number.numbers(number.weights.expand(len(masks), -1))
+
+
+def _like(rows: Tensor, value: Tensor) -> Tensor:
+    """``[n]`` shaped to choose among rows like ``value [1, ...]``."""
+    return rows.to(value.device).view(-1, *[1] * (value.dim() - 1))

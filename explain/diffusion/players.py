@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.diffusion.denoiser import Condition
 from explain.diffusion.sites import KINDS, sites
 from explain.types import Players
 
@@ -123,6 +124,25 @@ def step_players(kind: str, steps: int, times: list[float], options: dict[str, A
     index = torch.stack([group[0] for group in groups])
     names = tuple(f"t={times[int(first)]:g}" for first in index)
     return Players(kind, index, names, groups, {"t": torch.tensor([times[int(first)] for first in index])})
+
+
+def condition_players(condition: Condition, null: Condition) -> Players:
+    """Each entry of named conditions, ``label={"text": ..., "style": ...}``, as a player.
+
+    Raises:
+        ValueError: fewer than two entries, or one without the null that it was trained with.
+    """
+    if len(condition) < 2:
+        raise ValueError(
+            f"conditions play where there are several, label={{...}} with a name each; got {len(condition)}: play with "
+            "'labels'"
+        )
+    if missing := [name for name in condition if name not in null]:
+        raise ValueError(
+            f"what stands for no {' and no '.join(missing)}? Give explain.wrap(..., null={{...}}) with an entry for "
+            "each condition, as the model was trained"
+        )
+    return Players("conditions", torch.arange(len(condition)), tuple(condition))
 
 
 def label_player(name: str) -> Players:

@@ -33,7 +33,7 @@ def guided(
         denoiser: ``(x, t, condition, branch=) -> prediction``.
         x: ``[n, *shape]``.
         t: the step of each row, ``[n]``.
-        condition: of ``c``.
+        condition: of ``c``; one row, or as many as there are different images, over and over.
         null: of ``u``.
         weight: ``w`` of each row, ``[n]``.
         same: rows with equal numbers hold the same image and step and are evaluated once; all differ when None.
@@ -50,10 +50,15 @@ def guided(
         chosen = first[wanted]
         answer = torch.zeros(groups, *x.shape[1:], dtype=x.dtype, device=x.device)
         if len(chosen):
-            answer[wanted] = denoiser(x[chosen], t[chosen], given, branch=name)
+            answer[wanted] = denoiser(x[chosen], t[chosen], _at(given, chosen), branch=name)
         branches[name] = answer[group]
     w = weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
     return torch.where(w == 1, branches["cond"], branches["uncond"] + w * (branches["cond"] - branches["uncond"]))
+
+
+def _at(condition: Condition, rows: Tensor) -> Condition:
+    """The conditions of these rows."""
+    return {name: value if len(value) == 1 else value[rows % len(value)] for name, value in condition.items()}
 
 
 class Moment(NamedTuple):
@@ -101,7 +106,7 @@ def run(
         start: ``x_T [n, *shape]``; rows with equal seeds start alike.
         seeds: one a row, of the noise that stochastic schedulers add: rows with equal seeds meet the same noise.
         weights: guidance weights ``[n, steps]``.
-        condition: the label or embedding.
+        condition: the label or embedding, of all rows or one a row.
         null: its absence.
         position: where in the schedule a timestep of the scheduler is: what the denoiser is asked about.
 
@@ -111,6 +116,8 @@ def run(
     options = _noise_options(scheduler, seeds)
     x = start * getattr(scheduler, "init_noise_sigma", 1.0)
     history = torch.unique(torch.tensor(seeds, device=x.device), return_inverse=True)[1]
+    if any(len(value) > 1 for value in condition.values()):
+        history = torch.arange(len(x), device=x.device)
     calls = _calls_of_steps(scheduler, weights.size(1))
     for i, t in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x

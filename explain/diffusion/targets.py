@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.fills import FILLS, checked_reference, fills
-from explain.diffusion.games import StepCoalitions, TrajectoryCoalitions, differentiable, level_game, step_terms
+from explain.diffusion.games import (
+    ConditionCoalitions,
+    StepCoalitions,
+    TrajectoryCoalitions,
+    differentiable,
+    level_game,
+    step_terms,
+)
 from explain.diffusion.number import DenoiserNumber, StepNumber, TrajectoryNumber
 from explain.diffusion.objective import training_objective
-from explain.diffusion.players import IMAGE_KINDS, image_players, label_player, step_players
+from explain.diffusion.players import IMAGE_KINDS, condition_players, image_players, label_player, step_players
 from explain.diffusion.sampling import Moment
 from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
@@ -103,13 +110,16 @@ class StepTarget(StepNumber, _DenoiserTarget):
         return fills(self, self.fill, self.reference)
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "coordinates" of a point; "labels", "steps".
+        """Players: "patches" (``size=``), "superpixels" (``segments=``) or "coordinates" of a point; "labels",
+        "conditions" (each of several by name), "steps".
 
         "steps" are the noise levels that were asked about: an absent one's term leaves the sum, see `terms`.
 
         Raises:
             ValueError: no such kind, or a label was not given.
         """
+        if kind == "conditions":
+            return condition_players(self.condition, self.model.absent_condition())
         if kind == "labels":
             if self.label is None:
                 raise ValueError("there is no label to play with: give step(..., label=...)")
@@ -123,6 +133,8 @@ class StepTarget(StepNumber, _DenoiserTarget):
         players = self._resolved(players)
         if players.kind == "steps":
             return level_game(self, players)
+        if players.kind == "conditions":
+            return ConditionCoalitions(self, players).game()
         return StepCoalitions(self, players, self.fill, self.reference).game()
 
     def differentiable(self, players: str | Players) -> Differentiable:
@@ -214,7 +226,8 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
         return torch.stack(found)
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels".
+        """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels",
+        "conditions" (each of several by name).
 
         "patches" and "superpixels" of the first draw's sample are for reading attention; no game is played with them.
 
@@ -223,6 +236,8 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
         """
         if kind in IMAGE_KINDS:
             return image_players(self.run()[0], kind, options)
+        if kind == "conditions":
+            return condition_players(self.condition, self.model.absent_condition())
         if kind == "labels":
             if self.label is None:
                 raise ValueError("there is no label to play with: give trajectory(label=...)")
@@ -233,7 +248,10 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of steps, guidance or the label."""
-        return TrajectoryCoalitions(self, self._resolved(players)).game()
+        found = self._resolved(players)
+        if found.kind == "conditions":
+            return ConditionCoalitions(self, found).game()
+        return TrajectoryCoalitions(self, found).game()
 
     @torch.no_grad()
     def run(self) -> Tensor:
