@@ -15,8 +15,7 @@ from torch.nn.attention.bias import CausalBias
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
-
-_BLOCKED = -1e4  # an additive mask from here down means "never": its weight underflows to zero
+from explain.attention.recomputed import BLOCKED
 
 
 @contextmanager
@@ -72,5 +71,5 @@ def _forbidding(arguments: dict[str, Any], *masks: str) -> dict[str, Any]:
     for name in masks:
         mask = arguments.get(name)
         if isinstance(mask, Tensor) and not isinstance(mask, CausalBias) and mask.is_floating_point():
-            arguments[name] = torch.zeros_like(mask).masked_fill_(mask <= _BLOCKED, float("-inf"))
+            arguments[name] = torch.zeros_like(mask).masked_fill_(mask <= BLOCKED, float("-inf"))
     return arguments

@@ -99,7 +99,7 @@ class _Capture(Interception):
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
         if self._asked():
-            self._keep_dense(ScaledDotProduct(**arguments))
+            self._keep_dense(ScaledDotProduct(**arguments, output=output))
         return output
 
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:

@@ -180,6 +180,19 @@ class AttentionMap:
             return self._behind.times(values)
         return self.dense() @ (values[:, None] if values.dim() == 3 else values).to(self.weights)
 
+    @property
+    def output(self) -> Tensor:
+        """What the layer made of the weights, ``weights @ V`` before heads are joined: ``[batch, heads, queries, d]``.
+
+        Known while the layer runs, in ``reduce``, of `F.scaled_dot_product_attention`.
+
+        Raises:
+            ValueError: it is not known.
+        """
+        if self.edge_index is not None or self._behind.output is None:
+            raise ValueError(f"what {self.module} made of its weights is not known: it calls no scaled dot product")
+        return self._behind.output
+
     def columns(self, groups: Sequence[Tensor]) -> Tensor:
         """What each row puts onto each group of keys, ``sum_{k in group} w(q <- k)``.
 
@@ -198,6 +211,24 @@ class AttentionMap:
         >>> attention.columns([torch.tensor([0]), torch.tensor([1, 2])])
         tensor([[[[0.5000, 0.5000]]]])
         """
+        return self @ self._marks(groups)
+
+    def chance(self, groups: Sequence[Tensor]) -> Tensor:
+        """What `columns` would be if each row looked at all it may alike, ``|group and allowed| / |allowed|``.
+
+        Raises:
+            ValueError: a position that the map does not have; a map along edges.
+        """
+        if self.edge_index is not None:
+            raise ValueError(f"the map of {self.module} runs along edges: it has no groups of keys")
+        return self._behind.chance(self._marks(groups))
+
+    def _marks(self, groups: Sequence[Tensor]) -> Tensor:
+        """``[keys, groups]``, 1 where a key is of a group.
+
+        Raises:
+            ValueError: a position that the map does not have.
+        """
         marks = torch.zeros(self.keys, len(groups))
         for i, group in enumerate(groups):
             if len(group) and not 0 <= int(group.min()) <= int(group.max()) < self.keys:
@@ -206,7 +237,7 @@ class AttentionMap:
                     f"got {group.tolist()}"
                 )
             marks[group, i] = 1.0
-        return self @ marks
+        return marks
 
     def looked_at(self, reach: Tensor) -> Tensor:
         """``reach @ weights`` in each row of the batch and each head: where ``reach [queries]`` looks.
@@ -236,25 +267,31 @@ class AttentionMap:
         """``reach @ weights``: where ``reach [queries]`` looks, float64 ``[keys]``; never builds a matrix of edges."""
         return self.looked_at(reach).mean((0, 1))
 
-    def part(self, rows: Sequence[int] | None = None, heads: Sequence[int] | None = None) -> AttentionMap:
-        """The map of these rows of the batch and these heads alone, in this order; None for all of them.
+    def part(
+        self,
+        rows: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        queries: Sequence[int] | None = None,
+    ) -> AttentionMap:
+        """The map of these rows of the batch, heads and queries alone, in this order; None for all of them.
 
         Raises:
-            ValueError: a row or head that the map does not have; rows of a map along edges.
+            ValueError: one that the map does not have; rows or queries of a map along edges.
         """
-        for what, asked, there in (("rows", rows, self.batch), ("heads", heads, self.heads)):
+        sizes = {"rows": (rows, self.batch), "heads": (heads, self.heads), "queries": (queries, self.queries)}
+        for what, (asked, there) in sizes.items():
             if asked is not None and not (asked and all(0 <= place < there for place in asked)):
                 raise ValueError(
                     f"{what} of the map of {self.module} must be some of 0 to {there - 1}, got {list(asked)}"
                 )
         if self.edge_index is not None:
-            if rows is not None:
-                raise ValueError(f"the map of {self.module} runs along edges: it has no rows of a batch")
+            if rows is not None or queries is not None:
+                raise ValueError(f"the map of {self.module} runs along edges: heads alone can be chosen")
             weights = self.weights if heads is None else self.weights[:, list(heads)]
             return AttentionMap(weights, self.module, self.edge_index, self.size, self.flow, self.step, self.branch)
-        if rows is None and heads is None:
+        if rows is None and heads is None and queries is None:
             return self
-        source = self._behind.part(rows, heads)
+        source = self._behind.part(rows, heads, None if queries is None else torch.tensor(queries))
         return AttentionMap.recomputed(source, self.module, _of_rows(self.step, rows), _of_rows(self.branch, rows))
 
     def branches(self) -> dict[str | None, list[int] | None]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
 _BLOCK = 2**20  # weights at a time: what stays in a processor's cache
+BLOCKED = -1e4  # an additive mask from here down means "never": its weight underflows to zero
 _WIDER = 2  # so many calls of the kernel cost what the weights themselves do
 
 
@@ -22,10 +23,12 @@ class Recomputed(Protocol):
     """``W [batch, heads, queries, keys]`` of one call, never held whole unless asked for; rows sum to 1, or to 0 where
     they may look at nothing.
 
-    ``shape`` is that of ``W``.
+    ``shape`` is that of ``W``; ``output [batch, heads, queries, d]`` what the layer itself made of it, before heads are
+    joined, where that is known.
     """
 
     shape: tuple[int, int, int, int]
+    output: Tensor | None
 
     def whole(self) -> Tensor:
         """``W``, at least float32."""
@@ -37,6 +40,10 @@ class Recomputed(Protocol):
 
     def times(self, values: Tensor) -> Tensor:
         """``W V`` for ``values [keys, d]`` or ``[batch, keys, d]``: ``[batch, heads, queries, d]``."""
+        ...
+
+    def chance(self, values: Tensor) -> Tensor:
+        """``U V`` with ``U`` uniform over the keys that each row may look at: ``[batch, heads, queries, d]``."""
         ...
 
     def part(
@@ -66,6 +73,7 @@ class ScaledDotProduct:
         is_causal: bool = False,
         scale: float | None = None,
         enable_gqa: bool = False,
+        output: Tensor | None = None,
     ) -> None:
         query, key = query.detach(), key.detach()
         if enable_gqa:
@@ -74,6 +82,7 @@ class ScaledDotProduct:
         heads = lead[-1] if len(lead) > 1 else 1
         self.shape = lead.numel() // heads, heads, query.size(-2), key.size(-2)
         self.query, self.key = (_four(x, lead, heads) for x in (query, key))
+        self.output = None if output is None else _four(output.detach(), lead, heads)
         self.scale = query.size(-1) ** -0.5 if scale is None else scale
         self.mask: Tensor | None = None
         self.causal = is_causal
@@ -129,6 +138,19 @@ class ScaledDotProduct:
             return torch.cat([block @ values for _, block in self.blocks()], -2)
         return torch.cat([self._kernel(some) for some in values.split(width, -1)], -1)
 
+    @torch.no_grad()
+    def chance(self, values: Tensor) -> Tensor:
+        """``U V``; an additive mask only forbids, where it is at or below -1e4."""
+        values = values.to(self.query.device, self._dtype)
+        if self.mask is None and not self.causal:
+            mean = values.mean(-2, keepdim=True)
+            return (mean[:, None] if mean.dim() == 3 else mean).expand(*self.shape[:3], -1)
+        blind = self.part()
+        blind.query = torch.zeros_like(self.query)  # every score is then 0
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            blind.mask = self.mask > BLOCKED
+        return blind.times(values)
+
     def _kernel(self, values: Tensor) -> Tensor:
         """``W V`` by the kernel that torch picks; values as wide as keys, which the fused ones want."""
         batch, heads, _, keys = self.shape
@@ -153,12 +175,14 @@ class ScaledDotProduct:
         some = object.__new__(ScaledDotProduct)
         some.scale, some.causal = self.scale, self.causal
         some.query, some.key = (_taken(_taken(x, 0, rows), 1, heads) for x in (self.query, self.key))
+        some.output = None if self.output is None else _taken(_taken(self.output, 0, rows), 1, heads)
         some.mask = self.mask
         if self.mask is not None and self.mask.dim() > 2:
             some.mask = _taken(_taken(self.mask, 0, rows), 1, heads)
         if queries is not None:
             places = queries.to(self.query.device)
             some.query = some.query[:, :, places]
+            some.output = None if some.output is None else some.output[:, :, places]
             if self.causal:  # they are no longer the first
                 some.mask, some.causal = places[:, None] >= torch.arange(self.shape[3], device=places.device), False
             elif some.mask is not None and some.mask.size(-2) > 1:
@@ -179,6 +203,7 @@ class Whole:
 
     def __init__(self, compute: Callable[[], Tensor], shape: tuple[int, int, int, int]) -> None:
         self.compute, self.shape = compute, shape
+        self.output: Tensor | None = None
 
     def whole(self) -> Tensor:
         """``W``."""
@@ -195,6 +220,12 @@ class Whole:
         """``W V``."""
         weights = self.whole()
         return weights @ (values[:, None] if values.dim() == 3 else values).to(weights)
+
+    def chance(self, values: Tensor) -> Tensor:
+        """``U V`` over the keys whose weight is above zero."""
+        looked = (self.whole() > 0).float()
+        share = looked @ (values[:, None] if values.dim() == 3 else values).to(looked)
+        return share / looked.sum(-1, keepdim=True).clamp_min(1)
 
     def part(
         self,

@@ -47,6 +47,12 @@ CASES = {  # query, key, arguments
 }
 
 
+def uniform(weights: torch.Tensor) -> torch.Tensor:
+    """The same over all that each row looks at: no weight of these cases underflows."""
+    looked = (weights > 0).float()
+    return looked / looked.sum(-1, keepdim=True).clamp_min(1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("block", [1, 2**20])
 @pytest.mark.parametrize("case", CASES)
@@ -72,12 +78,14 @@ def test_every_way_of_asking_gives_what_torch_weighs(case, block, dtype, monkeyp
         torch.testing.assert_close(found.times(values), expected @ values, **close)
     alone = draw(len(expected), 9, 4, seed=3)
     torch.testing.assert_close(found.times(alone), expected @ alone[:, None], **close)
+    torch.testing.assert_close(found.chance(values), uniform(expected) @ values, **close)
     rows, heads, places = [len(expected) - 1], [expected.size(1) - 1, 0], torch.tensor([5, 0, 3])
     part = found.part(rows, heads, places)
     of_part = expected[rows][:, heads][:, :, places]
     assert part.shape == of_part.shape
     torch.testing.assert_close(part.whole(), of_part, **close)
     torch.testing.assert_close(part.times(draw(9, 2)), of_part @ draw(9, 2), **close)
+    torch.testing.assert_close(part.chance(draw(9, 2)), uniform(of_part) @ draw(9, 2), **close)
 
 
 def test_a_fused_kernel_takes_what_marks_the_groups():
@@ -108,7 +116,8 @@ def test_what_reduce_asks_is_what_the_weights_say():
                 "pull": attention.pull(reach),
                 "row_sums": attention.row_sums(),
                 "deviation": torch.tensor(attention.deviation()),
-                "part": attention.part([1], [2, 0]).weights,
+                "part": attention.part([1], [2, 0], [6, 3]).weights,
+                "output": attention.part([1], [2, 0], [6, 3]).output,
                 "shape": torch.tensor([attention.batch, attention.heads, attention.queries, attention.keys]),
             }
         )
@@ -128,7 +137,8 @@ def test_what_reduce_asks_is_what_the_weights_say():
         "pull": (weights[:, :, 1] + weights[:, :, 4]).double().mean((0, 1)) / 2,
         "row_sums": torch.ones(42, dtype=torch.float64),
         "deviation": (weights * 9 - 1).abs().max(),
-        "part": weights[[1]][:, [2, 0]],
+        "part": weights[[1]][:, [2, 0]][:, :, [6, 3]],
+        "output": output[[1]][:, [2, 0]][:, :, [6, 3]],
         "shape": torch.tensor([2, 3, 7, 9]),
     }
     for name, value in expected.items():
@@ -148,9 +158,15 @@ def test_a_settled_map_and_one_along_edges_answer_the_same_questions():
         torch.testing.assert_close(attention.looked_at(reach), reach @ weights.double())
         torch.testing.assert_close(attention.pull(reach), (reach @ weights.double()).mean((0, 1)))
         torch.testing.assert_close(attention.part(heads=[1]).dense(), weights[:, [1]])
+        with pytest.raises(ValueError, match="is not known"):
+            attention.output  # noqa: B018
         assert (attention.batch, attention.heads) == (1, 2)
+    expected = torch.tensor([0.5, 0.25]).expand(1, 2, 3, 2)
+    torch.testing.assert_close(dense.chance(groups), expected)
     with pytest.raises(ValueError, match="runs along edges"):
         along.part(rows=[0])
+    with pytest.raises(ValueError, match="runs along edges"):
+        along.chance(groups)
 
 
 def test_what_reduce_returns_is_kept_whatever_it_is():
