@@ -15,6 +15,12 @@ from explain.diffusion.players import IMAGE_KINDS, owner_of_pixels
 from explain.diffusion.sites import over_channels, sites
 from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
+_RUN_REMOVALS = {
+    "steps": "no condition",
+    "guidance": "no guidance",
+    "labels": "no condition",
+    "noise": "noise of another seed",
+}
 _BUDGET = 2**22  # image numbers in one forward pass
 _CALLS = 4096  # coalitions of one batch at the most
 
@@ -108,18 +114,21 @@ def differentiable(number: StepNumber, players: Players, fill: str, reference: T
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryCoalitions:
-    """The number of a run for masks over its steps, its guidance, or the label.
+    """The number of a run for masks over its steps, its guidance, the label, or the noise that it starts from.
 
     An absent *step* runs without the condition (``w = 0``), absent *guidance* runs on the condition alone (``w = 1``),
-    an absent *label* runs the whole way without. No step is left out: that would be another solver.
+    an absent *label* runs the whole way without. An absent part of the *noise* is that of another seed. No step is left
+    out: that would be another solver.
     """
 
     number: TrajectoryNumber
     players: Players
 
     def __post_init__(self) -> None:
-        if self.players.kind not in ("steps", "guidance", "labels"):
-            raise Unsupported(f"a run plays with steps, guidance or labels; got {self.players.kind!r}")
+        if self.players.kind not in ("steps", "guidance", "labels", "noise"):
+            raise Unsupported(f"a run plays with steps, guidance, labels or noise; got {self.players.kind!r}")
+        if self.players.kind == "noise":
+            return
         if self.number.label is None:
             raise Unsupported("without a condition a run has no players: give trajectory(label=...)")
         if self.players.kind == "guidance" and self.number.guidance == 1:
@@ -131,7 +140,7 @@ class TrajectoryCoalitions:
         """The game, in batches that fit the memory budget."""
         each = self.number.start.numel() * 8
         size = self.number.batch_size or max(1, min(_CALLS, _BUDGET // each))
-        off = {"steps": "no condition", "guidance": "no guidance", "labels": "no condition"}[self.players.kind]
+        off = _RUN_REMOVALS[self.players.kind]
         return Game(self.players, self, batch_size=size, checks={"removal": off, "draws": self.number.draws})
 
     @cached_property
@@ -143,10 +152,38 @@ class TrajectoryCoalitions:
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
+        if self.players.kind == "noise":
+            return self._of_noise(masks)
         present = present_atoms(masks, self.owner)
         off = 1.0 if self.players.kind == "guidance" else 0.0
         with torch.no_grad():
             return self.number.numbers(torch.where(present, float(self.number.guidance), off))
+
+    def _of_noise(self, masks: Masks) -> Values:
+        number, shape = self.number, tuple(self.number.shape)
+        owner = owner_of_pixels(self.players, sites(shape)).to(number.start.device)
+        present = over_channels(present_atoms(masks, owner), shape)
+        start = torch.where(present[:, None], number.start, number.other_start)
+        with torch.no_grad():
+            return number.numbers(number.weights.expand(len(masks), -1), start=start.flatten(0, 1))
+
+
+def differentiable_run(number: TrajectoryNumber, players: Players) -> Differentiable:
+    """The number of a run as a function of ``x_T [1, draws, *shape]``; the baseline is the noise of another seed.
+
+    Raises:
+        Unsupported: players that are no part of the starting noise.
+    """
+    if players.groups is None or players.kind != "noise":
+        raise Unsupported(f"gradients of a run are over the parts of its starting noise, 'noise'; got {players.kind!r}")
+    shape = tuple(number.shape)
+    owner = over_channels(owner_of_pixels(players, sites(shape)), shape).to(number.start.device)
+
+    def numbers(start: Tensor) -> Tensor:
+        return number.numbers(number.weights.expand(len(start), -1), start=start.flatten(0, 1))
+
+    inputs, baseline = number.start[None], number.other_start[None]
+    return Differentiable(inputs, baseline, numbers, owner.expand_as(number.start), _RUN_REMOVALS["noise"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,6 +125,7 @@ class DiffusionModel(TrainedDenoiser):
         seed: int = 0,
         draws: int = 1,
         shape: Sequence[int] | None = None,
+        eta: float | None = None,
         batch_size: int | None = None,
     ) -> TrajectoryTarget:
         """What a function says about the image that a whole sampling run ends in.
@@ -137,6 +138,7 @@ class DiffusionModel(TrainedDenoiser):
             seed: of the starting noise, and of the noise that stochastic schedulers add.
             draws: runs from different noise that the number is the mean of.
             shape: as `DiffusionModel`, where the model does not tell.
+            eta: noise in the steps of DDIM, from 0 to 1, as its ``step`` takes it.
             batch_size: images in one forward pass.
 
         Raises:
@@ -152,4 +154,4 @@ class DiffusionModel(TrainedDenoiser):
             raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps!r:.60}")
         check_run(self.scheduler)
         with usual_modes():
-            return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size)
+            return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size, eta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,12 @@ from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff
 from explain.diffusion.proofs import check_rows, elsewhere
-from explain.diffusion.sampling import Moment, guided, prepared, run
+from explain.diffusion.recomputing import recomputed
+from explain.diffusion.sampling import Fork, Moment, guided, prepared, run
 from explain.diffusion.settings import (
     checked_batch_size,
     checked_count,
+    checked_eta,
     checked_guidance,
     checked_region,
     checked_seed,
@@ -28,6 +31,7 @@ from explain.guard import evaluating, other_random_states, usual_modes
 from explain.payoffs import one_a_row, probed
 from explain.types import Parameters, Unsupported
 
+_OTHER_START = 0x2545F4914F6CDD1D
 _ROWS = 2**24  # image numbers in one forward pass of a step, such as all steps of a schedule
 
 
@@ -141,6 +145,8 @@ class StepNumber(DenoiserNumber):
     def terms_of(self, x: Tensor, present: Tensor | None = None, params: Parameters | None = None) -> Tensor:
         """What each step says of each ``x [b, K, *shape]``, a mean over its draws, float64 ``[b, steps]``."""
         rows = max(1, _ROWS // max(1, x[:, 0].numel()))
+        if any(len(value) > 1 for value in self.condition.values()):  # one a row, in the order of all rows
+            rows = len(self.times)
         parts = [slice(at, at + rows) for at in range(0, len(self.times), rows)]
         payoffs = [self._payoffs(x[:, own], self.times[own], self.noise[own], present, params) for own in parts]
         return torch.cat(payoffs, 1).double().view(len(x), len(self.steps), -1).mean(2)
@@ -187,6 +193,7 @@ class TrajectoryNumber(DenoiserNumber):
     draws: int
     shape: Sequence[int]
     batch_size: int | None
+    eta: float | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.payoff):
@@ -200,6 +207,7 @@ class TrajectoryNumber(DenoiserNumber):
         if self.guidance != 1:
             self.null = self.model.absent_condition()
         self.seeds = [self.seed + draw for draw in range(self.draws)]
+        self.eta = checked_eta(self.eta, self.model.scheduler)
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
         self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
         probed(self.payoff, self.start)
@@ -217,10 +225,13 @@ class TrajectoryNumber(DenoiserNumber):
     @cached_property
     def start(self) -> Tensor:
         """``x_T`` of each draw, ``[draws, *shape]``."""
-        size = tuple(self.shape)
-        noise = [torch.randn(size, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in self.seeds]
         with usual_modes():
-            return torch.stack(noise).to(self.model.denoiser.device, self.model.denoiser.dtype)
+            return self._noise(self.seeds)
+
+    def _noise(self, seeds: list[int]) -> Tensor:
+        size, denoiser = tuple(self.shape), self.model.denoiser
+        noise = [torch.randn(size, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in seeds]
+        return torch.stack(noise).to(denoiser.device, denoiser.dtype)
 
     @property
     def like(self) -> Tensor:
@@ -232,37 +243,69 @@ class TrajectoryNumber(DenoiserNumber):
         """The guidance weights of the run as it is asked for, ``[1, steps]``."""
         return torch.full((1, self.steps), float(self.guidance))
 
-    def moments(self, weights: Tensor, draws: int | None = None, params: Parameters | None = None) -> Iterator[Moment]:
-        """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws."""
+    @cached_property
+    def other_start(self) -> Tensor:
+        """The starting noise of other seeds, which stands where noise is taken away, ``[draws, *shape]``."""
+        with usual_modes():
+            return self._noise([seed ^ _OTHER_START for seed in self.seeds])
+
+    def moments(
+        self,
+        weights: Tensor,
+        draws: int | None = None,
+        params: Parameters | None = None,
+        start: Tensor | None = None,
+        fork: Fork | None = None,
+    ) -> Iterator[Moment]:
+        """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws.
+
+        Args:
+            weights: guidance weights.
+            draws: the first ones of the run's; all when None.
+            params: other parameters; gradients need the activations of one call of the network.
+            start: other noise to start from, ``[n * draws, *shape]``.
+            fork: from where on the rows meet other noise.
+        """
         draws = draws or self.draws
-        start = tiled(self.start[:draws], len(weights))
+        first = tiled(self.start[:draws], len(weights)) if start is None else start
+        alike = None if start is None else torch.arange(len(start))
         rows = weights.repeat_interleave(draws, 0)
         with evaluating(self.model.denoiser):
-            denoiser, seeds = self.model.denoiser.with_parameters(params), self.seeds[:draws] * len(weights)
-            yield from run(denoiser, self.scheduler, start, seeds, rows, self.condition, self.null, self._position)
+            denoiser = recomputed(self.model.denoiser.with_parameters(params), self.model.denoiser)
+            yield from run(
+                denoiser,
+                self.scheduler,
+                first,
+                self.seeds[:draws] * len(weights),
+                rows,
+                self.condition,
+                self.null,
+                self._position,
+                alike=alike,
+                fork=fork,
+                eta=self.eta,
+            )
 
-    def numbers(self, weights: Tensor, params: Parameters | None = None) -> Tensor:
+    def samples(self, *asked: Any, **more: Any) -> Tensor:
+        """What the runs of `moments` end in, ``[rows, *shape]``."""
+        samples = None
+        for moment in self.moments(*asked, **more):
+            samples = moment.after
+        assert samples is not None  # at least one step
+        return samples
+
+    def numbers(self, weights: Tensor, params: Parameters | None = None, start: Tensor | None = None) -> Tensor:
         """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``.
 
         Raises:
             ValueError: a payoff that does not give one number a sample.
-        """
-        samples = None
-        for moment in self.moments(weights, params=params):
-            samples = moment.after
-        assert samples is not None  # at least one step
-        values = one_a_row(self.payoff(samples), len(samples), "sample")
-        return values.double().view(len(weights), -1).mean(1)
-
-    def measured(self, params: Parameters) -> Tensor:
-        """The number with other parameters, a scalar.
-
-        Raises:
             Unsupported: the scheduler's steps leave torch, so that no derivative follows them.
             RuntimeError: whatever else stops the run.
         """
         try:
-            return self.numbers(self.weights, params)[0]
+            samples = self.samples(weights, params=params, start=start)
+            values = one_a_row(self.payoff(samples), len(samples), "sample")
+            return values.double().view(len(weights), -1).mean(1)
         except RuntimeError as error:
             met = ("doesn't have storage", "Can't call numpy()")  # by NumPy, where torch.func or autograd watches
             if not any(text in str(error) for text in met):
@@ -271,6 +314,10 @@ class TrajectoryNumber(DenoiserNumber):
                 f"a step of {type(self.scheduler).__name__}, or the payoff, computes with NumPy, which derivatives do "
                 "not follow: use torch there, or another scheduler such as DDIMScheduler"
             ) from error
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        return self.numbers(self.weights, params)[0]
 
 
 def _kind(image: Tensor, told: Sequence[int] | None) -> dict[str, str]:

@@ -145,6 +145,12 @@ def condition_players(condition: Condition, null: Condition) -> Players:
     return Players("conditions", torch.arange(len(condition)), tuple(condition))
 
 
+def noise_players(start: Tensor, options: dict[str, Any]) -> Players:
+    """The parts of a run's starting noise ``[*shape]``, as the patches of an image."""
+    found = image_players(start, "patches", options)
+    return Players("noise", found.index, (), found.groups, found.geometry)
+
+
 def label_player(name: str) -> Players:
     """The condition as the only player."""
     return Players("labels", torch.zeros(1, dtype=torch.long), (name,))

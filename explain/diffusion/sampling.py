@@ -61,6 +61,14 @@ def _at(condition: Condition, rows: Tensor) -> Condition:
     return {name: value if len(value) == 1 else value[rows % len(value)] for name, value in condition.items()}
 
 
+class Fork(NamedTuple):
+    """From step ``at [n]`` on each row meets the noise of its own of ``seeds``, as all with equal ``stream [n]`` do."""
+
+    at: Tensor
+    seeds: list[int]
+    stream: Tensor
+
+
 class Moment(NamedTuple):
     """One step of a run: its number, the scheduler's timestep and where that is in the schedule, the scaled ``x_t`` and
     its prediction, and the images after it.
@@ -97,6 +105,10 @@ def run(
     condition: Condition,
     null: Condition,
     position: Callable[[Tensor], Tensor] = lambda t: t,
+    *,
+    alike: Tensor | None = None,
+    fork: Fork | None = None,
+    eta: float | None = None,
 ) -> Iterator[Moment]:
     """A sampling run of every row with its own guidance weights, on a fresh copy of the scheduler.
 
@@ -109,24 +121,34 @@ def run(
         condition: the label or embedding, of all rows or one a row.
         null: its absence.
         position: where in the schedule a timestep of the scheduler is: what the denoiser is asked about.
+        alike: rows with equal numbers start alike; those with equal seeds when None.
+        fork: from where on rows meet another noise.
+        eta: given to the scheduler's steps.
 
     Rows that have met the same seed and the same weights so far are one row to the network.
     """
     scheduler = copy.deepcopy(scheduler)  # schedulers remember; coalitions must not share their memory
-    options = _noise_options(scheduler, seeds)
+    options = _noise_options(scheduler, seeds) | ({} if eta is None else {"eta": eta})
     x = start * getattr(scheduler, "init_noise_sigma", 1.0)
-    history = torch.unique(torch.tensor(seeds, device=x.device), return_inverse=True)[1]
+    known = torch.tensor(seeds, device=x.device) if alike is None else alike.to(x.device)
     if any(len(value) > 1 for value in condition.values()):
-        history = torch.arange(len(x), device=x.device)
+        known = torch.arange(len(x), device=x.device)
+    history = torch.unique(known, return_inverse=True)[1]
     calls = _calls_of_steps(scheduler, weights.size(1))
     for i, t in enumerate(scheduler.timesteps):
         scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         step = calls[i]
         weight = weights[:, step].to(x.device)
+        if fork is not None and "generator" in options:
+            for row in (fork.at == step).nonzero().view(-1).tolist() if i == calls.index(step) else ():
+                options["generator"][row] = _noise_of(fork.seeds[row])
         place = position(t).to(x.device)
         prediction = guided(denoiser, scaled, place.expand(len(x)), condition, null, weight, history)
         after = scheduler.step(prediction, t, x, **options, return_dict=True).prev_sample
-        history = torch.unique(torch.stack([history.double(), weight.double()]), dim=1, return_inverse=True)[1]
+        met = [history.double(), weight.double()]
+        if fork is not None:
+            met.append(torch.where(fork.at <= step, fork.stream, -1).to(history.device).double())
+        history = torch.unique(torch.stack(met), dim=1, return_inverse=True)[1]
         yield Moment(step, t, place, scaled, prediction, after)
         x = after
 
@@ -144,4 +166,8 @@ def _noise_options(scheduler: Any, seeds: list[int]) -> dict[str, Any]:
     """A generator a row, so that every row meets the noise it would meet alone; another stream than ``x_T`` is from."""
     if "generator" not in inspect.signature(scheduler.step).parameters:
         return {}
-    return {"generator": [torch.Generator().manual_seed(seed ^ _STEP_NOISE) for seed in seeds]}
+    return {"generator": [_noise_of(seed) for seed in seeds]}
+
+
+def _noise_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed ^ _STEP_NOISE)

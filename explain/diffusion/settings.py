@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,21 @@ def checked_guidance(weight: Any) -> float:
     if not math.isfinite(found):
         raise ValueError(f"guidance must be a finite number, the w in u + w (c - u), 1 for none; got {weight!r:.60}")
     return found
+
+
+def checked_eta(eta: Any, scheduler: Any) -> float | None:
+    """The noise that steps add beside their own, where the scheduler takes it; None: as the scheduler does by itself.
+
+    Raises:
+        ValueError: no number from 0 to 1, or a scheduler that takes none.
+    """
+    if eta is None:
+        return None
+    if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not 0 <= eta <= 1:
+        raise ValueError(f"eta must be from 0 (no noise in the steps) to 1 (that of DDPM), got {eta!r:.60}")
+    if "eta" not in inspect.signature(scheduler.step).parameters:
+        raise ValueError(f"the steps of {type(scheduler).__name__} take no eta: DDIMScheduler's do")
+    return float(eta)
 
 
 def checked_region(region: Any, size: torch.Size) -> Tensor:

@@ -13,19 +13,29 @@ import torch
 from torch import Tensor, nn
 
 from explain.diffusion.bound import StepWeights
+from explain.diffusion.commit import commit_times
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.fills import FILLS, checked_reference, fills
+from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.games import (
     ConditionCoalitions,
     StepCoalitions,
     TrajectoryCoalitions,
     differentiable,
+    differentiable_run,
     level_game,
     step_terms,
 )
 from explain.diffusion.number import DenoiserNumber, StepNumber, TrajectoryNumber
 from explain.diffusion.objective import training_objective
-from explain.diffusion.players import IMAGE_KINDS, condition_players, image_players, label_player, step_players
+from explain.diffusion.players import (
+    IMAGE_KINDS,
+    condition_players,
+    image_players,
+    label_player,
+    noise_players,
+    step_players,
+)
 from explain.diffusion.sampling import Moment
 from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
@@ -219,15 +229,32 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
     @torch.no_grad()
     def images(self) -> Tensor:
         """The clean image that the first draw's run foresees at each step, ``[steps, *shape]``."""
-        process = self.model.process
-        found = []
-        for moment in _firsts(self.moments(self.weights, 1)):
-            found.append(process.clean(moment.seen, moment.prediction, moment.position[None])[0])
-        return torch.stack(found)
+        return self._traced()[0]
+
+    def _traced(self) -> tuple[Tensor, Tensor]:
+        """What the first draw's run foresees at each step, ``[steps, *shape]``, and its sample, ``[*shape]``."""
+        process, moments = self.model.process, list(self.moments(self.weights, 1))
+        firsts = _firsts(iter(moments))
+        found = [process.clean(m.seen, m.prediction, m.position[None])[0] for m in firsts]
+        return torch.stack(found), moments[-1].after[0]
+
+    @torch.no_grad()
+    def commit_times(self, tolerance: float = 0.1) -> Tensor:
+        """The step from which on each pixel of the first draw keeps to its final value, int64; see `commit_times`."""
+        foreseen, sample = self._traced()
+        return commit_times(foreseen, sample, tolerance).cpu()
+
+    def forks(self, at: int, draws: int = 8) -> Tensor:
+        """Samples ``[draws, *shape]`` of the first draw's run with other noise from step ``at`` on; see `forks`."""
+        return forks(self, at, draws)
+
+    def decided(self, draws: int = 8) -> Decided:
+        """How much of the variance of the number the noise of each step explains; see `forks.decided`."""
+        return decided(self, draws)
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels",
-        "conditions" (each of several by name).
+        "conditions" (each of several by name), "noise" (patches of the starting noise or another seed's, ``size=``).
 
         "patches" and "superpixels" of the first draw's sample are for reading attention; no game is played with them.
 
@@ -242,21 +269,27 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
             if self.label is None:
                 raise ValueError("there is no label to play with: give trajectory(label=...)")
             return label_player(self._condition_name())
+        if kind == "noise":
+            return noise_players(self.start[0], options)
         if kind not in ("steps", "guidance"):
-            raise ValueError(f"a run plays with steps, guidance or labels; got {kind!r}")
+            raise ValueError(f"a run plays with steps, guidance, labels or noise; got {kind!r}")
         return step_players(kind, self.steps, self.timesteps, options)
 
     def game(self, players: str | Players) -> Game:
-        """Values of coalitions of steps, guidance or the label."""
+        """Values of coalitions of steps, guidance, the label, conditions or the starting noise."""
         found = self._resolved(players)
         if found.kind == "conditions":
             return ConditionCoalitions(self, found).game()
         return TrajectoryCoalitions(self, found).game()
 
+    def differentiable(self, players: str | Players) -> Differentiable:
+        """The number as a function of the starting noise; see `games.differentiable_run`."""
+        return differentiable_run(self, self._resolved(players))
+
     @torch.no_grad()
     def run(self) -> Tensor:
         """The run of the first draw, to its sample."""
-        return list(self.moments(self.weights, 1))[-1].after
+        return self.samples(self.weights, 1)
 
     def pixels(self) -> Tensor:
         """Every site, pixels of an image as positions in ``[H * W]``."""
@@ -275,6 +308,7 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
             "guidance": float(self.guidance),
             "draws": self.draws,
             "noise_seed": self.seed,
+            **({} if self.eta is None else {"eta": self.eta}),
             **self._described_assumptions(),
         }
 
