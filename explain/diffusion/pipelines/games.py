@@ -14,7 +14,6 @@ from explain.diffusion.pipelines.prompts import Padded, Words, count_of
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 
 Absent = Literal["drop", "pad"]
-_CALLS = 4096  # coalitions of one batch at the most
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class WordCoalitions:
         checks = {"removal": _SAID[self.absent], "draws": self.number.draws, "batched": self.number.together}
         if self.absent == "drop":
             checks["merged"] = sum(self._merged(tokenizer) for tokenizer in self.number.call.tokenizers())
-        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
@@ -101,7 +100,7 @@ class GuidanceCoalitions:
         self.number.own_weights()
         off = {"guidance": "no guidance"}.get(self.players.kind, "no condition")
         checks = {"removal": off, "draws": self.number.draws, "batched": self.number.together}
-        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
@@ -142,7 +141,7 @@ class ConditionCoalitions:
         if not isinstance(self.number.condition, str):
             raise Unsupported(f"a prompt can be left empty; got {self.number.condition!r}")
         checks = {"removal": "an empty prompt", "draws": self.number.draws, "batched": self.number.together}
-        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""

@@ -15,7 +15,6 @@ from torch.func import functional_call
 
 from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import PipelineCall, Row
-from explain.diffusion.pipelines.stand_ins import tensors
 from explain.diffusion.pipelines.watched import (
     Decoding,
     Enough,
@@ -246,7 +245,7 @@ class PipelineNumber:
             raise Unsupported(f"the steps of {self.call.name} are not those of a scheduler, and are not seen")
         clean = [self._clean(step) for step in self.traced[0]]
         each = len(clean[0])
-        parts = torch.cat(clean).split(each * self._at_once())
+        parts = torch.cat(clean).split(each * self.at_once())
         return torch.cat([self.decoded(part, len(part) // each) for part in parts])
 
     def _clean(self, step: PipelineStep) -> Tensor:
@@ -270,7 +269,7 @@ class PipelineNumber:
 
     def _scaled(self, step: PipelineStep, sample: Tensor) -> Tensor:
         """The sample as the network is shown it: what it is first asked, without what is shown beside."""
-        seen = tensors(step.asked[0])[0][: len(sample), : sample.size(1)]
+        seen = step.seen[0][: len(sample), : sample.size(1)]
         return seen.to(sample)
 
     def _rows(self, step: PipelineStep) -> int:
@@ -279,14 +278,14 @@ class PipelineNumber:
         doubled = self.plan.guided and half > 0 and torch.equal(step.sample[:half], step.sample[half:])
         return half if doubled else len(step.sample)
 
-    def _at_once(self) -> int:
-        """Pictures that one call takes."""
+    def at_once(self) -> int:
+        """Pictures that one call of the pipeline takes."""
         alone = self.together > _TOGETHER
         return 1 if alone else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
 
     def batches(self, rows: int) -> Iterator[slice]:
         """Slices of so many rows that one call takes."""
-        size = self._at_once()
+        size = self.at_once()
         for start in range(0, rows, size):
             yield slice(start, min(rows, start + size))
 

@@ -16,7 +16,6 @@ from explain.types import Game, Masks, Players, Unsupported, Values, present_ato
 SourceFill = Literal["mean", "blur", "grey"]
 FILLS = ("mean", "blur", "grey")
 _PLAYED = ("image", "control_image")  # arguments of a pipeline's call that are whole pictures
-_CALLS = 4096  # coalitions of one batch at the most
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +166,7 @@ class SourceCoalitions:
             "draws": self.number.draws,
             "batched": self.number.together,
         }
-        return Game(self.players, self, batch_size=_CALLS, checks=checks)
+        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""

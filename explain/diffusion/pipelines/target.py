@@ -50,6 +50,7 @@ class PipelineRun(PipelineNumber, Target):
             raise ValueError(f"absent must be 'drop' or 'pad', got {absent!r}")
         super().__init__(call, condition, negative, payoff, seed, draws, latents, space, batch_size)
         self.absent, self.fill, self.inside = absent, checked_fill(fill), inside
+        self._state = self._parameters()
         with usual_modes():
             self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from
             self.check_payoff()
@@ -267,6 +268,19 @@ class PipelineRun(PipelineNumber, Target):
                     f"absent='pad' cannot be had from {self.call.name}: its padding is the mark for the end of a text, "
                     f"where {pooled[0]} is read off. Ask with absent='drop'"
                 )
+
+    def forget(self) -> None:
+        """Drop what was found out; the run too, where the pipeline's parameters are no longer what they were."""
+        super().forget()
+        if self._parameters() != self._state:
+            for name in ("traced", "plan", "together"):
+                vars(self).pop(name, None)
+            self._state = self._parameters()
+
+    def _parameters(self) -> list[tuple[int, int]]:
+        """Which tensors the pipeline's parts hold, and how often each was written on."""
+        held = (*self.call.parts.parameters(), *self.call.parts.buffers())
+        return [(id(part), 0 if part.is_inference() else part._version) for part in held]
 
     @property
     def model(self) -> TrainedDenoiser:

@@ -26,8 +26,9 @@ class PipelineStep:
     """One step of a run: what the network was asked and said, and what the scheduler made of it.
 
     Args:
-        asked: arguments of each call of the network, ``(args, kwargs)``.
-        answers: what it returned for each.
+        asked: arguments of each call of the network, ``(args, kwargs)``; of the first step alone.
+        answers: what it returned for each; of the first step alone.
+        seen: the picture that each call was given, ``[rows of that call, ...]``.
         said: its predictions among that, ``[rows of that call, ...]``.
         t: the scheduler's timestep.
         sample: ``x_t`` as the scheduler is given it.
@@ -38,6 +39,7 @@ class PipelineStep:
 
     asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
     said: list[Tensor] = field(default_factory=list)
     t: float = 0.0
     sample: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -113,8 +115,10 @@ class Watched:
         if self.weights is not None:
             prediction = self._reweighted(prediction, call)
             answer = replaced(answer, prediction)
-        self.now.asked.append((args, kwargs))
-        self.now.answers.append(answer)
+        if self.count == 0:  # of later steps only what differs: a ControlNet's residuals of all would fill the memory
+            self.now.asked.append((args, kwargs))
+            self.now.answers.append(answer)
+        self.now.seen.append(tensors((args, kwargs))[0])
         self.now.said.append(prediction)
         return answer
 
