@@ -286,6 +286,15 @@ class TrajectoryNumber(DenoiserNumber):
                 eta=self.eta,
             )
 
+    @property
+    def scheduler_name(self) -> str:
+        """The name of what makes its steps."""
+        return type(self.scheduler).__name__
+
+    def forked(self, fork: Fork) -> Tensor:
+        """What forks of the first draw's run end in, ``[n, *shape]``."""
+        return self.samples(self.weights.expand(len(fork.seeds), -1), 1, fork=fork)
+
     def samples(self, *asked: Any, **more: Any) -> Tensor:
         """What the runs of `moments` end in, ``[rows, *shape]``."""
         samples = None

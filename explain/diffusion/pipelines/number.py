@@ -25,6 +25,7 @@ from explain.diffusion.pipelines.watched import (
     joined_by,
     rowwise,
 )
+from explain.diffusion.sampling import Fork
 from explain.diffusion.schedules import process_of
 from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
 from explain.guard import usual_modes
@@ -233,6 +234,24 @@ class PipelineNumber:
         own = self.rows_of(self.own)[0]
         own = replace(own, latents=None)
         return pictures_in(self.call([own] * (pictures or len(samples)), decoding.network, decoding.step))
+
+    @property
+    def steps(self) -> int:
+        """How many steps are seen."""
+        return len(self.plan.times)
+
+    @property
+    def scheduler_name(self) -> str:
+        """The name of what makes the steps."""
+        return type(self.call.pipeline.scheduler).__name__
+
+    def forked(self, fork: Fork) -> Tensor:
+        """What forks of the first draw's run end in, as payoffs see it, ``[n, ...]``."""
+        rows = self.rows_of(self.own)[:1] * len(fork.seeds)
+        if self.together > _TOGETHER and len(rows) > 1:
+            alone = [Fork(fork.at[i : i + 1], [seed], fork.stream[i : i + 1]) for i, seed in enumerate(fork.seeds)]
+            return torch.cat([self.forked(one) for one in alone])
+        return self.made(rows, watched=Watched(len(rows), self.plan, fork=fork))
 
     @torch.no_grad()
     def images(self) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from explain.diffusion.commit import commit_times
+from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.objective import training_objective
 from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.games import Absent, ConditionCoalitions, GuidanceCoalitions, WordCoalitions
@@ -76,6 +78,23 @@ class PipelineRun(PipelineNumber, Target):
         """The pipeline's own picture of the first draw, ``[3, H, W]`` in [0, 1]."""
         return self.traced[1][0]
 
+    def commit_times(self, tolerance: float = 0.05) -> Tensor:
+        """The first step from which each pixel of what is foreseen keeps to the picture, ``[H, W]``; see `commit`.
+
+        Args:
+            tolerance: on the scale of the pictures, [0, 1].
+        """
+        return commit_times(self.images(), self.picture(), tolerance)
+
+    def forks(self, at: int, draws: int = 8) -> Tensor:
+        """Pictures of the first draw's run with other noise from step ``at`` on, ``[draws, 3, H, W]``; see `forks`."""
+        return forks(self, at, draws)
+
+    def decided(self, draws: int = 8) -> Decided:
+        """How much of the variance of the number the noise of each step explains; see `forks.decided`."""
+        return decided(self, draws)
+
+    @property
     def timesteps(self) -> list[float]:
         """The scheduler's timestep of each step, first to last."""
         return list(self.plan.times)

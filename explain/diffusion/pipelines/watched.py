@@ -12,6 +12,8 @@ from torch import Tensor
 
 from explain import passes
 from explain.diffusion.pipelines.stand_ins import lengths, once_each, replaced, tensors
+from explain.diffusion.sampling import Fork
+from explain.types import Unsupported
 
 Blocks = tuple[str | None, ...]  # the branches of one call of the network, "cond" or "uncond", a block of rows each
 _STRAIGHT = 1e-3  # relative residual up to which branches are joined by u + w (c - u)
@@ -81,6 +83,7 @@ class Watched:
         kept: whether all steps are kept, or the last alone.
         stop: whether to stop after the first step.
         within: wraps the network's call, as `torch.utils.checkpoint` does.
+        fork: from where on the rows meet other noise.
     """
 
     def __init__(
@@ -91,7 +94,10 @@ class Watched:
         kept: bool = False,
         stop: bool = False,
         within: Callable[..., Any] | None = None,
+        fork: Fork | None = None,
     ) -> None:
+        self.others = None if fork is None else [torch.Generator().manual_seed(seed) for seed in fork.seeds]
+        self.fork = fork
         self.rows, self.plan, self.weights, self.kept, self.stop, self.within = rows, plan, weights, kept, stop, within
         self.steps: list[PipelineStep] = []
         self.count = 0
@@ -157,6 +163,8 @@ class Watched:
         Raises:
             Enough: after the first, where that is all.
         """
+        if self.fork is not None:
+            kwargs = {**kwargs, "generator": self._forked(step, kwargs.get("generator"))}
         answer = step(*args, **{**kwargs, "return_dict": True})  # which tells more
         now = self.now
         now.joined, t, now.sample = step_arguments(step, args, kwargs)
@@ -168,6 +176,24 @@ class Watched:
         if self.stop:
             raise Enough
         return answer if kwargs.get("return_dict", True) else answer.to_tuple()
+
+    def _forked(self, step: Callable[..., Any], own: Any) -> list[torch.Generator]:
+        """The generators of this step: of forked rows from there on their own.
+
+        Raises:
+            Unsupported: the pipeline does not say where its steps' noise comes from.
+        """
+        assert self.fork is not None
+        assert self.others is not None
+        if own is None:
+            raise Unsupported(
+                "the pipeline gives its steps no generator: they add no noise, so that everything is decided with the "
+                "start, or draw it from torch's global generator, where no row can be told to meet another's. Use a "
+                "stochastic scheduler (DDPMScheduler, an ancestral one), or eta=1 with DDIM, where it is taken"
+            )
+        own = own if isinstance(own, list) else [own]
+        at = self.fork.at.tolist()
+        return [other if self.count >= since else mine for mine, other, since in zip(own, self.others, at, strict=True)]
 
 
 class Decoding:
