@@ -16,6 +16,7 @@ from explain.influence.warning import doubt
 from explain.types import Unsupported
 
 EXAMPLES = 16  # of the training set, that the difference is taken on
+WORK = 2**24  # bytes of one forward pass of these, above which there are fewer
 WIDENED = 2**30  # bytes of one forward pass up to which a model of single precision is evaluated in double
 _STEPS = {torch.float64: (1e-6, 2.5e-7), torch.float32: (1e-2, 5e-3)}  # of |theta|; the second is the one that counts
 _SIMPLER = {"hessian": ", use curvature='ggn', which is made of first derivatives"}
@@ -50,7 +51,7 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
     """
     if A.theta.dtype not in _STEPS:
         return {"hvp_error": None, "hvp_note": f"{A.theta.dtype} has too few digits for a difference"}
-    batch = next(iter(A.objective.batches()))[:EXAMPLES]
+    batch = _few(A)
     v = torch.randn(A.size, generator=generator, dtype=torch.float64).to(A.theta.device)
     v /= v.norm()
     found = _differences(A, batch, v)
@@ -94,20 +95,32 @@ def _differences(A: Curvature, batch: Tensor, v: Tensor) -> Differences:
     own = A.theta.dtype
     if own == torch.float64:
         return _central(A, batch, v, own, nullcontext)
-    plain = _central(A, batch, v, own, nullcontext)
-    if not _affordable(A, batch):
-        return plain
-    try:
-        wide = _central(A, batch, v, torch.float64, InDouble)
-    except Exception:  # an operation that takes one dtype only
-        return plain
-    return wide if _apart(wide.middle, plain.middle) < _AGREES[torch.float32] else plain
+    if _affordable(A, batch):
+        try:
+            wide = _central(A, batch, v, torch.float64, InDouble)
+        except Exception:  # an operation that takes one dtype only
+            return _central(A, batch, v, own, nullcontext)
+        plain = A.first_derivative(batch, A.theta, nullcontext)(A.theta).double()
+        if _apart(wide.middle, plain) < _AGREES[torch.float32]:
+            return wide
+    return _central(A, batch, v, own, nullcontext)
+
+
+def _few(A: Curvature) -> Tensor:
+    """Up to 16 examples, fewer where one is a forward pass of many rows: it is operations that are proved."""
+    batch = next(iter(A.objective.batches()))[:EXAMPLES]
+    return batch[: max(2, len(batch) * WORK // max(1, _made(A, batch)))]
 
 
 def _affordable(A: Curvature, batch: Tensor) -> bool:
+    return _made(A, batch) <= WIDENED
+
+
+def _made(A: Curvature, batch: Tensor) -> int:
+    """Bytes of one forward pass."""
     with torch.no_grad(), Bytes() as used:
         A.objective.outputs(A.objective.params, batch)
-    return used.total <= WIDENED
+    return used.total
 
 
 def _central(A: Curvature, batch: Tensor, v: Tensor, dtype: torch.dtype, mode: Mode) -> Differences:

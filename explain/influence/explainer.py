@@ -47,10 +47,11 @@ class Influence(Together, Explainer):
             the number, are those of the edited graph.
         solver: its name, or one with settings, such as ``Lissa(repeats=16)``; "auto" goes by the number of parameters,
             of numbers asked about, and what is known of the curvature, and says why.
-        curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite, else the
-            Gauss-Newton matrix, with a warning.
-        damping: added to the diagonal; "auto" adds none to a positive definite Hessian, else as little as leaves the
-            smallest eigenvalue at a thousandth of the largest.
+        curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite or nearly, else
+            the Gauss-Newton matrix, with a warning; that alone for K-FAC and EK-FAC, which approximate it.
+        damping: added to the diagonal; "auto" adds none to a positive definite Hessian, about the penalty to one that
+            is so but for what a training left unfinished, else as little as leaves the smallest eigenvalue at a
+            thousandth of the largest.
         parameters: which are differentiated; the others are constants, so that the answer is what leaving an example
             out does to training these alone, in memory and time of their number: a name or a pattern such as "*lora*",
             "mid_block" or "up_blocks.3.*", several of these, parameters themselves (``unet.mid_block.parameters()``), a
@@ -155,7 +156,7 @@ class Influence(Together, Explainer):
         return answers
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
-        chosen = choose_curvature(objective, self.curvature, self.damping, generator)
+        chosen = choose_curvature(objective, self.curvature, self.damping, generator, self.solver)
         solver, why = choose_solver(self.solver, chosen.A, b.size(1), chosen.spectrum)
 
         def inverse(b: Tensor) -> Solution:

@@ -155,13 +155,22 @@ def rounded_up(value: float) -> str:
     return f"{found if found >= value else found + 10.0 ** (math.floor(math.log10(value)) - 1):.2g}"
 
 
-def sufficient_damping(spectrum: Spectrum) -> float:
+def sufficient_damping(spectrum: Spectrum, penalty: float = 0.0) -> float:
     """The least damping that leaves the smallest eigenvalue at a thousandth of the largest.
+
+    With the penalty of a trained loss whose Hessian this is, at less where less will do: at the penalty, which is all
+    that holds a direction that no example says anything about, but at ten times what the smallest is below zero. That
+    much is left of a training that has not ended, and the inverse is then sure to about a tenth in every direction.
 
     >>> sufficient_damping(Spectrum(-0.5, 10.0, 0.0, "dense"))
     0.51
+    >>> sufficient_damping(Spectrum(-1e-5, 10.0, 0.0, "dense"), penalty=0.001)
+    0.00101
     """
-    return max(0.0, 1e-3 * spectrum.largest - spectrum.smallest)
+    floor = 1e-3 * spectrum.largest
+    if penalty > 0:
+        floor = min(floor, max(penalty, -10 * spectrum.smallest))
+    return max(0.0, floor - spectrum.smallest)
 
 
 def extreme_eigenvalues(A: Curvature, generator: torch.Generator) -> Spectrum:

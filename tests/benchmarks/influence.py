@@ -84,9 +84,17 @@ def ours(problem: Problem, solver: str | Solver) -> Tensor:
     return torch.stack([found.scores for found in engine.explain_all(problem.targets)], 1)
 
 
+def by_default(problem: Problem, solver: str) -> Tensor:
+    """Scores ``[n, q]`` with curvature and damping as they are found where nothing is said."""
+    found = Influence(problem.train, solver=solver, seed=0).explain_all(problem.targets)
+    return torch.stack([each.scores for each in found], 1)
+
+
 def methods(problem: Problem) -> dict[str, Callable[[Problem], Tensor]]:
     """Ours, by method and setting."""
     found: dict[str, Callable[[Problem], Tensor]] = {"explain auto": partial(ours, solver="auto")}
+    if problem.name == "UNet":
+        return found | {f"explain {name}": partial(by_default, solver=name) for name in ("kfac", "ekfac")}
     if problem.name.startswith("logistic"):
         found["explain exact"] = partial(ours, solver="exact")
     for tolerance in TRIED:
@@ -156,8 +164,9 @@ def products(problem: Problem) -> str:
 def benchmark(name: str, with_peers: bool = True, quick: bool = False, cap: float = CAP) -> tuple[Problem, list[Run]]:
     """Every method on one problem; quick: with a tenth of the questions and one run each."""
     problem = PROBLEMS[name](questions=5 if quick else 50)
-    exact = ours(problem, "exact" if name == "logistic" else ConjugateGradient(1e-5)).double()
-    runs = methods(problem) | (peers(problem) if with_peers else {})
+    tight = {"logistic": "exact", "unet": ConjugateGradient(1e-2)}.get(name, ConjugateGradient(1e-5))
+    exact = ours(problem, tight).double()
+    runs = methods(problem) | (peers(problem) if with_peers and name != "unet" else {})
     found = []
     for method, run in _alternating(runs):
         one = measured(method, run, problem, exact, cap, 1 if quick else 3)

@@ -125,6 +125,31 @@ def graph(questions: int = 50) -> Problem:
     )
 
 
+def unet(questions: int = 5, images: int = 12) -> Problem:
+    """A class-conditional UNet of diffusers with attention, 45,321 parameters at their first values, and 12 images."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    net = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+        num_class_embeds=11,
+        **blocks,
+    ).eval()
+    x, y = _digits()
+    x = 2 * x.reshape(-1, 1, 8, 8) - 1
+    model = explain.wrap(net, scheduler=DDPMScheduler(100), null=10)
+    pair, asked = (x[:images], y[:images]), slice(images, images + questions)
+    targets = [model.step(a, t=20, label=int(b), seed=0) for a, b in zip(x[asked], y[asked], strict=True)]
+    return Problem("UNet", net, *pair, x[asked], y[asked], list(targets), pair, 0.0, "ggn", 1e-2, ())
+
+
 def _supervised(
     name: str,
     net: nn.Module,
@@ -180,4 +205,4 @@ def _trained(net: nn.Module, x: Tensor, y: Tensor, decay: float, epochs: int) ->
     _minimised(net, x, y, decay, steps=20)
 
 
-PROBLEMS = {"logistic": logistic, "cnn": convolutional, "gcn": graph}
+PROBLEMS = {"logistic": logistic, "cnn": convolutional, "gcn": graph, "unet": unet}

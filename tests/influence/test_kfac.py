@@ -44,6 +44,17 @@ def two_layers():
     return objective_of(nn.Sequential(nn.Linear(16, 3), nn.Tanh(), nn.Linear(3, 4)))
 
 
+@pytest.mark.filterwarnings("ignore:the inverse is loose", "ignore:the model is not at a minimum")
+@pytest.mark.parametrize("solver", ["kfac", "ekfac", *BOTH])
+def test_no_other_matrix_is_measured_than_the_one_it_approximates(two_layers, solver, monkeypatch):
+    given = Influence(solver=solver, seed=0)
+    monkeypatch.setattr("explain.influence.solvers.choice.Hessian", None)  # would be called
+    found = given.explain(ObjectiveTarget(two_layers, two_layers.module))
+    name = solver if isinstance(solver, str) else solver.name
+    assert (found.checks["curvature"], found.checks["why_curvature"]) == ("ggn", f"what {name} approximates")
+    assert found.checks["hessian_lambda_min"] is None
+
+
 @pytest.fixture(scope="module")
 def convolutions():
     torch.manual_seed(0)

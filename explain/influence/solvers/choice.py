@@ -56,11 +56,20 @@ class Chosen(NamedTuple):
     proof: dict[str, Any]
 
 
-def choose_curvature(objective: Objective, curvature: str, damping: str | float, generator: torch.Generator) -> Chosen:
+def choose_curvature(
+    objective: Objective,
+    curvature: str,
+    damping: str | float,
+    generator: torch.Generator,
+    solver: str | Solver = "auto",
+) -> Chosen:
     """The curvature asked for, or for "auto" the Hessian where it is positive definite, else the Gauss-Newton matrix.
 
-    Damping "auto" is 0 for a positive definite Hessian; else the least that leaves the smallest eigenvalue at a
-    thousandth of the largest.
+    For a solver that approximates one of them whatever it is given, as K-FAC the Gauss-Newton matrix, that one: ends of
+    the spectrum of another say nothing about it.
+
+    Damping "auto" is 0 for a positive definite Hessian; for one that is nearly so beside the penalty, as little as
+    `sufficient_damping` says; else the least that leaves the smallest eigenvalue at a thousandth of the largest.
 
     Warns:
         UserWarning: the Hessian is not positive definite, so that something else is inverted.
@@ -69,7 +78,10 @@ def choose_curvature(objective: Objective, curvature: str, damping: str | float,
         Indefinite: the curvature with the damping asked for is not positive definite.
         Unsupported: it is not the derivative of the loss's gradient; see `hvp_checks`.
     """
-    chosen = _chosen(objective, curvature, damping, generator)
+    own = getattr(SOLVERS.get(solver) if isinstance(solver, str) else solver, "curvature", None)
+    chosen = _chosen(objective, own if curvature == "auto" and own else curvature, damping, generator)
+    if curvature == "auto" and own:
+        chosen = chosen._replace(why=f"what {solver if isinstance(solver, str) else solver.name} approximates")
     return chosen if chosen.proof else chosen._replace(proof=_proof(chosen.A))
 
 
@@ -89,11 +101,14 @@ def _chosen(objective: Objective, curvature: str, damping: str | float, generato
         return Chosen(hessian.damped(given), spectrum.shifted(given), why, spectrum, proof)
     if curvature == "hessian" and damping != "auto":
         raise Indefinite(hessian.damped(given), spectrum.shifted(given))
-    if curvature == "hessian":
-        chosen = _shifted(hessian, sufficient_damping(spectrum), spectrum, "asked for")._replace(proof=proof)
+    enough = sufficient_damping(spectrum, objective.weight_decay)
+    kind = "singular" if singular(hessian, spectrum) else "indefinite"
+    why = f"the Hessian is {kind} (smallest eigenvalue {spectrum.smallest:.3g})"
+    nearly = damping == "auto" and enough < sufficient_damping(spectrum)
+    if curvature == "hessian" or nearly:
+        why = "asked for" if curvature == "hessian" else f"{why}, but by less than a tenth of the damping"
+        chosen = _shifted(hessian, enough, spectrum, why)._replace(proof=proof, hessian=spectrum)
     else:
-        kind = "singular" if singular(hessian, spectrum) else "indefinite"
-        why = f"the Hessian is {kind} (smallest eigenvalue {spectrum.smallest:.3g})"
         chosen = _damped(GaussNewton(objective), damping, generator, spectrum, why)
     ends = f"the Hessian's smallest eigenvalue is {spectrum.smallest:.3g} (largest {spectrum.largest:.3g})"
     instead = f"Inverted instead: {chosen.A.name} with damping {chosen.A.damping:.3g}"

@@ -44,6 +44,7 @@ class Kfac:
 
     name = "kfac"
     remedy = "It takes the layers for independent: read the order of the scores, not their size, or use solver='cg'"
+    curvature = "ggn"  # what it approximates, whatever it is asked to invert
     corrected = False
 
     def __post_init__(self) -> None:
@@ -142,12 +143,17 @@ def _second_moments(
     progress: bool,
 ) -> dict[str | Name, Tensor]:
     """Mean squared gradients of ``z^T outputs_i``: of layers in their eigenbasis, of other parameters as they are."""
-    flat, columns = Flat(objective.params), Columns()
-    theta = flat.vector(objective.params)
+    needed = {*others, *(name for pair in layers for name in pair if name is not None)}
+    params = {name: p for name, p in objective.params.items() if name in needed}
+    flat, columns = Flat(params), Columns()
+    theta = flat.vector(params)
     found: dict[str | Name, Tensor] = {}
 
     def gradient(position: Tensor, z: Tensor) -> Tensor:
-        return slope(lambda at: (objective.outputs(flat.params(at), position[None])[0] * z).sum())(theta)
+        def along(at: Tensor) -> Tensor:
+            return (objective.outputs({**objective.params, **flat.params(at)}, position[None])[0] * z).sum()
+
+        return slope(along)(theta)
 
     def add(key: str | Name, moments: Tensor) -> None:
         found[key] = found.get(key, 0) + moments.double() / objective.size
@@ -160,7 +166,7 @@ def _second_moments(
             for at, along in zip(batch.split(chunk), z.split(chunk), strict=True):
                 with twice_differentiable():
                     rows = columns(gradient, at, along).detach()
-                pieces = dict(zip(objective.params, rows.split(flat.sizes, 1), strict=True))
+                pieces = dict(zip(params, rows.split(flat.sizes, 1), strict=True))
                 for other in others:
                     add(other, pieces[other].double().square().sum(0))
                 for name, basis in layers.items():
