@@ -18,6 +18,8 @@ from torch_geometric.data import Data
 from torch_geometric.datasets import KarateClub, Planetoid
 from torch_geometric.transforms import NormalizeFeatures
 
+from models.words import every_dress
+
 
 def karate_club(labelled: int | None = None) -> Data:
     """Zachary's karate club (Zachary 1977): 34 members, 78 friendships, 4 communities; every other node is tested.
@@ -67,13 +69,13 @@ class Images(NamedTuple):
 
 
 def images(data: str) -> tuple[Images, Images]:
-    """`digits` or `mnist`: the part that generators learn from, and the part held out from them.
+    """`digits`, `mnist` or `worded`: the part that generators learn from, and the part held out from them.
 
     Raises:
         ValueError: other data.
         FileNotFoundError: MNIST is not at hand.
     """
-    known = {"digits": digits, "mnist": mnist}
+    known = {"digits": digits, "mnist": mnist, "worded": worded}
     if data not in known:
         raise ValueError(f"data must be one of {', '.join(known)}, got {data!r}")
     return known[data]()
@@ -88,6 +90,12 @@ def digits() -> tuple[Images, Images]:
     """
     pixels, labels = load_digits(return_X_y=True)
     return _split(torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels))
+
+
+def worded() -> tuple[Images, Images]:
+    """`digits`, each of them in all dresses that words give it (`models.words`)."""
+    learned, held_out = (Images(*every_dress(*part)) for part in digits())
+    return learned, held_out
 
 
 def mnist(root: str | os.PathLike[str] | None = None) -> tuple[Images, Images]:

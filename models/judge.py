@@ -61,7 +61,7 @@ def load_or_train(
     ``facts["accuracy"]`` is its own on the other part, which it never saw.
 
     Args:
-        data: "digits" or "mnist".
+        data: "digits", "mnist" or "worded".
         epochs: passes over the held-out images.
         seed: of weights, batches and dropout.
         folder: the cache, see `models.checkpoints.trained`.
