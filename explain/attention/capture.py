@@ -146,6 +146,7 @@ class _Capture(Interception):
         kept = self.reduce(part) if self.reduce else part
         if isinstance(kept, AttentionMap):
             kept._settle()
+            kept._close()
         if kept is not None:
             self.maps.append(kept)
         part._close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,15 +12,19 @@ from torch import Tensor
 
 from explain.attention.ablation import uniform
 from explain.attention.capture import capture
+from explain.attention.deletion import deletion
 from explain.attention.image_tokens import image_layout
 from explain.attention.maps import AttentionMap
 from explain.attention.pixel_maps import KINDS, Gathering, to_players
 from explain.attention.rollout import NoChain, Residual, edge_credit, rollout, start
+from explain.attention.selection import GuidanceBranch, Heads, Modules, Selection, Steps
+from explain.attention.text_tokens import text_layout
 from explain.attention.to_players import to_edges, to_positions
+from explain.attention.word_maps import WordAggregate, WordMaps
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, Unsupported
 
-_AGGREGATES = ("auto", "rollout", "mean", "last")
+_AGGREGATES = ("auto", "rollout", "mean", "last", "daam", "output")
 _SHARES = "shares of attention: never negative, without a sign"
 _FLAT = 0.01  # closer to uniform than this, a heat-map shows who is connected, not who was chosen
 
@@ -35,48 +39,82 @@ class Attention(Explainer):
 
     Args:
         players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones, "patches"
-            for denoisers.
-        aggregate: over the ``L`` maps; "auto" is "mean" over images, else "rollout".
+            for denoisers, "words" of a prompt.
+        aggregate: over the ``L`` maps; "auto" is "mean" over images and words, else "rollout".
             "rollout" (Abnar and Zuidema 2020): nodes and tokens get ``r_0``, an edge gets
             ``(1/L) sum_l (1 - rho) r_l[target] alpha_l``, so that without a residual all edges of the graph, self-loops
             included, share 1. "mean": the mean over the maps of ``alpha`` (edges), or of what the rows look at (nodes,
-            tokens). "last": what the rows look at in the last map.
+            tokens). "last": what the rows look at in the last map. "daam", "output": maps of words, see there.
         residual: see `rollout`; only used there.
+        modules: which layers, by name; this and what follows as in `capture`, before any weight is computed.
+        heads: which heads.
+        steps: which steps of a run.
+        branch: which guidance branch; words are read in "cond".
 
     Patches and superpixels: the pixels that the number is read from look, in every self-attention at its own
     resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f``; what a token gets is spread evenly over the pixels that
     it covers. Draws, heads, layers, steps and branches are averaged ("last": the last layer of every pass), and the
     means over draws are in ``parts``. Text and label tokens keep what they get: ``mass_on_players`` is then below 1.
 
+    Words of a prompt: the image looks at the text, in cross-attention (UNets, PixArt) or joint attention (SD3, Flux).
+    With ``a_m(q, w) = sum_{k in w} A_m(q <- k)`` over a word's tokens ``w``, ``m`` every head of every layer at every
+    step, and ``q(p)`` the image token that the latent pixel ``p`` lies in, the map of a word and its score are
+
+    - "mean": ``M_w(p) = mean_m a_m(q(p), w)``, a probability, never stretched; the score its mean over ``p``: the share
+      of the image's attention that the word gets.
+    - "daam" (Tang et al. 2023, What the DAAM): ``M_w = sum_m max(0, bicubic(a_m(., w)))``, upsampled to the latent; the
+      score the mean over ``p`` of ``M_w``, divided by how many were summed. DAAM's own code takes the mean over a
+      word's tokens. In joint attention the image's rows and the text's columns are taken likewise.
+    - "output" (Helbling et al. 2025, ConceptAttention): ``M_w(p) = mean softmax_w(o_q(p) . o_w)`` over layers and
+      steps, ``o = A V`` all heads side by side, ``o_w`` the mean of the word's tokens; the score its mean over ``p``.
+      There ``o`` is taken after the output projection, of concepts that the image does not see; here before it, of the
+      prompt's own words. Joint attention only: where the text does not look, it has no ``o``.
+
+    ``parts`` then hold ``maps [P, H, W]``, ``H x W`` the latent's; ``uniform [P]``, what the score would be if all that
+    masks allow were looked at alike (``|w| / keys``; "output": 1/P); ``by_layer [P, L]`` for ``checks["layers"]`` and
+    ``by_step [P, T]`` for ``steps [T]``, the scores of each alone. A word whose tokens the text does not hold gets 0
+    (``unread``).
+
     Checks: ``maps``, ``layers``, ``row_sum_error`` (largest ``|row sum - 1|``), ``deviation_from_uniform`` (largest
     ``|n w - 1|`` over rows of ``n`` keys), ``change_under_uniform`` (number under uniform attention minus the number),
     ``mass_on_players`` (the part of all credit that the listed players hold), ``unseen`` (edge players in no map); over
     images ``steps``, ``branches``, and ``left_out``: maps that are not over the image, such as cross-attention to a
-    text (``left_out_layers`` says why).
+    text (``left_out_layers`` says why). Of words a deletion too: ``change_without_top``, how far the number moves
+    without the word that is looked at most, beside ``change_without_other``, another word at random.
 
     Raises:
         NothingCaptured: the model computed no attention that can be seen.
         ValueError: players that are no positions or edges of the maps, or maps that do not chain (see `rollout`).
-        Unsupported: players of another kind of model, or rollout over images.
+        Unsupported: players of another kind of model, rollout over images, "output" without joint attention, words
+            where image and text tokens cannot be told.
 
     Warns:
         UserWarning: attention is within 1 % of uniform; or dense maps and maps along edges are mixed in a rollout.
 
     >>> Attention(aggregate="last")
-    Attention(players=None, aggregate='last', residual='auto')
+    Attention(players=None, aggregate='last', residual='auto', modules=None, heads=None, steps=None, branch=None)
     """
 
     players: str | Players | None = None
-    aggregate: Literal["auto", "rollout", "mean", "last"] = "auto"
+    aggregate: Literal["auto", "rollout", "mean", "last", "daam", "output"] = "auto"
     residual: Residual = "auto"
+    modules: Modules = None
+    heads: Heads = None
+    steps: Steps = None
+    branch: GuidanceBranch = None
 
     def __post_init__(self) -> None:
         if self.aggregate not in _AGGREGATES:
             raise ValueError(f"aggregate must be one of {', '.join(_AGGREGATES)}, got {self.aggregate!r}")
         if self.residual != "auto" and not (isinstance(self.residual, (int, float)) and 0 <= self.residual < 1):
             raise ValueError(f"residual must be 'auto' or at least 0 and below 1, got {self.residual!r}")
+        Selection(self.modules, self.heads, self.steps, self.branch)
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
+        if (self.players.kind if isinstance(self.players, Players) else self.players) == "words":
+            return self._words(target, generator)
+        if self.aggregate in ("daam", "output"):
+            raise Unsupported(f"aggregate={self.aggregate!r} makes maps of words: Attention('words')")
         over_image = _image_players(self.players, target)
         return self._positions_or_edges(target) if over_image is None else self._pixels(target, over_image)
 
@@ -97,7 +135,7 @@ class Attention(Explainer):
         pixels = target.pixels()
         layout = image_layout(target.module, target.run, (labels.size(0), labels.size(1)))
         gathering = Gathering(layout, pixels)
-        with capture(target.module, reduce=gathering):
+        with self._captured(target, gathering):
             target.run()
         aggregate: Literal["mean", "last"] = "last" if self.aggregate == "last" else "mean"
         scores = to_players(gathering.credit(aggregate), players)
@@ -114,8 +152,43 @@ class Attention(Explainer):
             scores=scores, players=players, value=value, base=None, parts=gathering.parts(), checks=checks, calls=5
         )
 
+    def _captured(self, target: Target, reduce: Callable[[AttentionMap], Any] | None = None) -> Any:
+        """`capture` of the maps that are asked for."""
+        return capture(
+            target.module, reduce, modules=self.modules, heads=self.heads, steps=self.steps, branch=self.branch
+        )
+
+    def _words(self, target: Target, generator: torch.Generator) -> Answer:
+        if self.aggregate in ("rollout", "last"):
+            raise Unsupported(
+                f"aggregate={self.aggregate!r} does not go from a picture to words: use 'mean', 'daam' or 'output'"
+            )
+        if self.branch == "uncond":
+            raise Unsupported("the words of the prompt are read in the branch 'cond': the other is given another text")
+        value = target.value()
+        players = self.players if isinstance(self.players, Players) else target.players("words")
+        tokens = target.tokens(players)
+        aggregate: WordAggregate = self.aggregate if self.aggregate in ("daam", "output") else "mean"
+        found = WordMaps(text_layout(target.module, target.run, tokens), tokens, aggregate, self.branch)
+        with self._captured(target, found):
+            target.run()
+        scores = found.scores()
+        with uniform(target.module):
+            ablated = target.value()
+        checks = found.checks() | {
+            "change_under_uniform": ablated - value,
+            "mass_on_players": float(scores.sum()),
+            "unread": [name for i, name in enumerate(players.names) if i not in found.read()],
+            "scores": _SHARES,
+        }
+        checks |= deletion(target, players, scores, found.read(), value, generator)
+        _warn_when_flat(True, found.deviation)
+        return Answer(
+            scores=scores, players=players, value=value, base=None, parts=found.parts(), checks=checks, calls=6
+        )
+
     def _positions_or_edges(self, target: Target) -> Answer:
-        with capture(target.module) as maps:
+        with self._captured(target) as maps:
             target.run()
         players = _players(self.players, target, maps)
         if players.index.dim() > 1:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from explain.attention.interception import Interception
 from explain.attention.maps import AttentionMap
-from explain.guard import random_states_kept
+from explain.attention.reads import Read, first_call, follow, reads
 from explain.types import Unsupported
-
-_MOVED = 1e-5  # relative change of a query or key from which on it follows the image
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def image_layout(net: nn.Module, run: Callable[[], Any], size: tuple[int, int]) 
     Raises:
         Unsupported: the network is not called with images ``[batch, C, H, W]`` of this size.
     """
-    args, kwargs = _first_call(net, run)
+    args, kwargs = first_call(net, run)
     images = [value for value in (*args, *kwargs.values()) if _is_image(value, size)]
     if not images:
         raise Unsupported(
@@ -114,56 +111,19 @@ def image_layout(net: nn.Module, run: Callable[[], Any], size: tuple[int, int]) 
             return value
         return value + torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
 
-    before = _reads(net, args, kwargs)
-    after = _reads(net, tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()})
+    before = reads(net, args, kwargs)
+    after = reads(net, tuple(map(moved, args)), {name: moved(value) for name, value in kwargs.items()})
     if [read.module for read in before] != [read.module for read in after]:
         raise Unsupported("this network runs other attention layers for other images: its maps cannot be averaged")
     return _told(before, after, len(images[0]), size)
 
 
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """What one attention reads: ``queries [q, ...]``, ``keys`` and ``values [k, ...]``, for ``rows`` of a batch."""
-
-    module: str
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    rows: int
-
-
-class _Reads(Interception):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(net)
-        self.found: list[_Read] = []
-
-    def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
-        query = arguments["query"]
-        q, k, v = (arguments[name].movedim(-2, 0).flatten(1) for name in ("query", "key", "value"))
-        rows = query[..., 0, 0].numel() // (query.size(-3) if query.dim() > 3 else 1)
-        self.found.append(_Read(self.parts[-1], q, k, v, rows))
-        return super().scaled_dot_product(arguments)
-
-    def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        query = arguments["query"]  # [tokens, batch, width] or [tokens, width]
-        q, k, v = (arguments[name].flatten(1) for name in ("query", "key", "value"))
-        self.found.append(_Read(self.parts[-1], q, k, v, query.size(1) if query.dim() == 3 else 1))
-        return super().multi_head(arguments)
-
-
-def _reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Read]:
-    watch = _Reads(net)
-    with watch.opened(), torch.no_grad(), random_states_kept():
-        net(*args, **kwargs)
-    return watch.found
-
-
-def _told(before: list[_Read], after: list[_Read], rows: int, size: tuple[int, int]) -> Layout:
+def _told(before: list[Read], after: list[Read], rows: int, size: tuple[int, int]) -> Layout:
     kinds: dict[tuple[str, int, int], tuple[bool, bool]] = {}
     follows: dict[int, Tensor] = {}
     for one, other in zip(before, after, strict=True):
-        queries = _follow(one.queries, other.queries)
-        keys = _follow(one.keys, other.keys) | _follow(one.values, other.values)
+        queries = follow(one.queries, other.queries)
+        keys = follow(one.keys, other.keys) | follow(one.values, other.values)
         if not queries.any() and len(queries) == len(keys):  # the same tokens, which look by their place alone
             queries = keys
         kinds[one.module, len(queries), len(keys)] = (one.rows == rows, bool(keys.any() and queries.any()))
@@ -189,32 +149,5 @@ def _told(before: list[_Read], after: list[_Read], rows: int, size: tuple[int, i
     return Layout({(name, q, k): reason(q, k, *kind) for (name, q, k), kind in kinds.items()}, tokens)
 
 
-def _follow(before: Tensor, after: Tensor) -> Tensor:
-    """Which tokens ``[n, ...]`` change, bool ``[n]``."""
-    change = (after.float() - before.float()).abs().amax(1)
-    return change > _MOVED * before.float().abs().max().clamp_min(1e-12)
-
-
 def _is_image(value: Any, size: tuple[int, int]) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 4 and value.shape[2:] == size
-
-
-class _Called(Exception):
-    """Ends a run at the network's first call."""
-
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.args_, self.kwargs = args, kwargs
-
-
-def _first_call(net: nn.Module, run: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
-        raise _Called(args, kwargs)
-
-    handle = net.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        run()
-    except _Called as met:
-        return met.args_, met.kwargs
-    finally:
-        handle.remove()
-    raise Unsupported(f"the run never called {type(net).__name__} itself")

@@ -92,13 +92,17 @@ class AttentionMap:
     def _settle(self) -> None:
         """Compute the weights where they are not yet, and let go of what they come from."""
         if self.edge_index is None and "weights" not in self.__dict__:
+            output = self._behind.output
             self._set(weights=self._behind.whole())
             self.__post_init__()
+            self._behind.output = output
 
     def _close(self) -> None:
-        """Let go of what the weights come from; what was not read is gone."""
+        """Let go of what the layer has: its output, and what weights come from that were not read, are gone."""
         if self.edge_index is None and "weights" not in self.__dict__:
             self._set(_source=None)
+        elif self._source is not None:
+            self._source.output = None
 
     @property
     def _behind(self) -> Recomputed:

@@ -175,14 +175,13 @@ class ScaledDotProduct:
         some = object.__new__(ScaledDotProduct)
         some.scale, some.causal = self.scale, self.causal
         some.query, some.key = (_taken(_taken(x, 0, rows), 1, heads) for x in (self.query, self.key))
-        some.output = None if self.output is None else _taken(_taken(self.output, 0, rows), 1, heads)
+        some.output = _part_of(self.output, rows, heads, queries)
         some.mask = self.mask
         if self.mask is not None and self.mask.dim() > 2:
             some.mask = _taken(_taken(self.mask, 0, rows), 1, heads)
         if queries is not None:
             places = queries.to(self.query.device)
             some.query = some.query[:, :, places]
-            some.output = None if some.output is None else some.output[:, :, places]
             if self.causal:  # they are no longer the first
                 some.mask, some.causal = places[:, None] >= torch.arange(self.shape[3], device=places.device), False
             elif some.mask is not None and some.mask.size(-2) > 1:
@@ -201,9 +200,10 @@ class ScaledDotProduct:
 class Whole:
     """Weights that come whole or not at all: ``compute() -> [batch, heads, queries, keys]``, for each reading anew."""
 
-    def __init__(self, compute: Callable[[], Tensor], shape: tuple[int, int, int, int]) -> None:
-        self.compute, self.shape = compute, shape
-        self.output: Tensor | None = None
+    def __init__(
+        self, compute: Callable[[], Tensor], shape: tuple[int, int, int, int], output: Tensor | None = None
+    ) -> None:
+        self.compute, self.shape, self.output = compute, shape, output
 
     def whole(self) -> Tensor:
         """``W``."""
@@ -236,14 +236,8 @@ class Whole:
         """Of these alone."""
         taken = [rows, heads, None if queries is None else queries.tolist()]
         shape = [size if some is None else len(some) for some, size in zip(taken, self.shape, strict=False)]
-
-        def compute() -> Tensor:
-            weights = self.compute()
-            for dim, some in enumerate(taken):
-                weights = _taken(weights, dim, some)
-            return weights
-
-        return Whole(compute, (shape[0], shape[1], shape[2], self.shape[3]))
+        output = _part_of(self.output, rows, heads, queries)
+        return Whole(lambda: _part(self.compute(), *taken), (shape[0], shape[1], shape[2], self.shape[3]), output)
 
 
 def _slices(shape: tuple[int, int, int, int]) -> Iterator[slice]:
@@ -262,6 +256,19 @@ def _four(x: Tensor, lead: torch.Size, heads: int) -> Tensor:
     if len(lead) < 2:
         return x.reshape(-1, 1, *x.shape[-2:])
     return x.expand(*lead, *x.shape[-2:]).reshape(-1, heads, *x.shape[-2:])
+
+
+def _part_of(
+    output: Tensor | None, rows: Sequence[int] | None, heads: Sequence[int] | None, queries: Tensor | None
+) -> Tensor | None:
+    return None if output is None else _part(output, rows, heads, None if queries is None else queries.tolist())
+
+
+def _part(x: Tensor, *taken: Sequence[int] | None) -> Tensor:
+    """These entries along the first dimensions."""
+    for dim, some in enumerate(taken):
+        x = _taken(x, dim, some)
+    return x
 
 
 def _taken(x: Tensor, dim: int, places: Sequence[int] | None) -> Tensor:

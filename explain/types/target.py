@@ -127,6 +127,10 @@ class Target:
         """Which pixels of an image ``[H, W]`` the number is read from, as positions in ``[H * W]``, int64."""
         self._cannot("pixels")
 
+    def tokens(self, players: Players) -> Mapping[int, Sequence[Tensor]]:
+        """By the number of text tokens that the network is given, the positions of each player's among them, int64."""
+        self._cannot("tokens")
+
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples, whose players are what ``remove`` says."""
         self._cannot("objective")

@@ -133,3 +133,42 @@ def through_identity(query: Tensor, key: Tensor, **arguments: object) -> Tensor:
     if type(mask) is Tensor and mask.is_floating_point():
         arguments = arguments | {"attn_mask": mask.float()}
     return F.scaled_dot_product_attention(query, key, identity, **arguments).nan_to_num(0.0)
+
+
+def look_of_words(weights: Tensor, words: list[list[int]], start: int, grid: tuple[int, int], size: tuple[int, int]):
+    """What each latent pixel puts onto each word, ``[heads, P, H, W]``, of ``[heads, queries, keys]`` weights whose
+    image tokens begin at ``start``."""
+    found = torch.zeros(len(weights), len(words), *size, dtype=torch.float64)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            query = start + (y * grid[0] // size[0]) * grid[1] + x * grid[1] // size[1]
+            for w, tokens in enumerate(words):
+                for token in tokens:
+                    found[:, w, y, x] += weights[:, query, token].double()
+    return found
+
+
+def daam(weights: Tensor, words: list[list[int]], start: int, grid: tuple[int, int], size: tuple[int, int]):
+    """The sum over heads of each word's own map, upsampled bicubically, ``[P, H, W]`` (Tang et al. 2023)."""
+    found = torch.zeros(len(words), *size, dtype=torch.float64)
+    image = weights[:, start : start + grid[0] * grid[1]].double()
+    for head in image:
+        for w, tokens in enumerate(words):
+            look = sum((head[:, token] for token in tokens), torch.zeros(len(head), dtype=torch.float64))
+            up = F.interpolate(look.reshape(1, 1, *grid), size, mode="bicubic", align_corners=False)
+            found[w] += up[0, 0].clamp(min=0)
+    return found
+
+
+def alike_outputs(output: Tensor, words: list[list[int]], start: int, grid: tuple[int, int], size: tuple[int, int]):
+    """``softmax_w(o_q . o_w)`` of the outputs ``[heads, tokens, d]`` with heads side by side, ``[P, H, W]``."""
+    joined = torch.cat(list(output.double()), -1)
+    found = torch.zeros(len(words), *size, dtype=torch.float64)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            query = start + (y * grid[0] // size[0]) * grid[1] + x * grid[1] // size[1]
+            own = [float(joined[query] @ joined[tokens].mean(0)) for tokens in words]
+            top = max(own)
+            powers = [math.exp(one - top) for one in own]
+            found[:, y, x] = torch.tensor(powers, dtype=torch.float64) / sum(powers)
+    return found

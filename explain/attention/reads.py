@@ -1,0 +1,87 @@
+"""What each attention of a network reads, and which of its tokens follow when something that it is given is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from explain.attention.interception import Interception
+from explain.guard import random_states_kept
+from explain.types import Unsupported
+
+_MOVED = 1e-5  # relative change of a query or key from which on it follows
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What one attention reads: ``queries [q, ...]``, ``keys`` and ``values [k, ...]``, for ``rows`` of a batch."""
+
+    module: str
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    rows: int
+
+
+class _Reads(Interception):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.found: list[Read] = []
+
+    def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
+        query = arguments["query"]
+        q, k, v = (arguments[name].movedim(-2, 0).flatten(1) for name in ("query", "key", "value"))
+        rows = query[..., 0, 0].numel() // (query.size(-3) if query.dim() > 3 else 1)
+        self.found.append(Read(self.parts[-1], q, k, v, rows))
+        return super().scaled_dot_product(arguments)
+
+    def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        query = arguments["query"]  # [tokens, batch, width] or [tokens, width]
+        q, k, v = (arguments[name].flatten(1) for name in ("query", "key", "value"))
+        self.found.append(Read(self.parts[-1], q, k, v, query.size(1) if query.dim() == 3 else 1))
+        return super().multi_head(arguments)
+
+
+def reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Read]:
+    """What the attentions of one call read, in order; random states stay as they are."""
+    watch = _Reads(net)
+    with watch.opened(), torch.no_grad(), random_states_kept():
+        net(*args, **kwargs)
+    return watch.found
+
+
+def follow(before: Tensor, after: Tensor) -> Tensor:
+    """Which tokens ``[n, ...]`` change, bool ``[n]``."""
+    change = (after.float() - before.float()).abs().amax(1)
+    return change > _MOVED * before.float().abs().max().clamp_min(1e-12)
+
+
+class _Called(Exception):
+    """Ends a run at the network's first call."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args_, self.kwargs = args, kwargs
+
+
+def first_call(net: nn.Module, run: Callable[[], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that a run calls the network with first, where the run then ends.
+
+    Raises:
+        Unsupported: it never calls it.
+    """
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        raise _Called(args, kwargs)
+
+    handle = net.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        run()
+    except _Called as met:
+        return met.args_, met.kwargs
+    finally:
+        handle.remove()
+    raise Unsupported(f"the run never called {type(net).__name__} itself")
