@@ -44,8 +44,13 @@ class StepCoalitions:
         """The game, in batches that fit the memory budget."""
         each = self.number.noised.numel() * 4
         size = self.number.batch_size or max(1, min(_CALLS, _BUDGET // each))
-        removal = "null condition" if self.players.kind == "labels" else self.fill
-        return Game(self.players, self, batch_size=size, checks={"removal": removal, "draws": len(self.number.times)})
+        checks = {"removal": self.removal, "draws": len(self.number.times)}
+        return Game(self.players, self, batch_size=size, checks=checks)
+
+    @property
+    def removal(self) -> str:
+        """What absent players are replaced by."""
+        return "null condition" if self.players.kind == "labels" else self.fill
 
     @cached_property
     def owner(self) -> Tensor:

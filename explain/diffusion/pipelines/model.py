@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
+from explain.diffusion.bound import StepWeights
 from explain.diffusion.components import denoising_part
+from explain.diffusion.denoiser import Condition
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.pipelines.call import PipelineCall
+from explain.diffusion.pipelines.coder import Listening
 from explain.diffusion.pipelines.games import Absent
+from explain.diffusion.pipelines.inside import Inside
+from explain.diffusion.pipelines.pictures import Asking, PictureStep, checked_picture
 from explain.diffusion.pipelines.sources import SourceFill
 from explain.diffusion.pipelines.target import PipelineRun
 from explain.diffusion.targets import StepTarget
 from explain.guard import usual_modes
 from explain.payoffs import whole_number
+from explain.spelling import spelled
 from explain.threads import found_alone
+
+_GUIDED = 2.0  # a guidance scale at which a pipeline with a branch without its condition asks for it
 
 
 class PipelineModel:
@@ -43,9 +53,123 @@ class PipelineModel:
         """
         return DiffusionModel(self.pipeline, **self.options)
 
-    def step(self, x0: Tensor, t: Any, label: Any = None, **settings: Any) -> StepTarget:
-        """What the network inside says about one image at one noise level; see `DiffusionModel.step`."""
-        return self.inside.step(x0, t, label, **settings)
+    @spelled
+    def step(
+        self,
+        x0: Tensor,
+        t: int | Sequence[int] | Tensor,
+        prompt: str | int | Tensor | Condition | None = None,
+        negative: str | None = None,
+        *,
+        label: int | Tensor | Condition | None = None,
+        seed: int = 0,
+        draws: int = 4,
+        payoff: str | Callable[[Tensor], Tensor] = "error",
+        region: Tensor | None = None,
+        guidance: float | None = None,
+        weights: StepWeights | None = None,
+        fill: str = "mean",
+        reference: Tensor | None = None,
+        space: Literal["pixels", "latents"] | None = None,
+        batch_size: int | None = None,
+        **call: Any,
+    ) -> StepTarget:
+        """What the pipeline's network says about one picture at one noise level, or on average over several.
+
+        The network is given what the pipeline's own call gives it for this prompt (pooled vectors, sizes, positions,
+        guidance that was distilled), taken from a short run of it. The picture goes through the pipeline's own VAE.
+
+        Args:
+            x0: a clean picture ``[3, H, W]`` in [0, 1]; with ``space="latents"`` what the network sees.
+            t: a step of the schedule, or several to average over.
+            prompt: the text, or the class; in "latents" also an embedding or named arguments of the network.
+            negative: the negative prompt, which stands for "no prompt".
+            label: the class, under the name that networks have for it.
+            seed: of the noise.
+            draws: noise draws for each step, that the number is the mean of.
+            payoff: as of `DiffusionModel.step`; functions and "x0" see the decoded picture.
+            region: bool ``[H, W]`` of pixels.
+            guidance: classifier-free guidance weight ``w``, 1 when None; of a network that takes its guidance as an
+                input (Flux, LCM) the pipeline's ``guidance_scale``, its own when None.
+            weights: as of `DiffusionModel.step`.
+            fill: an absent patch of the clean picture shows its "mean" colour, a "reference" picture, or middle grey
+                ("zeros").
+            reference: pictures ``[m, 3, H, W]`` for "mean" and "reference".
+            space: "pixels" or "latents", as the network sees them; None tells latents by their channels, or by a
+                pipeline without a VAE.
+            batch_size: pictures in one forward pass; by default from a memory budget.
+            call: further arguments of the pipeline's own call, such as ``image=`` and ``mask_image=``.
+
+        Raises:
+            TypeError: an argument that the pipeline does not take.
+            ValueError: a picture of another size or range, a step outside the schedule, unknown payoff or fill.
+            Unsupported: a network that is given something anew at every step, such as a ControlNet's answer.
+        """
+        given = prompt if label is None else label
+        space = space or self._space_of(x0)
+        if space not in ("pixels", "latents"):
+            raise ValueError(f"space must be 'pixels' (pictures in [0, 1]) or 'latents', got {space!r}")
+        whole = given is None or isinstance(given, (int, Tensor, Mapping))
+        if space == "latents" and whole and negative is None and not call and (given is None or self._followed()):
+            own = {} if guidance is None else {"guidance": guidance}
+            settings = {"payoff": payoff, "region": region, "weights": weights, "fill": fill, "reference": reference}
+            more = {"seed": seed, "draws": draws, "batch_size": batch_size}
+            return self.inside.step(x0, t, given, **own, **settings, **more)
+        with usual_modes():
+            inside, weight = self._asked(given, negative, guidance, seed, self._sized(x0, space, call))
+            model, condition = inside.denoiser(), inside.conditions[0] or None
+            times = np.asarray(t.cpu() if isinstance(t, Tensor) else t).reshape(-1).tolist()
+            steps = tuple(model.process.checked_step(time) for time in times)
+            if space == "latents":
+                image, shared = model.image(x0), (seed, draws, payoff, region, weight, fill, reference, batch_size)
+                return StepTarget(model, image, steps, condition, *shared, weights)
+            picture = checked_picture(x0, model.denoiser.dtype).to(model.denoiser.device)
+            asking = Asking(type(self.pipeline).__name__, inside.condition, negative, inside.encoded)
+            shared = (seed, draws, payoff, region, weight, fill, reference, batch_size)
+            return PictureStep(model, inside.coder, picture, steps, condition, asking, *shared, weights)
+
+    def _space_of(self, x0: Any) -> Literal["pixels", "latents"]:
+        """Where a sample is: pictures have one or three channels, and are asked about where there is a VAE."""
+        channels = x0.size(0) if isinstance(x0, Tensor) and x0.dim() == 3 else 3
+        return "latents" if Listening(self.pipeline).part is None or channels not in (1, 3) else "pixels"
+
+    def _followed(self) -> bool:
+        """Whether the network can be asked with what the user names, and nothing else."""
+        try:
+            self.inside  # noqa: B018 - may be refused
+        except TypeError:
+            return False
+        return True
+
+    def _sized(self, x0: Any, space: str, call: dict[str, Any]) -> dict[str, Any]:
+        """The call's arguments, for a picture of this size."""
+        takes = inspect.signature(type(self.pipeline).__call__).parameters
+        picture = space == "pixels" and isinstance(x0, Tensor) and x0.dim() == 3
+        if not picture or not {"height", "width"} <= set(takes) or {"height", "width"} & set(call):
+            return call
+        return {**call, "height": x0.shape[1], "width": x0.shape[2]}
+
+    def _asked(
+        self, given: Any, negative: str | None, guidance: float | None, seed: int, call: dict[str, Any]
+    ) -> tuple[Inside, float]:
+        """The network with the conditions of the pipeline's own call, and the weight that its branches are joined by.
+
+        Where the pipeline takes no branch without the condition at this guidance, it is asked at another: the branch is
+        there, unless guidance was distilled into the network.
+        """
+        made = PipelineCall(self.pipeline, None, None, call)
+        condition = _condition(made, given)
+
+        def at(scale: float | None) -> Inside:
+            return Inside(self.pipeline, condition, negative, scale, seed, call, self.options)
+
+        own = at(guidance)
+        if condition is None or own.run.plan.guided:
+            return own, 1.0 if guidance is None else guidance
+        other = at(_GUIDED) if "guidance_scale" in made.takes else own
+        if other.run.plan.guided:
+            return other, 1.0 if guidance is None else guidance
+        return own, 1.0
 
     def trajectory(
         self,

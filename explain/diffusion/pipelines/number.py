@@ -150,7 +150,7 @@ class PipelineNumber:
         """Pictures in [0, 1], whichever way the pipeline gives them."""
         return (pictures / 2 + 0.5).clamp(0, 1) if self.centred else pictures
 
-    def _first_step(self, rows: Sequence[Row]) -> PipelineStep:
+    def first_step(self, rows: Sequence[Row]) -> PipelineStep:
         """The first step of a run of these rows, which ends there."""
         watched = Watched(len(rows), stop=True)
         with contextlib.suppress(Enough):
@@ -171,13 +171,13 @@ class PipelineNumber:
         if self.condition is None:
             blocks = ((None,),) * len(steps[0].asked)
         else:
-            blocks = branches_of(steps[0], self._first_step([replace(row, condition=self.other_condition)]))
+            blocks = branches_of(steps[0], self.first_step([replace(row, condition=self.other_condition)]))
         own = self.call.setting("guidance_scale")
         own = float(own) if isinstance(own, (int, float)) else None
         guided = any("uncond" in call for call in blocks) and any("cond" in call for call in blocks)
         weights = joined_by(steps, blocks, own) if guided else None
         try:
-            by_row = rowwise(steps[0], self._first_step([row, row]))
+            by_row = rowwise(steps[0], self.first_step([row, row]))
         except (TypeError, ValueError, RuntimeError, IndexError):
             by_row = None  # this pipeline takes one picture at a time
         return Plan(blocks, weights, tuple(step.t for step in steps), by_row)

@@ -1,0 +1,216 @@
+"""Between pictures and the samples that a scheduler steps in: a pipeline's VAE, scaled as the pipeline itself does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explain.diffusion.pipelines.stand_ins import tensors
+from explain.guard import evaluating
+from explain.types import NonFinite, Unsupported
+
+_CODERS = ("vae", "vqvae")
+_EXACT = 1e-4  # relative difference up to which two latents are the same
+
+
+@dataclass(eq=False)
+class Listening:
+    """A copy of a pipeline whose VAE tells what it is asked to decode; the pipeline itself is not written on.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        heard: what was decoded, and what came out of it.
+    """
+
+    pipeline: Any
+    heard: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def part(self) -> str | None:
+        """The name of the VAE."""
+        return next((name for name in _CODERS if isinstance(getattr(self.pipeline, name, None), nn.Module)), None)
+
+    def copied(self) -> Any:
+        """The copy."""
+        own = self.pipeline
+        made = object.__new__(type(own))
+        vars(made).update(vars(own))
+        if self.part is not None:
+            vae = getattr(own, self.part)
+            shell = copy.copy(vae)
+
+            def decode(z: Tensor, *args: Any, **kwargs: Any) -> Any:
+                answer = vae.decode(z, *args, **kwargs)
+                self.heard.append((z.detach(), tensors(answer)[0].detach()))
+                return answer
+
+            vars(shell)["decode"] = decode
+            vars(made)[self.part] = shell
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Coder:
+    """``x = (E(2 p - 1) - shift) / factor`` of a picture ``p`` in [0, 1]; back, ``p = D(factor x + shift) / 2 + 1/2``.
+
+    Pictures are clamped to [0, 1]. ``E`` is the mean of the VAE's posterior; without a VAE ``E`` and ``D`` do nothing.
+
+    Args:
+        vae: the VAE, or None.
+        factor: what the pipeline multiplies a sample by before it decodes it, ``[]`` or one number a channel.
+        shift: what it then adds.
+    """
+
+    vae: nn.Module | None = None
+    factor: Tensor = field(default_factory=lambda: torch.tensor(1.0))
+    shift: Tensor = field(default_factory=lambda: torch.tensor(0.0))
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Samples ``[n, C, h, w]`` of pictures ``[n, 3, H, W]``.
+
+        Raises:
+            NonFinite: the VAE answers NaN or infinity.
+            ValueError: pictures that it cannot encode.
+        """
+        seen = 2 * pictures - 1
+        if self.vae is None:
+            return seen
+        own = next(self.vae.parameters())
+        with evaluating(self.vae):
+            try:
+                answer = self.vae.encode(seen.to(own))  # type: ignore[operator]
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the pipeline's VAE cannot encode pictures {list(pictures.shape)}: {error}"
+                ) from error
+        posterior = getattr(answer, "latent_dist", None)
+        z = posterior.mode() if posterior is not None else tensors(answer)[0]
+        self._check(z, "encodes these pictures as")
+        return (z.to(pictures) - _shaped(self.shift, pictures)) / _shaped(self.factor, pictures)
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """Pictures ``[n, 3, H, W]`` in [0, 1] of samples ``[n, C, h, w]``.
+
+        Raises:
+            NonFinite: the VAE answers NaN or infinity.
+        """
+        made = samples
+        if self.vae is not None:
+            z = _shaped(self.factor, samples) * samples + _shaped(self.shift, samples)
+            with evaluating(self.vae):
+                made = tensors(self.vae.decode(z.to(next(self.vae.parameters()))))[0].to(samples)  # type: ignore[operator]
+            self._check(made, "decodes a sample to")
+        return (made / 2 + 0.5).clamp(0, 1)
+
+    def _check(self, found: Tensor, does: str) -> None:
+        if not bool(found.detach().isfinite().all()):
+            assert self.vae is not None
+            kind = next(self.vae.parameters()).dtype
+            half = "" if kind == torch.float32 else ": such a range is too small for it, pipeline.vae.to(torch.float32)"
+            raise NonFinite(f"the pipeline's VAE {does} NaN or infinity, in {kind}{half}")
+
+
+def coder_of(pipeline: Any, sample: Tensor, picture: Tensor, heard: list[tuple[Tensor, Tensor]]) -> Coder:
+    """How a pipeline decodes, proved on its own run.
+
+    Args:
+        pipeline: the pipeline.
+        sample: what its scheduler stepped to last, ``[1, C, h, w]``.
+        picture: what the pipeline made of it, ``[1, 3, H, W]`` in [0, 1].
+        heard: what its VAE was asked to decode for that, and its answers.
+
+    Raises:
+        Unsupported: it does more than to scale, shift and decode.
+    """
+    part = Listening(pipeline).part
+    name = type(pipeline).__name__
+    if part is None:
+        if not _same((sample / 2 + 0.5).clamp(0, 1), picture):
+            raise Unsupported(f"{name} makes its picture otherwise than (x / 2 + 0.5).clamp(0, 1) of its last sample")
+        return Coder()
+    vae = getattr(pipeline, part)
+    if not heard:
+        raise Unsupported(f"this call of {name} never asked its VAE to decode: pixels of its steps are not known")
+    z, made = heard[-1]
+    if not _same((made / 2 + 0.5).clamp(0, 1), picture):
+        raise Unsupported(f"{name} makes its picture otherwise than (x / 2 + 0.5).clamp(0, 1) of what its VAE decodes")
+    found = next((way for way in _ways(vae) if _share(way, sample, z) > 0.1), None)  # inpainting keeps what is known
+    if found is None:
+        raise Unsupported(
+            f"what the VAE of {name} is asked to decode is not its last sample by the VAE's scaling_factor and "
+            "shift_factor, or latents_mean and latents_std: ask about latents, step(..., space='latents')"
+        )
+    return Coder(vae, *found)
+
+
+def _ways(vae: Any) -> list[tuple[Tensor, Tensor]]:
+    """Factors and shifts that a VAE's configuration may mean."""
+    config = vae.config
+    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+    found = [(1 / scale, shift)] if scale else []
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        found += [(torch.tensor(std) / (scale or 1.0), torch.tensor(mean)), (torch.tensor(std), torch.tensor(mean))]
+    found.append((1.0, 0.0))
+    return [(torch.as_tensor(factor), torch.as_tensor(move)) for factor, move in found]
+
+
+def _share(way: tuple[Tensor, Tensor], sample: Tensor, z: Tensor) -> float:
+    """How much of a latent is the sample scaled and shifted this way."""
+    if sample.shape != z.shape:
+        return 0.0
+    wanted = _shaped(way[0], sample) * sample + _shaped(way[1], sample)
+    return float(((wanted - z).abs() <= _EXACT * z.abs().clamp_min(_EXACT)).float().mean())
+
+
+def _shaped(values: Tensor, like: Tensor) -> Tensor:
+    """A number, or one a channel, to multiply ``[n, C, ...]``."""
+    values = values.to(like)
+    return values if values.dim() == 0 else values.view(1, -1, *[1] * (like.dim() - 2))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one.to(other), other, atol=1e-3)
+
+
+Packing = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+
+
+def packing_of(pipeline: Any, sample: Tensor, picture: Tensor) -> Packing | None:
+    """How a pipeline packs latents ``[n, C, h, w]`` into the tokens that its network is given, and unpacks them.
+
+    Args:
+        pipeline: the pipeline.
+        sample: what its scheduler steps, ``[1, tokens, width]`` where it is packed.
+        picture: what came of it, ``[1, 3, H, W]``.
+
+    Raises:
+        Unsupported: packed in a way that the pipeline does not tell.
+    """
+    if sample.dim() == 4:
+        return None
+    if sample.dim() != 3 or not hasattr(pipeline, "_pack_latents") or not hasattr(pipeline, "_unpack_latents"):
+        raise Unsupported(
+            f"{type(pipeline).__name__} steps samples {list(sample.shape[1:])}, which are no images: ask about its "
+            "runs, trajectory(...)"
+        )
+    height, width = picture.shape[-2:]
+
+    def unpack(tokens: Tensor) -> Tensor:
+        return pipeline._unpack_latents(tokens, height, width, pipeline.vae_scale_factor)
+
+    def pack(latents: Tensor) -> Tensor:
+        return pipeline._pack_latents(latents, *latents.shape)
+
+    try:
+        back = pack(unpack(sample))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Unsupported(f"how {type(pipeline).__name__} packs its latents is not known: {error}") from error
+    if back.shape != sample.shape or not torch.equal(back, sample):
+        raise Unsupported(f"{type(pipeline).__name__} does not unpack what it packs")
+    return pack, unpack

@@ -1,0 +1,211 @@
+"""The network of a pipeline as a trained denoiser, with the conditions of the pipeline's own call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explain.diffusion.denoiser import Condition
+from explain.diffusion.pipelines.asked import AskedNetwork
+from explain.diffusion.pipelines.call import PipelineCall
+from explain.diffusion.pipelines.coder import Coder, Listening, coder_of, packing_of
+from explain.diffusion.pipelines.number import PipelineNumber
+from explain.diffusion.pipelines.watched import PipelineStep
+from explain.diffusion.schedules import preconditions
+from explain.diffusion.trained import TrainedDenoiser
+from explain.types import Unsupported
+
+_STEPS = 4  # of the run that a pipeline is watched for
+_FROM_A_PICTURE = 8  # of one that starts in the middle
+_READ = 64  # captions that are read at once
+
+
+class InsideDenoiser(TrainedDenoiser):
+    """A pipeline's network with the arguments of the pipeline's own call; ``name`` is the pipeline's."""
+
+    def __init__(self, name: str, net: AskedNetwork, **options: Any) -> None:
+        super().__init__(net, **options)
+        self.name = name
+
+    def absent_condition(self) -> Condition:
+        """The pipeline's own branch without the prompt: its negative prompt, or the empty one.
+
+        Raises:
+            Unsupported: the pipeline has no such branch.
+        """
+        if self.null is None:
+            raise Unsupported(
+                f"{self.name} has no branch without its condition: guidance is distilled into its network, or it takes "
+                "no condition. What the prompt adds cannot be asked of a step of it (payoff='evidence', guidance=, "
+                "players 'labels'): ask for payoff='error' or 'x0', or play with the words of a run"
+            )
+        return self.null
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What a pipeline's own call tells about its network: a short run, watched.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        condition: the prompt or class.
+        negative: the negative prompt.
+        guidance: the pipeline's ``guidance_scale``; its own when None.
+        seed: of the run.
+        settings: further arguments of the call.
+        options: of `TrainedDenoiser`.
+    """
+
+    pipeline: Any
+    condition: Any
+    negative: str | None
+    guidance: float | None
+    seed: int
+    settings: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    @cached_property
+    def _listening(self) -> Listening:
+        return Listening(self.pipeline)
+
+    @cached_property
+    def run(self) -> PipelineNumber:
+        """The run."""
+        settings = dict(self.settings)
+        call = PipelineCall(self._listening.copied(), None, self.guidance, settings)
+        if not {"num_inference_steps", "timesteps", "sigmas"} & set(settings):
+            call.shared["num_inference_steps"] = _FROM_A_PICTURE if "strength" in call.takes else _STEPS
+        return PipelineNumber(call, self.condition, self.negative, None, self.seed, 1, None, "pixels", None)
+
+    @cached_property
+    def coder(self) -> Coder:
+        """Between pictures and samples.
+
+        Raises:
+            Unsupported: see `coder_of`.
+        """
+        steps, picture = self._traced()
+        sample = steps[-1].after[:1]
+        packing = packing_of(self.pipeline, sample, picture)
+        return coder_of(self.pipeline, sample if packing is None else packing[1](sample), picture, self._heard())
+
+    @cached_property
+    def net(self) -> AskedNetwork:
+        """The network.
+
+        Raises:
+            Unsupported: see `AskedNetwork`.
+        """
+        steps, picture = self._traced()
+        packing = packing_of(self.pipeline, steps[0].sample[:1], picture)
+        row = self.run.rows_of(self.run.own)[0]
+        two = self.run.first_step([row, row])
+        return AskedNetwork(self.run.call.net, steps, two, steps[0].sample.size(1), packing)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the samples that the network is trained on, ``[C, h, w]``."""
+        steps, picture = self._traced()
+        sample = steps[0].sample[:1]
+        packing = packing_of(self.pipeline, sample, picture)
+        return tuple((sample if packing is None else packing[1](sample)).shape[1:])
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, Condition | None]:
+        """Those of the branch with the condition, and of the branch without where there is one."""
+        step = self._traced()[0][0]
+        places = {
+            branch: [
+                (call, row)
+                for call, blocks in enumerate(self.run.plan.blocks)
+                for row, b in enumerate(blocks)
+                if b == branch
+            ]
+            for branch in ("cond", "uncond", None)
+        }
+        with_it = self.net.conditions(step, *(places["cond"] or places[None] or [(0, 0)])[0])
+        without = [self.net.conditions(step, *place) for place in places["uncond"]]
+        return with_it, max(without, key=lambda other: _alike(with_it, other), default=None)
+
+    def denoiser(self) -> InsideDenoiser:
+        """The network as a trained denoiser.
+
+        Raises:
+            TypeError: a scheduler whose noise is not known.
+            Unsupported: another unit of time at every step.
+        """
+        _, null = self.conditions
+        options = {
+            name: value for name, value in self.options.items() if name not in ("null", "time", "shape", "condition")
+        }
+        made = InsideDenoiser(
+            self.run.call.name,
+            self.net,
+            scheduler=self.pipeline.scheduler,
+            time=self._time(),
+            null=null,
+            shape=self.shape,
+            **options,
+        )
+        taken = ", ".join(sorted(self.conditions[0])) or "none"
+        made.assumed["conditions"] = f"{taken}: as {self.run.call.name} gives them in its own call"
+        return made
+
+    def encoded(self, captions: list[Any]) -> Condition:
+        """The network's conditions for captions or classes, a row each."""
+        found: list[Condition] = []
+        call, block = next(
+            (call, i) for call, blocks in enumerate(self.run.plan.blocks) for i, b in enumerate(blocks) if b == "cond"
+        )
+        own = self.run.rows_of(self.run.own)[0]
+        for start in range(0, len(captions), _READ):
+            part = captions[start : start + _READ]
+            step = self.run.first_step([replace(own, condition=caption) for caption in part])
+            found += [self.net.conditions(step, call, block * len(part) + i) for i in range(len(part))]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
+
+    def _time(self) -> str | Callable[[Tensor], Tensor]:
+        """The unit that the network is given its time in, of the scheduler's own.
+
+        Raises:
+            Unsupported: another one at every step.
+        """
+        if preconditions(self.pipeline.scheduler):
+            return "log_sigma"
+        pairs = [(given, step.t) for given, step in zip(self.net.times(), self._traced()[0], strict=True) if step.t]
+        ratios = [given / t for given, t in pairs]
+        if not ratios or max(ratios) - min(ratios) > 1e-4 * abs(ratios[0]):
+            raise Unsupported(
+                f"{self.run.call.name} gives its network a time that is no multiple of the scheduler's: {pairs[:3]}"
+            )
+        ratio = ratios[0]
+        return "step" if abs(ratio - 1) < 1e-4 else lambda t: t * ratio
+
+    def _traced(self) -> tuple[list[PipelineStep], Tensor]:
+        """The steps and the picture.
+
+        Raises:
+            Unsupported: no steps are seen, or what comes out is no picture.
+        """
+        steps, picture = self.run.traced
+        if len(steps) < 2 or picture.dim() != 4:
+            raise Unsupported(
+                f"a step of {self.run.call.name} cannot be asked about pixels: a short run of it answers with "
+                f"{list(picture.shape)}, in {len(steps)} steps that are seen. Ask about its run, trajectory(...); "
+                "where it is too short, give num_inference_steps= or strength="
+            )
+        return steps, picture
+
+    def _heard(self) -> list[tuple[Tensor, Tensor]]:
+        self._traced()
+        return self._listening.heard
+
+
+def _alike(one: Condition, other: Condition) -> int:
+    """How many conditions are the same."""
+    return sum(value.shape == other[name].shape and torch.equal(value, other[name]) for name, value in one.items())
