@@ -146,7 +146,8 @@ class TrajectoryCoalitions:
         each = self.number.start.numel() * 8
         size = self.number.batch_size or max(1, min(_CALLS, _BUDGET // each))
         off = _RUN_REMOVALS[self.players.kind]
-        return Game(self.players, self, batch_size=size, checks={"removal": off, "draws": self.number.draws})
+        checks = {"removal": off, "draws": self.number.draws, **self.number.proofs}
+        return Game(self.players, self, batch_size=size, checks=checks)
 
     @cached_property
     def owner(self) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
 from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition
+from explain.diffusion.inversion import check_reconstructed, inverted
 from explain.diffusion.schedules import check_run
 from explain.diffusion.settings import checked_shape
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
@@ -126,6 +128,7 @@ class DiffusionModel(TrainedDenoiser):
         draws: int = 1,
         shape: Sequence[int] | None = None,
         eta: float | None = None,
+        latents: Tensor | None = None,
         batch_size: int | None = None,
     ) -> TrajectoryTarget:
         """What a function says about the image that a whole sampling run ends in.
@@ -139,6 +142,7 @@ class DiffusionModel(TrainedDenoiser):
             draws: runs from different noise that the number is the mean of.
             shape: as `DiffusionModel`, where the model does not tell.
             eta: noise in the steps of DDIM, from 0 to 1, as its ``step`` takes it.
+            latents: ``x_T [draws, *shape]`` or ``[*shape]`` of deviation 1, in place of the seed's.
             batch_size: images in one forward pass.
 
         Raises:
@@ -154,4 +158,65 @@ class DiffusionModel(TrainedDenoiser):
             raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps!r:.60}")
         check_run(self.scheduler)
         with usual_modes():
-            return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size, eta)
+            return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size, eta, latents)
+
+    @spelled
+    def invert(
+        self,
+        x0: Tensor,
+        label: int | Tensor | Condition | None = None,
+        *,
+        payoff: Callable[[Tensor], Tensor] | None = None,
+        steps: int = 50,
+        guidance: float = 1.0,
+        iterations: int = 5,
+        tolerance: float = 0.05,
+        batch_size: int | None = None,
+    ) -> TrajectoryTarget:
+        """The run that ends in a real picture: its starting noise found by going backwards, and its error measured.
+
+        Args:
+            x0: the picture ``[C, H, W]``, or another sample.
+            label: the condition of the run.
+            payoff: as in `trajectory`; ``-mean (sample - x0)^2`` when None, how near a run comes to the picture.
+            steps: of the scheduler, there and back.
+            guidance: above 1 inversion is unstable: explain real pictures at 1.
+            iterations: of each step's equation; 1 is plain DDIM inversion. See `inverted`.
+            tolerance: the largest ``|reconstruction - x0| / |x0|`` that is answered.
+            batch_size: images in one forward pass.
+
+        Returns:
+            A run whose ``start`` is the picture's noise; every game's checks hold the error as ``reconstruction``.
+
+        Raises:
+            ValueError: the run from there misses the picture by more than the tolerance; with the error and a remedy.
+            Unsupported: a scheduler whose steps cannot be gone backwards.
+
+        >>> import torch
+        >>> betas = torch.linspace(1e-4, 0.02, 10)
+        >>> model = DiffusionModel(lambda x, t: 0.1 * x, betas=betas, time="step")
+        >>> run = model.invert(torch.ones(1, 4, 4), steps=5)
+        >>> abs(run.value()) < 1e-6
+        True
+        """
+        image = self.image(x0)
+        own = payoff or _Nearness(image)
+        run = self.trajectory(
+            label, payoff=own, steps=steps, guidance=guidance, shape=tuple(image.shape), batch_size=batch_size
+        )
+        with usual_modes():
+            found = inverted(run, image, iterations)
+            check_reconstructed(found, tolerance, run)
+            return replace(run, latents=found.start, proofs={"reconstruction": found.error})
+
+
+class _Nearness:
+    """``-mean (sample - x0)^2`` of each sample ``[n, *shape]``."""
+
+    __name__ = __qualname__ = "nearness to x0"
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        return -(samples - self.image).square().flatten(1).mean(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from explain.diffusion.settings import (
     checked_count,
     checked_eta,
     checked_guidance,
+    checked_latents,
     checked_region,
     checked_seed,
 )
@@ -194,6 +195,8 @@ class TrajectoryNumber(DenoiserNumber):
     shape: Sequence[int]
     batch_size: int | None
     eta: float | None = None
+    latents: Tensor | None = None
+    proofs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not callable(self.payoff):
@@ -211,7 +214,7 @@ class TrajectoryNumber(DenoiserNumber):
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
         self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
         probed(self.payoff, self.start)
-        t = self._position(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
+        t = self.place(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
         self._check_answers(self.start[:1], t, self.guidance != 1)
         if denoiser.hears_itself(self.start[:1], t, self.condition):
             raise Unsupported(
@@ -219,13 +222,17 @@ class TrajectoryNumber(DenoiserNumber):
                 "give it: ask step(...), or wrap a function that leaves it out if your own runs do"
             )
 
-    def _position(self, t: Tensor) -> Tensor:
+    def place(self, t: Tensor) -> Tensor:
+        """Where in the schedule a timestep of the scheduler is."""
         return position(self.model.process, self.model.scheduler, t)
 
     @cached_property
     def start(self) -> Tensor:
         """``x_T`` of each draw, ``[draws, *shape]``."""
         with usual_modes():
+            if self.latents is not None:
+                given = checked_latents(self.latents, self.shape, self.draws)
+                return given.to(self.model.denoiser.device, self.model.denoiser.dtype)
             return self._noise(self.seeds)
 
     def _noise(self, seeds: list[int]) -> Tensor:
@@ -280,7 +287,7 @@ class TrajectoryNumber(DenoiserNumber):
                 rows,
                 self.condition,
                 self.null,
-                self._position,
+                self.place,
                 alike=alike,
                 fork=fork,
                 eta=self.eta,

@@ -63,6 +63,21 @@ def checked_guidance(weight: Any) -> float:
     return found
 
 
+def checked_latents(latents: Any, shape: Sequence[int], draws: int) -> Tensor:
+    """The noise that each draw starts from, ``[draws, *shape]``, of standard deviation 1 as a pipeline takes it.
+
+    Raises:
+        ValueError: another shape, NaN or infinity.
+    """
+    found = latents.detach() if isinstance(latents, Tensor) else None
+    if found is not None and tuple(found.shape) == tuple(shape):
+        found = found[None]
+    if found is None or tuple(found.shape) != (draws, *shape) or not bool(found.isfinite().all()):
+        got = type(latents).__name__ if found is None else f"{list(found.shape)}"
+        raise ValueError(f"latents must be finite numbers, one start a draw, {[draws, *shape]}, got {got}")
+    return found
+
+
 def checked_eta(eta: Any, scheduler: Any) -> float | None:
     """The noise that steps add beside their own, where the scheduler takes it; None: as the scheduler does by itself.
 

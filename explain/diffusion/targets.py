@@ -309,6 +309,8 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
             "draws": self.draws,
             "noise_seed": self.seed,
             **({} if self.eta is None else {"eta": self.eta}),
+            **({} if self.latents is None else {"latents": "given"}),
+            **self.proofs,
             **self._described_assumptions(),
         }
 
