@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,11 +24,13 @@ from explain.diffusion.pipelines.watched import (
     joined_by,
     rowwise,
 )
+from explain.diffusion.recomputing import recomputed
 from explain.diffusion.sampling import Fork
 from explain.diffusion.schedules import process_of
 from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, probed
+from explain.plain import plain_operations
 from explain.threads import found_alone
 from explain.types import Parameters, Unsupported
 
@@ -339,21 +340,29 @@ class PipelineNumber:
         """
         payoff = self._payoff()
         rows = self.rows_of(self.own)
-        plan = replace(self.plan, by_row=None)  # which looks at bytes
+        own = {name.removeprefix("net."): value for name, value in params.items()}
         found = []
         for part in self.batches(len(rows)):
-            seen = functional_call(_Inside(self.call.net), params, (partial(self._followed, rows[part], plan),))
+            seen = self._followed(rows[part], own)
             found.append(one_a_row(payoff(seen), len(rows[part]), "picture").double())
         return torch.cat(found).mean()
 
-    def _followed(self, rows: Sequence[Row], plan: Plan) -> Tensor:
-        """What payoffs see of these rows, as a function of the network's parameters.
+    def _followed(self, rows: Sequence[Row], params: Parameters) -> Tensor:
+        """What payoffs see of these rows, as a function of the network's parameters; see `recomputed`.
 
         Raises:
             Unsupported: arrays that have left torch.
             RuntimeError: whatever else stops the call.
         """
-        watched = Watched(len(rows), plan)
+
+        def within(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            def other(*args: Any, **kwargs: Any) -> Any:
+                with plain_operations(net):
+                    return functional_call(net, params, args, kwargs)
+
+            return recomputed(other, net)(*args, **kwargs)
+
+        watched = Watched(len(rows), replace(self.plan, by_row=None), within=within)  # rows are told by their bytes
         output = "pt" if self.space == "pixels" else "latent"
         try:
             answer = self.call(rows, watched.network, watched.step, output, differentiable=True)
@@ -413,18 +422,6 @@ class PipelineNumber:
         if self.payoff is not None:
             with usual_modes():
                 probed(self.payoff, self.first())
-
-
-class _Inside(nn.Module):
-    """A place for a network's parameters while another function runs."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, run: Callable[[], Tensor]) -> Tensor:
-        """What the function returns."""
-        return run()
 
 
 def pictures_in(answer: Any) -> Tensor:
