@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import shap
     import torch_geometric.explain
     from matplotlib.axes import Axes
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +96,19 @@ class Explanation(Credit):
 
         return to_shap(self)
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """The picture that fits the players: a graph, a heat-map, an attention map, or bars."""
+    def plot(self, ax: Axes | None = None, over: Tensor | None = None) -> Axes:
+        """The picture that fits the players: a graph, a heat-map, a prompt, an attention map, or bars.
+
+        Args:
+            ax: where to draw.
+            over: of words, the picture ``[3, H, W]`` to draw them over, such as ``run.picture()``.
+
+        Raises:
+            ValueError: a picture to draw over for players that are not words.
+        """
         from explain.plot import picture
 
-        return picture(self, ax)
+        return picture(self, ax, over)
 
     def __repr__(self) -> str:
         from explain.summary import line

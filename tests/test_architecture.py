@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "conversion": DATA,
     "storage": DATA,
     "summary": DATA,
-    "plot": DATA | {"conversion"},
+    "plot": DATA | {"conversion", "storage"},
     "explanation": {"credit"},  # and through its doors
     "explainer": {"explanation", "guard", "spelling", "types", "versions"},
     **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},

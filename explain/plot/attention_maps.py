@@ -65,7 +65,7 @@ def attention_maps(
     height, width = size[0] / size[1], 1.0
     scale = 3.0 if len(shown) == 1 else 1.75 if turned else 1.15
     ax = axes(ax, (2.9 + scale * (1 + GAP) * len(shown_across), 0.8 + scale * (height + GAP) * len(shown_down)))
-    norm = _around_uniform([p.ratio for p in shown])
+    norm = around_uniform([p.ratio for p in shown])
     for panel in shown:
         left = shown_across.index(panel.column) * (width + GAP)
         top = shown_down.index(panel.row) * (height + GAP)
@@ -82,7 +82,7 @@ def attention_maps(
     return ax
 
 
-def _around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
+def around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
     """White at 1, as far to both sides as any cell is; a tenth at least, so that rounding is not made a pattern."""
     reach = max(0.1, *(float(abs(ratio - 1).max()) for ratio in ratios))
     return TwoSlopeNorm(1, max(0.0, 1 - reach), 1 + reach)

@@ -37,7 +37,7 @@ def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> 
     ax = axes(ax, (4.6, 4.0))
     if "image" in geometry:
         ax.imshow(grey(geometry["image"]).numpy(), **UNDER)
-    cmap, norm = _scale(explanation)
+    cmap, norm = scale(explanation)
     ax.imshow(
         pixel_scores(explanation).numpy(),
         cmap=cmap,
@@ -52,7 +52,7 @@ def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> 
     return ax
 
 
-def _scale(explanation: Credit) -> tuple[Colormap, Normalize]:
+def scale(explanation: Credit) -> tuple[Colormap, Normalize]:
     """Red and blue around zero; white to orange where the method says that its scores have no sign.
 
     That begins at zero, or, where all shares are much alike, at the smallest: the colour bar says which.

@@ -28,6 +28,13 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.5)) -> Axes:
     return plt.subplots(figsize=size, layout=room)[1]
 
 
+def inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of an Axes, as it stands before a layout moves it."""
+    figure, box = ax.get_figure(root=True), ax.get_position()
+    assert isinstance(figure, Figure)
+    return box.width * figure.get_figwidth(), box.height * figure.get_figheight()
+
+
 def centred(scores: Iterable[float]) -> Normalize:
     """A scale from -m to m, ``m`` the largest absolute score: zero is white."""
     largest = max((abs(float(score)) for score in scores), default=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -138,7 +138,7 @@ def _section(explanation: Explanation) -> dict[str, Any]:
 
 def _images(explanation: Explanation) -> list[Image]:
     """The picture that fits, and what a method shows besides: its attention maps, its helpful and harmful examples."""
-    drawings = {counted(explanation): plot.picture}
+    drawings: dict[str, Callable[[Explanation], Axes]] = {counted(explanation): plot.picture}
     if explanation.players.kind == "train" and "edge_index" in explanation.players.geometry:
         drawings["most helpful and most harmful"] = plot.influence_list
     elif explanation.players.kind in ("nodes", "edges") and len(explanation.players):
