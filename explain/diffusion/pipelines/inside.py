@@ -105,7 +105,7 @@ class Inside:
         packing = packing_of(self.pipeline, steps[0].sample[:1], picture)
         row = self.run.rows_of(self.run.own)[0]
         two = self.run.first_step([row, row])
-        return AskedNetwork(self.run.call.net, steps, two, steps[0].sample.size(1), packing)
+        return AskedNetwork(self.run.call.net, steps[:2], two, steps[0].sample.size(1), packing)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -177,7 +177,7 @@ class Inside:
         """
         if preconditions(self.pipeline.scheduler):
             return "log_sigma"
-        pairs = [(given, step.t) for given, step in zip(self.net.times(), self._traced()[0], strict=True) if step.t]
+        pairs = [(given, step.t) for given, step in zip(self.net.times(), self._traced()[0][:2], strict=True) if step.t]
         ratios = [given / t for given, t in pairs]
         if not ratios or max(ratios) - min(ratios) > 1e-4 * abs(ratios[0]):
             raise Unsupported(

@@ -28,7 +28,7 @@ class PipelineStep:
     """One step of a run: what the network was asked and said, and what the scheduler made of it.
 
     Args:
-        asked: arguments of each call of the network, ``(args, kwargs)``; of the first step alone.
+        asked: arguments of each call of the network, ``(args, kwargs)``; of the first two steps alone.
         answers: what it returned for each; of the first step alone.
         seen: the picture that each call was given, ``[rows of that call, ...]``.
         said: its predictions among that, ``[rows of that call, ...]``.
@@ -121,7 +121,7 @@ class Watched:
         if self.weights is not None:
             prediction = self._reweighted(prediction, call)
             answer = replaced(answer, prediction)
-        if self.count == 0:  # of later steps only what differs: a ControlNet's residuals of all would fill the memory
+        if self.count < 2:  # by which what differs is known: a ControlNet's residuals of all would fill the memory
             self.now.asked.append((args, kwargs))
             self.now.answers.append(answer)
         self.now.seen.append(tensors((args, kwargs))[0])
