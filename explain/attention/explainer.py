@@ -39,7 +39,7 @@ class Attention(Explainer):
 
     Args:
         players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones, "patches"
-            for denoisers, "words" of a prompt.
+            for denoisers, "words" for runs with a prompt.
         aggregate: over the ``L`` maps; "auto" is "mean" over images and words, else "rollout".
             "rollout" (Abnar and Zuidema 2020): nodes and tokens get ``r_0``, an edge gets
             ``(1/L) sum_l (1 - rho) r_l[target] alpha_l``, so that without a residual all edges of the graph, self-loops
@@ -52,9 +52,10 @@ class Attention(Explainer):
         branch: which guidance branch; words are read in "cond".
 
     Patches and superpixels: the pixels that the number is read from look, in every self-attention at its own
-    resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f``; what a token gets is spread evenly over the pixels that
-    it covers. Draws, heads, layers, steps and branches are averaged ("last": the last layer of every pass), and the
-    means over draws are in ``parts``. Text and label tokens keep what they get: ``mass_on_players`` is then below 1.
+    resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f`` (of latents, squares of pixels); what a token gets is
+    spread evenly over the pixels that it covers. Draws, heads, layers, steps and branches are averaged ("last": the
+    last layer of every pass), and the means over draws are in ``parts``. Text and label tokens keep what they get:
+    ``mass_on_players`` is then below 1.
 
     Words of a prompt: the image looks at the text, in cross-attention (UNets, PixArt) or joint attention (SD3, Flux).
     With ``a_m(q, w) = sum_{k in w} A_m(q <- k)`` over a word's tokens ``w``, ``m`` every head of every layer at every
@@ -111,7 +112,8 @@ class Attention(Explainer):
         Selection(self.modules, self.heads, self.steps, self.branch)
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
-        if (self.players.kind if isinstance(self.players, Players) else self.players) == "words":
+        kind = self.players.kind if isinstance(self.players, Players) else self.players
+        if kind == "words" or (kind is None and type(target).tokens is not Target.tokens):
             return self._words(target, generator)
         if self.aggregate in ("daam", "output"):
             raise Unsupported(f"aggregate={self.aggregate!r} makes maps of words: Attention('words')")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from explain.attention.interception import by_name
 from explain.attention.maps import AttentionMap
 from explain.attention.reads import Read, first_call, follow, reads
 from explain.types import Unsupported
@@ -95,19 +96,19 @@ class Layout:
 def image_layout(net: nn.Module, run: Callable[[], Any], size: tuple[int, int]) -> Layout:
     """The layout of the maps that ``run`` makes ``net`` compute, from two passes with its first call's arguments.
 
+    A network of latents is asked about pixels: its tokens are squares of them.
+
     Raises:
-        Unsupported: the network is not called with images ``[batch, C, H, W]`` of this size.
+        Unsupported: the network is not called with images ``[batch, C, H, W]`` of this size, or a fraction of it.
     """
     args, kwargs = first_call(net, run)
     images = [value for value in (*args, *kwargs.values()) if _is_image(value, size)]
     if not images:
-        raise Unsupported(
-            f"attention over patches needs a network that is called with images [batch, channels, {size[0]}, {size[1]}]"
-        )
+        images = [_latent(by_name(net, args, kwargs), size)]
     generator = torch.Generator().manual_seed(0)
 
     def moved(value: Any) -> Any:
-        if not _is_image(value, size):
+        if not any(value is image for image in images):
             return value
         return value + torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
 
@@ -151,3 +152,41 @@ def _told(before: list[Read], after: list[Read], rows: int, size: tuple[int, int
 
 def _is_image(value: Any, size: tuple[int, int]) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 4 and value.shape[2:] == size
+
+
+def _latent(named: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
+    """The latent image whose pixels are squares of those of this size.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    image, (height, width) = denoised(named)
+    if size[0] % height or size[1] % width or size[0] // height != size[1] // width:
+        raise Unsupported(
+            f"attention over patches needs a network that is called with images [batch, channels, {size[0]}, {size[1]}]"
+            f", or with their latents; this one has {height} x {width}"
+        )
+    return image
+
+
+def denoised(named: Mapping[str, Any]) -> tuple[Tensor, tuple[int, int]]:
+    """What the network denoises, and its height and width: by its shape, or packed by the places that come along.
+
+    Raises:
+        Unsupported: no such argument.
+    """
+    places = named.get("img_ids")
+    if isinstance(places, Tensor):
+        rows, columns = places.reshape(-1, places.size(-1))[: places.size(-2), 1:3].long().cpu().T
+        size = int(rows.max()) + 1, int(columns.max()) + 1
+        packed = named.get("hidden_states")
+        in_order = torch.equal(rows * size[1] + columns, torch.arange(size[0] * size[1]))
+        if not in_order or not isinstance(packed, Tensor) or packed.size(1) != len(rows):
+            raise Unsupported("packed latents whose places (img_ids) are not one image row by row have no known grid")
+        return packed, size
+    images = [value for value in named.values() if isinstance(value, Tensor) and value.is_floating_point()]
+    image = next((value for value in images if value.dim() == 4), None)
+    if image is None:
+        shapes = ", ".join(str(list(value.shape)) for value in images) or "no tensors"
+        raise Unsupported(f"image tokens are those of a network of images [batch, channels, H, W], got {shapes}")
+    return image, (image.size(2), image.size(3))

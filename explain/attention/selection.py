@@ -153,7 +153,7 @@ def _several(asked: Any) -> list[float]:
 
 def _attends(part: nn.Module) -> bool:
     """Whether a module is likely to compute attention itself."""
-    inner = any("att" in type(other).__name__.lower() for other in part.children())
+    inner = any("att" in type(other).__name__.lower() for other in part.modules() if other is not part)
     return isinstance(part, CONVOLUTIONS) or ("att" in type(part).__name__.lower() and not inner)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from explain.attention.image_tokens import Tokens, grid_of
+from explain.attention.image_tokens import Tokens, denoised, grid_of
 from explain.attention.interception import by_name
 from explain.attention.maps import AttentionMap
 from explain.attention.reads import Read, first_call, follow, reads
@@ -63,7 +63,7 @@ def text_layout(net: nn.Module, run: Callable[[], Any], tokens: Mapping[int, Seq
     """
     args, kwargs = first_call(net, run)
     named = by_name(net, args, kwargs)
-    image, size = _image(named)
+    image, size = denoised(named)
     text = _text(named, tokens, image)
     words = {length: torch.zeros(length, dtype=torch.bool) for length in tokens}
     for length, positions in tokens.items():
@@ -163,29 +163,6 @@ def _unmixed(seen: Sequence[_Following]) -> tuple[dict[int, Tensor], dict[int, T
         if one.keys.any():
             words[len(one.words)] = one.words & words.get(len(one.words), one.words)
     return images, words
-
-
-def _image(named: Mapping[str, Any]) -> tuple[Tensor, tuple[int, int]]:
-    """What the network denoises, and its height and width: by its shape, or packed by the places that come along.
-
-    Raises:
-        Unsupported: no such argument.
-    """
-    places = named.get("img_ids")
-    if isinstance(places, Tensor):
-        rows, columns = places.reshape(-1, places.size(-1))[: places.size(-2), 1:3].long().cpu().T
-        size = int(rows.max()) + 1, int(columns.max()) + 1
-        packed = named.get("hidden_states")
-        in_order = torch.equal(rows * size[1] + columns, torch.arange(size[0] * size[1]))
-        if not in_order or not isinstance(packed, Tensor) or packed.size(1) != len(rows):
-            raise Unsupported("packed latents whose places (img_ids) are not one image row by row have no known grid")
-        return packed, size
-    images = [value for value in named.values() if isinstance(value, Tensor) and value.is_floating_point()]
-    image = next((value for value in images if value.dim() == 4), None)
-    if image is None:
-        shapes = ", ".join(str(list(value.shape)) for value in images) or "no tensors"
-        raise Unsupported(f"word maps need a network that is given images [batch, channels, H, W], got {shapes}")
-    return image, (image.size(2), image.size(3))
 
 
 def _text(named: Mapping[str, Any], lengths: Mapping[int, Any], image: Tensor) -> Tensor:

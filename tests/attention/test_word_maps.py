@@ -98,7 +98,7 @@ def test_maps_are_the_paper_form_at_the_latents_true_height_and_width(name, aggr
     assert found.parts["uniform"][own].tolist() == pytest.approx(chance)
     torch.testing.assert_close(found.parts["by_step"].mean(1), found.scores, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(found.parts["by_layer"].mean(1), found.scores, rtol=1e-5, atol=1e-7)
-    assert found.parts["steps"].tolist() == pytest.approx(run.timesteps())
+    assert found.parts["steps"].tolist() == pytest.approx(run.timesteps)
     assert found.parts["by_layer"].shape == (len(found.players), len(found.checks["layers"]))
 
 
@@ -108,7 +108,7 @@ def test_without_guidance_no_head_is_lost_and_the_choice_of_maps_is_the_users():
     with capture(run.module, lambda a: a.heads, modules="*attn2") as heads:
         run.run()
     assert every.checks["summed"] == sum(heads)
-    first, second = run.timesteps()
+    first, second = run.timesteps
     one = Attention("words", modules="mid_block", heads=1, steps=second, branch="cond").explain(run)
     assert one.checks["layers"] == ["mid_block.attentions.0.transformer_blocks.0.attn2"]
     assert (one.checks["maps"], one.checks["steps"]) == (1, [second])
@@ -136,6 +136,37 @@ def test_a_deletion_stands_beside_the_maps():
         assert found.checks[f"change_without_{name}"] == pytest.approx(float(game(mask)[0]) - run.value(), rel=1e-3)
     assert found.checks["change_under_uniform"] != 0
     assert found.value == run.value()
+
+
+@pytest.mark.parametrize("name", ["sd", "sd3", "flux"])
+def test_patches_of_the_picture_are_seen_through_latents(name):
+    run = run_of(name)
+    with capture(run.module) as maps:
+        run.run()
+    text = 0 if name == "sd" else maps[0].keys - 24
+    credit, count = torch.zeros(16, 24, dtype=torch.float64), 0
+    for attention in maps:
+        if attention.module.endswith("attn2"):
+            continue
+        image = slice(text, None) if name == "flux" else slice(0, attention.keys - text)
+        for rows in attention.branches().values():
+            own = attention.part(rows)
+            looked = own.mean()[image, image].mean(0).reshape(GRIDS[attention.keys - text])
+            square = 16 // len(looked)
+            credit += looked.repeat_interleave(square, 0).repeat_interleave(square, 1) / square**2
+            count += 1
+    found = Attention(run.players("patches", size=4)).explain(run)
+    expected = credit.unflatten(0, (4, 4)).unflatten(2, (6, 4)).sum((1, 3)).reshape(-1) / count
+    torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-7)
+    assert found.checks["branches"] == (["cond"] if name == "flux" else ["uncond", "cond"])
+    assert found.checks["mass_on_players"] == pytest.approx(1, abs=1e-5) or name != "sd"
+
+
+def test_a_negative_prompt_like_the_prompt_is_a_branch_of_its_own_still():
+    run = run_of("sd", negative=asked("sd")["prompt"])
+    found = Attention().explain(run)
+    assert found.players.kind == "words"
+    assert found.checks["branches"] == ["cond"]
 
 
 # --- planted attention ---
@@ -256,7 +287,7 @@ def test_what_cannot_be_told_is_refused_in_words():
     longer.tokens = lambda players: {5: (torch.tensor([], dtype=torch.int64),) * 3}
     with pytest.raises(Unsupported, match="none of the words has a token"):
         Attention("words").explain(longer)
-    with pytest.raises(Unsupported, match="need a network that is given images"):
+    with pytest.raises(Unsupported, match="those of a network of images"):
         Attention("words").explain(
             explain.wrap(built("text to video")).trajectory(**asked("text to video", payoff=ink))
         )

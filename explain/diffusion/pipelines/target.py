@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -102,8 +103,12 @@ class PipelineRun(PipelineNumber, Target):
     @torch.no_grad()
     def run(self) -> Tensor:
         """The pipeline's own call of the first draw, once more, to its picture ``[1, 3, H, W]``."""
-        watched = Watched(1, self.plan)
+        watched = Watched(1, replace(self.plan, by_row=None))  # every row is asked, and who watches is told of all
         return self.made(self.rows_of(self.own)[:1], watched=watched)
+
+    def pixels(self) -> Tensor:
+        """All pixels of the picture, which the payoff sees, as positions in ``[H * W]``."""
+        return torch.arange(self.picture()[0].numel())
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "words" (``phrases=`` that go together), "steps" (``size=``), "guidance", "labels" (the prompt).
