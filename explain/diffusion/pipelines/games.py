@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from explain.diffusion.pipelines.number import PipelineNumber, Variation
+from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.prompts import Padded, Words, count_of
+from explain.diffusion.pipelines.tracing import Variation
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 
 Absent = Literal["drop", "pad"]

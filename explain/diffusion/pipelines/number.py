@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import PipelineCall, Row
-from explain.diffusion.pipelines.watched import (
-    Decoding,
-    Enough,
-    PipelineStep,
-    Plan,
-    Watched,
-    branches_of,
-    joined_by,
-    rowwise,
-)
+from explain.diffusion.pipelines.tracing import TracedRun, Variation, pictures_in
+from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.recomputing import recomputed
 from explain.diffusion.sampling import Fork
-from explain.diffusion.schedules import process_of
-from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, probed
 from explain.plain import plain_operations
-from explain.threads import found_alone
 from explain.types import Parameters, Unsupported
 
-_BUDGET = 2**22  # picture numbers in one call of the pipeline
-_TOGETHER = 1e-3  # of the pictures' scale: a row of a batch may differ so much from the row alone
-_OTHER_PROMPT = "another text altogether"
 
+class PipelineNumber(TracedRun):
+    """``payoff(pictures)`` of a pipeline's own call, a mean over ``draws`` seeds; see `TracedRun`.
 
-@dataclass(frozen=True, eq=False)
-class Variation:
-    """One way to make the call: what differs from the user's own.
+    Beside its settings: the ``payoff``, ``[n, 3, H, W]`` in [0, 1] (or latents) to ``[n]``, None where only pictures
+    are asked for.
 
-    Args:
-        condition: the prompt or class.
-        negative: the negative prompt.
-        weights: guidance weights ``[steps]`` in place of the pipeline's own.
-        sources: pictures by the names of the call's arguments.
-    """
-
-    condition: Any
-    negative: str | None
-    weights: Tensor | None = None
-    sources: Mapping[str, Any] = field(default_factory=dict)
-
-    def key(self) -> Any:
-        """Equal for variations that make the same pictures."""
-        weights = None if self.weights is None else tuple(self.weights.tolist())
-        spans = getattr(self.condition, "absent", ()), getattr(self.negative, "absent", ())
-        return self.condition, self.negative, spans, weights, tuple(map(id, self.sources.values()))
-
-
-class PipelineNumber:
-    """``payoff(pictures)`` of a pipeline's own call, a mean over ``draws`` seeds.
-
-    Args:
-        call: the pipeline and what all rows share.
-        condition: the user's prompt or class.
-        negative: the user's negative prompt.
-        payoff: ``[n, 3, H, W]`` in [0, 1] (or latents) to ``[n]``; None where only pictures are asked for.
-        seed: of the first draw's generator.
-        draws: pictures that the number is the mean of, of seeds ``seed``, ``seed + 1``, ...
-        latents: ``x_T`` of each draw ``[draws, ...]``, instead of the pipeline's.
-        space: what the payoff sees, "pixels" or "latents".
-        batch_size: pictures in one call.
+    Raises:
+        ValueError: settings out of range.
     """
 
     def __init__(
@@ -91,223 +45,17 @@ class PipelineNumber:
     ) -> None:
         if payoff is not None and not callable(payoff):
             raise ValueError(f"payoff must be a function of the pictures, [n, 3, H, W] -> [n], got {payoff!r}")
-        if space not in ("pixels", "latents"):
-            raise ValueError(f"space must be 'pixels' (decoded, in [0, 1]) or 'latents', got {space!r}")
-        self.call, self.condition, self.negative, self.payoff = call, condition, negative, payoff
-        self.seed, self.draws = checked_seed(seed), checked_count(draws, "draws")
-        checked_seed(self.seed + self.draws)
-        self.latents = None if latents is None else _starts(latents, self.draws)
-        self.space, self.batch_size = space, checked_batch_size(batch_size)
+        super().__init__(call, condition, negative, seed, draws, latents, space, batch_size)
+        self.payoff = payoff
         self.assumed: dict[str, str] = {}
-        self.heard: dict[str, list[Tensor]] = {}
-        self.centred = False  # until the run says otherwise
-
-    @property
-    def own(self) -> Variation:
-        """The user's own call."""
-        return Variation(self.condition, self.negative)
-
-    def rows_of(self, variation: Variation) -> list[Row]:
-        """A row for each draw."""
-        return [
-            Row(
-                variation.condition,
-                variation.negative,
-                self.seed + draw,
-                None if self.latents is None else self.latents[draw : draw + 1],
-                variation.sources,
-            )
-            for draw in range(self.draws)
-        ]
-
-    # what is found out about the run, once
-
-    @found_alone
-    def traced(self) -> tuple[list[PipelineStep], Tensor]:
-        """The steps of the first draw's run, and its picture ``[1, 3, H, W]``.
-
-        Raises:
-            ValueError: the pipeline cannot be called so, in its own words.
-        """
-        watched = Watched(1, kept=True)
-        try:
-            answer = self.call(self.rows_of(self.own)[:1], watched.network, watched.step, heard=self.heard)
-        except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {error}") from error
-        picture = pictures_in(answer)
-        self.centred = self._is_centred(picture)
-        return watched.steps, self._in_unit(picture)
-
-    def _is_centred(self, picture: Tensor) -> bool:
-        """Whether tensors come in [-1, 1] where the same pipeline's arrays are in [0, 1], as those of DeepFloyd IF."""
-        if picture.dim() < 4 or not bool((picture < 0).any()):
-            return False
-        watched = Watched(1)
-        array = pictures_in(self.call(self.rows_of(self.own)[:1], watched.network, watched.step, "np"))
-        wanted = (picture / 2 + 0.5).clamp(0, 1)
-        return array.shape == wanted.shape and torch.allclose(array.to(wanted), wanted, atol=1e-4)
-
-    def _in_unit(self, pictures: Tensor) -> Tensor:
-        """Pictures in [0, 1], whichever way the pipeline gives them."""
-        return (pictures / 2 + 0.5).clamp(0, 1) if self.centred else pictures
-
-    def first_step(self, rows: Sequence[Row]) -> PipelineStep:
-        """The first step of a run of these rows, which ends there."""
-        watched = Watched(len(rows), stop=True)
-        with contextlib.suppress(Enough):
-            self.call(rows, watched.network, watched.step)
-        return watched.steps[0]
-
-    @found_alone
-    def plan(self) -> Plan:
-        """How the network is asked and its branches are joined, proved on the user's own call; empty for other steps.
-
-        The rows whose arguments follow the condition are the branch with it; ``w`` is solved for at every step.
-        """
-        steps = self.traced[0]
-        if not steps:
-            return Plan((), None, (), None)
-        row = self.rows_of(self.own)[0]
-        blocks: tuple[tuple[str | None, ...], ...]
-        if self.condition is None:
-            blocks = ((None,),) * len(steps[0].asked)
-        else:
-            blocks = branches_of(steps[0], self.first_step([replace(row, condition=self.other_condition)]))
-        own = self.call.setting("guidance_scale")
-        own = float(own) if isinstance(own, (int, float)) else None
-        guided = any("uncond" in call for call in blocks) and any("cond" in call for call in blocks)
-        weights = joined_by(steps, blocks, own) if guided else None
-        try:
-            by_row = rowwise(steps[0], self.first_step([row, row]))
-        except (TypeError, ValueError, RuntimeError, IndexError):
-            by_row = None  # this pipeline takes one picture at a time
-        return Plan(blocks, weights, tuple(step.t for step in steps), by_row)
-
-    @property
-    def other_condition(self) -> Any:
-        """A condition that differs from the user's."""
-        if isinstance(self.condition, str):
-            return _OTHER_PROMPT if self.condition != _OTHER_PROMPT else "nothing"
-        return 0 if self.condition != 0 else 1
-
-    @found_alone
-    def together(self) -> float:
-        """How far a row of a batch lies from the same row alone, of the pictures' scale; infinite without batches.
-
-        Where it is too far, rows are run one at a time.
-        """
-        if self.plan.by_row is None:
-            return float("inf")
-        other = Variation(self.condition if self.condition is None else self.other_condition, self.negative)
-        rows = [*self.rows_of(other)[:1], self.rows_of(self.own)[0]]
-        try:
-            found = self.made(rows)[1:]
-        except (TypeError, ValueError, RuntimeError, IndexError):
-            return float("inf")
-        alone = self.first()
-        return float((found - alone).abs().max() / alone.abs().max().clamp_min(1e-12))
-
-    def first(self) -> Tensor:
-        """The first draw as payoffs see it, ``[1, ...]``."""
-        return self.traced[1] if self.space == "pixels" else self._latent()
-
-    def _latent(self) -> Tensor:
-        return self.made(self.rows_of(self.own)[:1])
-
-    # pictures and numbers
-
-    def made(self, rows: Sequence[Row], weights: Tensor | None = None, watched: Watched | None = None) -> Tensor:
-        """What payoffs see of a batch of rows, ``[rows, ...]``; ``weights [rows, steps]`` in place of the own."""
-        watched = watched or Watched(len(rows), self.plan, weights)
-        output = "pt" if self.space == "pixels" else "latent"
-        found = pictures_in(self.call(rows, watched.network, watched.step, output))
-        return self._in_unit(found) if self.space == "pixels" else found
-
-    def decoded(self, samples: Tensor, pictures: int | None = None) -> Tensor:
-        """Samples as the pipeline has them after its last step, decoded by its own call, ``[pictures, 3, H, W]``.
-
-        Raises:
-            Unsupported: a pipeline whose steps are not seen.
-        """
-        if not self.traced[0]:
-            raise Unsupported(f"the steps of {self.call.name} are not those of a scheduler, and are not seen")
-        decoding = Decoding(samples, self.traced[0][0])
-        own = self.rows_of(self.own)[0]
-        own = replace(own, latents=None)
-        return pictures_in(self.call([own] * (pictures or len(samples)), decoding.network, decoding.step))
-
-    @property
-    def steps(self) -> int:
-        """How many steps are seen."""
-        return len(self.plan.times)
-
-    @property
-    def scheduler_name(self) -> str:
-        """The name of what makes the steps."""
-        return type(self.call.pipeline.scheduler).__name__
 
     def forked(self, fork: Fork) -> Tensor:
         """What forks of the first draw's run end in, as payoffs see it, ``[n, ...]``."""
         rows = self.rows_of(self.own)[:1] * len(fork.seeds)
-        if self.together > _TOGETHER and len(rows) > 1:
+        if not self.alike and len(rows) > 1:
             alone = [Fork(fork.at[i : i + 1], [seed], fork.stream[i : i + 1]) for i, seed in enumerate(fork.seeds)]
             return torch.cat([self.forked(one) for one in alone])
         return self.made(rows, watched=Watched(len(rows), self.plan, fork=fork))
-
-    @torch.no_grad()
-    def images(self) -> Tensor:
-        """The picture that the first draw's run foresees at each step, ``x0_hat`` decoded: ``[steps, 3, H, W]``.
-
-        Raises:
-            Unsupported: steps that are not seen, or whose process is not known.
-        """
-        if not self.traced[0]:
-            raise Unsupported(f"the steps of {self.call.name} are not those of a scheduler, and are not seen")
-        clean = [self._clean(step) for step in self.traced[0]]
-        each = len(clean[0])
-        parts = torch.cat(clean).split(each * self.at_once())
-        return torch.cat([self.decoded(part, len(part) // each) for part in parts])
-
-    def _clean(self, step: PipelineStep) -> Tensor:
-        """``x0_hat`` of one step, in the form of the scheduler's samples, and in its words where it has them.
-
-        Raises:
-            Unsupported: a scheduler that does not tell, of a process that is not known here.
-        """
-        count = self._rows(step)
-        if step.clean is not None:
-            return step.clean[:count]
-        scheduler = self.call.pipeline.scheduler
-        try:
-            process = process_of(scheduler, None)
-        except (TypeError, ValueError) as error:
-            raise Unsupported(f"what {type(scheduler).__name__} foresees at a step is not known: {error}") from error
-        sample, joined = step.sample[:count], step.joined[:count, : step.sample.size(1)]
-        x = sample if process.signal is None else self._scaled(step, sample)
-        t = position(process, scheduler, torch.tensor([step.t], device=sample.device))
-        return process.clean(x, joined, t)
-
-    def _scaled(self, step: PipelineStep, sample: Tensor) -> Tensor:
-        """The sample as the network is shown it: what it is first asked, without what is shown beside."""
-        seen = step.seen[0][: len(sample), : sample.size(1)]
-        return seen.to(sample)
-
-    def _rows(self, step: PipelineStep) -> int:
-        """Rows of the scheduler's sample that are one picture's: some pipelines double it for guidance."""
-        half = len(step.sample) // 2
-        doubled = self.plan.guided and half > 0 and torch.equal(step.sample[:half], step.sample[half:])
-        return half if doubled else len(step.sample)
-
-    def at_once(self) -> int:
-        """Pictures that one call of the pipeline takes."""
-        alone = self.together > _TOGETHER
-        return 1 if alone else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
-
-    def batches(self, rows: int) -> Iterator[slice]:
-        """Slices of so many rows that one call takes."""
-        size = self.at_once()
-        for start in range(0, rows, size):
-            yield slice(start, min(rows, start + size))
 
     @torch.no_grad()
     def numbers(self, variations: Sequence[Variation]) -> Tensor:
@@ -398,53 +146,8 @@ class PipelineNumber:
         each = torch.stack([own if one.weights is None else one.weights.to(own) for one in variations])
         return each.repeat_interleave(self.draws, 0)
 
-    def own_weights(self) -> Tensor:
-        """``w`` of each step of the user's own call, ``[steps]``.
-
-        Raises:
-            Unsupported: there is no branch without the condition, or the branches are joined otherwise.
-        """
-        if not self.plan.guided:
-            raise Unsupported(
-                f"this call of {self.call.name} has no branch without its condition: it is unguided, or its guidance "
-                "is distilled into the network. Ask with guidance above 1, or play with words"
-            )
-        if self.plan.weights is None:
-            raise Unsupported(
-                f"{self.call.name} joins its branches otherwise than by u + w (c - u) in this call (guidance_rescale, "
-                "perturbed attention, skipped layers?), so that no step's weight can be changed: play with words, or "
-                "ask without"
-            )
-        return self.plan.weights
-
     def check_payoff(self) -> None:
         """Raise where the payoff is random or looks across rows; see `explain.payoffs.probed`."""
         if self.payoff is not None:
             with usual_modes():
                 probed(self.payoff, self.first())
-
-
-def pictures_in(answer: Any) -> Tensor:
-    """The pictures of a pipeline's answer, ``[n, C, H, W]``.
-
-    Raises:
-        Unsupported: they are no arrays.
-    """
-    found = answer[0] if isinstance(answer, tuple) else next(iter(answer.values()))
-    if isinstance(found, Tensor):
-        return found
-    if isinstance(found, np.ndarray):
-        return torch.from_numpy(found).movedim(-1, 1) if found.ndim == 4 else torch.from_numpy(found)
-    raise Unsupported(f"this pipeline answers with {type(found).__name__}, and no arrays can be had from it")
-
-
-def _starts(latents: Tensor, draws: int) -> Tensor:
-    """``x_T`` of each draw.
-
-    Raises:
-        ValueError: another number of them.
-    """
-    if not isinstance(latents, Tensor) or len(latents) != draws:
-        got = list(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        raise ValueError(f"latents must be [{draws}, ...], one start for each of {draws} draws, got {got}")
-    return latents

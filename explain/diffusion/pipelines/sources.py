@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from explain.diffusion.pipelines.number import PipelineNumber, Variation
+from explain.diffusion.pipelines.number import PipelineNumber
+from explain.diffusion.pipelines.tracing import Variation
 from explain.diffusion.players import owner_of_pixels
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 

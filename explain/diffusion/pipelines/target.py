@@ -16,7 +16,8 @@ from explain.diffusion.objective import training_objective
 from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.games import Absent, ConditionCoalitions, GuidanceCoalitions, WordCoalitions
 from explain.diffusion.pipelines.number import PipelineNumber
-from explain.diffusion.pipelines.prompts import Words, tokens_of, words_of
+from explain.diffusion.pipelines.prompts import Span, Words, words_of
+from explain.diffusion.pipelines.reading import Reading
 from explain.diffusion.pipelines.sources import SourceCoalitions, SourceFill, checked_fill, played_source, source_of
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.players import image_players, label_player, step_players
@@ -135,18 +136,16 @@ class PipelineRun(PipelineNumber, Target):
         )
 
     def _words(self, phrases: Sequence[str] = (), negative: bool = True) -> Players:
-        self._check_text()
-        of_prompt = words_of(self.condition, self._tokenizer, phrases)
-        of_negative = words_of(self.negative, self._tokenizer) if negative and self.negative else Words("", ())
-        kept = [i for i, here in enumerate(self._read(of_prompt)) if here]
+        of_prompt = self.reading.words(phrases)
+        of_negative = words_of(self.negative, self.reading.tokenizer) if negative and self.negative else Words("", ())
+        kept = [i for i, here in enumerate(self.reading.reads(of_prompt)) if here]
         names = [of_prompt.names[i] for i in kept] + [f"not: {name}" for name in of_negative.names]
         if not names:
             raise ValueError("an empty prompt has no words to play with")
         spans = [of_prompt.spans[i] for i in kept] + list(of_negative.spans)
         side = torch.tensor([False] * len(kept) + [True] * len(of_negative.spans))
-        return Players(
-            "words", torch.arange(len(names)), tuple(names), None, {"negative": side, "span": torch.tensor(spans)}
-        )
+        geometry = {"negative": side, "span": torch.tensor(spans)}
+        return Players("words", torch.arange(len(names)), tuple(names), None, geometry)
 
     def game(self, players: str | Players) -> Game:
         """Values of coalitions of words, steps, guidance or the prompt.
@@ -177,60 +176,21 @@ class PipelineRun(PipelineNumber, Target):
         Raises:
             Unsupported: the network's text is not made of the encoders' tokens one after the other.
         """
-        self._check_text()
-        length = self._asked_text().size(1)
-        own = [self._found(players, reader) for reader in self.call.readers]
-        counts = [self._ids(reader).numel() for reader in self.call.readers]
-        for i, count in enumerate(counts):
-            if count == length:
-                return {length: own[i]}
-        if counts and length > counts[0] and not self._asked_text()[:, counts[0] :].any():
-            return {length: own[0]}  # of an encoder that is left out zeros stand there
-        for i, count in enumerate(counts):  # two encoders of one length side by side, then one behind them
-            for j in range(i + 1, len(counts)):
-                if count + counts[j] == length:
-                    both = zip(own[i], own[j], strict=True)
-                    return {length: tuple(torch.cat([a, b + count]) for a, b in both)}
-        raise Unsupported(
-            f"the network is given {length} text tokens, the encoders {', '.join(map(str, counts)) or 'none'}: which "
-            "are whose cannot be told"
-        )
-
-    def _found(self, players: Players, reader: str) -> tuple[Tensor, ...]:
-        """The positions of each player's tokens among those of one encoder."""
-        words = self._prompt(players)
-        positions = tokens_of(words, self._tokenizer_of(reader), self._ids(reader).tolist())
-        negative = players.geometry["negative"].tolist()
-        found, at = [], 0
-        for of_negative in negative:
-            found.append(torch.tensor([] if of_negative else positions[at], dtype=torch.int64))
-            at += not of_negative
-        return tuple(found)
-
-    def _prompt(self, players: Players) -> Words:
-        """The prompt with the players' own words."""
-        spans, negative = players.geometry["span"].tolist(), players.geometry["negative"].tolist()
-        own = tuple((int(a), int(b)) for (a, b), other in zip(spans, negative, strict=True) if not other)
-        return Words(self.condition[: self._read_to], own)
-
-    @found_alone
-    def _read_to(self) -> int:
-        """Where the part of the prompt ends that the encoders read."""
-        words = words_of(self.condition, self._tokenizer)
-        read = [span for span, here in zip(words.spans, self._read(words), strict=True) if here]
-        return read[-1][1] if 0 < len(read) < len(words.spans) else len(self.condition)
-
-    def _asked_text(self) -> Tensor:
-        """The text tokens that the network is given, ``[rows, tokens, width]``.
-
-        Raises:
-            Unsupported: none.
-        """
         args, kwargs = self._asked()
         text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         if not isinstance(text, Tensor) or text.dim() != 3:
             raise Unsupported(f"the network of {self.call.name} is given no text tokens")
-        return text
+        found = iter(self.reading.tokens(self._words_of(players)[0], text))
+        none = torch.zeros(0, dtype=torch.int64)
+        return {text.size(1): tuple(none if other else next(found) for other in players.geometry["negative"].tolist())}
+
+    def _words_of(self, players: Players) -> tuple[Words, Words]:
+        """The players' words in the prompt, as far as that is read, and in the negative prompt."""
+        spans, negative = players.geometry["span"].tolist(), players.geometry["negative"].tolist()
+        both: tuple[list[Span], list[Span]] = ([], [])
+        for (start, end), other in zip(spans, negative, strict=True):
+            both[bool(other)].append((int(start), int(end)))
+        return Words(self.reading.read, tuple(both[0])), Words(self.negative or "", tuple(both[1]))
 
     def _asked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the network is called with first.
@@ -242,41 +202,21 @@ class PipelineRun(PipelineNumber, Target):
             raise Unsupported(f"{self.call.name} takes no steps that are seen")
         return self.traced[0][0].asked[0]
 
-    def _ids(self, reader: str) -> Tensor:
-        """The ids that an encoder was given for the prompt, ``[tokens]``: of all that it was given, the likest."""
-        tokenizer = self._tokenizer_of(reader)
-        words = Words(self.condition, ((0, max(1, len(self.condition))),))
-        rows = [row for ids in self.heard.get(reader, []) for row in ids.reshape(-1, ids.size(-1))]
-        return max(rows, key=lambda row: len(tokens_of(words, tokenizer, row.tolist())[0]), default=torch.zeros(0))
+    @found_alone
+    def reading(self) -> Reading:
+        """How the encoders read the prompt.
 
-    def _read(self, words: Words) -> list[bool]:
-        """Which words at least one encoder reads; all where it cannot be told."""
-        if not self.call.readers or not self.heard:
-            return [True] * len(words.spans)
-        found = [tokens_of(words, self._tokenizer_of(r), self._ids(r).tolist()) for r in self.call.readers]
-        return [any(of_word) for of_word in zip(*found, strict=True)]
-
-    def _tokenizer_of(self, reader: str) -> Any:
-        return getattr(self.call.pipeline, self.call.readers[reader])
-
-    @property
-    def _tokenizer(self) -> Any:
-        """The first encoder's tokenizer, where there is one."""
-        return self._tokenizer_of(next(iter(self.call.readers))) if self.call.readers else None
-
-    def _check_text(self) -> None:
+        Raises:
+            Unsupported: the condition is no text.
+        """
         if not isinstance(self.condition, str):
             raise Unsupported(f"words are those of a prompt; this call has {self.condition!r}")
+        return Reading(self.call, self.condition, self.heard)
 
     def _word_game(self, players: Players) -> Game:
-        words = self._prompt(players)
-        negative = players.geometry["negative"].tolist()
-        spans = players.geometry["span"].tolist()
-        of_negative = tuple((int(a), int(b)) for (a, b), other in zip(spans, negative, strict=True) if other)
         if self.absent == "pad":
             self._check_padding()
-        game = WordCoalitions(self, players, (words, Words(self.negative or "", of_negative)), self.absent)
-        return game.game()
+        return WordCoalitions(self, players, self._words_of(players), self.absent).game()
 
     def _check_padding(self) -> None:
         """Raise where padding would also be read as the end of the text.
@@ -286,7 +226,7 @@ class PipelineRun(PipelineNumber, Target):
         """
         pooled = [name for name in _POOLED if name in _names_in(self._asked()[1])]
         for reader in self.call.readers:
-            tokenizer = self._tokenizer_of(reader)
+            tokenizer = self.reading.tokenizer_of(reader)
             if pooled and tokenizer.pad_token_id == tokenizer.eos_token_id:
                 raise Unsupported(
                     f"absent='pad' cannot be had from {self.call.name}: its padding is the mark for the end of a text, "
@@ -360,8 +300,8 @@ class PipelineRun(PipelineNumber, Target):
         if self.space == "pixels":
             found["picture"] = "the pipeline's own, decoded, in [0, 1]"
         if isinstance(self.condition, str) and self.condition:
-            words = words_of(self.condition, self._tokenizer)
-            cut = [name for name, here in zip(words.names, self._read(words), strict=True) if not here]
+            words = self.reading.words()
+            cut = [name for name, here in zip(words.names, self.reading.reads(words), strict=True) if not here]
             if cut:
                 found["prompt"] = f"longer than the encoder reads: {len(cut)} words were cut, from {cut[0]!r} on"
         if any(part.training for child in self.call.parts.children() for part in child.modules()):
