@@ -13,7 +13,7 @@ from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, DENOISER, INFLUENCE, QUESTION, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, DENOISER, CAPTURE, INFLUENCE, QUESTION, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("own_models", [False, True])
@@ -39,6 +39,16 @@ def test_the_denoiser_example_runs(tmp_path):
     assert ran.returncode == 0, ran.stderr
     for told in ("Shapley: 16 patches", "Attention: 16 patches", "Shapley: 10 steps"):
         assert told in ran.stdout
+
+
+def test_the_example_of_attention_shows_what_it_says(capsys):
+    exec(compile(CAPTURE, "README.md", "exec"), {})
+    first, *rest = capsys.readouterr().out.strip().splitlines()
+    assert CAPTURE.count(f"# {first}") == 1
+    assert rest == [
+        f"mid_block.attentions.0.transformer_blocks.0.attn{i} 500.0 [2, 1, 96, {keys}]"
+        for i, keys in ((1, 96), (2, 77))
+    ]
 
 
 def test_the_influence_example_runs(tmp_path):
