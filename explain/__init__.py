@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from explain.explanation import Explanation
     from explain.gradient import Gradient
     from explain.graph_lime import GraphLime
-    from explain.influence import Influence, Perturbation, Relabelling, SelfInfluence, TracIn, Trak
+    from explain.influence import DTrak, Influence, Perturbation, Relabelling, SelfInfluence, TracIn, Trak
     from explain.lime import Lime
     from explain.mask import FittedMask, Mask
     from explain.occlusion import Occlusion
@@ -27,6 +27,7 @@ __all__ = [
     "Banzhaf",
     "Comparison",
     "Counterfactual",
+    "DTrak",
     "Explainer",
     "Explanation",
     "FittedMask",
@@ -69,7 +70,7 @@ _HOMES = {
     "explain.explanation": ("Explanation",),
     "explain.gradient": ("Gradient",),
     "explain.graph_lime": ("GraphLime",),
-    "explain.influence": ("Influence", "Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak"),
+    "explain.influence": ("DTrak", "Influence", "Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak"),
     "explain.lime": ("Lime",),
     "explain.mask": ("FittedMask", "Mask"),
     "explain.occlusion": ("Occlusion",),

@@ -180,6 +180,11 @@ class StepNumber(DenoiserNumber):
         """The number with other parameters, a scalar."""
         return self.numbers(self.noised[None], params=params)[0]
 
+    def predictions(self, params: Parameters) -> Tensor:
+        """What the network answers to the draws, with its condition and no guidance, ``[1, K, *shape]``."""
+        with evaluating(self.model.denoiser):
+            return self.model.denoiser.with_parameters(params)(self.noised, self.times, self.condition)[None]
+
 
 @dataclass(eq=False, repr=False)
 class TrajectoryNumber(DenoiserNumber):

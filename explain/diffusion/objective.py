@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from explain.examples import Read, Rows, pieces
 from explain.guard import evaluating
 from explain.losses import of_values
 from explain.training import TrainingObjective, check_own_loss, trainable
-from explain.types import Parameters, Players
+from explain.types import Parameters, Players, Unsupported
 
 _GALLERY = 5_000  # more training images than this are not kept for pictures
 
@@ -29,11 +29,26 @@ class DenoisingObjective(TrainingObjective):
         images: ``[n, *shape]``, or read from a data set as they are asked for.
         beside: labels or named arguments, one row an image.
         told: what was taken to be the trained loss, for the answer.
+        asked: with other parameters, what is predicted for the image that is explained, ``[1, K, *shape]``; None of a
+            run.
     """
 
     images: Tensor | Rows
     beside: Labels
     told: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    asked: Callable[[Parameters], Tensor] | None = None
+
+    def answer(self, params: Parameters) -> Tensor:
+        """The network's predictions for the image that is explained, ``[1, K, *shape]`` of its draws of noise.
+
+        Raises:
+            Unsupported: a run is explained.
+        """
+        if self.asked is None:
+            raise Unsupported(
+                "a run has no one image that is noised: ask about steps of what it made, model.step(x0, t=[...])"
+            )
+        return self.asked(params)
 
     @property
     def train(self) -> Read:
@@ -106,6 +121,7 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
         images=images,
         beside=beside,
         told=_told(model),
+        asked=getattr(number, "predictions", None),
     )
     check_own_loss(made)
     return made

@@ -5,6 +5,7 @@ are what else can be asked. No family may enter: all that is known of a training
 """
 
 from explain.influence.curvature import GaussNewton, Hessian
+from explain.influence.dtrak import DTrak
 from explain.influence.explainer import Influence
 from explain.influence.questions.groups import GroupInfluence, group_influence, group_influences
 from explain.influence.questions.helpful import harmful, helpful
@@ -33,6 +34,7 @@ __all__ = [
     "Box",
     "Components",
     "ConjugateGradient",
+    "DTrak",
     "Diverged",
     "Ekfac",
     "Exact",

@@ -27,12 +27,14 @@ class At:
         params: the trained parameters of the checkpoint.
         constants: its buffers and frozen parameters, which the model had then.
         feature: what stands in for each example's loss, where that is not what is asked.
+        number: what stands in for the number.
     """
 
     objective: Objective
     params: Parameters
     constants: Parameters = field(default_factory=dict)
     feature: Feature | None = None
+    number: Callable[[Parameters], Tensor] | None = None
 
     @property
     def players(self) -> Players:
@@ -79,7 +81,7 @@ class At:
 
     def measurement(self, params: Parameters) -> Tensor:
         """With the checkpoint's buffers."""
-        return self.objective.measurement({**self.constants, **params})
+        return (self.number or self.objective.measurement)({**self.constants, **params})
 
     def edited(self, player: int) -> At:
         """The same without this player."""

@@ -99,7 +99,12 @@ class Influence(Together, Explainer):
         if not isinstance(self.remove, Players) and self.remove not in REMOVE:
             raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, got {self.remove!r}")
         if isinstance(self.solver, str) and self.solver not in ("auto", *SOLVERS):
-            raise ValueError(f"solver must be auto, {', '.join(SOLVERS)} or one with settings, got {self.solver!r}")
+            own = (
+                "; explain.Trak and explain.DTrak are explainers of their own" if "trak" in self.solver.lower() else ""
+            )
+            raise ValueError(
+                f"solver must be auto, {', '.join(SOLVERS)} or one with settings, got {self.solver!r}{own}"
+            )
         if isinstance(self.solver, type) or not (isinstance(self.solver, str) or hasattr(self.solver, "solve")):
             raise TypeError(f"solver must be a name or have a solve method, as Lissa() has, got {self.solver!r}")
         if self.curvature not in ("auto", *CURVATURES):

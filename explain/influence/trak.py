@@ -1,4 +1,4 @@
-"""TRAK: influence in a random projection of the gradients; with the norm of the outputs, D-TRAK."""
+"""TRAK: influence in a random projection of the gradients."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ class Trak(Together, Explainer):
         features: "loss", each example's loss with ``w_i = -1``: influence with the empirical Fisher matrix; "margin",
             ``log p/(1 - p)`` of a cross-entropy ``-log p`` with ``w_i = 1 - p``, the paper's for classifiers; "norm",
             the mean square of the outputs, ``w_i = -1``; or a function of the outputs, ``[examples, ...] ->
-            [examples]``. D-TRAK (Zheng et al. 2024) is "norm" asked about a step with ``payoff="norm"``: its scores
-            stand for those of the image's *loss*, and only their order has a meaning.
+            [examples]``. D-TRAK is an explainer of its own, `DTrak`.
         damping: added to ``K``; "auto" is a thousandth of its largest eigenvalue.
         train: as for `Influence`.
         parameters: as for `Influence`.
@@ -153,7 +152,7 @@ class Trak(Together, Explainer):
         own = points[0]
         plain = getattr(own.objective, "unlinked", own.objective)  # features are of the model's own outputs
         featured = replace(own, objective=plain, feature=self._feature())
-        gradients = torch.stack([measured_gradient(point)[1] for point in points], 1)
+        gradients = torch.stack([measured_gradient(self._question(point))[1] for point in points], 1)
         size = len(gradients)
         projection = Projection(size, size if self.dimensions is None else self.dimensions, seed)
         asked = projection.down(gradients.T).T
@@ -178,6 +177,10 @@ class Trak(Together, Explainer):
             weights = -(-features.losses()).expm1()  # 1 - p
         distortion = (asked.norm(dim=0) / gradients.norm(dim=0).clamp_min(1e-300) - 1).abs().tolist()
         return _Found(products, weights, damping, distortion, len(asked))
+
+    def _question(self, point: At) -> At:
+        """The objective whose number is explained."""
+        return point
 
     def _feature(self) -> Feature | None:
         if isinstance(self.features, str):

@@ -71,6 +71,7 @@ EXPLAINERS = {
     "Trak": lambda model: Trak(seed=0),
 }
 ELSEWHERE = {  # of training data only: tests/influence
+    "DTrak",
     "Perturbation",
     "Relabelling",
 }

@@ -12,8 +12,9 @@ from reference import influence as reference
 from torch import nn
 
 import explain
-from explain import Trak
+from explain import DTrak, Trak
 from explain.diffusion.model import DiffusionModel
+from explain.diffusion.objective import draws
 from explain.influence.projection import Projection
 from explain.types import NonFinite
 
@@ -130,29 +131,87 @@ def test_many_targets_at_once():
         torch.testing.assert_close(found.scores, trak.explain(target).scores)
 
 
-def test_dtrak_is_the_norm_on_both_sides():
-    """Zheng et al. 2024: ``phi(z) (Phi^T Phi + lambda I)^-1 Phi^T`` with the gradients of ``|e_hat|^2``."""
-    model = DiffusionModel(
-        tiny_net().double(), time="step", betas=torch.linspace(1e-3, 0.1, 100), null=10, shape=(1, 8, 8), draws=3
-    )
-    train = digits_like(12, seed=2).double(), torch.arange(12) % 10
-    step = model.step(digits_like()[0].double(), t=20, label=3, payoff="norm")
-    found = Trak(dimensions=None, features="norm", damping=0.2, train=train).explain(step)
-    objective = step.objective(train)
-    params, theta = reference.flat_function(objective)
-    rows = []
-    for i in range(12):
-        t = theta.clone().requires_grad_()
-        norm = objective.outputs(params(t), torch.tensor([i])).square().mean()
-        rows.append(torch.autograd.grad(norm, t)[0])
-    phi = torch.stack(rows)
-    kernel = phi.T @ phi / 12 + 0.2 * torch.eye(len(theta), dtype=torch.float64)
-    expected = -phi @ torch.linalg.solve(kernel, gradient_of_the_number(objective)) / 12
+@pytest.fixture(scope="module")
+def denoiser():
+    """A denoiser, training images with labels, and an image that is asked about."""
+    betas = torch.linspace(1e-3, 0.1, 100)
+    model = DiffusionModel(tiny_net().double(), time="step", betas=betas, null=10, shape=(1, 8, 8), draws=3)
+    return model, (digits_like(12, seed=2).double(), torch.arange(12) % 10), digits_like()[0].double()
+
+
+@pytest.mark.parametrize("dimensions", [None, 40])
+def test_dtrak_in_paper_form(denoiser, dimensions):
+    model, train, x0 = denoiser
+    step = model.step(x0, t=[20, 70], label=3, draws=2, seed=4)
+    found = DTrak(dimensions=dimensions, damping=0.2, train=train, seed=0).explain(step)
+
+    times, noise = draws(model, x0)
+    net = model.denoiser.net
+    size = sum(p.numel() for p in net.parameters())
+    seed = int(torch.randint(2**48, (1,), generator=torch.Generator().manual_seed(0)))
+    P = None if dimensions is None else Projection(size, dimensions, seed).down(torch.eye(size, dtype=torch.float64))
+
+    def noised(i):
+        x, e, label = train[0][i], noise, train[1][i]
+        xs = model.process.noised(x.expand_as(e), e, times)
+        return [(x_t, t, label) for x_t, t in zip(xs, times, strict=True)]
+
+    asked = [(x_t, t, torch.tensor(3)) for x_t, t in zip(step.noised, step.times, strict=True)]
+    expected = reference.d_trak(lambda *given: net(*given).sample, 12, asked, noised, 12 * 0.2, P, net)
     torch.testing.assert_close(found.scores, expected)
-    own = Trak(
-        dimensions=None, features=lambda outputs: outputs.square().flatten(1).mean(1), damping=0.2, train=train
-    ).explain(step)
-    torch.testing.assert_close(own.scores, expected)
+    assert found.value == pytest.approx(step.value())
+    assert found.checks["scores"].startswith("D-TRAK: the mean square of the outputs stands for the error")
+    assert found.method == "DTrak"
+    assert found.settings["features"] == "norm"
+
+
+def test_dtrak_is_trak_with_the_norm_on_both_sides(denoiser):
+    model, train, x0 = denoiser
+    size = Trak(None, features="norm", damping=0.2, train=train).explain(model.step(x0, t=20, label=3, payoff="norm"))
+    found = DTrak(None, damping=0.2, train=train).explain(model.step(x0, t=20, label=3))
+    # the norm is a sum over the pixels; an image that the size of the prediction falls with is behind a small error
+    torch.testing.assert_close(64 * found.scores, -size.scores)
+    own = Trak(None, features=lambda outputs: outputs.square().flatten(1).mean(1), damping=0.2, train=train)
+    asked = model.step(x0, t=20, label=3, payoff="norm")
+    torch.testing.assert_close(own.explain(asked).scores, size.scores)
+
+
+def test_dtrak_is_of_the_outputs_whatever_they_are(denoiser):
+    """Of a v-prediction the outputs too, on both sides; without guidance, as training is; and at a checkpoint."""
+    _, train, x0 = denoiser
+    betas = torch.linspace(1e-3, 0.1, 100)
+    given = {"time": "step", "betas": betas, "null": 10, "shape": (1, 8, 8), "draws": 3}
+    model = DiffusionModel(tiny_net().double(), prediction_type="v_prediction", **given)
+    found = DTrak(None, damping=0.2, train=train)
+    plain, guided = (found.explain(model.step(x0, t=20, label=3, guidance=w)).scores for w in (1.0, 5.0))
+    torch.testing.assert_close(plain, guided)
+    epsilon = DiffusionModel(tiny_net().double(), prediction_type="epsilon", **given)
+    torch.testing.assert_close(plain, found.explain(epsilon.step(x0, t=20, label=3)).scores)
+    state = {name: 0.5 * value for name, value in model.denoiser.net.state_dict().items()}
+    other = DTrak(None, damping=0.2, train=train, checkpoints=[state]).explain(model.step(x0, t=20, label=3))
+    halved = DiffusionModel(tiny_net().double(), **given)
+    halved.denoiser.net.load_state_dict(state)
+    torch.testing.assert_close(other.scores, found.explain(halved.step(x0, t=20, label=3)).scores)
+
+
+def test_dtrak_asks_about_the_loss_and_nothing_else(denoiser):
+    model, train, x0 = denoiser
+    for payoff in ("norm", "x0", lambda x0_hat: x0_hat.mean((1, 2, 3))):
+        with pytest.raises(
+            ValueError, match=r"stands for the loss, .* ask model.step\(x0, t=\[...\], payoff='error'\)"
+        ):
+            DTrak(train=train).explain(model.step(x0, t=20, label=3, payoff=payoff))
+    x, y, others, labels = digits()
+    torch.manual_seed(0)
+    example = explain.wrap(nn.Linear(16, 4).double(), (x, y), task="classification").example
+    loss = DTrak(None, seed=0).explain(example(others[0], label=int(labels[0]), payoff="loss"))
+    twin = DTrak(None, seed=0, train=(others[:1], labels[:1])).explain(
+        example(others[0], label=int(labels[0]), payoff="loss")
+    )
+    assert loss.scores.shape == (200,)
+    assert float(twin.scores) < 0  # learned from itself: its loss is lower for it
+    with pytest.raises(ValueError, match=r"got 'd-trak'; explain.Trak and explain.DTrak are explainers of their own"):
+        explain.Influence(solver="d-trak")
 
 
 @pytest.mark.parametrize(

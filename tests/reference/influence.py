@@ -65,6 +65,25 @@ def influence(objective, matrix: Tensor) -> Tensor:
     return -loss_gradients(objective) @ torch.linalg.solve(matrix, gradient) / objective.size
 
 
+def d_trak(predict, images: int, asked, noised, lam: float, P: Tensor | None, net) -> Tensor:
+    """Zheng et al. 2024: ``phi(x)^T (Phi^T Phi + lambda I)^-1 phi(x_i)`` for each image, one gradient at a time.
+
+    ``phi(x) = P^T grad mean_k |predict(x_k, t_k)|^2 / d`` in the parameters of ``net``; ``noised(i) -> [(x_k, t_k,
+    label)]`` are the draws of training image i, ``asked`` such draws of what is explained.
+    """
+
+    def phi(draws) -> Tensor:
+        total = 0.0
+        for x, t, label in draws:
+            total = total + predict(x[None], t[None], label[None]).square().sum() / x.numel() / len(draws)
+        gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(total, list(net.parameters()))])
+        return gradient if P is None else P.T @ gradient
+
+    Phi = torch.stack([phi(noised(i)) for i in range(images)])
+    kernel = Phi.T @ Phi + lam * torch.eye(Phi.size(1), dtype=Phi.dtype)
+    return Phi @ torch.linalg.solve(kernel, phi(asked))
+
+
 def trained(objective, steps: int = 50) -> Tensor:
     """The minimiser of a convex objective by Newton's method, to machine precision in float64."""
     _, theta = flat_function(objective)
