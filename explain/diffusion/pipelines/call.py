@@ -33,6 +33,7 @@ class Row:
         seed: of its generator, as in ``generator=torch.Generator().manual_seed(seed)``.
         latents: where it starts, ``[1, ...]``; drawn by the pipeline when None.
         sources: pictures that it starts from or is led by, by the names of the call's arguments.
+        settings: other arguments of the call, which all rows of a batch share.
     """
 
     condition: Any
@@ -40,6 +41,7 @@ class Row:
     seed: int
     latents: Tensor | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PipelineCall:
@@ -122,7 +124,7 @@ class PipelineCall:
 
     def _arguments(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The call's arguments for a batch of rows: of one row, as a user writes them."""
-        found, several = dict(self.shared), len(rows) > 1
+        found, several = {**self.shared, **rows[0].settings}, len(rows) > 1
         if self.condition is not None:
             of_rows = [row.condition for row in rows]
             found[self.condition] = of_rows if several or self.condition == "class_labels" else of_rows[0]

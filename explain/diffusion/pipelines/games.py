@@ -128,7 +128,10 @@ class GuidanceCoalitions:
 
 @dataclass(frozen=True, eq=False)
 class ConditionCoalitions:
-    """The number with the prompt and without, the negative prompt standing in both."""
+    """The number for masks over what the call is given: the prompt, the negative prompt, a ControlNet's picture.
+
+    An absent prompt is empty, an absent ControlNet has a scale of 0.
+    """
 
     number: PipelineNumber
     players: Players
@@ -137,16 +140,40 @@ class ConditionCoalitions:
         """The game.
 
         Raises:
-            Unsupported: the condition is no text.
+            Unsupported: a condition that cannot be left out.
         """
-        if not isinstance(self.number.condition, str):
-            raise Unsupported(f"a prompt can be left empty; got {self.number.condition!r}")
-        checks = {"removal": "an empty prompt", "draws": self.number.draws, "batched": self.number.together}
+        if unknown := [name for name in self.players.names if name not in conditions_of(self.number)]:
+            raise Unsupported(f"{unknown[0]!r} cannot be left out of this call")
+        checks = {"removal": "empty, or a scale of 0", "draws": self.number.draws, "batched": self.number.together}
         return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
 
     def __call__(self, masks: Masks) -> Values:
-        """Values of these coalitions."""
+        """Values of these coalitions; those that share their settings stand together."""
+        variations = [self.variation(mask) for mask in masks.tolist()]
+        order = sorted(range(len(variations)), key=lambda i: len(variations[i].settings))
+        values = self.number.numbers([variations[i] for i in order])
+        return torch.empty_like(values).scatter(0, torch.tensor(order), values)
+
+    def variation(self, mask: list[bool]) -> Variation:
+        """The call of one coalition."""
+        absent = {name for name, here in zip(self.players.names, mask, strict=True) if not here}
         own = self.number.own
-        return self.number.numbers(
-            [Variation(own.condition if here else "", own.negative) for here in masks[:, 0].tolist()]
+        return Variation(
+            "" if PROMPT in absent else own.condition,
+            "" if NEGATIVE in absent else own.negative,
+            settings={CONTROL_SCALE: 0.0} if CONTROL in absent else {},
         )
+
+
+PROMPT, NEGATIVE, CONTROL = "prompt", "negative prompt", "ControlNet"
+CONTROL_SCALE = "controlnet_conditioning_scale"
+
+
+def conditions_of(number: PipelineNumber) -> tuple[str, ...]:
+    """What the call is given and can go without, by name."""
+    given = {
+        PROMPT: isinstance(number.condition, str) and bool(number.condition),
+        NEGATIVE: bool(number.negative),
+        CONTROL: CONTROL_SCALE in number.call.takes,
+    }
+    return tuple(name for name, here in given.items() if here)

@@ -72,7 +72,7 @@ class PipelineNumber(TracedRun):
         rows = [row for variation in distinct.values() for row in self.rows_of(variation)]
         weights = self._weights(list(distinct.values()))
         found = []
-        for part in self.batches(len(rows)):
+        for part in self.batches(rows):
             seen = self.made(rows[part], None if weights is None else weights[part])
             found.append(one_a_row(payoff(seen), len(seen), "picture").double().cpu())
         values = torch.cat(found).view(len(distinct), self.draws).mean(1)
@@ -90,7 +90,7 @@ class PipelineNumber(TracedRun):
         rows = self.rows_of(self.own)
         own = {name.removeprefix("net."): value for name, value in params.items()}
         found = []
-        for part in self.batches(len(rows)):
+        for part in self.batches(rows):
             seen = self._followed(rows[part], own)
             found.append(one_a_row(payoff(seen), len(rows[part]), "picture").double())
         return torch.cat(found).mean()

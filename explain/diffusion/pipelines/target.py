@@ -14,7 +14,14 @@ from explain.diffusion.commit import commit_times
 from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.objective import training_objective
 from explain.diffusion.pipelines.call import PipelineCall
-from explain.diffusion.pipelines.games import Absent, ConditionCoalitions, GuidanceCoalitions, WordCoalitions
+from explain.diffusion.pipelines.games import (
+    PROMPT,
+    Absent,
+    ConditionCoalitions,
+    GuidanceCoalitions,
+    WordCoalitions,
+    conditions_of,
+)
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.prompts import Span, Words, words_of
 from explain.diffusion.pipelines.reading import Reading
@@ -112,7 +119,8 @@ class PipelineRun(PipelineNumber, Target):
         return torch.arange(self.picture()[0].numel())
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "words" (``phrases=`` that go together), "steps" (``size=``), "guidance", "labels" (the prompt).
+        """Players: "words" (``phrases=`` that go together), "steps" (``size=``), "guidance", "labels" (the prompt),
+        "conditions" (the prompt, the negative prompt, a ControlNet's picture).
 
         "patches" and "superpixels" are those of the picture that the run makes, for reading attention; with
         ``of="image"`` or ``of="control_image"`` those of the picture that the call is given, which play.
@@ -122,10 +130,12 @@ class PipelineRun(PipelineNumber, Target):
         """
         if kind == "words":
             return self._words(**options)
+        if kind == "conditions":
+            return self._conditions()
         if kind == "labels":
             if self.condition is None:
                 raise ValueError(f"this call of {self.call.name} has no condition to play with")
-            return label_player("prompt" if isinstance(self.condition, str) else f"label {self.condition}")
+            return label_player(PROMPT if isinstance(self.condition, str) else f"label {self.condition}")
         if kind in ("steps", "guidance"):
             return step_players(kind, len(self.plan.times), list(self.plan.times), options)
         if kind in ("patches", "superpixels"):
@@ -134,6 +144,17 @@ class PipelineRun(PipelineNumber, Target):
         raise ValueError(
             f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {kind!r}"
         )
+
+    def _conditions(self) -> Players:
+        """What the call is given, each a player.
+
+        Raises:
+            ValueError: nothing that it could go without.
+        """
+        names = conditions_of(self)
+        if not names:
+            raise ValueError(f"{self.call.name} is given no prompt, negative prompt or ControlNet's picture here")
+        return Players("conditions", torch.arange(len(names)), names)
 
     def _words(self, phrases: Sequence[str] = (), negative: bool = True) -> Players:
         of_prompt = self.reading.words(phrases)
@@ -160,7 +181,7 @@ class PipelineRun(PipelineNumber, Target):
             return SourceCoalitions(self, players, source_of(self, players), self.fill).game()
         if players.kind == "words":
             return self._word_game(players)
-        if players.kind == "labels" and isinstance(self.condition, str):
+        if players.kind == "conditions" or (players.kind == "labels" and isinstance(self.condition, str)):
             return ConditionCoalitions(self, players).game()
         if players.kind in ("steps", "guidance", "labels"):
             return GuidanceCoalitions(self, players).game()

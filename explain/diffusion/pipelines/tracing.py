@@ -42,18 +42,21 @@ class Variation:
         negative: the negative prompt.
         weights: guidance weights ``[steps]`` in place of the pipeline's own.
         sources: pictures by the names of the call's arguments.
+        settings: other arguments of the call.
     """
 
     condition: Any
     negative: str | None
     weights: Tensor | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self) -> Any:
         """Equal for variations that make the same pictures."""
         weights = None if self.weights is None else tuple(self.weights.tolist())
         spans = getattr(self.condition, "absent", ()), getattr(self.negative, "absent", ())
-        return self.condition, self.negative, spans, weights, tuple(map(id, self.sources.values()))
+        sources = tuple(map(id, self.sources.values()))
+        return self.condition, self.negative, spans, weights, sources, tuple(self.settings.items())
 
 
 class TracedRun:
@@ -108,6 +111,7 @@ class TracedRun:
                 self.seed + draw,
                 None if self.latents is None else self.latents[draw : draw + 1],
                 variation.sources,
+                variation.settings,
             )
             for draw in range(self.draws)
         ]
@@ -291,11 +295,13 @@ class TracedRun:
         """Pictures that one call of the pipeline takes."""
         return 1 if not self.alike else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
 
-    def batches(self, rows: int) -> Iterator[slice]:
-        """Slices of so many rows that one call takes."""
-        size = self.at_once()
-        for start in range(0, rows, size):
-            yield slice(start, min(rows, start + size))
+    def batches(self, rows: Sequence[Row]) -> Iterator[slice]:
+        """Slices of rows that one call takes: not too many, and all of the same settings."""
+        size, start = self.at_once(), 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or end - start == size or rows[end].settings != rows[start].settings:
+                yield slice(start, end)
+                start = end
 
     def own_weights(self) -> Tensor:
         """``w`` of each step of the user's own call, ``[steps]``.
