@@ -14,7 +14,8 @@ from explain.diffusion.denoiser import Condition
 from explain.diffusion.pipelines.asked import AskedNetwork
 from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.coder import Coder, Listening, coder_of, packing_of
-from explain.diffusion.pipelines.number import PipelineNumber
+from explain.diffusion.pipelines.reading import Reading
+from explain.diffusion.pipelines.tracing import TracedRun
 from explain.diffusion.pipelines.watched import PipelineStep
 from explain.diffusion.schedules import preconditions
 from explain.diffusion.trained import TrainedDenoiser
@@ -74,13 +75,13 @@ class Inside:
         return Listening(self.pipeline)
 
     @cached_property
-    def run(self) -> PipelineNumber:
+    def run(self) -> TracedRun:
         """The run."""
         settings = dict(self.settings)
         call = PipelineCall(self._listening.copied(), None, self.guidance, settings)
         if not {"num_inference_steps", "timesteps", "sigmas"} & set(settings):
             call.shared["num_inference_steps"] = _FROM_A_PICTURE if "strength" in call.takes else _STEPS
-        return PipelineNumber(call, self.condition, self.negative, None, self.seed, 1, None, "pixels", None)
+        return TracedRun(call, self.condition, self.negative, self.seed, 1, None, "pixels", None)
 
     @cached_property
     def coder(self) -> Coder:
@@ -154,6 +155,9 @@ class Inside:
         )
         taken = ", ".join(sorted(self.conditions[0])) or "none"
         made.assumed["conditions"] = f"{taken}: as {self.run.call.name} gives them in its own call"
+        for name, text in {"prompt": self.condition, "negative": self.negative}.items():
+            if isinstance(text, str) and (cut := Reading(self.run.call, text, self.run.heard).said()):
+                made.assumed[name] = cut
         return made
 
     def encoded(self, captions: list[Any]) -> Condition:

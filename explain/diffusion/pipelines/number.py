@@ -147,7 +147,23 @@ class PipelineNumber(TracedRun):
         return each.repeat_interleave(self.draws, 0)
 
     def check_payoff(self) -> None:
-        """Raise where the payoff is random or looks across rows; see `explain.payoffs.probed`."""
-        if self.payoff is not None:
-            with usual_modes():
-                probed(self.payoff, self.first())
+        """Raise where the payoff is random or looks across rows; see `explain.payoffs.probed`.
+
+        Raises:
+            ValueError: it does, or it takes no latents.
+            RuntimeError: the payoff's own.
+            IndexError: the payoff's own.
+        """
+        if self.payoff is None:
+            return
+        with usual_modes():
+            first = self.first()
+            try:
+                probed(self.payoff, first)
+            except (RuntimeError, IndexError) as error:
+                if self.space == "pixels":
+                    raise
+                raise ValueError(
+                    f"the payoff cannot be called with latents {list(first.shape)}: {error}. Of pictures "
+                    "[n, 3, H, W] in [0, 1] ask with space='pixels'"
+                ) from error

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.pipelines.call import PipelineCall
-from explain.diffusion.pipelines.prompts import Words, tokens_of, words_of
+from explain.diffusion.pipelines.prompts import Words, count_of, tokens_of, words_of
 from explain.types import Unsupported
+
+_LISTED = 12  # words that are named one by one
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,25 @@ class Reading:
             return [True] * len(words.spans)
         found = [self.positions(words, reader) for reader in self.call.readers]
         return [any(of_word) for of_word in zip(*found, strict=True)]
+
+    def said(self) -> str | None:
+        """Which words no encoder reads, or reads the beginning of alone; None where all are read."""
+        if not self.prompt.strip() or not self.call.readers or not self.heard:
+            return None
+        words = self.words()
+        reads = self.reads(words)
+        cut = [name for name, here in zip(words.names, reads, strict=True) if not here]
+        found = [
+            [len(at) < len(count_of(name, self.tokenizer_of(reader))) for name, at in zip(words.names, of, strict=True)]
+            for reader, of in ((reader, self.positions(words, reader)) for reader in self.call.readers)
+        ]
+        parted = [
+            repr(name) for name, here, *short in zip(words.names, reads, *found, strict=True) if here and all(short)
+        ]
+        rest = "" if len(cut) <= _LISTED else f" and {len(cut) - _LISTED} more"
+        said = [f"{len(cut)} words were cut: {' '.join(cut[:_LISTED])}{rest}"] if cut else []
+        said += [f"of {', '.join(parted)} only the beginning is read"] if parted else []
+        return f"longer than the encoder reads: {'; '.join(said)}" if said else None
 
     @cached_property
     def read(self) -> str:

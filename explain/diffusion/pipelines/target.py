@@ -14,6 +14,7 @@ from explain.diffusion.commit import commit_times
 from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.objective import training_objective
 from explain.diffusion.pipelines.call import PipelineCall
+from explain.diffusion.pipelines.doubts import said_of_size
 from explain.diffusion.pipelines.games import (
     PROMPT,
     Absent,
@@ -160,11 +161,13 @@ class PipelineRun(PipelineNumber, Target):
         of_prompt = self.reading.words(phrases)
         of_negative = words_of(self.negative, self.reading.tokenizer) if negative and self.negative else Words("", ())
         kept = [i for i, here in enumerate(self.reading.reads(of_prompt)) if here]
-        names = [of_prompt.names[i] for i in kept] + [f"not: {name}" for name in of_negative.names]
+        reads_negative = self._reading_of(self.negative or "").reads(of_negative)
+        others = [i for i, here in enumerate(reads_negative) if here]
+        names = [of_prompt.names[i] for i in kept] + [f"not: {of_negative.names[i]}" for i in others]
         if not names:
             raise ValueError("an empty prompt has no words to play with")
-        spans = [of_prompt.spans[i] for i in kept] + list(of_negative.spans)
-        side = torch.tensor([False] * len(kept) + [True] * len(of_negative.spans))
+        spans = [of_prompt.spans[i] for i in kept] + [of_negative.spans[i] for i in others]
+        side = torch.tensor([False] * len(kept) + [True] * len(others))
         geometry = {"negative": side, "span": torch.tensor(spans)}
         return Players("words", torch.arange(len(names)), tuple(names), None, geometry)
 
@@ -232,7 +235,11 @@ class PipelineRun(PipelineNumber, Target):
         """
         if not isinstance(self.condition, str):
             raise Unsupported(f"words are those of a prompt; this call has {self.condition!r}")
-        return Reading(self.call, self.condition, self.heard)
+        return self._reading_of(self.condition)
+
+    def _reading_of(self, text: str) -> Reading:
+        """How the encoders read a text of the call."""
+        return Reading(self.call, text, self.heard)
 
     def _word_game(self, players: Players) -> Game:
         if self.absent == "pad":
@@ -320,11 +327,14 @@ class PipelineRun(PipelineNumber, Target):
         found = {}
         if self.space == "pixels":
             found["picture"] = "the pipeline's own, decoded, in [0, 1]"
-        if isinstance(self.condition, str) and self.condition:
-            words = self.reading.words()
-            cut = [name for name, here in zip(words.names, self.reading.reads(words), strict=True) if not here]
-            if cut:
-                found["prompt"] = f"longer than the encoder reads: {len(cut)} words were cut, from {cut[0]!r} on"
+        for name, text in {"prompt": self.condition, "negative": self.negative}.items():
+            if isinstance(text, str) and (cut := self._reading_of(text).said()):
+                found[name] = cut
+        if self.negative and not self.plan.guided:
+            found["negative"] = "not read: this call has no branch without the prompt (guidance 1, or distilled)"
+        steps, picture = self.traced
+        if steps and (odd := said_of_size(self.call.pipeline, steps[-1].after, picture)):
+            found["vae"] = odd
         if any(part.training for child in self.call.parts.children() for part in child.modules()):
             found["mode"] = "parts of the pipeline were in training mode: asked in eval mode"
         return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import PipelineCall, Row
+from explain.diffusion.pipelines.doubts import check_finite
 from explain.diffusion.pipelines.watched import (
     Decoding,
     Enough,
@@ -131,6 +132,7 @@ class TracedRun:
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {error}") from error
         picture = pictures_in(answer)
+        check_finite(self.call.name, self.call.net, watched.steps, picture)
         self.centred = self._is_centred(picture)
         return watched.steps, self._in_unit(picture)
 
@@ -220,9 +222,34 @@ class TracedRun:
     def made(self, rows: Sequence[Row], weights: Tensor | None = None, watched: Watched | None = None) -> Tensor:
         """What payoffs see of a batch of rows, ``[rows, ...]``; ``weights [rows, steps]`` in place of the own."""
         watched = watched or Watched(len(rows), self.plan, weights)
-        output = "pt" if self.space == "pixels" else "latent"
+        output = "latent" if self._gives_latents else "pt"
         found = pictures_in(self.call(rows, watched.network, watched.step, output))
+        if self.space == "latents" and not self._gives_latents:
+            found = watched.steps[-1].after[: len(rows)]
+        check_finite(self.call.name, self.call.net, watched.steps, found)
         return self._in_unit(found) if self.space == "pixels" else found
+
+    @found_alone
+    def _gives_latents(self) -> bool:
+        """Whether latents are asked for and the pipeline itself gives them: some make pictures of whatever is asked.
+
+        Where it does not, latents are what its scheduler stepped to last.
+
+        Raises:
+            Unsupported: a pipeline that neither gives latents nor steps that are seen.
+        """
+        if self.space == "pixels":
+            return False
+        steps = self.traced[0]
+        if not steps:
+            raise Unsupported(f"the steps of {self.call.name} are not seen, and its latents not known")
+        watched = Watched(1)
+        try:
+            found = self.call(self.rows_of(self.own)[:1], watched.network, watched.step, "latent")
+        except ValueError:  # it knows no such output
+            return False
+        first = found[0] if isinstance(found, tuple) else next(iter(found.values()))
+        return isinstance(first, Tensor) and first.shape[1:] == steps[-1].after.shape[1:]
 
     def decoded(self, samples: Tensor, pictures: int | None = None) -> Tensor:
         """Samples as the pipeline has them after its last step, decoded by its own call, ``[pictures, 3, H, W]``.

@@ -1,0 +1,130 @@
+"""Calls of pipelines that are not what their user thinks: an error with the remedy, or a line in the answer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pipeline_calls import asked, built, ink, own
+from tiny_networks import seeded, vae
+from tiny_pipelines import PROMPT, picture, stable_diffusion
+from torch import nn
+
+import explain
+from explain.types import NonFinite, Unsupported
+
+LONG = "a red fox in deep snow a blue cat in deep snow a red fox in snow"  # of 17 words 14 are read
+
+
+def run_of(name="sd", pipeline=None, **changed):
+    """The run of a pipeline with something odd about it."""
+    return explain.wrap(built(name) if pipeline is None else pipeline).trajectory(**asked(name, payoff=ink, **changed))
+
+
+def test_words_beyond_the_encoder_are_named_and_do_not_play():
+    run = run_of(prompt=LONG, negative=LONG)
+    said = "longer than the encoder reads: 3 words were cut: fox in snow"
+    assert (run.assumed["prompt"], run.assumed["negative"]) == (said, said)
+    assert run.players("words").names == tuple(LONG.split()[:14]) + tuple(f"not: {w}" for w in LONG.split()[:14])
+    assert explain.Occlusion("words").explain(run).target["assumed"]["prompt"] == said
+    of_step = explain.wrap(built("sd")).step(picture()[0], 500, LONG)
+    assert of_step.describe()["assumed"]["prompt"] == said
+
+
+def test_a_word_that_one_encoder_reads_is_read():
+    assert run_of("sd3", prompt=LONG).assumed["prompt"].endswith("2 words were cut: in snow")
+
+
+def test_a_word_whose_end_is_cut_is_named():
+    said = run_of(prompt="a red fox in deep snow a blue zebra crossing").assumed["prompt"]
+    assert said == "longer than the encoder reads: of 'crossing' only the beginning is read"
+    assert "prompt" not in run_of().assumed
+
+
+@pytest.mark.parametrize("prompt", ["", "  "])
+def test_an_empty_prompt_has_a_picture_and_no_words(prompt):
+    run = run_of(prompt=prompt, negative=None)
+    assert torch.equal(run.picture(), own("sd", prompt=prompt, negative=None))
+    with pytest.raises(ValueError, match="an empty prompt has no words to play with"):
+        run.game("words")
+
+
+def test_a_word_that_does_not_occur():
+    with pytest.raises(ValueError, match="'zebra' does not occur in the prompt 'a red fox in deep snow'"):
+        run_of().players("words", phrases=["zebra"])
+
+
+@pytest.mark.parametrize("name", ["flux", "lcm"])
+@pytest.mark.parametrize("kind", ["guidance", "steps"])
+def test_a_distilled_network_has_no_branch_without_its_prompt(name, kind):
+    with pytest.raises(Unsupported, match="no branch without its condition: it is unguided, or its guidance is dist"):
+        run_of(name).game(kind)
+
+
+@pytest.mark.parametrize(("name", "changed"), [("sd", {"guidance": 1.0}), ("flux", {"negative": "blurry"})])
+def test_a_negative_prompt_that_nobody_reads_is_said(name, changed):
+    run = run_of(name, **changed)
+    assert run.assumed["negative"].startswith("not read: this call has no branch without the prompt")
+    assert "negative" not in run_of().assumed
+
+
+def test_a_payoff_of_pictures_is_told_of_latents():
+    judge = nn.Conv2d(3, 1, 3).requires_grad_(False)
+    with pytest.raises(ValueError, match=r"cannot be called with latents \[1, 4, 8, 8\].*ask with space='pixels'"):
+        explain.wrap(built("sd")).trajectory(**asked("sd", payoff=lambda x: judge(x).mean((1, 2, 3)), space="latents"))
+
+
+@pytest.mark.parametrize("name", ["dit", "ldm", "consistency"])
+def test_latents_are_latents_also_of_a_pipeline_that_gives_pictures_for_them(name):
+    seen = []
+
+    def payoff(latents):
+        seen.append(latents)
+        return ink(latents)
+
+    run = explain.wrap(built(name)).trajectory(**asked(name, payoff=payoff, space="latents"))
+    run.value()
+    last = run.traced[0][-1].after[:1]
+    assert torch.equal(seen[-1], last)
+    assert seen[-1].min() < 0
+
+
+def pipeline_with(change):
+    """Stable Diffusion of which something overflows."""
+    made = stable_diffusion().to(torch.float16)
+    with torch.no_grad():
+        change(made)
+    return made
+
+
+def test_half_precision_that_overflows_is_an_error_that_says_where():
+    def bright(pictures):  # finite whatever it sees
+        return (pictures > 0.5).double().flatten(1).mean(1)
+
+    wide = pipeline_with(lambda made: made.unet.conv_out.weight.mul_(6e4))
+    with pytest.raises(
+        NonFinite, match=r"network of StableDiffusionPipeline says NaN or infinity at step 2 of 2.*float16"
+    ):
+        run_of(pipeline=wide)
+    decoder = pipeline_with(lambda made: made.vae.decoder.conv_in.weight.mul_(6e4))
+    with pytest.raises(NonFinite, match="makes a picture of NaN out of a finite sample: its decoder overflows"):
+        explain.wrap(decoder).trajectory(**asked("sd", payoff=bright))
+    encoder = pipeline_with(lambda made: made.vae.encoder.conv_in.weight.fill_(6e4))
+    with pytest.raises(NonFinite, match=r"encodes these pictures as NaN or infinity, in torch\.float16"):
+        explain.wrap(encoder).step(picture()[0], 500, PROMPT)
+    assert torch.isfinite(run_of(pipeline=stable_diffusion().to(torch.float16)).picture()).all()
+
+
+def test_another_vae_is_told():
+    from diffusers import AutoencoderKL
+
+    three = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    made = stable_diffusion()
+    made.vae = seeded(AutoencoderKL, **three, block_out_channels=(8, 8, 8), norm_num_groups=4, latent_channels=4)
+    run = run_of(pipeline=made)
+    assert run.assumed["vae"].startswith("pictures are 4 times as high as the latent where the pipeline counts with 2")
+    assert "vae" not in run_of().assumed
+    small = explain.wrap(stable_diffusion(vae=vae(scaling_factor=0.01))).step(picture()[0], 500, PROMPT)
+    assert "where denoisers are trained on about 1" in small.assumed["vae"]
+    made.vae = vae(channels=16)
+    with pytest.raises(ValueError, match=r"StableDiffusionPipeline cannot be called so: RuntimeError: .*16 channels"):
+        run_of(pipeline=made)
