@@ -54,7 +54,15 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: a prediction of another shape than the picture.
         """
-        prediction = _tensor(self.called(x, timestep, condition), x.shape)
+        return self.read(self.called(x, timestep, condition), x, timestep)
+
+    def read(self, answer: Any, x: Tensor, timestep: Tensor) -> Tensor:
+        """The prediction in a network's answer, as the process writes it.
+
+        Raises:
+            ValueError: a prediction of another shape than the picture.
+        """
+        prediction = _tensor(answer, x.shape)
         if _with_variances(prediction, x):
             prediction = prediction[:, : x.size(1)]
         if prediction.shape != x.shape:
@@ -71,6 +79,8 @@ class Denoiser(nn.Module):
             name: (value.expand(len(x), *value.shape[1:]) if len(value) == 1 else value).clone()
             for name, value in (condition or {}).items()
         }
+        if self.names.drop is not None:
+            arguments[self.names.drop] = _share(arguments.get(self.names.drop))
         seen, time = (x, timestep) if self.convention is None else self.convention.asked(x, timestep)
         seen, time = seen.clone(), time.clone()  # the network may write onto what it is given
         if self.names.image and self.names.time:
@@ -237,6 +247,19 @@ def _check_row(net: Any, name: str, row: Tensor) -> None:
             raise TypeError(f"a class is a whole number from 0 to {count - 1}, got {float(row):g} as a float")
         if not 0 <= int(row) < count:
             raise ValueError(f"this model knows the labels 0 to {count - 1}, got {int(row)}")
+
+
+def _share(dropped: Tensor | None) -> float:
+    """Which share of the labels is dropped, of all rows of one branch: none where nobody says so.
+
+    Raises:
+        ValueError: rows that differ.
+    """
+    if dropped is None:
+        return 0.0
+    if not bool((dropped == dropped[0]).all()):
+        raise ValueError("labels are dropped in a whole batch, or kept: got both")
+    return float(dropped[0])
 
 
 def _with_variances(prediction: Tensor, x: Tensor) -> bool:

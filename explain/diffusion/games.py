@@ -122,8 +122,9 @@ class TrajectoryCoalitions:
     """The number of a run for masks over its steps, its guidance, the label, or the noise that it starts from.
 
     An absent *step* runs without the condition (``w = 0``), absent *guidance* runs on the condition alone (``w = 1``),
-    an absent *label* runs the whole way without. An absent part of the *noise* is that of another seed. No step is left
-    out: that would be another solver.
+    an absent *label* runs the whole way without. Where there is no condition, an absent *step* does not ask the
+    network: the clean image that it foresaw before is held to, zeros before the first look, see `Looks`. An absent part
+    of the *noise* is that of another seed. No step is left out: that would be another solver.
     """
 
     number: TrajectoryNumber
@@ -132,10 +133,12 @@ class TrajectoryCoalitions:
     def __post_init__(self) -> None:
         if self.players.kind not in ("steps", "guidance", "labels", "noise"):
             raise Unsupported(f"a run plays with steps, guidance, labels or noise; got {self.players.kind!r}")
-        if self.players.kind == "noise":
+        if self.players.kind == "noise" or self.unconditional:
             return
         if self.number.label is None:
-            raise Unsupported("without a condition a run has no players: give trajectory(label=...)")
+            raise Unsupported(
+                "without a condition a run plays with 'steps' or 'noise' alone: give trajectory(label=...)"
+            )
         if self.players.kind == "guidance" and self.number.guidance == 1:
             raise ValueError("guidance=1 is no guidance: ask with guidance above 1, or play with steps")
         if self.players.kind != "guidance":
@@ -145,7 +148,7 @@ class TrajectoryCoalitions:
         """The game, in batches that fit the memory budget."""
         each = self.number.start.numel() * 8
         size = self.number.batch_size or max(1, min(_CALLS, _BUDGET // each))
-        off = _RUN_REMOVALS[self.players.kind]
+        off = "the image foreseen before, zeros at first" if self.unconditional else _RUN_REMOVALS[self.players.kind]
         checks = {"removal": off, "draws": self.number.draws, **self.number.proofs}
         return Game(self.players, self, batch_size=size, checks=checks)
 
@@ -161,9 +164,17 @@ class TrajectoryCoalitions:
         if self.players.kind == "noise":
             return self._of_noise(masks)
         present = present_atoms(masks, self.owner)
+        if self.unconditional:
+            with torch.no_grad():
+                return self.number.numbers(self.number.weights.expand(len(masks), -1), looks=present)
         off = 1.0 if self.players.kind == "guidance" else 0.0
         with torch.no_grad():
             return self.number.numbers(torch.where(present, float(self.number.guidance), off))
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether steps play without a condition that they could lack."""
+        return self.players.kind == "steps" and self.number.label is None
 
     def _of_noise(self, masks: Masks) -> Values:
         number, shape = self.number, tuple(self.number.shape)

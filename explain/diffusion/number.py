@@ -14,9 +14,9 @@ from explain.diffusion.bound import StepWeights, check_chain, check_weights, sai
 from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff
-from explain.diffusion.proofs import check_rows, elsewhere
+from explain.diffusion.proofs import check_guidance, check_rows, elsewhere
 from explain.diffusion.recomputing import recomputed
-from explain.diffusion.sampling import Fork, Moment, guided, prepared, run
+from explain.diffusion.sampling import Fork, Looks, Moment, guided, prepared, run
 from explain.diffusion.settings import (
     checked_batch_size,
     checked_count,
@@ -66,6 +66,7 @@ class DenoiserNumber:
         if both:
             with torch.no_grad(), other_random_states(0), evaluating(self.model.denoiser):
                 self.model.denoiser.tried(x, t, self.null)
+                self.assumed |= check_guidance(self.model.denoiser, x, t, self.condition, self.null, self.guidance)
 
 
 class StepNumber(DenoiserNumber):
@@ -103,7 +104,7 @@ class StepNumber(DenoiserNumber):
         self.guidance, self.batch_size = checked_guidance(guidance), checked_batch_size(batch_size)
         self.condition = model.denoiser.condition(label)
         both = self.guidance != 1 or payoff == "evidence"
-        self.null = model.absent_condition() if both else model.null or {}
+        self.null = model.absent_condition(self.condition) if both or model.denoiser.names.drop else model.null or {}
         self.region = checked_region(region, sites(image.shape)).to(image.device)
         generator = torch.Generator().manual_seed(seed)
         self.times = torch.tensor(steps, device=image.device).repeat_interleave(draws)
@@ -212,8 +213,8 @@ class TrajectoryNumber(DenoiserNumber):
         denoiser = self.model.denoiser
         self.condition = denoiser.condition(self.label)
         self.null = self.model.null or {}
-        if self.guidance != 1:
-            self.null = self.model.absent_condition()
+        if self.guidance != 1 or denoiser.names.drop is not None:
+            self.null = self.model.absent_condition(self.condition)
         self.seeds = [self.seed + draw for draw in range(self.draws)]
         self.eta = checked_eta(self.eta, self.model.scheduler)
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
@@ -268,6 +269,7 @@ class TrajectoryNumber(DenoiserNumber):
         params: Parameters | None = None,
         start: Tensor | None = None,
         fork: Fork | None = None,
+        looks: Tensor | None = None,
     ) -> Iterator[Moment]:
         """The run of every row of ``weights [n, steps]`` from every draw, rows ordered by weights, then draws.
 
@@ -277,6 +279,7 @@ class TrajectoryNumber(DenoiserNumber):
             params: other parameters; gradients need the activations of one call of the network.
             start: other noise to start from, ``[n * draws, *shape]``.
             fork: from where on the rows meet other noise.
+            looks: bool ``[n, steps]``, at which steps the network is asked; see `Looks`.
         """
         draws = draws or self.draws
         first = tiled(self.start[:draws], len(weights)) if start is None else start
@@ -296,6 +299,7 @@ class TrajectoryNumber(DenoiserNumber):
                 alike=alike,
                 fork=fork,
                 eta=self.eta,
+                looks=None if looks is None else Looks(looks.repeat_interleave(draws, 0), self.model.process),
             )
 
     @property
@@ -315,7 +319,13 @@ class TrajectoryNumber(DenoiserNumber):
         assert samples is not None  # at least one step
         return samples
 
-    def numbers(self, weights: Tensor, params: Parameters | None = None, start: Tensor | None = None) -> Tensor:
+    def numbers(
+        self,
+        weights: Tensor,
+        params: Parameters | None = None,
+        start: Tensor | None = None,
+        looks: Tensor | None = None,
+    ) -> Tensor:
         """The number for guidance weights ``[n, steps]``, a mean over the draws, float64 ``[n]``.
 
         Raises:
@@ -324,7 +334,7 @@ class TrajectoryNumber(DenoiserNumber):
             RuntimeError: whatever else stops the run.
         """
         try:
-            samples = self.samples(weights, params=params, start=start)
+            samples = self.samples(weights, params=params, start=start, looks=looks)
             values = one_a_row(self.payoff(samples), len(samples), "sample")
             return values.double().view(len(weights), -1).mean(1)
         except RuntimeError as error:

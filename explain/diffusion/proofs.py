@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import Condition, Denoiser
+from explain.diffusion.networks import core
 from explain.diffusion.process import Gaussian
 from explain.guard import evaluating, other_random_states
 
@@ -68,6 +69,48 @@ def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -
             "own t. It must read x[i], t[i] and the label for row i (no t[0], no mean or norm over the batch)"
         )
     return said
+
+
+@torch.no_grad()
+def check_guidance(
+    denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition, null: Condition, weight: float
+) -> dict[str, str]:
+    """Compare ``u + w (c - u)`` with the network's own guidance, where it has one: what its user's sampling calls.
+
+    Args:
+        denoiser: the network.
+        x: ``[1, ...]``.
+        t: ``[1]``.
+        condition: of ``c``.
+        null: of ``u``.
+        weight: ``w``.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: it is another.
+    """
+    own = getattr(core(denoiser.net), "forward_with_cond_scale", None)
+    if own is None or weight == 1:
+        return {}
+    given = {name: value for name, value in condition.items() if name != denoiser.names.drop}
+    seen, time = (x, t) if denoiser.convention is None else denoiser.convention.asked(x, t)
+    try:
+        answer = own(seen, time, **given, cond_scale=weight)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return {"guidance": f"u + w (c - u); forward_with_cond_scale could not be compared with: {error}"}
+    found = denoiser.read(answer[0] if isinstance(answer, tuple) else answer, x, t)
+    c, u = denoiser(x, t, condition), denoiser(x, t, null)
+    expected = u + weight * (c - u)
+    if not _same(found, expected):
+        gap = float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+        raise ValueError(
+            f"forward_with_cond_scale(cond_scale={weight:g}) of this network is not u + w (c - u), by {gap:.2g} of its "
+            "size: it rescales, or leaves out the part along c. Ask with guidance=1, or wrap a function "
+            "(x_t, t, label) that calls it as your sampling does, and ask that with guidance=1"
+        )
+    return {"guidance": "u + w (c - u), as forward_with_cond_scale"}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import Condition
+from explain.diffusion.process import Gaussian
 
 _STEP_NOISE = 0x5DEECE66  # the same seed would add the starting noise once more
 
@@ -69,6 +70,30 @@ class Fork(NamedTuple):
     stream: Tensor
 
 
+class Looks:
+    """Which steps of each row ask the network; between, the clean image that it foresaw at the last look is held to.
+
+    Before the first look it is zero, the middle grey of images in [-1, 1]. The sampler takes all its steps: at those
+    without a look its prediction is ``x0_hat`` of the last one, said in the network's own parameterisation.
+
+    Args:
+        at: bool ``[n, steps]``.
+        process: what a prediction says about the image and its noise.
+    """
+
+    def __init__(self, at: Tensor, process: Gaussian) -> None:
+        self.at, self.process = at, process
+        self.clean: Tensor | None = None
+
+    def held(self, x: Tensor, prediction: Tensor, t: Tensor, asked: Tensor) -> Tensor:
+        """The predictions for ``x [n, *shape]`` at ``t``, of rows that did not ask those of the held image."""
+        clean = torch.zeros_like(x) if self.clean is None else self.clean
+        asked = asked.view(-1, *[1] * (x.dim() - 1))
+        self.clean = torch.where(asked, self.process.clean(x, prediction, t), clean)
+        a, s = self.process.levels(t.reshape(1), x)
+        return torch.where(asked, prediction, self.process.wanted(clean, (x - a * clean) / s, t.reshape(1)))
+
+
 class Moment(NamedTuple):
     """One step of a run: its number, the scheduler's timestep and where that is in the schedule, the scaled ``x_t`` and
     its prediction, and the images after it.
@@ -109,6 +134,7 @@ def run(
     alike: Tensor | None = None,
     fork: Fork | None = None,
     eta: float | None = None,
+    looks: Looks | None = None,
 ) -> Iterator[Moment]:
     """A sampling run of every row with its own guidance weights, on a fresh copy of the scheduler.
 
@@ -124,6 +150,7 @@ def run(
         alike: rows with equal numbers start alike; those with equal seeds when None.
         fork: from where on rows meet another noise.
         eta: given to the scheduler's steps.
+        looks: at which steps a row asks the network; at all of them when None.
 
     Rows that have met the same seed and the same weights so far are one row to the network.
     """
@@ -143,9 +170,21 @@ def run(
             for row in (fork.at == step).nonzero().view(-1).tolist() if i == calls.index(step) else ():
                 options["generator"][row] = _noise_of(fork.seeds[row])
         place = position(t).to(x.device)
-        prediction = guided(denoiser, scaled, place.expand(len(x)), condition, null, weight, history)
+        if looks is None:
+            prediction = guided(denoiser, scaled, place.expand(len(x)), condition, null, weight, history)
+        else:
+            asked = looks.at[:, step].to(x.device)
+            prediction = torch.zeros_like(x)
+            if bool(asked.any()):
+                rows, given = scaled[asked], (_at(condition, asked.nonzero().view(-1)), null)
+                prediction[asked] = guided(
+                    denoiser, rows, place.expand(len(rows)), *given, weight[asked], history[asked]
+                )
+            prediction = looks.held(scaled, prediction, place, asked)
         after = scheduler.step(prediction, t, x, **options, return_dict=True).prev_sample
         met = [history.double(), weight.double()]
+        if looks is not None:
+            met.append(looks.at[:, step].to(history.device).double())
         if fork is not None:
             met.append(torch.where(fork.at <= step, fork.stream, -1).to(history.device).double())
         history = torch.unique(torch.stack(met), dim=1, return_inverse=True)[1]

@@ -39,8 +39,10 @@ SELF_CONDITIONS = (
     *("x_self_cond", "self_cond", "self_condition", "x_self_condition", "self_conditioning"),
     *("prev_x0", "x0_prev", "pred_x0", "x0_pred", "x0_hat", "prev_pred"),
 )
+DROPS = ("cond_drop_prob", "null_cond_prob")  # the share of labels that forward drops: 0 with the label, 1 without
 _NO_LABELS = (
     *SELF_CONDITIONS,
+    *DROPS,
     *("mask", "attention_mask", "encoder_attention_mask", "return_dict", "guidance", "guidance_scale", "cond_scale"),
     *("low_res", "lowres", "lr", "lowres_cond_img", "hint", "control", "controlnet_cond", "aug", "augment_labels"),
     *("x_cond", "image_cond", "cond_image", "attn_mask", "noise"),
@@ -70,6 +72,11 @@ class Arguments:
     candidates: tuple[str, ...] = ()
     known: frozenset[str] | None = None
     left: tuple[str, ...] = ()
+
+    @property
+    def drop(self) -> str | None:
+        """The argument that says which share of the labels is dropped, if there is one."""
+        return next((name for name in DROPS if name in (self.known or ())), None)
 
     @property
     def self_condition(self) -> str | None:
@@ -119,7 +126,7 @@ def arguments_of(net: Any, condition: str | None = None) -> Arguments:
     label, given, candidates = found_label
     needed = any(p.name == label and p.default is p.empty for p in beside)
     own = not of_diffusers(net)  # what diffusers' networks default to is what their pipelines mean
-    left = tuple(p.name for p in beside if p.name != label and p.default is not p.empty and own)
+    left = tuple(p.name for p in beside if p.name not in (label, *DROPS) and p.default is not p.empty and own)
     return Arguments(image, time, label, needed, given, candidates, known, left)
 
 

@@ -76,16 +76,21 @@ class TrainedDenoiser:
             found["prediction_type"] = "epsilon: betas were given without it"
         if names.label is not None and names.given:
             found["condition"] = names.given
+        if names.drop is not None and names.label is not None:
+            found[names.drop] = "0 with the label" + (", 1 for none" if self.null is None else "")
         if names.left:
             found["arguments"] = f"left at their defaults: {', '.join(names.left)}"
         return found
 
-    def absent_condition(self) -> Condition:
-        """The condition that stands for "no label".
+    def absent_condition(self, condition: Condition | None = None) -> Condition:
+        """What stands for "no label" in place of a condition, as given, or by the network's own argument that drops it.
 
         Raises:
             ValueError: the model was wrapped without one.
         """
+        drop = self.denoiser.names.drop
+        if self.null is None and drop is not None:
+            return {**(condition or {}), drop: torch.ones(1, device=self.denoiser.device)}
         if self.null is None:
             raise ValueError(
                 "this needs the null condition that the model was trained with: explain.wrap(..., null=...)"

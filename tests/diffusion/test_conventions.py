@@ -208,8 +208,8 @@ class OneTime(nn.Module):
 
 
 class DropsLabels(nn.Module):
-    def forward(self, x, t, classes=None, cond_drop_prob=0.5):
-        return x + (torch.rand(len(x)) > cond_drop_prob).view(-1, 1, 1, 1)
+    def forward(self, x, t, classes=None, p_uncond=0.5):
+        return x + (torch.rand(len(x)) > p_uncond).view(-1, 1, 1, 1)
 
 
 class FirstLabel(nn.Module):

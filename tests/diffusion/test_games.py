@@ -243,12 +243,12 @@ def test_players_that_do_not_fit(model):
     step = model.step(digits_like()[0], t=40, label=3)
     with pytest.raises(Unsupported, match="a step plays with"):
         step.game(Players("nodes", torch.arange(2)))
-    with pytest.raises(ValueError, match="plays as patches or superpixels"):
+    with pytest.raises(ValueError, match="plays as patches or superpixels or coordinates"):
         step.players("nodes")
     unconditional = DiffusionModel(lambda x, t: x * 0, time="step", betas=torch.full((10,), 0.1), shape=(1, 8, 8))
     run = unconditional.trajectory(steps=3, payoff=lambda x: x.mean((1, 2, 3)))
     with pytest.raises(Unsupported, match="without a condition"):
-        run.game("steps")
+        run.game("guidance")
 
 
 def test_the_noise_of_the_steps_is_not_the_starting_noise_again(monkeypatch):

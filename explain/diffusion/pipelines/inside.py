@@ -33,7 +33,7 @@ class InsideDenoiser(TrainedDenoiser):
         super().__init__(net, **options)
         self.name = name
 
-    def absent_condition(self) -> Condition:
+    def absent_condition(self, condition: Condition | None = None) -> Condition:
         """The pipeline's own branch without the prompt: its negative prompt, or the empty one.
 
         Raises:
