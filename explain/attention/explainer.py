@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ class Attention(Explainer):
         modules: which layers, by name; this and what follows as in `capture`, before any weight is computed.
         heads: which heads.
         steps: which steps of a run.
-        branch: which guidance branch; words are read in "cond".
+        branch: which guidance branch; words are read in their own, those of a negative prompt in "uncond".
 
     Patches and superpixels: the pixels that the number is read from look, in every self-attention at its own
     resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f`` (of latents, squares of pixels); what a token gets is
@@ -73,8 +73,9 @@ class Attention(Explainer):
 
     ``parts`` then hold ``maps [P, H, W]``, ``H x W`` the latent's; ``uniform [P]``, what the score would be if all that
     masks allow were looked at alike (``|w| / keys``; "output": 1/P); ``by_layer [P, L]`` for ``checks["layers"]`` and
-    ``by_step [P, T]`` for ``steps [T]``, the scores of each alone. A word whose tokens the text does not hold gets 0
-    (``unread``).
+    ``by_step [P, T]`` for ``steps [T]``, the scores of each alone. Words of the prompt are read in the guidance branch
+    "cond", those of the negative prompt in "uncond"; a word that is not read, cut off or without its branch, gets 0
+    (``unread``). ``checks["summed"]`` says how many maps a word's is of.
 
     Checks: ``maps``, ``layers``, ``row_sum_error`` (largest ``|row sum - 1|``), ``deviation_from_uniform`` (largest
     ``|n w - 1|`` over rows of ``n`` keys), ``change_under_uniform`` (number under uniform attention minus the number),
@@ -165,13 +166,11 @@ class Attention(Explainer):
             raise Unsupported(
                 f"aggregate={self.aggregate!r} does not go from a picture to words: use 'mean', 'daam' or 'output'"
             )
-        if self.branch == "uncond":
-            raise Unsupported("the words of the prompt are read in the branch 'cond': the other is given another text")
         value = target.value()
         players = self.players if isinstance(self.players, Players) else target.players("words")
-        tokens = target.tokens(players)
+        tokens = self._tokens(target, players)
         aggregate: WordAggregate = self.aggregate if self.aggregate in ("daam", "output") else "mean"
-        found = WordMaps(text_layout(target.module, target.run, tokens), tokens, aggregate, self.branch)
+        found = WordMaps(text_layout(target.module, target.run, list(tokens.values())), tokens, aggregate)
         with self._captured(target, found):
             target.run()
         scores = found.scores()
@@ -188,6 +187,20 @@ class Attention(Explainer):
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=found.parts(), checks=checks, calls=6
         )
+
+    def _tokens(self, target: Target, players: Players) -> dict[str, Mapping[int, Sequence[Tensor]]]:
+        """Of each branch that is read: where the words are in its text.
+
+        Raises:
+            Unsupported: the branch of the negative prompt, and no word of it.
+        """
+        negative = bool(players.geometry.get("negative", torch.zeros(1)).any())
+        found = {} if self.branch == "uncond" else {"cond": target.tokens(players)}
+        if negative and self.branch != "cond":
+            found["uncond"] = target.tokens(players, negative=True)
+        if not found:
+            raise Unsupported("the branch 'uncond' reads words of a negative prompt, and none of these players is one")
+        return found
 
     def _positions_or_edges(self, target: Target) -> Answer:
         with self._captured(target) as maps:

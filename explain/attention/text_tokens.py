@@ -50,13 +50,13 @@ class TextLayout:
         return self.places.get((attention.module, attention.queries, attention.keys), "the first pass had no such map")
 
 
-def text_layout(net: nn.Module, run: Callable[[], Any], tokens: Mapping[int, Sequence[Tensor]]) -> TextLayout:
+def text_layout(net: nn.Module, run: Callable[[], Any], tokens: Sequence[Mapping[int, Sequence[Tensor]]]) -> TextLayout:
     """The layout of the maps that ``run`` makes ``net`` compute, from three passes with its first call's arguments.
 
     Args:
         net: the network.
         run: what calls it.
-        tokens: by the number of text tokens, the positions of each word's among them.
+        tokens: by the number of text tokens, the positions of each word's among them; of each text that is given.
 
     Raises:
         Unsupported: the network is given no image or no text that can be told, or the words are not where they should.
@@ -64,10 +64,11 @@ def text_layout(net: nn.Module, run: Callable[[], Any], tokens: Mapping[int, Seq
     args, kwargs = first_call(net, run)
     named = by_name(net, args, kwargs)
     image, size = denoised(named)
-    text = _text(named, tokens, image)
-    words = {length: torch.zeros(length, dtype=torch.bool) for length in tokens}
-    for length, positions in tokens.items():
-        words[length][torch.cat([torch.zeros(0, dtype=torch.int64), *positions])] = True
+    words = {length: torch.zeros(length, dtype=torch.bool) for of_text in tokens for length in of_text}
+    for of_text in tokens:
+        for length, positions in of_text.items():
+            words[length][torch.cat([torch.zeros(0, dtype=torch.int64), *positions])] = True
+    text = _text(named, words, image)
     if not words[text.size(1)].any():
         raise Unsupported("none of the words has a token among those that the network is given")
     generator = torch.Generator().manual_seed(0)

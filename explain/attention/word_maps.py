@@ -24,26 +24,25 @@ class WordMaps:
 
     Args:
         layout: where each map has the image and the text.
-        tokens: by the number of text tokens, the positions of each word's among them; none for a word that the text
-            does not hold.
+        tokens: of each guidance branch that is read, and by the number of its text tokens, the positions of each word's
+            among them; none for a word that the text does not hold.
         aggregate: see `Attention`.
-        branch: the guidance branch that is read; None for all that is not "uncond".
     """
 
     def __init__(
         self,
         layout: TextLayout,
-        tokens: Mapping[int, Sequence[Tensor]],
+        tokens: Mapping[str, Mapping[int, Sequence[Tensor]]],
         aggregate: WordAggregate = "mean",
-        branch: str | None = None,
     ) -> None:
-        self.layout, self.tokens, self.aggregate, self.branch = layout, tokens, aggregate, branch
-        words = len(next(iter(tokens.values())))
+        self.layout, self.tokens, self.aggregate = layout, tokens, aggregate
+        words = len(next(iter(next(iter(tokens.values())).values())))
         self.sum = torch.zeros(words, *layout.size, dtype=torch.float64)
         self.chance = torch.zeros(words, dtype=torch.float64)
-        self.weight = self.maps = self.skipped = 0
-        self.by_layer: dict[str, tuple[Tensor, int]] = {}
-        self.by_step: dict[float, tuple[Tensor, int]] = {}
+        self.weight = torch.zeros(words, dtype=torch.float64)  # how many maps were summed
+        self.maps = self.skipped = 0
+        self.by_layer: dict[str, Tensor] = {}  # sums, and of how many [2, words]
+        self.by_step: dict[float, Tensor] = {}
         self.branches: dict[str, None] = {}
         self.left_out: dict[str, str] = {}
         self.row_sum_error = self.deviation = 0.0
@@ -59,28 +58,31 @@ class WordMaps:
             return
         self.maps += 1
         for branch, rows in attention.branches().items():
-            if self.branch is None and branch == "uncond":
+            tokens = self.tokens.get(branch or "cond")
+            if tokens is None:
                 continue
             if branch is not None:
                 self.branches[branch] = None
-            self._add(attention.part(rows), place)
+            self._add(attention.part(rows), place, [place.text[at] for at in tokens[len(place.text)]])
 
-    def _add(self, attention: AttentionMap, place: Place) -> None:
+    def _add(self, attention: AttentionMap, place: Place, groups: list[Tensor]) -> None:
         """One map of one branch: ``[words, H, W]`` summed over so many heads."""
-        groups = [place.text[positions] for positions in self.tokens[len(place.text)]]
+        read = torch.tensor([float(len(group) > 0) for group in groups], dtype=torch.float64)
+        if not read.any():
+            return
         made = self._alike if self.aggregate == "output" else self._looked
         found, chance, weight = made(attention, place, groups)
-        share = found.mean((1, 2)) / weight
         there = chance > 0
-        if there.any():
-            ratio = found[there] / weight / chance[there, None, None]
-            self.deviation = max(self.deviation, float((ratio - 1).abs().max()))
+        ratio = found[there] / weight / chance[there, None, None]
+        self.deviation = max(self.deviation, float((ratio - 1).abs().max()) if len(ratio) else 0.0)
         self.sum += found
         self.chance += weight * chance
-        self.weight += weight
-        _count(self.by_layer, attention.module, share)
-        if isinstance(attention.step, float):
-            _count(self.by_step, attention.step, share)
+        self.weight += weight * read
+        shares = torch.stack([found.mean((1, 2)) / weight, read])
+        keys: list[tuple[dict[Any, Tensor], Any]] = [(self.by_layer, attention.module), (self.by_step, attention.step)]
+        for sums, key in keys:
+            if key is not None:
+                sums[key] = sums.get(key, torch.zeros_like(shares)) + shares
 
     def _looked(self, attention: AttentionMap, place: Place, groups: list[Tensor]) -> tuple[Tensor, Tensor, int]:
         """What each place of the image puts onto each word, and by chance, and over how many heads that is summed."""
@@ -109,7 +111,7 @@ class WordMaps:
             Unsupported: output-space maps, and no attention of image and text together.
             NothingCaptured: the image looks at the text in no map.
         """
-        if not self.weight:
+        if not self.weight.any():
             found = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items()) or "none was computed"
             if self.aggregate == "output" and any("no output" in reason for reason in self.left_out.values()):
                 raise Unsupported(
@@ -117,19 +119,19 @@ class WordMaps:
                     "becomes nothing: use aggregate='mean' or 'daam'"
                 )
             raise NothingCaptured(f"no attention map of the image over the text: {found}")
-        return self.sum.mean((1, 2)) / self.weight
+        return self.sum.mean((1, 2)) / self.weight.clamp_min(1)
 
     def uniform(self) -> Tensor:
         """What `scores` would be by chance, float64 ``[words]``."""
-        return self.chance / self.weight
+        return self.chance / self.weight.clamp_min(1)
 
     def read(self) -> list[int]:
-        """Which words a text holds; the others were cut off, or are of another text."""
-        return [i for i in range(len(self.sum)) if any(len(positions[i]) for positions in self.tokens.values())]
+        """Which words a text holds that is read; the others were cut off, or are of another."""
+        return self.weight.nonzero().view(-1).tolist()
 
     def parts(self) -> dict[str, Tensor]:
         """See `Attention`."""
-        maps = self.sum if self.aggregate == "daam" else self.sum / self.weight
+        maps = self.sum if self.aggregate == "daam" else self.sum / self.weight.clamp_min(1)[:, None, None]
         parts = {"maps": maps.float(), "uniform": self.uniform(), "by_layer": _means(self.by_layer)}
         if self.by_step:
             parts["by_step"], parts["steps"] = _means(self.by_step), torch.tensor(list(self.by_step))
@@ -139,7 +141,7 @@ class WordMaps:
         """What was seen, as JSON values."""
         return {
             "maps": self.maps,
-            "summed": self.weight,
+            "summed": self.weight.int().tolist(),
             "layers": list(self.by_layer),
             "steps": list(self.by_step),
             "branches": list(self.branches),
@@ -175,10 +177,6 @@ def _spread(shares: Tensor, grid: Grid) -> Tensor:
     return shares[:, grid.cells()].reshape(len(shares), *grid.size)
 
 
-def _count(sums: dict[Any, tuple[Tensor, int]], key: Any, share: Tensor) -> None:
-    before, count = sums.get(key, (torch.zeros_like(share), 0))
-    sums[key] = before + share, count + 1
-
-
-def _means(sums: Mapping[Any, tuple[Tensor, int]]) -> Tensor:
-    return torch.stack([total / count for total, count in sums.values()], 1)
+def _means(sums: Mapping[Any, Tensor]) -> Tensor:
+    """``[words, n]``; 0 of words that are not read."""
+    return torch.stack([total / count.clamp_min(1) for total, count in sums.values()], 1)

@@ -127,8 +127,11 @@ class Target:
         """Which pixels of an image ``[H, W]`` the number is read from, as positions in ``[H * W]``, int64."""
         self._cannot("pixels")
 
-    def tokens(self, players: Players) -> Mapping[int, Sequence[Tensor]]:
-        """By the number of text tokens that the network is given, the positions of each player's among them, int64."""
+    def tokens(self, players: Players, negative: bool = False) -> Mapping[int, Sequence[Tensor]]:
+        """By the number of text tokens that the network is given, the positions of each player's among them, int64.
+
+        In the text of the prompt, or of the negative prompt.
+        """
         self._cannot("tokens")
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:

@@ -35,18 +35,18 @@ def run_of(name, **changed):
     return explain.wrap(built(name)).trajectory(**(LAYERS[name][2] | changed), payoff=ink)
 
 
-def by_hand(name, aggregate, run):
-    """The maps of the positive words, and how many were summed, from weights and outputs that were kept whole."""
+def by_hand(name, aggregate, run, negative=False):
+    """The maps of one prompt's words, and how many were summed, from weights and outputs that were kept whole."""
     layer, start, _ = LAYERS[name]
     size = SIZES.get(name, (8, 12))
     players = run.players("words")
-    ((text, positions),) = run.tokens(players).items()
+    ((text, positions),) = run.tokens(players, negative).items()
     words = [p.tolist() for p in positions if len(p)]
 
     def keep(attention):
         return attention.module, attention.weights[-1], attention.output[-1]
 
-    with capture(run.module, keep, branch="cond") as found:
+    with capture(run.module, keep, branch="uncond" if negative else "cond") as found:
         run.run()
     total, count = torch.zeros(len(words), *size, dtype=torch.float64), 0
     for module, weights, output in found:
@@ -85,13 +85,11 @@ def test_maps_are_the_paper_form_at_the_latents_true_height_and_width(name, aggr
     torch.testing.assert_close(found.parts["maps"][own].double(), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.scores[own], total.mean((1, 2)) / count, rtol=1e-5, atol=1e-7)
     assert found.scores.dtype == torch.float64
-    assert found.checks["summed"] == count
+    assert found.checks["summed"][:6] == [count] * 6
     assert found.checks["grid"] == list(SIZES.get(name, (8, 12)))
-    assert found.checks["branches"] == ["cond"]
+    assert found.checks["branches"] == (["cond"] if name == "flux" else ["uncond", "cond"])
     assert found.checks["row_sum_error"] <= 1e-5
-    negative = [name for name in found.players.names if name.startswith("not: ")]
-    assert found.checks["unread"] == negative
-    assert not found.scores[len(own) :].any()
+    assert found.checks["unread"] == []
     ((text, positions),) = run.tokens(found.players).items()
     keys = {"pixart alpha": 7, "sd3": 24 + text, "flux": 24 + text}.get(name, text)  # PixArt's padding is masked
     chance = [1 / 6 if aggregate == "output" else len(positions[i]) / keys for i in own]
@@ -102,12 +100,29 @@ def test_maps_are_the_paper_form_at_the_latents_true_height_and_width(name, aggr
     assert found.parts["by_layer"].shape == (len(found.players), len(found.checks["layers"]))
 
 
+@pytest.mark.parametrize(("name", "aggregate"), [("sd", "mean"), ("sd", "daam"), ("sd3", "output")])
+def test_words_of_the_negative_prompt_are_read_in_its_own_branch(name, aggregate):
+    run = run_of(name, negative="blurry deep fox")
+    found = Attention("words", aggregate=aggregate).explain(run)
+    assert found.players.names[6:] == ("not: blurry", "not: deep", "not: fox")
+    total, count = by_hand(name, aggregate, run, negative=True)
+    torch.testing.assert_close(found.scores[6:], total.mean((1, 2)) / count, rtol=1e-5, atol=1e-7)
+    cond, uncond = (Attention("words", aggregate=aggregate, branch=own).explain(run) for own in ("cond", "uncond"))
+    torch.testing.assert_close(cond.scores[:6], found.scores[:6])
+    torch.testing.assert_close(uncond.scores[6:], found.scores[6:])
+    assert not cond.scores[6:].any()
+    assert uncond.checks["unread"] == list(found.players.names[:6])
+    assert uncond.checks["branches"] == ["uncond"]
+
+
 def test_without_guidance_no_head_is_lost_and_the_choice_of_maps_is_the_users():
     run = run_of("sd", guidance=1.0)
     every = Attention("words", aggregate="daam").explain(run)
     with capture(run.module, lambda a: a.heads, modules="*attn2") as heads:
         run.run()
-    assert every.checks["summed"] == sum(heads)
+    assert every.checks["summed"] == [sum(heads)] * 6 + [0]
+    assert every.checks["unread"] == ["not: blurry"]
+    assert float(every.scores[6]) == 0
     first, second = run.timesteps
     one = Attention("words", modules="mid_block", heads=1, steps=second, branch="cond").explain(run)
     assert one.checks["layers"] == ["mid_block.attentions.0.transformer_blocks.0.attn2"]
@@ -128,7 +143,6 @@ def test_a_deletion_stands_beside_the_maps():
     other = found.players.names.index(found.checks["other"])
     assert top == int(found.scores.argmax())
     assert other != top
-    assert not found.checks["other"].startswith("not: ")
     game = run.game(found.players)
     for name, player in (("top", top), ("other", other)):
         mask = torch.ones(1, len(found.players), dtype=torch.bool)
@@ -166,7 +180,8 @@ def test_a_negative_prompt_like_the_prompt_is_a_branch_of_its_own_still():
     run = run_of("sd", negative=asked("sd")["prompt"])
     found = Attention().explain(run)
     assert found.players.kind == "words"
-    assert found.checks["branches"] == ["cond"]
+    assert found.checks["branches"] == ["uncond", "cond"]
+    torch.testing.assert_close(found.scores[:6], found.scores[6:])
 
 
 # --- planted attention ---
@@ -239,7 +254,7 @@ def test_planted_words_get_the_places_that_look_at_them():
 
 def test_text_before_the_image_is_found_and_all_rows_of_a_batch_count():
     target = Prompted(Joint(), rows=3, text=torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(2)))
-    layout = text_layout(target.module, target.run, target.tokens(None))
+    layout = text_layout(target.module, target.run, [target.tokens(None)])
     (place,) = layout.places.values()
     assert place.joint
     assert place.image.positions.tolist() == list(range(5, 29))
@@ -276,7 +291,7 @@ def test_what_cannot_be_told_is_refused_in_words():
         Attention("words", aggregate="output").explain(Prompted(Staring()))
     with pytest.raises(Unsupported, match="does not go from a picture to words"):
         Attention("words", aggregate="rollout").explain(Prompted(Staring()))
-    with pytest.raises(Unsupported, match="are read in the branch 'cond'"):
+    with pytest.raises(Unsupported, match="reads words of a negative prompt, and none of these"):
         Attention("words", branch="uncond").explain(Prompted(Staring()))
     with pytest.raises(Unsupported, match="makes maps of words"):
         Attention("patches", aggregate="daam").explain(Prompted(Staring()))

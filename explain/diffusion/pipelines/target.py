@@ -34,6 +34,7 @@ from explain.guard import usual_modes
 from explain.threads import found_alone
 from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
 
+_NONE = torch.zeros(0, dtype=torch.int64)
 _POOLED = ("pooled_projections", "text_embeds")
 
 
@@ -192,10 +193,11 @@ class PipelineRun(PipelineNumber, Target):
             f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {players.kind!r}"
         )
 
-    def tokens(self, players: Players) -> dict[int, tuple[Tensor, ...]]:
+    def tokens(self, players: Players, negative: bool = False) -> dict[int, tuple[Tensor, ...]]:
         """Where the network finds each word's tokens: ``{text tokens of a call: positions of each player}``.
 
-        Words of the negative prompt have none: they are in the other branch.
+        Words of the prompt are in the text of the branch "cond", those of the negative prompt in that of "uncond"; the
+        others have no positions there.
 
         Raises:
             Unsupported: the network's text is not made of the encoders' tokens one after the other.
@@ -204,9 +206,10 @@ class PipelineRun(PipelineNumber, Target):
         text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         if not isinstance(text, Tensor) or text.dim() != 3:
             raise Unsupported(f"the network of {self.call.name} is given no text tokens")
-        found = iter(self.reading.tokens(self._words_of(players)[0], text))
-        none = torch.zeros(0, dtype=torch.int64)
-        return {text.size(1): tuple(none if other else next(found) for other in players.geometry["negative"].tolist())}
+        reading = Reading(self.call, self.negative or "", self.heard) if negative else self.reading
+        found = iter(reading.tokens(self._words_of(players)[negative], text))
+        sides = players.geometry["negative"].tolist()
+        return {text.size(1): tuple(next(found).long() if side == negative else _NONE for side in sides)}
 
     def _words_of(self, players: Players) -> tuple[Words, Words]:
         """The players' words in the prompt, as far as that is read, and in the negative prompt."""
