@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from tiny_pipelines import stable_diffusion
 
 import explain
 from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, DENOISER, CAPTURE, INFLUENCE, QUESTION, EXTENSION = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXAMPLE, DENOISER, PROMPT, CAPTURE, INFLUENCE, QUESTION, EXTENSION = re.findall(
+    r"```python\n(.*?)```", README, re.DOTALL
+)
 
 
 @pytest.mark.parametrize("own_models", [False, True])
@@ -39,6 +43,19 @@ def test_the_denoiser_example_runs(tmp_path):
     assert ran.returncode == 0, ran.stderr
     for told in ("Shapley: 16 patches", "Attention: 16 patches", "Shapley: 10 steps"):
         assert told in ran.stdout
+
+
+def test_ten_lines_of_stable_diffusion_run(tmp_path, monkeypatch, capsys):
+    """On a tiny random pipeline in the place of the one that is downloaded, and fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", lambda *args, **named: stable_diffusion())
+    exec(compile(PROMPT.replace("steps=30", "steps=3"), "README.md", "exec"), {})
+    assert "steps=30" in PROMPT
+    told = capsys.readouterr().out
+    assert "Shapley: 7 words" in told
+    assert "Attention: 7 words" in told
+    made = {path.name: path.read_bytes()[:4] for path in tmp_path.iterdir()}
+    assert made == {"words.png": b"\x89PNG", "maps.png": b"\x89PNG", "run.gif": b"GIF8"}
 
 
 def test_the_example_of_attention_shows_what_it_says(capsys):

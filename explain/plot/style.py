@@ -65,7 +65,9 @@ def units(explanation: Credit, name: str = "credit") -> str:
     if isinstance(number := explanation.checks.get("number"), str):  # not the target's
         return f"{name} [{short(number)}]"
     payoff = explanation.target.get("payoff")
-    return f"{name} [{short(payoff.replace('_', ' '))}]" if isinstance(payoff, str) else name
+    if not isinstance(payoff, str) or payoff in ("<lambda>", "callable"):  # a function may have no name
+        return name
+    return f"{name} [{short(payoff.replace('_', ' '))}]"
 
 
 def question(explanation: Credit) -> str:

@@ -14,7 +14,7 @@ from explain.plot.pictures import even, one_picture
 from explain.plot.style import axes, colour_bar, heading, ink_on, note, question, short
 
 CHANCE = 0.16  # of a map's width: the strip beside it
-PALEST = 0.45  # how much of the picture beneath a share of zero covers
+COVERS = 0.4, 0.72  # how much of the picture beneath a share of zero and the largest cover
 GAP, ABOVE = 0.2, 0.36  # between maps, and above each for its words, in widths
 
 
@@ -132,7 +132,7 @@ def _draw(
     for values, where, below in ((found, reach, grey), (np.full((1, 1), chance), beside, _mean(grey))):
         if below is not None:
             ax.imshow(below, **UNDER, extent=where)
-        alpha = np.ones(values.shape) if below is None else PALEST + (0.9 - PALEST) * norm(values)
+        alpha = np.ones(values.shape) if below is None else COVERS[0] + (COVERS[1] - COVERS[0]) * norm(values)
         ax.imshow(values, cmap=UNSIGNED, norm=norm, extent=where, alpha=alpha, interpolation="nearest")
         a, b, c, d = where
         ax.plot([a, b, b, a, a], [c, c, d, d, c], color="#999999", linewidth=0.6)
