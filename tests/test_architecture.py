@@ -79,7 +79,7 @@ ROOMS = {  # of each family, from below to above: each may use those before it, 
     "diffusion": (
         *("sites", "process", "bound", "networks", "settings", "schedules", "conventions", "signature", "denoiser"),
         *("components", "proofs", "trained", "recomputing", "sampling", "payoffs", "number"),
-        *("commit", "forks", "inversion", "players", "fills", "games", "training_set"),
+        *("commit", "forks", "inversion", "sweep", "players", "fills", "games", "training_set"),
         *("objective", "targets", "model", "pipelines"),
     ),
     "supervised": (

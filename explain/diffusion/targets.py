@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,9 +38,10 @@ from explain.diffusion.players import (
 )
 from explain.diffusion.sampling import Moment
 from explain.diffusion.sites import sites
+from explain.diffusion.sweep import Sweep, checked_weights, swept
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, usual_modes
-from explain.payoffs import payoff_name
+from explain.payoffs import one_a_row, payoff_name
 from explain.threads import found_alone
 from explain.types import Differentiable, Game, NonFinite, Objective, Players, Target
 
@@ -247,6 +248,20 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
     def forks(self, at: int, draws: int = 8) -> Tensor:
         """Samples ``[draws, *shape]`` of the first draw's run with other noise from step ``at`` on; see `forks`."""
         return forks(self, at, draws)
+
+    @torch.no_grad()
+    def sweep(self, weights: Sequence[float]) -> Sweep:
+        """The number and the first draw's sample under other weights of guidance.
+
+        Raises:
+            ValueError: weights that are no numbers, or no null condition for weights other than 1.
+        """
+        found = checked_weights(weights)
+        if any(weight != 1 for weight in found):
+            self.null = self.model.absent_condition()
+        samples = self.samples(torch.tensor(found)[:, None].expand(-1, self.steps))
+        values = one_a_row(self.payoff(samples), len(samples), "sample").view(len(found), self.draws)
+        return swept(found, values, samples.view(len(found), self.draws, *samples.shape[1:])[:, 0])
 
     def decided(self, draws: int = 8) -> Decided:
         """How much of the variance of the number the noise of each step explains; see `forks.decided`."""

@@ -64,7 +64,10 @@ class PipelineCall:
         self.takes = dict(list(inspect.signature(type(pipeline).__call__).parameters.items())[1:])
         self.condition = next((name for name in CONDITIONS if name in self.takes), None)
         asked = {OURS["steps"]: steps, OURS["guidance"]: guidance}
-        shared = {name: value for name, value in asked.items() if value is not None} | dict(settings)
+        ours = {name: value for name, value in asked.items() if value is not None}
+        if twice := next((name for name in ours if name in settings), None):
+            raise TypeError(f"{twice} is given twice: under its own name and as steps= or guidance=")
+        shared = ours | dict(settings)
         check_names(self.name, shared, [name for name in self.takes if name not in _GIVEN])
         self.sources = {name: shared.pop(name) for name in _SOURCES if name in shared}
         self.shared = shared

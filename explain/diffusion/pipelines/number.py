@@ -15,6 +15,7 @@ from explain.diffusion.pipelines.tracing import TracedRun, Variation, pictures_i
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.recomputing import recomputed
 from explain.diffusion.sampling import Fork
+from explain.diffusion.sweep import Sweep, checked_weights, swept
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, probed
 from explain.plain import plain_operations
@@ -78,6 +79,23 @@ class PipelineNumber(TracedRun):
         values = torch.cat(found).view(len(distinct), self.draws).mean(1)
         place = {key: i for i, key in enumerate(distinct)}
         return values[[place[key] for key in keys]]
+
+    @torch.no_grad()
+    def sweep(self, weights: Sequence[float]) -> Sweep:
+        """The number and the first draw's picture under other values of ``guidance_scale``, each by a call of its own.
+
+        Raises:
+            ValueError: weights that are no numbers, or no payoff.
+            Unsupported: a pipeline without guidance.
+        """
+        if "guidance_scale" not in self.call.takes:
+            raise Unsupported(f"{self.call.name} takes no guidance")
+        found, payoff = checked_weights(weights), self._payoff()
+        each = [replace(self.own, settings={"guidance_scale": weight}) for weight in found]
+        rows = [row for variation in each for row in self.rows_of(variation)]
+        seen = torch.cat([self.made(rows[part], watched=Watched(0)) for part in self.batches(rows)])
+        values = one_a_row(payoff(seen), len(seen), "picture").view(len(found), self.draws)
+        return swept(found, values, seen.view(len(found), self.draws, *seen.shape[1:])[:, 0])
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters of the network, ``net.*``, a scalar that derivatives follow.
