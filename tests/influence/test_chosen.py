@@ -1,16 +1,19 @@
 """`parameters=`: the answer in some of the parameters is that of the block, and costs what the block does."""
 
+from functools import partial
+
 import pytest
 import torch
 from diffusion_cases import digits_like, tiny_unet
 from influence_cases import ObjectiveTarget, digits, half_trained
 from reference import influence as reference
+from tiny_pipelines import stable_diffusion
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 
 import explain
-from explain import Influence, SelfInfluence, TracIn, Trak
+from explain import DTrak, Influence, SelfInfluence, TracIn, Trak
 from explain.influence import Ekfac, Kfac, group_influence
 from explain.influence.chosen import choose, chosen_objective
 from explain.influence.linear_maps import Bytes
@@ -179,6 +182,25 @@ def test_layers_of_a_unet_by_its_own_names(denoised, parameters, expected):
     rows = block_of(whole, [name for name in whole.params if expected(name.removeprefix("net."))])
     assert found.checks["parameters"] == len(rows) > 0
     assert found.checks["gradient_norm"] == pytest.approx(float(training_gradient(whole)[rows].norm()))
+
+
+@pytest.mark.parametrize("explainer", [partial(Influence, solver="cg", curvature="ggn", damping=1.0), DTrak])
+def test_training_pictures_of_a_pipeline_whose_network_was_frozen(explainer):
+    """As after ``load_lora_weights``: the question is about the low-rank layers, by the network's own names."""
+    pipeline = stable_diffusion()
+    attention = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2
+    attention.to_q = Lora(attention.to_q)
+    nn.init.normal_(attention.to_q.lora_up.weight, generator=torch.Generator().manual_seed(0))
+    pipeline.unet.requires_grad_(False)
+    prompt = "a red fox in deep snow"
+    picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    train = torch.stack([picture, 1 - picture, picture.flip(1)]), [prompt, "deep snow", "a fox"]
+    step = explain.wrap(pipeline).step(picture, [500, 100], prompt)
+    found = explainer(train=train, parameters="*lora*", seed=0).explain(step)
+    numbers = sum(p.numel() for name, p in pipeline.unet.named_parameters() if "lora" in name)
+    assert f"'*lora*': 2 of 210 tensors, {numbers:,} of" in found.target["assumed"]["parameters"]
+    assert found.scores.argmax() == 0  # the picture itself, under its own caption
+    assert not any(p.requires_grad for p in pipeline.unet.parameters())
 
 
 def test_a_pass_back_through_the_last_block_makes_less(denoised):
