@@ -117,7 +117,7 @@ def test_words_of_the_negative_prompt_are_read_in_its_own_branch(name, aggregate
 
 def test_without_guidance_no_head_is_lost_and_the_choice_of_maps_is_the_users():
     run = run_of("sd", guidance=1.0)
-    every = Attention("words", aggregate="daam").explain(run)
+    every = Attention(run_of("sd").players("words"), aggregate="daam").explain(run)  # a negative one, not read here
     with capture(run.module, lambda a: a.heads, modules="*attn2") as heads:
         run.run()
     assert every.checks["summed"] == [sum(heads)] * 6 + [0]

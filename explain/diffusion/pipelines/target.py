@@ -206,7 +206,7 @@ class PipelineRun(PipelineNumber, Target):
         text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         if not isinstance(text, Tensor) or text.dim() != 3:
             raise Unsupported(f"the network of {self.call.name} is given no text tokens")
-        reading = Reading(self.call, self.negative or "", self.heard) if negative else self.reading
+        reading = self._reading_of(self.negative or "") if negative else self.reading
         found = iter(reading.tokens(self._words_of(players)[negative], text))
         sides = players.geometry["negative"].tolist()
         return {text.size(1): tuple(next(found).long() if side == negative else _NONE for side in sides)}
