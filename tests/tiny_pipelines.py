@@ -122,6 +122,11 @@ def latent_consistency() -> Any:
     return stable_diffusion(diffusers.LatentConsistencyModelPipeline, net, scheduler)
 
 
+def perturbed_attention() -> Any:
+    """Guidance by a third row, told from the one with the prompt by its place in the batch alone."""
+    return stable_diffusion(diffusers.StableDiffusionPAGPipeline, pag_applied_layers="mid")
+
+
 def trajectory_consistency() -> Any:
     """Stable Diffusion by the stochastic scheduler of TCD."""
     return stable_diffusion(scheduler=diffusers.TCDScheduler(**_SD, steps_offset=1))
@@ -224,6 +229,7 @@ CASES = {
         lambda: controlnet(diffusers.StableDiffusionControlNetImg2ImgPipeline),
         _TEXT | _FROM | {"control_image": picture(seed=1)},
     ),
+    "perturbed attention": Case(perturbed_attention, _TEXT | {"pag_scale": 3.0}),
     "lcm": Case(latent_consistency, _TEXT),
     "tcd": Case(trajectory_consistency, _TEXT | {"eta": 0.3}),
     "edm": Case(lambda: sdxl(scheduler=diffusers.EDMEulerScheduler()), _TEXT),

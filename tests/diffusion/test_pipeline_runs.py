@@ -83,7 +83,7 @@ def test_latents_are_the_pipelines_own_argument(name):
 
 
 TEXTS = ["sd", "sdxl", "sd3", "flux", "pixart sigma", "ldm text", "inpaint", "pix2pix", "sd3 img2img", "lcm", "tcd"]
-TEXTS += ["wan", "audio ldm"]
+TEXTS += ["wan", "audio ldm", "perturbed attention"]
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -106,6 +106,13 @@ def once_each(
     return at_rows(answer, own, torch.tensor([place[key] for key in keys]))
 
 
+def repeats(args: tuple[Any, ...], kwargs: dict[str, Any], rows: list[bool]) -> bool:
+    """Whether two rows of a call's batch are equal."""
+    parts = [leaf for leaf, own in zip(_pytree.tree_leaves((args, kwargs)), rows, strict=True) if own]
+    count = len(parts[0]) if parts else 0
+    return len(set(_keys(parts, count))) < count
+
+
 def _keys(parts: list[Tensor], count: int) -> list[tuple[bytes, ...]]:
     """What tells each row from others."""
     flat = [part.detach().reshape(count, -1).contiguous().cpu().view(torch.uint8) for part in parts]

@@ -14,6 +14,7 @@ from torch import Tensor
 from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import PipelineCall, Row
 from explain.diffusion.pipelines.doubts import check_finite
+from explain.diffusion.pipelines.stand_ins import repeats
 from explain.diffusion.pipelines.watched import (
     Decoding,
     Enough,
@@ -179,7 +180,27 @@ class TracedRun:
             by_row = rowwise(steps[0], self.first_step([row, row]))
         except (TypeError, ValueError, RuntimeError, IndexError):
             by_row = None  # this pipeline takes one picture at a time
-        return Plan(blocks, weights, tuple(step.t for step in steps), by_row)
+        found = Plan(blocks, weights, tuple(step.t for step in steps), by_row)
+        return found if self._is_rowwise(found) else replace(found, by_row=None)
+
+    def _is_rowwise(self, plan: Plan) -> bool:
+        """Whether equal rows of the network's batch are answered alike, wherever they stand.
+
+        Perturbed attention is told by the place of a row alone, and a network that is given each distinct row once
+        would answer otherwise.
+        """
+        step = self.traced[0][0]
+        rows = None if plan.by_row is None else list(plan.by_row)
+        if rows is None or not any(repeats(args, kwargs, rows) for args, kwargs in step.asked):
+            return True
+        watched = Watched(1, plan, stop=True)
+        try:
+            with contextlib.suppress(Enough):
+                self.call(self.rows_of(self.own)[:1], watched.network, watched.step)
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            return False
+        pairs = zip(step.said, watched.steps[0].said, strict=True)
+        return all(one.shape == other.shape and torch.allclose(one, other, _TOGETHER, 1e-5) for one, other in pairs)
 
     @property
     def other_condition(self) -> Any:
