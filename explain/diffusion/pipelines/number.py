@@ -65,7 +65,7 @@ class PipelineNumber(TracedRun):
         Raises:
             ValueError: no payoff, or one that does not give one number a picture.
         """
-        payoff = self._payoff()
+        payoff = self.asked_payoff()
         distinct: dict[Any, Variation] = {}
         keys = [variation.key() for variation in variations]
         for key, variation in zip(keys, variations, strict=True):
@@ -90,7 +90,7 @@ class PipelineNumber(TracedRun):
         """
         if "guidance_scale" not in self.call.takes:
             raise Unsupported(f"{self.call.name} takes no guidance")
-        found, payoff = checked_weights(weights), self._payoff()
+        found, payoff = checked_weights(weights), self.asked_payoff()
         each = [replace(self.own, settings={"guidance_scale": weight}) for weight in found]
         rows = [row for variation in each for row in self.rows_of(variation)]
         seen = torch.cat([self.made(rows[part], watched=Watched(0)) for part in self.batches(rows)])
@@ -104,7 +104,7 @@ class PipelineNumber(TracedRun):
             ValueError: no payoff.
             Unsupported: a pipeline whose call leaves torch, so that no derivative follows it.
         """
-        payoff = self._payoff()
+        payoff = self.asked_payoff()
         rows = self.rows_of(self.own)
         own = {name.removeprefix("net."): value for name, value in params.items()}
         found = []
@@ -144,7 +144,7 @@ class PipelineNumber(TracedRun):
         found = pictures_in(answer)
         return self._in_unit(found) if self.space == "pixels" else found
 
-    def _payoff(self) -> Callable[[Tensor], Tensor]:
+    def asked_payoff(self) -> Callable[[Tensor], Tensor]:
         """The payoff.
 
         Raises:

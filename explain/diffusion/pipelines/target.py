@@ -23,6 +23,7 @@ from explain.diffusion.pipelines.games import (
     WordCoalitions,
     conditions_of,
 )
+from explain.diffusion.pipelines.looks import LookCoalitions
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.prompts import Span, Words, words_of
 from explain.diffusion.pipelines.reading import Reading
@@ -121,8 +122,9 @@ class PipelineRun(PipelineNumber, Target):
         return torch.arange(self.picture()[0].numel())
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "words" (``phrases=`` that go together), "steps" (``size=``), "guidance", "labels" (the prompt),
-        "conditions" (the prompt, the negative prompt, a ControlNet's picture).
+        """Players: "words" (``phrases=`` that go together), "steps" (``size=``; without a condition an absent one does
+        not look at the picture, see `Looks`), "guidance", "labels" (the prompt), "conditions" (the
+        prompt, the negative prompt, a ControlNet's picture).
 
         "patches" and "superpixels" are those of the picture that the run makes, for reading attention; with
         ``of="image"`` or ``of="control_image"`` those of the picture that the call is given, which play.
@@ -187,6 +189,8 @@ class PipelineRun(PipelineNumber, Target):
             return self._word_game(players)
         if players.kind == "conditions" or (players.kind == "labels" and isinstance(self.condition, str)):
             return ConditionCoalitions(self, players).game()
+        if players.kind == "steps" and self.condition is None and not self.plan.guided:
+            return LookCoalitions(self, players).game()
         if players.kind in ("steps", "guidance", "labels"):
             return GuidanceCoalitions(self, players).game()
         raise Unsupported(
