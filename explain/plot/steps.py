@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.strip import shown
+from explain.plot.pictures import alike, even
 from explain.plot.style import DOWN, FAINT, INK, UP, axes, note, title, units
 
 IMAGES = 0.32  # of the height, at the top
@@ -18,8 +18,8 @@ def steps(explanation: Credit, images: Tensor | None = None, ax: Axes | None = N
 
     Args:
         explanation: over players "steps" or "guidance"; whiskers are one standard error.
-        images: the clean image foreseen at each step, ``[steps, C, H, W]``: ``trajectory(...).images()``;
-            bars alone when None.
+        images: the clean image foreseen at each step, ``[steps, C, H, W]``: ``trajectory(...).images()``,
+            all on one scale; bars alone when None.
         ax: where to draw.
         most: images at most, evenly spread, the first and the last among them; a line leads to the step of each.
 
@@ -43,11 +43,11 @@ def steps(explanation: Credit, images: Tensor | None = None, ax: Axes | None = N
 
 
 def _foreseen(ax: Axes, images: Tensor, most: int) -> None:
-    chosen = sorted({round(float(i)) for i in np.linspace(0, len(images) - 1, min(most, len(images)))})
+    chosen, pictures = even(len(images), most), alike(images)
     for place, step in enumerate(chosen):
         left = place / len(chosen)
         slot = ax.inset_axes((left + 0.004, 1 - IMAGES, 1 / len(chosen) - 0.008, IMAGES))
-        slot.imshow(shown(images[step]), cmap="gray", interpolation="nearest")
+        slot.imshow(pictures[step], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         slot.set_anchor("S")
         slot.set_axis_off()
         ends = [(step + 0.5) / len(images), left + 0.5 / len(chosen)]

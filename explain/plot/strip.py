@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from explain.credit import Credit
 from explain.plot.influence import words
+from explain.plot.pictures import alike
 from explain.plot.style import DOWN, UP, axes, short, title
 
 PITCH = 1.2  # from row to row: an image and two lines of text
 
 
 def strip(explanation: Credit, ax: Axes | None = None, k: int = 6) -> Axes:
-    """Two rows of up to ``k`` images: those that push the number up, and those that push it down, strongest first.
+    """Two rows of up to ``k`` images: those that push the number up, and those that push it down, strongest first,
+    all on one scale.
 
     Raises:
         ValueError: players without ``geometry["images"] [P, C, H, W]``.
@@ -28,11 +28,14 @@ def strip(explanation: Credit, ax: Axes | None = None, k: int = 6) -> Axes:
     scores = explanation.scores
     order = scores.argsort(descending=True, stable=True)
     rows = [order[scores[order] > 0][:k].tolist(), order.flip(0)[scores[order.flip(0)] < 0][:k].tolist()]
+    either = rows[0] + rows[1]
+    pictures = dict(zip(either, alike(images[either]), strict=True)) if either else {}
     ax = axes(ax, (1.0 + 1.05 * k, 3.3))
     for row, (chosen, word, colour) in enumerate(zip(rows, words(explanation), (UP, DOWN), strict=True)):
         ax.text(-0.15, PITCH * row + 0.4, word, rotation=90, ha="right", va="center", color=colour, weight="bold")
         for column, player in enumerate(chosen):
-            ax.imshow(shown(images[player]), cmap="gray", extent=_box(images[player], column, PITCH * row))
+            place = _box(images[player], column, PITCH * row)
+            ax.imshow(pictures[player], cmap="gray", vmin=0, vmax=1, extent=place)
             said = f"{short(explanation.players.names[player], 14)}\n{scores[player]:+.2g}"
             ax.text(column + 0.5, PITCH * row + 0.82, said, ha="center", va="top", fontsize="x-small", color=colour)
     ax.set(xlim=(-0.3, k), ylim=(2 * PITCH, 0), aspect="equal")
@@ -47,12 +50,3 @@ def _box(image: Tensor, column: float, top: float) -> tuple[float, float, float,
     pixel = min(0.92 / width, 0.78 / height)
     middle, bottom = column + 0.5, top + 0.8
     return middle - width * pixel / 2, middle + width * pixel / 2, bottom, bottom - height * pixel
-
-
-def shown(image: Tensor) -> np.ndarray:
-    """An image ``[C, H, W]`` of any range as matplotlib shows it: colours for three channels, else grey."""
-    flat = image.detach().cpu().double()
-    flat = flat if len(flat) == 3 else flat.mean(0, keepdim=True)
-    low, high = flat.min(), flat.max()
-    scaled = (flat - low) / (high - low) if high > low else torch.full_like(flat, 0.5)
-    return scaled.permute(1, 2, 0).squeeze(-1).numpy()

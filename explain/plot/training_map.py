@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import ArrayLike
 
 from explain.credit import Credit
 from explain.plot.influence import SHAPES, words
-from explain.plot.strip import shown
+from explain.plot.pictures import alike
 from explain.plot.style import DIVERGING, DOWN, UP, axes, centred, colour_bar, title, units
 
 
@@ -52,9 +53,10 @@ def training_map(
     order = explanation.scores.argsort(descending=True, stable=True)
     up = [i for i in order.tolist() if scores[i] > 0][:k]
     down = [i for i in order.flip(0).tolist() if scores[i] < 0][:k]
+    pictures = dict(zip(up + down, alike(images[up + down]), strict=True)) if up + down else {}
     for side, (chosen, colour) in enumerate(((up, UP), (down, DOWN))):
         for row, player in enumerate(chosen):
-            _picture(ax, images[player], places[player], colour, side, row, max(k, 1))
+            _picture(ax, pictures[player], places[player], colour, side, row, max(k, 1))
     said = words(explanation)
     for x, word, colour in ((0.0, said[0], UP), (1.0, said[1], DOWN)):
         ax.text(x, 1.02, word, transform=ax.transAxes, color=colour, ha="right" if x else "left", weight="bold")
@@ -69,10 +71,10 @@ def training_map(
     return ax
 
 
-def _picture(ax: Axes, image: torch.Tensor, place: np.ndarray, colour: str, side: int, row: int, rows: int) -> None:
+def _picture(ax: Axes, image: np.ndarray, place: np.ndarray, colour: str, side: int, row: int, rows: int) -> None:
     """The image beside the points, at the left or the right, and a line to its place."""
     box = AnnotationBbox(
-        OffsetImage(shown(image), zoom=28 / max(image.shape[1:]), cmap="gray"),
+        OffsetImage(image, zoom=28 / max(image.shape[:2]), cmap="gray", norm=Normalize(0, 1)),
         tuple(place),
         xybox=(0.94 if side else 0.06, 0.92 - 0.84 * row / max(rows - 1, 1)),
         boxcoords="axes fraction",

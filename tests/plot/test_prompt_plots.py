@@ -159,6 +159,16 @@ def test_pictures_of_a_run_are_on_one_scale():
     assert "4 of 12 steps" in texts(ax)
 
 
+def test_training_pictures_are_on_one_scale_too():
+    images = torch.stack([torch.full((1, 4, 4), level) for level in (0.0, 0.2, 1.0)])
+    images[1, 0, 0, 0] = 0.1  # pale, with a little that would be stretched
+    who = Players("train", torch.arange(3), geometry={"images": images})
+    ax = plot.strip(Explanation(torch.tensor([1.0, 2.0, -1.0]), who, value=0.0, method="Influence"))
+    shown = sorted(float(np.asarray(image.get_array()).max()) for image in ax.images)
+    assert shown == pytest.approx([0.0, 0.2, 1.0])
+    assert all(image.get_clim() == (0, 1) for image in ax.images)
+
+
 class Run:
     """What a trajectory offers."""
 
