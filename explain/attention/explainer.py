@@ -82,7 +82,7 @@ class Attention(Explainer):
     ``mass_on_players`` (the part of all credit that the listed players hold), ``unseen`` (edge players in no map); over
     images ``steps``, ``branches``, and ``left_out``: maps that are not over the image, such as cross-attention to a
     text (``left_out_layers`` says why). Of words a deletion too: ``change_without_top``, how far the number moves
-    without the word that is looked at most, beside ``change_without_other``, another word at random.
+    without the word of the prompt that is looked at most, beside ``change_without_other``, another at random.
 
     Raises:
         NothingCaptured: the model computed no attention that can be seen.
@@ -178,11 +178,13 @@ class Attention(Explainer):
             ablated = target.value()
         checks = found.checks() | {
             "change_under_uniform": ablated - value,
-            "mass_on_players": float(scores.sum()),
+            "mass_on_players": float(scores.sum()) / max(1, len(found.branches)),
             "unread": [name for i, name in enumerate(players.names) if i not in found.read()],
             "scores": _SHARES,
         }
-        checks |= deletion(target, players, scores, found.read(), value, generator)
+        prompt = [i for i in found.read() if not _negative(players)[i]]
+        may = prompt if len(prompt) > 1 else found.read()  # shares of one branch are compared
+        checks |= deletion(target, players, scores, may, value, generator)
         _warn_when_flat(True, found.deviation)
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=found.parts(), checks=checks, calls=6
@@ -194,7 +196,7 @@ class Attention(Explainer):
         Raises:
             Unsupported: the branch of the negative prompt, and no word of it.
         """
-        negative = bool(players.geometry.get("negative", torch.zeros(1)).any())
+        negative = bool(_negative(players).any())
         found = {} if self.branch == "uncond" else {"cond": target.tokens(players)}
         if negative and self.branch != "cond":
             found["uncond"] = target.tokens(players, negative=True)
@@ -284,6 +286,11 @@ class Attention(Explainer):
                 f"they run side by side? Then {self._other(maps, rows, players)}",
                 stacklevel=4,
             )
+
+
+def _negative(players: Players) -> Tensor:
+    """Which words are of a negative prompt, bool ``[P]``."""
+    return players.geometry.get("negative", torch.zeros(len(players), dtype=torch.bool))
 
 
 def _warn_when_flat(choice: bool, deviation: float) -> None:

@@ -218,7 +218,7 @@ class AttentionMap:
         return self @ self._marks(groups)
 
     def chance(self, groups: Sequence[Tensor]) -> Tensor:
-        """What `columns` would be if each row looked at all it may alike, ``|group and allowed| / |allowed|``.
+        """What `columns` would be if each row looked at all it may alike, ``|group and allowed| / |allowed|``, float64.
 
         Raises:
             ValueError: a position that the map does not have; a map along edges.

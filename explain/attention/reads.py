@@ -18,7 +18,11 @@ _MOVED = 1e-5  # relative change of a query or key from which on it follows
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What one attention reads: ``queries [q, ...]``, ``keys`` and ``values [k, ...]``, for ``rows`` of a batch."""
+    """What one attention reads: ``queries [q, 4]``, ``keys`` and ``values [k, 4]``, for ``rows`` of a batch.
+
+    Of every token all features of all rows and heads, in four random directions: enough to see whether it changes, and
+    little enough to keep of every layer.
+    """
 
     module: str
     queries: Tensor
@@ -34,16 +38,23 @@ class _Reads(Interception):
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         query = arguments["query"]
-        q, k, v = (arguments[name].movedim(-2, 0).flatten(1) for name in ("query", "key", "value"))
+        q, k, v = (_print(arguments[name].movedim(-2, 0)) for name in ("query", "key", "value"))
         rows = query[..., 0, 0].numel() // (query.size(-3) if query.dim() > 3 else 1)
         self.found.append(Read(self.parts[-1], q, k, v, rows))
         return super().scaled_dot_product(arguments)
 
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         query = arguments["query"]  # [tokens, batch, width] or [tokens, width]
-        q, k, v = (arguments[name].flatten(1) for name in ("query", "key", "value"))
+        q, k, v = (_print(arguments[name]) for name in ("query", "key", "value"))
         self.found.append(Read(self.parts[-1], q, k, v, query.size(1) if query.dim() == 3 else 1))
         return super().multi_head(arguments)
+
+
+def _print(tokens: Tensor) -> Tensor:
+    """``[n, ...] -> [n, 4]``, the same directions for as many features."""
+    features = tokens.detach().flatten(1).float()
+    directions = torch.randn(features.size(1), 4, generator=torch.Generator().manual_seed(0))
+    return features @ directions.to(features.device) / features.size(1) ** 0.5
 
 
 def reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Read]:
@@ -55,9 +66,8 @@ def reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list
 
 
 def follow(before: Tensor, after: Tensor) -> Tensor:
-    """Which tokens ``[n, ...]`` change, bool ``[n]``."""
-    change = (after.float() - before.float()).abs().amax(1)
-    return change > _MOVED * before.float().abs().max().clamp_min(1e-12)
+    """Which tokens ``[n, d]`` change, bool ``[n]``."""
+    return (after - before).abs().amax(1) > _MOVED * before.abs().max().clamp_min(1e-12)
 
 
 class _Called(Exception):

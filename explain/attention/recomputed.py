@@ -43,7 +43,7 @@ class Recomputed(Protocol):
         ...
 
     def chance(self, values: Tensor) -> Tensor:
-        """``U V`` with ``U`` uniform over the keys that each row may look at: ``[batch, heads, queries, d]``."""
+        """``U V`` with ``U`` uniform over the keys that each row may see: float64 ``[batch, heads, queries, d]``."""
         ...
 
     def part(
@@ -143,13 +143,13 @@ class ScaledDotProduct:
         """``U V``; an additive mask only forbids, where it is at or below -1e4."""
         values = values.to(self.query.device, self._dtype)
         if self.mask is None and not self.causal:
-            mean = values.mean(-2, keepdim=True)
+            mean = values.double().mean(-2, keepdim=True)
             return (mean[:, None] if mean.dim() == 3 else mean).expand(*self.shape[:3], -1)
         blind = self.part()
         blind.query = torch.zeros_like(self.query)  # every score is then 0
         if self.mask is not None and self.mask.dtype != torch.bool:
             blind.mask = self.mask > BLOCKED
-        return blind.times(values)
+        return blind.times(values).double()
 
     def _kernel(self, values: Tensor) -> Tensor:
         """``W V`` by the kernel that torch picks; values as wide as keys, which the fused ones want."""
@@ -223,7 +223,7 @@ class Whole:
 
     def chance(self, values: Tensor) -> Tensor:
         """``U V`` over the keys whose weight is above zero."""
-        looked = (self.whole() > 0).float()
+        looked = (self.whole() > 0).double()
         share = looked @ (values[:, None] if values.dim() == 3 else values).to(looked)
         return share / looked.sum(-1, keepdim=True).clamp_min(1)
 

@@ -49,7 +49,7 @@ CASES = {  # query, key, arguments
 
 def uniform(weights: torch.Tensor) -> torch.Tensor:
     """The same over all that each row looks at: no weight of these cases underflows."""
-    looked = (weights > 0).float()
+    looked = (weights > 0).double()
     return looked / looked.sum(-1, keepdim=True).clamp_min(1)
 
 
@@ -78,14 +78,14 @@ def test_every_way_of_asking_gives_what_torch_weighs(case, block, dtype, monkeyp
         torch.testing.assert_close(found.times(values), expected @ values, **close)
     alone = draw(len(expected), 9, 4, seed=3)
     torch.testing.assert_close(found.times(alone), expected @ alone[:, None], **close)
-    torch.testing.assert_close(found.chance(values), uniform(expected) @ values, **close)
+    torch.testing.assert_close(found.chance(values), uniform(expected) @ values.double(), **close)
     rows, heads, places = [len(expected) - 1], [expected.size(1) - 1, 0], torch.tensor([5, 0, 3])
     part = found.part(rows, heads, places)
     of_part = expected[rows][:, heads][:, :, places]
     assert part.shape == of_part.shape
     torch.testing.assert_close(part.whole(), of_part, **close)
     torch.testing.assert_close(part.times(draw(9, 2)), of_part @ draw(9, 2), **close)
-    torch.testing.assert_close(part.chance(draw(9, 2)), uniform(of_part) @ draw(9, 2), **close)
+    torch.testing.assert_close(part.chance(draw(9, 2)), uniform(of_part) @ draw(9, 2).double(), **close)
 
 
 def test_a_fused_kernel_takes_what_marks_the_groups():
@@ -161,7 +161,7 @@ def test_a_settled_map_and_one_along_edges_answer_the_same_questions():
         with pytest.raises(ValueError, match="is not known"):
             attention.output  # noqa: B018
         assert (attention.batch, attention.heads) == (1, 2)
-    expected = torch.tensor([0.5, 0.25]).expand(1, 2, 3, 2)
+    expected = torch.tensor([0.5, 0.25]).double().expand(1, 2, 3, 2)
     torch.testing.assert_close(dense.chance(groups), expected)
     with pytest.raises(ValueError, match="runs along edges"):
         along.part(rows=[0])

@@ -141,8 +141,10 @@ def test_a_deletion_stands_beside_the_maps():
     found = Attention("words").explain(run)
     top = found.players.names.index(found.checks["top"])
     other = found.players.names.index(found.checks["other"])
-    assert top == int(found.scores.argmax())
+    assert top == int(found.scores[:6].argmax())
     assert other != top
+    assert other < 6  # the negative prompt's words have shares of another branch
+    assert found.checks["mass_on_players"] == pytest.approx(float(found.scores.sum()) / 2)
     game = run.game(found.players)
     for name, player in (("top", top), ("other", other)):
         mask = torch.ones(1, len(found.players), dtype=torch.bool)
