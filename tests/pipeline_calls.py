@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import random
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from tiny_pipelines import CASES, NEGATIVE, PROMPT
+from torch import nn
 
 STEPS, SEED, LABEL = 2, 3, 5
 # what lists of prompts give otherwise than one by one, by rounding that a run of these amplifies
@@ -70,3 +73,27 @@ def worth(picture):
 def near(found, wanted, name):
     """Whether two pictures are equal to 1e-5 of their scale."""
     return float((found - wanted).abs().max()) <= LOOSE.get(name, 1e-5) * float(wanted.abs().max())
+
+
+def state(pipeline) -> dict[str, Any]:
+    """All that a question could change on a pipeline, and the random states around it."""
+    modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    inside = [module for part in modules for module in part.modules()]
+    hooks = [
+        len(held)
+        for module in inside
+        for key, held in vars(module).items()
+        if "_hooks" in key and isinstance(held, dict)
+    ]
+    return {
+        "parts": {key: id(value) for key, value in vars(pipeline).items()},
+        "configuration": dict(pipeline.config),
+        "schedulers": [
+            repr(sorted(vars(part).items())) for part in pipeline.components.values() if hasattr(part, "step")
+        ],
+        "modes": [module.training for module in inside],
+        "attributes": [sorted(vars(module)) for module in inside],
+        "hooks": hooks,
+        "weights": [(weights._version, weights.grad is None) for part in modules for weights in part.parameters()],
+        "random": (torch.get_rng_state().numpy().tobytes(), random.getstate(), np.random.get_state()[1].tobytes()),  # noqa: NPY002 - the user's own
+    }

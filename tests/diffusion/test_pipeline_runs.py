@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from functools import cache
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from pipeline_calls import LOOSE, STEPS, asked, built, ink, near, own, usual, worth
+from pipeline_calls import LOOSE, STEPS, asked, built, ink, near, own, state, usual, worth
 from tiny_networks import LATENT
 from tiny_pipelines import CASES, NEGATIVE, PROMPT
-from torch import nn
 
 import explain
 
@@ -25,30 +21,6 @@ def run_of(name):
     """Its run, and the picture that the pipeline itself made before."""
     wanted = usual(name)
     return explain.wrap(built(name)).trajectory(**asked(name, payoff=ink)), wanted
-
-
-def state(pipeline) -> dict[str, Any]:
-    """All that a question could change on a pipeline, and the random states around it."""
-    modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
-    inside = [module for part in modules for module in part.modules()]
-    hooks = [
-        len(held)
-        for module in inside
-        for key, held in vars(module).items()
-        if "_hooks" in key and isinstance(held, dict)
-    ]
-    return {
-        "parts": {key: id(value) for key, value in vars(pipeline).items()},
-        "configuration": dict(pipeline.config),
-        "schedulers": [
-            repr(sorted(vars(part).items())) for part in pipeline.components.values() if hasattr(part, "step")
-        ],
-        "modes": [module.training for module in inside],
-        "attributes": [sorted(vars(module)) for module in inside],
-        "hooks": hooks,
-        "weights": [(weights._version, weights.grad is None) for part in modules for weights in part.parameters()],
-        "random": (torch.get_rng_state().numpy().tobytes(), random.getstate(), np.random.get_state()[1].tobytes()),  # noqa: NPY002 - the user's own
-    }
 
 
 @pytest.mark.parametrize("name", CASES)

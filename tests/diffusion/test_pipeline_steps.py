@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
-from pipeline_calls import built
+from PIL import Image
+from pipeline_calls import built, state
 from tiny_pipelines import NEGATIVE, PROMPT, controlnet, picture
 
 import explain
@@ -245,6 +247,33 @@ def test_what_is_no_picture_is_refused():
         step("sd", fill="noise")
     with pytest.raises(ValueError, match="the bound is of the whole latent"):
         step("sd", payoff="elbo", region=torch.ones(16, 16))
+
+
+def test_a_picture_of_another_size_than_the_pipelines_is_refused():
+    with pytest.raises(
+        ValueError, match=r"x0 is 32x32 pixels, a latent \[4, 16, 16\]; this call of DiTPipeline makes pict"
+    ):
+        explain.wrap(built("dit")).step(picture(32)[0], T, label=3)
+    wide = picture(32)[0][:, :16]
+    assert explain.wrap(built("sdxl")).step(wide, T, PROMPT, draws=1).image.shape == (4, 8, 16)
+
+
+def test_a_pil_image_is_a_picture():
+    array = (picture()[0].movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+    asked = explain.wrap(built("sd")).step(Image.fromarray(array), T, PROMPT, draws=DRAWS, seed=SEED)
+    assert torch.equal(asked.picture, torch.from_numpy(array).movedim(-1, 0) / 255)
+    assert asked.value() == pytest.approx(plain("sd").value(), rel=0.01)
+
+
+def test_nothing_changes_on_the_pipeline():
+    pipeline = built("sd")
+    before = state(pipeline)
+    asked = step("sd")
+    for explainer in (explain.Occlusion("patches"), explain.Gradient("patches"), explain.Attention("patches")):
+        explainer.explain(asked)
+    with pytest.raises(ValueError, match="2 training pictures need as many captions"):
+        asked.objective((torch.cat([picture()] * 2), ["a cat"]))
+    assert state(pipeline) == before
 
 
 def test_latents_are_asked_about_as_the_network_sees_them():

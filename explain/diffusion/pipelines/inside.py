@@ -160,6 +160,22 @@ class Inside:
                 made.assumed[name] = cut
         return made
 
+    def check_size(self, picture: Tensor) -> None:
+        """Raise where the pipeline's own call makes latents of another size than this picture ``[3, H, W]`` has.
+
+        Raises:
+            ValueError: it does.
+        """
+        with torch.no_grad():
+            found = tuple(self.coder.encode(picture[None]).shape[1:])
+        if found != self.shape:
+            own = "x".join(map(str, self._traced()[1].shape[-2:]))
+            raise ValueError(
+                f"x0 is {picture.shape[1]}x{picture.shape[2]} pixels, a latent {list(found)}; this call of "
+                f"{self.run.call.name} makes pictures of {own}, from latents {list(self.shape)}: give x0 in that size, "
+                "or its height= and width= where the call takes them"
+            )
+
     def encoded(self, captions: list[Any]) -> Condition:
         """The network's conditions for captions or classes, a row each."""
         found: list[Condition] = []

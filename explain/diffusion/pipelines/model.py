@@ -17,7 +17,7 @@ from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.coder import Listening
 from explain.diffusion.pipelines.games import Absent
 from explain.diffusion.pipelines.inside import Inside
-from explain.diffusion.pipelines.pictures import Asking, PictureStep, checked_picture
+from explain.diffusion.pipelines.pictures import Asking, PictureStep, as_tensor, checked_picture
 from explain.diffusion.pipelines.sources import SourceFill
 from explain.diffusion.pipelines.target import PipelineRun
 from explain.diffusion.targets import StepTarget
@@ -80,7 +80,7 @@ class PipelineModel:
         guidance that was distilled), taken from a short run of it. The picture goes through the pipeline's own VAE.
 
         Args:
-            x0: a clean picture ``[3, H, W]`` in [0, 1]; with ``space="latents"`` what the network sees.
+            x0: a clean picture ``[3, H, W]`` in [0, 1], or a PIL image; with ``space="latents"`` what the network sees.
             t: a step of the schedule, or several to average over.
             prompt: the text, or the class; in "latents" also an embedding or named arguments of the network.
             negative: the negative prompt, which stands for "no prompt".
@@ -105,7 +105,7 @@ class PipelineModel:
             ValueError: a picture of another size or range, a step outside the schedule, unknown payoff or fill.
             Unsupported: a network that is given something anew at every step, such as a ControlNet's answer.
         """
-        given = prompt if label is None else label
+        x0, given = as_tensor(x0), prompt if label is None else label
         space = space or self._space_of(x0)
         if space not in ("pixels", "latents"):
             raise ValueError(f"space must be 'pixels' (pictures in [0, 1]) or 'latents', got {space!r}")
@@ -124,6 +124,7 @@ class PipelineModel:
                 image, shared = model.image(x0), (seed, draws, payoff, region, weight, fill, reference, batch_size)
                 return StepTarget(model, image, steps, condition, *shared, weights)
             picture = checked_picture(x0, model.denoiser.dtype).to(model.denoiser.device)
+            inside.check_size(picture)
             asking = Asking(type(self.pipeline).__name__, inside.condition, negative, inside.encoded)
             shared = (seed, draws, payoff, region, weight, fill, reference, batch_size)
             return PictureStep(model, inside.coder, picture, steps, condition, asking, *shared, weights)

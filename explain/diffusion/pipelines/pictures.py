@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -233,6 +234,13 @@ class PictureCoalitions(StepCoalitions):
         with torch.no_grad():
             present = present_atoms(masks.to(self.owner.device), self.owner)[:, None, None]
             return number.numbers(number.noised_from(torch.where(present, number.picture, number.absent)))
+
+
+def as_tensor(x0: Any) -> Any:
+    """A PIL image as a picture ``[3, H, W]`` in [0, 1]; whatever else is given as it is."""
+    if not hasattr(x0, "convert"):
+        return x0
+    return torch.from_numpy(np.array(x0.convert("RGB"))).movedim(-1, 0).float() / 255
 
 
 def checked_picture(x0: Any, like: torch.dtype) -> Tensor:

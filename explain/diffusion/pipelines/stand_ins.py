@@ -110,7 +110,7 @@ def repeats(args: tuple[Any, ...], kwargs: dict[str, Any], rows: list[bool]) -> 
     """Whether two rows of a call's batch are equal."""
     parts = [leaf for leaf, own in zip(_pytree.tree_leaves((args, kwargs)), rows, strict=True) if own]
     count = len(parts[0]) if parts else 0
-    return len(set(_keys(parts, count))) < count
+    return count > 1 and len(set(_keys(parts, count))) < count
 
 
 def _keys(parts: list[Tensor], count: int) -> list[tuple[bytes, ...]]:
