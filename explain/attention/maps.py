@@ -85,6 +85,15 @@ class AttentionMap:
             self._settle()
             return self.weights
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone, computed, as copies and files have them."""
+        self._settle()
+        return {name: value for name, value in self.__dict__.items() if name not in ("_source", "_rows")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set(_source=None, **state)
+        self.__post_init__()
+
     def _set(self, **values: object) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)

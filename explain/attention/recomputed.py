@@ -82,7 +82,8 @@ class ScaledDotProduct:
         heads = lead[-1] if len(lead) > 1 else 1
         self.shape = lead.numel() // heads, heads, query.size(-2), key.size(-2)
         self.query, self.key = (_four(x, lead, heads) for x in (query, key))
-        self.output = None if output is None else _four(output.detach(), lead, heads)
+        known = output is not None and output.shape[:-2] == lead  # values may be more than queries and keys
+        self.output = _four(output.detach(), lead, heads) if output is not None and known else None
         self.scale = query.size(-1) ** -0.5 if scale is None else scale
         self.mask: Tensor | None = None
         self.causal = is_causal

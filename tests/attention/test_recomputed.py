@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import pytest
 import torch
@@ -179,6 +181,17 @@ def test_what_reduce_returns_is_kept_whatever_it_is():
     assert maps[0].weights.shape == (1, 1, 3, 4)
     assert maps[0].heads == 1
     torch.testing.assert_close(maps[0].row_sums(), torch.ones(3, dtype=torch.float64))
+
+
+def test_maps_can_be_copied_and_put_into_files():
+    net = Product()
+    with capture(net, reduce=lambda a: (copy.deepcopy(a), pickle.dumps(a))) as kept:
+        net(draw(1, 2, 3, 8), draw(1, 2, 4, 8))
+    expected = paper.through_identity(draw(1, 2, 3, 8), draw(1, 2, 4, 8))
+    for attention in (kept[0][0], pickle.loads(kept[0][1])):
+        torch.testing.assert_close(attention.weights, expected)
+        torch.testing.assert_close(attention.columns([torch.arange(2)])[..., 0], expected[..., :2].sum(-1))
+        assert (attention.module, attention.size) == ("Product", (4, 3))
 
 
 def test_a_map_that_was_not_read_in_time_says_so():
