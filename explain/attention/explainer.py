@@ -91,7 +91,8 @@ class Attention(Explainer):
             where image and text tokens cannot be told.
 
     Warns:
-        UserWarning: attention is within 1 % of uniform; or dense maps and maps along edges are mixed in a rollout.
+        UserWarning: attention is within 1 % of uniform; layers cannot be seen that may look at words; or dense maps and
+            maps along edges are mixed in a rollout.
 
     >>> Attention(aggregate="last")
     Attention(players=None, aggregate='last', residual='auto', modules=None, heads=None, steps=None, branch=None)
@@ -186,6 +187,7 @@ class Attention(Explainer):
         may = prompt if len(prompt) > 1 else found.read()  # shares of one branch are compared
         checks |= deletion(target, players, scores, may, value, generator)
         _warn_when_flat(True, found.deviation)
+        _warn_of_unseen(checks["unseen_layers"])
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=found.parts(), checks=checks, calls=6
         )
@@ -297,6 +299,15 @@ def _warn_when_flat(choice: bool, deviation: float) -> None:
     if choice and deviation < _FLAT:
         warnings.warn(
             f"attention is uniform to {deviation:.1%}: these shares say who is connected, not who was chosen",
+            stacklevel=5,
+        )
+
+
+def _warn_of_unseen(layers: list[str]) -> None:
+    if layers:
+        warnings.warn(
+            f"the attention of {len(layers)} layers cannot be seen, and is missing: {', '.join(layers[:3])}"
+            f"{', ...' if len(layers) > 3 else ''}; let them use scaled_dot_product_attention (AttnProcessor2_0)",
             stacklevel=5,
         )
 

@@ -38,7 +38,7 @@ class Interception(TorchFunctionMode):
     """Base of `capture` and `uniform`: overrides say what happens at each attention; the default lets it pass.
 
     ``parts`` names the modules of the network that are running, outermost first, without torch's own layers that never
-    attend; ``called`` tells whether any ran;
+    attend; ``ran`` those that ever did, ``called`` tells whether any;
     ``arguments`` are those of the network's own call, by name, empty while only a part of it runs.
     """
 
@@ -46,8 +46,13 @@ class Interception(TorchFunctionMode):
         super().__init__()
         self.net = net
         self.parts: list[str] = []
-        self.called = False
+        self.ran: set[str] = set()
         self.arguments: dict[str, Any] = {}
+
+    @property
+    def called(self) -> bool:
+        """Whether any part of the network ran."""
+        return bool(self.ran)
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         """``F.scaled_dot_product_attention(**arguments)``."""
@@ -110,7 +115,7 @@ class Interception(TorchFunctionMode):
 
         def enter(*_: Any) -> None:
             if threading.get_ident() == owner:
-                self.called = True
+                self.ran.add(name)
                 self.parts.append(name)
 
         def leave(*_: Any) -> None:
@@ -136,6 +141,12 @@ def _never_attends(part: nn.Module) -> bool:
     home = type(part).__module__
     attends = isinstance(part, nn.MultiheadAttention) or home.endswith("transformer")
     return home.startswith("torch.nn.modules.") and not attends
+
+
+def attends(part: nn.Module) -> bool:
+    """Whether a module is likely to compute attention itself: one by its name that holds no other."""
+    inner = any("att" in type(other).__name__.lower() for other in part.modules() if other is not part)
+    return isinstance(part, CONVOLUTIONS) or ("att" in type(part).__name__.lower() and not inner)
 
 
 def by_name(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from explain.attention.interception import Interception
+from explain.attention.interception import Interception, attends
 from explain.guard import random_states_kept
 from explain.types import Unsupported
 
@@ -57,12 +57,30 @@ def _print(tokens: Tensor) -> Tensor:
     return features @ directions.to(features.device) / features.size(1) ** 0.5
 
 
-def reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Read]:
+class Reads(list[Read]):
+    """What the attentions of one call read, in order; ``unseen``: layers whose attention cannot be seen."""
+
+    def __init__(self, found: list[Read], unseen: list[str]) -> None:
+        super().__init__(found)
+        self.unseen = unseen
+
+
+def reads(net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reads:
     """What the attentions of one call read, in order; random states stay as they are."""
     watch = _Reads(net)
     with watch.opened(), torch.no_grad(), random_states_kept():
         net(*args, **kwargs)
-    return watch.found
+    return Reads(watch.found, _unseen(net, watch))
+
+
+def _unseen(net: nn.Module, watch: _Reads) -> list[str]:
+    """Layers that are attention by their names, and ran without one that was seen in, below or around them."""
+    seen = {read.module for read in watch.found}
+
+    def near(name: str) -> bool:
+        return any(f"{a}.".startswith(f"{b}.") for one in seen for a, b in ((one, name), (name, one)))
+
+    return [name for name, part in net.named_modules() if name in watch.ran and attends(part) and not near(name)]
 
 
 def follow(before: Tensor, after: Tensor) -> Tensor:

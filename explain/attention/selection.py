@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
-from explain.attention.interception import CONVOLUTIONS
+from explain.attention.interception import attends
 from explain.attention.maps import AttentionMap
 
 Modules: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
@@ -68,7 +68,7 @@ class Selection:
             raise ValueError("modules must name at least one layer, got none; None takes all")
         for pattern in self.patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
-                likely = [name or type(net).__name__ for name, part in net.named_modules() if _attends(part)]
+                likely = [name or type(net).__name__ for name, part in net.named_modules() if attends(part)]
                 raise ValueError(
                     f"modules={pattern!r} is no module of {type(net).__name__}; it has {_some(likely or names)}"
                 )
@@ -149,12 +149,6 @@ def _several(asked: Any) -> list[float]:
     if asked is None:
         return []
     return [float(asked)] if isinstance(asked, (int, float)) else [float(step) for step in asked]
-
-
-def _attends(part: nn.Module) -> bool:
-    """Whether a module is likely to compute attention itself."""
-    inner = any("att" in type(other).__name__.lower() for other in part.modules() if other is not part)
-    return isinstance(part, CONVOLUTIONS) or ("att" in type(part).__name__.lower() and not inner)
 
 
 def _some(names: Iterable[Any]) -> str:

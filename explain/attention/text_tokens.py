@@ -37,11 +37,13 @@ class TextLayout:
     order. That is proved: where the words alone are moved, exactly the keys at their places follow.
 
     ``size``: height and width of the latent image that the network is given. ``places``: of each map ``(module,
-    queries, keys)``, or why it is none of an image that looks at the text.
+    queries, keys)``, or why it is none of an image that looks at the text. ``unseen``: layers whose attention cannot
+    be seen.
     """
 
     size: tuple[int, int]
     places: dict[tuple[str, int, int], Place | str]
+    unseen: list[str]
 
     def place(self, attention: AttentionMap) -> Place | str:
         """Where a map has the image and the text, or why it does not."""
@@ -87,7 +89,7 @@ def text_layout(net: nn.Module, run: Callable[[], Any], tokens: Sequence[Mapping
     by_words = passed(text, words[text.size(1)].view(1, -1, 1))
     if not [r.module for r in before] == [r.module for r in by_image] == [r.module for r in by_words]:
         raise Unsupported("this network runs other attention layers for other images or texts: no maps can be averaged")
-    return TextLayout(size, _told(before, by_image, by_words, words, len(image), size))
+    return TextLayout(size, _told(before, by_image, by_words, words, len(image), size), before.unseen)
 
 
 def _told(

@@ -151,6 +151,7 @@ class WordMaps:
             "deviation_from_uniform": self.deviation,
             "left_out": self.skipped,
             "left_out_layers": [f"{name}: {reason}" for name, reason in self.left_out.items()],
+            "unseen_layers": self.layout.unseen,
         }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from pipeline_calls import asked, built, ink
 from reference import attention as paper
 from torch import nn
@@ -320,3 +322,14 @@ def test_the_pipeline_and_the_random_state_are_left_alone():
     assert torch.equal(run.run()[0], before)
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in run.module.modules())
+
+
+def test_layers_that_cannot_be_seen_are_named():
+    pipeline = copy.deepcopy(built("sd"))
+    pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2.set_processor(AttnProcessor())  # written out
+    run = explain.wrap(pipeline).trajectory(**asked("sd"), payoff=ink)
+    with pytest.warns(UserWarning, match="attention of 1 layers cannot be seen, and is missing: mid_block.att"):
+        found = Attention("words").explain(run)
+    assert found.checks["unseen_layers"] == ["mid_block.attentions.0.transformer_blocks.0.attn2"]
+    assert len(found.checks["layers"]) == 3
+    assert Attention("words").explain(run_of("sd3")).checks["unseen_layers"] == []
