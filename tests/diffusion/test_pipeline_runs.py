@@ -140,3 +140,14 @@ def test_nothing_changes_when_a_question_fails(name):
         explain.wrap(pipeline).trajectory(**asked(name))
     handle.remove()
     assert state(pipeline) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "sites"), [("wan", (5, 3, 32, 32), (5, 32, 32)), ("audio ldm", (512,), (512,))]
+)
+def test_videos_and_sound_have_sites_of_their_own(name, made, sites):
+    run, _ = run_of(name)
+    assert run.picture().shape == made
+    assert run.players("patches").geometry["labels"].shape == sites
+    assert run.commit_times().shape == sites
+    assert len(run.pixels()) == torch.Size(sites).numel()

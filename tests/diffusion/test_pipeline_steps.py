@@ -18,6 +18,7 @@ from explain.types import Unsupported
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 T, DRAWS, SEED = 500, 2, 4
+SIZE = {"height": 32, "width": 32}
 
 
 def noise_like(latent):
@@ -287,3 +288,18 @@ def test_a_distilled_network_is_told_from_one_with_a_branch():
     with pytest.raises(Unsupported, match="FluxPipeline has no branch without its condition: guidance is distilled"):
         step("flux", payoff="evidence")
     assert step("flux", guidance=1.0).value() != plain("flux").value()
+
+
+def test_latents_of_videos_and_sound_are_asked_about_where_each_has_its_row():
+    of_video = explain.wrap(built("wan")).step(
+        torch.zeros(4, 2, 4, 4), T, PROMPT, draws=1, space="latents", max_sequence_length=16, num_frames=5, **SIZE
+    )
+    noise = of_video.noise
+    with torch.no_grad():
+        text, _ = built("wan").encode_prompt(PROMPT, do_classifier_free_guidance=False, max_sequence_length=16)
+        said = built("wan").transformer(T / 1000 * noise, torch.tensor([T]), text).sample
+    assert of_video.value() == pytest.approx(-float((noise - (T / 1000 * noise + 0.5 * said)).square().sum()), rel=1e-5)
+    with pytest.raises(Unsupported, match="several rows of encoder_hidden_states for each sample"):
+        explain.wrap(built("animate")).step(torch.zeros(4, 2, 8, 8), T, PROMPT, space="latents", num_frames=2)
+    with pytest.raises(Unsupported, match="cannot be asked about pixels: a run of it answers with"):
+        explain.wrap(built("wan")).step(picture(32)[0], T, PROMPT, max_sequence_length=16, num_frames=5)

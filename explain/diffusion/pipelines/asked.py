@@ -34,7 +34,8 @@ class AskedNetwork(nn.Module):
         packing: to tokens and back, where the network is given tokens.
 
     Raises:
-        Unsupported: arguments that change from step to step, so that no other step's are known.
+        Unsupported: arguments that change from step to step, so that no other step's are known, or several rows of
+            one for each sample.
     """
 
     def __init__(
@@ -53,6 +54,21 @@ class AskedNetwork(nn.Module):
         count, double = (len(found[self.image]) for found in (first, second))
         if double != 2 * count:
             raise Unsupported("the network is asked for pictures of a batch one by one")
+        several = [
+            name
+            for name, value in first.items()
+            if isinstance(value, Tensor) and value.dim() and len(value) > count and len(second[name]) == 2 * len(value)
+        ]
+        if several:
+            raise Unsupported(
+                f"the network is given several rows of {', '.join(several)} for each sample, as of a video's frames: a "
+                "step of it cannot be asked about by itself; ask about its run, trajectory(...)"
+            )
+        if packing is None and first[self.image].shape[2:] != steps[0].sample.shape[2:]:
+            raise Unsupported(
+                f"the network is shown samples {list(first[self.image].shape[1:])} where its scheduler steps "
+                f"{list(steps[0].sample.shape[1:])}: ask about its run, trajectory(...)"
+            )
         self.rowed = [
             name
             for name, value in first.items()

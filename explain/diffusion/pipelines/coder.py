@@ -129,6 +129,11 @@ def coder_of(pipeline: Any, sample: Tensor, picture: Tensor, heard: list[tuple[T
     """
     part = Listening(pipeline).part
     name = type(pipeline).__name__
+    if picture.dim() != 4:
+        raise Unsupported(
+            f"a step of {name} cannot be asked about pixels: a run of it answers with {list(picture.shape[1:])}. Ask "
+            "about latents, step(..., space='latents'), or about its run, trajectory(...)"
+        )
     if part is None:
         if not _same((sample / 2 + 0.5).clamp(0, 1), picture):
             raise Unsupported(f"{name} makes its picture otherwise than (x / 2 + 0.5).clamp(0, 1) of its last sample")
@@ -192,13 +197,8 @@ def packing_of(pipeline: Any, sample: Tensor, picture: Tensor) -> Packing | None
     Raises:
         Unsupported: packed in a way that the pipeline does not tell.
     """
-    if sample.dim() == 4:
-        return None
     if sample.dim() != 3 or not hasattr(pipeline, "_pack_latents") or not hasattr(pipeline, "_unpack_latents"):
-        raise Unsupported(
-            f"{type(pipeline).__name__} steps samples {list(sample.shape[1:])}, which are no images: ask about its "
-            "runs, trajectory(...)"
-        )
+        return None
     height, width = picture.shape[-2:]
 
     def unpack(tokens: Tensor) -> Tensor:

@@ -210,14 +210,13 @@ class Inside:
         """The steps and the picture.
 
         Raises:
-            Unsupported: no steps are seen, or what comes out is no picture.
+            Unsupported: fewer than two steps are seen.
         """
         steps, picture = self.run.traced
-        if len(steps) < 2 or picture.dim() != 4:
+        if len(steps) < 2:
             raise Unsupported(
-                f"a step of {self.run.call.name} cannot be asked about pixels: a short run of it answers with "
-                f"{list(picture.shape)}, in {len(steps)} steps that are seen. Ask about its run, trajectory(...); "
-                "where it is too short, give num_inference_steps= or strength="
+                f"a step of {self.run.call.name} cannot be asked about: of a short run of it {len(steps)} steps are "
+                "seen. Ask about its run, trajectory(...), or for a longer one by num_inference_steps= or strength="
             )
         return steps, picture
 

@@ -30,12 +30,14 @@ from explain.diffusion.pipelines.reading import Reading
 from explain.diffusion.pipelines.sources import SourceCoalitions, SourceFill, checked_fill, played_source, source_of
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.players import image_players, label_player, step_players
+from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
 from explain.threads import found_alone
 from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
 
 _NONE = torch.zeros(0, dtype=torch.int64)
+_KINDS = {4: ", in [0, 1]", 5: ": a video [frames, channels, height, width] in [0, 1]"}
 _POOLED = ("pooled_projections", "text_embeds")
 
 
@@ -87,16 +89,18 @@ class PipelineRun(PipelineNumber, Target):
         return found
 
     def picture(self) -> Tensor:
-        """The pipeline's own picture of the first draw, ``[3, H, W]`` in [0, 1]."""
+        """The pipeline's own picture of the first draw, ``[3, H, W]`` in [0, 1]; a video ``[T, 3, H, W]``, or sound."""
         return self.traced[1][0]
 
     def commit_times(self, tolerance: float = 0.05) -> Tensor:
         """The first step from which each pixel of what is foreseen keeps to the picture, ``[H, W]``; see `commit`.
 
+        Of a video ``[T, H, W]``, of sound ``[L]``.
+
         Args:
             tolerance: on the scale of the pictures, [0, 1].
         """
-        return commit_times(self.images(), self.picture(), tolerance)
+        return commit_times(_sampled(self.images()), _sampled(self.traced[1])[0], tolerance)
 
     def forks(self, at: int, draws: int = 8) -> Tensor:
         """Pictures of the first draw's run with other noise from step ``at`` on, ``[draws, 3, H, W]``; see `forks`."""
@@ -119,7 +123,7 @@ class PipelineRun(PipelineNumber, Target):
 
     def pixels(self) -> Tensor:
         """All pixels of the picture, which the payoff sees, as positions in ``[H * W]``."""
-        return torch.arange(self.picture()[0].numel())
+        return torch.arange(sites(_sampled(self.traced[1])[0].shape).numel())
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "words" (``phrases=`` that go together), "steps" (``size=``; without a condition an absent one does
@@ -144,7 +148,8 @@ class PipelineRun(PipelineNumber, Target):
             return step_players(kind, len(self.plan.times), list(self.plan.times), options)
         if kind in ("patches", "superpixels"):
             of = options.pop("of", None)
-            return image_players(self.picture() if of is None else played_source(self, of).picture, kind, options)
+            made = _sampled(self.traced[1])[0]
+            return image_players(made if of is None else played_source(self, of).picture, kind, options)
         raise ValueError(
             f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {kind!r}"
         )
@@ -333,7 +338,7 @@ class PipelineRun(PipelineNumber, Target):
         """What is to be known of this call."""
         found = {}
         if self.space == "pixels":
-            found["picture"] = "the pipeline's own, decoded, in [0, 1]"
+            found["picture"] = f"the pipeline's own, decoded{_KINDS.get(self.traced[1].dim(), '')}"
         for name, text in {"prompt": self.condition, "negative": self.negative}.items():
             if isinstance(text, str) and (cut := self._reading_of(text).said()):
                 found[name] = cut
@@ -345,6 +350,11 @@ class PipelineRun(PipelineNumber, Target):
         if any(part.training for child in self.call.parts.children() for part in child.modules()):
             found["mode"] = "parts of the pipeline were in training mode: asked in eval mode"
         return found
+
+
+def _sampled(made: Tensor) -> Tensor:
+    """What pipelines make, in the form of samples: videos ``[n, C, T, H, W]``, sound ``[n, C, L]``."""
+    return made.transpose(1, 2) if made.dim() == 5 else made[:, None] if made.dim() == 2 else made
 
 
 def _names_in(tree: Any) -> set[str]:
