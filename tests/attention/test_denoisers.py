@@ -534,3 +534,21 @@ def test_what_cannot_be_asked():
     picture = SupervisedModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), task="classification")
     with pytest.raises(Unsupported, match=r"does not offer pixels\(\)"):
         Attention("patches").explain(picture.example(digits_like()[0]))
+
+
+def test_the_choice_of_maps_is_the_users_here_too():
+    model = unet_model()
+    run = model.trajectory(label=3, payoff=lambda x: x.mean((1, 2, 3)), steps=3, guidance=2.0)
+    layers = attention_modules(model.denoiser.net)
+    every = Attention("patches").explain(run)
+    found = Attention("patches", modules=f"net.{layers[0]}", heads=0, steps=run.timesteps[1], branch="cond").explain(
+        run
+    )
+    assert (found.checks["maps"], found.checks["steps"]) == (1, [run.timesteps[1]])
+    assert (found.checks["layers"], found.checks["branches"]) == ([f"net.{layers[0]}"], ["cond"])
+    assert found.parts["attention.0"].size(0) == 1
+    assert every.parts["attention.0"].size(0) > 1
+    with capture(model.module, modules=f"*{layers[0]}", steps=lambda t: t == run.timesteps[1]) as maps:
+        run.run()
+    (own,) = [attention for attention in maps if attention.branch == "cond"]
+    torch.testing.assert_close(found.parts["attention.0"], own.weights[:, [0]].mean(0))
