@@ -116,10 +116,9 @@ def _maps(explanation: Credit) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"maps of words are of Attention('words'); {explanation.method} over {explanation.players.kind} has none"
         )
-    maps = parts["maps"].double().cpu()
-    total = float(explanation.scores.sum())
-    summed = float(maps.mean((1, 2)).sum()) / total if total > 0 else 1.0  # some aggregates are sums over the maps
-    return (maps / (summed or 1.0)).numpy(), parts["uniform"].double().cpu().numpy()
+    maps, scores = parts["maps"].double().cpu(), explanation.scores.cpu()
+    summed = (maps.mean((1, 2)) / scores).where(scores > 0, 1.0)  # some aggregates are sums over so many maps
+    return (maps / summed[:, None, None]).numpy(), parts["uniform"].double().cpu().numpy()
 
 
 def _draw(

@@ -119,7 +119,7 @@ def test_without_the_text_the_names_of_the_players_are_drawn():
     assert [text for text in found if text in ("fox,", "blurry")] == ["fox,", "blurry"]
 
 
-@pytest.mark.parametrize("summed", [1.0, 12.0])
+@pytest.mark.parametrize("summed", [1.0, 12.0, torch.tensor([1.0, 2, 3, 4, 5, 6, 7])[:, None, None]])
 def test_maps_have_one_scale_and_each_its_chance_beside(summed):
     """Also of an aggregate that is a sum over many maps."""
     why, shares = attended(summed)
