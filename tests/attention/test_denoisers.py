@@ -117,6 +117,30 @@ def test_capture_is_bit_equal_complete_and_labelled(name, times, doubled):
         assert attention.branch is None
 
 
+@pytest.mark.parametrize("name", ["UNet2DConditionModel", "SD3Transformer2DModel"])
+def test_half_precision_outputs_are_untouched_by_what_reduce_asks(name):
+    make, shape, condition = MODELS[name]
+    net = make().to(torch.bfloat16)
+    given = {key: value.expand(2, *value.shape[1:]).bfloat16() for key, value in condition.items()}
+    call = {IMAGE.get(name, "sample"): draw(2, *shape).bfloat16(), "timestep": torch.tensor([40, 40]), **given}
+    reach = torch.ones(1, dtype=torch.float64)
+
+    def ask(attention):
+        spread = torch.zeros(attention.queries, dtype=torch.float64).index_copy_(0, torch.tensor([3]), reach)
+        return attention.columns([torch.tensor([0, 2])]), attention.looked_at(spread), attention.weights
+
+    torch.manual_seed(0)
+    before, state = net(**call).sample, torch.get_rng_state()
+    with capture(net, ask) as found:
+        assert torch.equal(net(**call).sample, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(net(**call).sample, before)
+    for columns, looked, weights in found:
+        assert columns.dtype == weights.dtype == torch.float32
+        torch.testing.assert_close(columns[..., 0], weights[..., [0, 2]].sum(-1), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(looked, weights[:, :, 3].double(), rtol=1e-5, atol=1e-6)
+
+
 def test_labels_come_from_the_network_itself_and_from_nothing_else():
     class Time(nn.Module):
         def forward(self, x, t=None, branch=None):
