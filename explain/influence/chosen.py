@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from explain.types import Objective, Players, Target, Unsupported
 
-Choice: TypeAlias = str | Callable[[str, nn.Parameter], bool] | Iterable[str | nn.Parameter]
+Choice: TypeAlias = str | nn.Module | Callable[[str, nn.Parameter], bool] | Iterable[str | nn.Parameter | nn.Module]
 TRAINABLE = "trainable"
 WRAPPERS = ("module.", "_orig_mod.")  # DataParallel and torch.compile put these before the user's own names
 
@@ -30,7 +30,8 @@ def checked_choice(parameters: Any) -> Any:
     elif callable(parameters):
         return parameters
     single = not isinstance(parameters, Iterable) or isinstance(parameters, Tensor)
-    found = (parameters,) if single else tuple(parameters)
+    given = (parameters,) if single else tuple(parameters)
+    found = tuple(p for one in given for p in (one.parameters() if isinstance(one, nn.Module) else (one,)))
     for one in found:
         if not isinstance(one, (str, nn.Parameter)):
             raise TypeError(

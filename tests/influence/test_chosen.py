@@ -111,7 +111,15 @@ def test_a_weight_whose_bias_is_frozen_is_a_layer_still(solver):
 def test_others_take_them_too(explainer):
     """All ways to name the last layer give one answer, another than that of all parameters."""
     net = network()
-    chosen = ["4.*", "4", ("4.weight", "4.bias"), lambda name, p: name.startswith("4"), net[4].parameters(), net[4]]
+    chosen = [
+        "4.*",
+        "4",
+        ("4.weight", "4.bias"),
+        lambda name, p: name.startswith("4"),
+        net[4].parameters(),
+        net[4],
+        [net[4]],
+    ]
     first, *others = [explainer(one).explain(asked(net)) for one in chosen]
     for other in others:
         torch.testing.assert_close(other.scores, first.scores, rtol=0, atol=0)
