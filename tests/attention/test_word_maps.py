@@ -188,6 +188,17 @@ def test_a_negative_prompt_like_the_prompt_is_a_branch_of_its_own_still():
     torch.testing.assert_close(found.scores[:6], found.scores[6:])
 
 
+def test_rows_that_stand_for_several_do_not_tell_a_branch():
+    run = run_of("sd")
+    game = run.game(run.players("words"))
+    masks = torch.ones(2, 7, dtype=torch.bool)
+    masks[1, 0] = False
+    with capture(run.module, lambda a: (a.batch, a.branch), modules="mid_block") as found:
+        game(masks)  # two prompts, and one branch without them
+    assert {branch for batch, branch in found if batch == 4} <= {("uncond", "uncond", "cond", "cond")}
+    assert {branch for batch, branch in found if batch == 3} == {None}
+
+
 # --- planted attention ---
 
 

@@ -115,8 +115,8 @@ class Watched:
             t = self.plan.times[min(self.count, len(self.plan.times) - 1)]
             branches = tuple(branch for branch in blocks for _ in range(count // len(blocks)))
             by_row = None if self.plan.by_row is None else list(self.plan.by_row)
-            with passes.told(passes.Pass(t, branches)):
-                answer = once_each(called, args, kwargs, count, by_row) if by_row else called(*args, **kwargs)
+            telling = _telling(called, t, branches)
+            answer = once_each(telling, args, kwargs, count, by_row) if by_row else telling(*args, **kwargs)
         prediction = tensors(answer)[0]
         if self.weights is not None:
             prediction = self._reweighted(prediction, call)
@@ -194,6 +194,18 @@ class Watched:
         own = own if isinstance(own, list) else [own]
         at = self.fork.at.tolist()
         return [other if self.count >= since else mine for mine, other, since in zip(own, self.others, at, strict=True)]
+
+
+def _telling(called: Callable[..., Any], t: float, branches: Blocks) -> Callable[..., Any]:
+    """The call of a network, telling what it is part of; of rows that stand for several, not whose branch they are."""
+
+    def network(*args: Any, **kwargs: Any) -> Any:
+        count = len(tensors((args, kwargs))[0])
+        own = branches if count == len(branches) else (None,) * count
+        with passes.told(passes.Pass(t, own)):
+            return called(*args, **kwargs)
+
+    return network
 
 
 class Decoding:
