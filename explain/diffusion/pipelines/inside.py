@@ -104,9 +104,8 @@ class Inside:
         """
         steps, picture = self._traced()
         packing = packing_of(self.pipeline, steps[0].sample[:1], picture)
-        row = self.run.rows_of(self.run.own)[0]
-        two = self.run.first_step([row, row])
-        return AskedNetwork(self.run.call.net, steps[:2], two, steps[0].sample.size(1), packing)
+        channels = steps[0].sample.size(1)
+        return AskedNetwork(self.run.call.net, steps[:2], self.run.first_of_two, channels, packing)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -115,6 +115,9 @@ class PipelineModel:
             settings = {"payoff": payoff, "region": region, "weights": weights, "fill": fill, "reference": reference}
             more = {"seed": seed, "draws": draws, "batch_size": batch_size}
             return self.inside.step(x0, t, given, **own, **settings, **more)
+        if space == "pixels":
+            weight_of = next(self.module.parameters())
+            x0 = checked_picture(x0, weight_of.dtype).to(weight_of.device)
         with usual_modes():
             inside, weight = self._asked(given, negative, guidance, seed, self._sized(x0, space, call))
             model, condition = inside.denoiser(), inside.conditions[0] or None
@@ -123,11 +126,10 @@ class PipelineModel:
             if space == "latents":
                 image, shared = model.image(x0), (seed, draws, payoff, region, weight, fill, reference, batch_size)
                 return StepTarget(model, image, steps, condition, *shared, weights)
-            picture = checked_picture(x0, model.denoiser.dtype).to(model.denoiser.device)
-            inside.check_size(picture)
+            inside.check_size(x0)
             asking = Asking(type(self.pipeline).__name__, inside.condition, negative, inside.encoded)
             shared = (seed, draws, payoff, region, weight, fill, reference, batch_size)
-            return PictureStep(model, inside.coder, picture, steps, condition, asking, *shared, weights)
+            return PictureStep(model, inside.coder, x0, steps, condition, asking, *shared, weights)
 
     def _space_of(self, x0: Any) -> Literal["pixels", "latents"]:
         """Where a sample is: pictures have one or three channels, and are asked about where there is a VAE."""

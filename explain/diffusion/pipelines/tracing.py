@@ -158,6 +158,11 @@ class TracedRun:
         return watched.steps[0]
 
     @found_alone
+    def first_of_two(self) -> PipelineStep:
+        """The first step of a run of the first draw twice."""
+        return self.first_step(self.rows_of(self.own)[:1] * 2)
+
+    @found_alone
     def plan(self) -> Plan:
         """How the network is asked and its branches are joined, proved on the user's own call; empty for other steps.
 
@@ -177,7 +182,7 @@ class TracedRun:
         guided = any("uncond" in call for call in blocks) and any("cond" in call for call in blocks)
         weights = joined_by(steps, blocks, own) if guided else None
         try:
-            by_row = rowwise(steps[0], self.first_step([row, row]))
+            by_row = rowwise(steps[0], self.first_of_two)
         except (TypeError, ValueError, RuntimeError, IndexError):
             by_row = None  # this pipeline takes one picture at a time
         found = Plan(blocks, weights, tuple(step.t for step in steps), by_row)
