@@ -22,28 +22,31 @@ class Family(StrEnum):
     ALL = "all"
     GRAPH = "graph"
     DIGITS = "digits"
+    PROMPTS = "prompts"
 
 
 def main(
     data: Annotated[Dataset, typer.Option(help="karate: inside torch_geometric; cora: from EXPLAIN_DATA")] = (
         Dataset.KARATE
     ),
-    family: Annotated[Family, typer.Option(help="graph networks, the denoiser of digits, or all")] = Family.ALL,
+    family: Annotated[Family, typer.Option(help="graph networks, the denoiser of digits, words, or all")] = Family.ALL,
     node: Annotated[int | None, typer.Option(help="the explained node; a bridge between classes when left out")] = None,
     seed: Annotated[int, typer.Option(help="of the training and of every explainer")] = 0,
     out: Annotated[Path, typer.Option(help="folder for explanations, pictures and report.html")] = Path("demo"),
     fresh: Annotated[bool, typer.Option("--fresh", help="train again, whatever the cache holds")] = False,
 ) -> None:
-    """Explain a node of a GAT and a GCN, and a step and a run of a DDPM, by every method; write it all down."""
+    """Explain a node of a GAT and a GCN, a step and a run of a DDPM, and a prompt; write it all down."""
     started = time.perf_counter()
     mpl.use("agg")
     answers: list[Answer] = []
     pictures: list[Picture] = []
     titles = []
-    if family is not Family.DIGITS:
+    if family in (Family.ALL, Family.GRAPH):
         titles.append(_graph(data, node, seed, fresh, answers, pictures))
-    if family is not Family.GRAPH:
+    if family in (Family.ALL, Family.DIGITS):
         titles.append(_digits(seed, fresh, answers, pictures))
+    if family in (Family.ALL, Family.PROMPTS):
+        titles.append(_prompts(seed, fresh, answers, pictures))
     write(answers, compare_all(answers), pictures, out, " ".join(titles))
     print(table(answers))
     print(f"\n{out / 'report.html'} tells it all · {time.perf_counter() - started:.0f} s")
@@ -84,6 +87,19 @@ def _digits(seed: int, fresh: bool, answers: list[Answer], pictures: list[Pictur
         answers += found
         pictures += demo_digits.pictures(told, found)
     return f"Why a {told.digit}? One step and one run of a DDPM."
+
+
+def _prompts(seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]) -> str:
+    """The words' part; its title."""
+    from models import demo_prompts  # transformers takes seconds to import
+
+    with one_thread():
+        told = demo_prompts.story(seed, fresh)
+        print(demo_prompts.introduction(told))
+        found = list(demo_prompts.answers(told, seed))
+        answers += found
+        pictures += demo_prompts.pictures(told, found)
+    return f'Which word did it? "{demo_prompts.PROMPT}".'
 
 
 if __name__ == "__main__":

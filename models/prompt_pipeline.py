@@ -92,7 +92,7 @@ class PromptDigitsPipeline(DiffusionPipeline):
         prompt: str | list[str],
         negative_prompt: str | list[str] | None = None,
         num_inference_steps: int = 10,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.5,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: Generators = None,

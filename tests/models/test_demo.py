@@ -3,12 +3,13 @@
 import re
 
 import pytest
+from prompt_cases import FEW
 from typer import Typer
 from typer.testing import CliRunner
 
 import explain
 from explain.explanation import Explanation
-from models import demo, demo_digits
+from models import demo, demo_digits, demo_prompts
 
 NODES, EDGES = ("Shapley", "Lime"), ("Shapley", "Lime", "Gradient", "Mask")
 
@@ -159,3 +160,27 @@ def test_a_step_and_a_run_of_the_denoiser(app, tmp_path, monkeypatch):
     assert "different questions" not in page  # each method takes the same fill for an absent patch
     for caption in ("the steps of a run", "What the run foresees at each step", "Where the step looks, layer by layer"):
         assert caption in page
+
+
+# --- the prompt ---
+
+
+@pytest.mark.xdist_group("prompt digits")  # one worker trains the pipeline where the cache has none
+def test_which_word_did_it(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_prompts, "RECIPE", FEW)
+    monkeypatch.setattr(demo_prompts, "DRAWS", 2)
+    monkeypatch.setattr(demo_prompts, "STEPS", 5)
+    command = ["--family", "prompts", "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, command, catch_exceptions=False).stdout
+    assert re.search(r"words obeyed in 480 guided pictures: class [\d.]+%, ink [\d.]+%", told)
+    names = [f"{name}-shapley-words" for name in ("class", "centroid", "peak-ink", "brightness")]
+    names += ["brightness-interactions-words", "class-shapley-guidance"]
+    names += [f"{name}-attention-words" for name in ("attention", "attention,-daam", "attention,-outputs")]
+    assert {path.stem for path in tmp_path.glob("*.safetensors")} == {f"promptdigits-{name}" for name in names}
+    pictures = {"overview-prompts", "prompts-words", "prompts-maps", "prompts-guidance"}
+    assert pictures <= {path.stem for path in tmp_path.glob("*.png")}
+    for question, word in demo_prompts.CAUSES.items():
+        found = Explanation.load(tmp_path / f"promptdigits-{question.replace(' ', '-')}-shapley-words.safetensors")
+        assert found.checks["efficiency_gap"] <= 1e-5
+        if question != "class":  # a logarithm, of which two draws are few
+            assert found.players.names[int(found.scores.abs().argmax())] == word

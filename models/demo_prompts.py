@@ -1,0 +1,137 @@
+"""The demo's prompt: which of its words caused what is seen in the picture, asked of a pipeline of words to digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import explain
+from explain.diffusion.pipelines.target import PipelineRun
+from models import judge, prompt_digits, words
+from models.answers import Answer, Picture, asked
+
+NAME = "PromptDigits"
+RECIPE = prompt_digits.Recipe()
+PROMPT, NUMBER = "a faint inverted zero right", "zero"
+STEPS, GUIDANCE, DRAWS = 10, 1.5, 8
+CAUSES = {"class": "zero", "centroid": "right", "peak ink": "faint", "brightness": "inverted"}  # "a" causes nothing
+ATTENTION: dict[str, Literal["mean", "daam", "output"]] = {
+    "attention": "mean",
+    "attention, DAAM": "daam",
+    "attention, outputs": "output",
+}
+CAPTIONS = {
+    "overview-prompts": f'What each word of "{PROMPT}" causes, by question, and how much it is looked at',
+    "prompts-words": "The prompt in the colours of its credit for the class",
+    "prompts-maps": "Where the words are looked at, each map beside chance",
+    "prompts-guidance": "What the run foresees at each step, and what guidance at each is worth to the class",
+}
+
+
+class Story(NamedTuple):
+    """A trained pipeline, one run asked four questions, and the class once more with a single draw."""
+
+    trained: prompt_digits.Trained
+    runs: dict[str, PipelineRun]
+    single: PipelineRun
+
+
+def story(seed: int, fresh: bool) -> Story:
+    """The same prompt and the same noise for every question, so that answers differ by what is asked alone."""
+    trained = prompt_digits.load_or_train(RECIPE, seed=seed, fresh=fresh)
+    net = judge.load_or_train("worded", epochs=prompt_digits.JUDGE_EPOCHS, fresh=fresh).module
+    model = explain.wrap(trained.pipeline)
+
+    def run(payoff: Callable[[Tensor], Tensor], draws: int = DRAWS) -> PipelineRun:
+        return model.trajectory(PROMPT, payoff=payoff, steps=STEPS, guidance=GUIDANCE, seed=seed, draws=draws)
+
+    reads = words.reads(net, NUMBER)
+    payoffs = (reads, words.centroid, words.peak_ink, words.brightness)
+    return Story(trained, dict(zip(CAUSES, map(run, payoffs), strict=True)), run(reads, draws=1))
+
+
+def introduction(told: Story) -> str:
+    """What was trained, how well, and what is asked."""
+    facts, cached = told.trained.facts, " (cached)" if told.trained.cached else ""
+    obeyed = ", ".join(f"{name} {facts[name]:.1%}" for name in ("class", *words.TRAITS))
+    return (
+        f"Words to digits: a tokenizer, a text encoder and an SD3-type transformer{cached}\n"
+        f"words obeyed in 480 guided pictures: {obeyed}; the judge's own accuracy: {facts['judge_accuracy']:.1%}\n"
+        f'asked: which word of "{PROMPT}" causes its class, where it stands, its ink, its brightness'
+    )
+
+
+def questions(told: Story, seed: int) -> Iterator[tuple[str, explain.Explainer, PipelineRun]]:
+    """Words for every payoff, pairs of words for the brightness, attention to words, and guidance for the class."""
+    for name, run in told.runs.items():
+        yield name, explain.Shapley("words", seed=seed), run
+    yield "brightness", explain.Interactions("words", seed=seed), told.runs["brightness"]
+    for name, aggregate in ATTENTION.items():
+        yield name, explain.Attention("words", aggregate=aggregate), told.single
+    yield "class", explain.Shapley("guidance", seed=seed), told.single
+
+
+def answers(told: Story, seed: int) -> Iterator[Answer]:
+    """Every question, by exact games, and where the words are looked at."""
+    for name, explainer, run in tqdm(list(questions(told, seed)), desc=f"explaining {NAME}"):
+        yield asked(f"{NAME} {name}", explainer, run)
+
+
+def pictures(told: Story, found: list[Answer]) -> list[Picture]:
+    """The credit of every word by question beside attention, maps of words, guidance over the steps and by weight."""
+    by = {(answer.model, answer.explanation.method): answer.explanation for answer in found}
+    credits = {name: by[f"{NAME} {name}", "Shapley"] for name in CAUSES if name != "class"}
+    of_class = [a.explanation for a in found if a.model == f"{NAME} class" and a.explanation.method == "Shapley"]
+    words_of, guidance = sorted(of_class, key=lambda explanation: explanation.players.kind, reverse=True)
+    credits = {"class": words_of} | credits
+    attention = {name: by[f"{NAME} {name}", "Attention"] for name in ATTENTION}
+    picture = told.single.picture()
+    return [
+        Picture(
+            "overview-prompts", f'What each word of "{PROMPT}" causes, and attention', overview(credits, attention)
+        ),
+        Picture(
+            "prompts-words", "The prompt in the colours of its credit", _of(explain.plot.words(words_of, over=picture))
+        ),
+        Picture(
+            "prompts-maps",
+            "Where the words are looked at, each map beside chance",
+            _of(explain.plot.word_maps(attention[next(iter(ATTENTION))], over=picture)),
+        ),
+        Picture(
+            "prompts-guidance",
+            "What the run foresees at each step, and what guidance at each is worth",
+            _of(explain.plot.steps(guidance, told.single.images())),
+        ),
+    ]
+
+
+def overview(credits: dict[str, explain.Explanation], attention: dict[str, explain.Explanation]) -> Figure:
+    """Words by questions, each question's credit as a share of its largest; below, attention, the same for them all."""
+    names = next(iter(credits.values())).players.names
+    rows = {name: credit.scores / credit.scores.abs().max() for name, credit in credits.items()}
+    rows |= {name: shares.scores / shares.scores.max() for name, shares in attention.items()}
+    figure, ax = plt.subplots(figsize=(1.9 + 0.9 * len(names), 1.2 + 0.4 * len(rows)), layout="constrained")
+    table = torch.stack(list(rows.values()))
+    ax.imshow(table.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for y, row in enumerate(table.tolist()):
+        for x, share in enumerate(row):
+            ax.text(x, y, f"{share:+.2f}", ha="center", va="center", color="white" if abs(share) > 0.6 else "black")
+    ax.axhline(len(credits) - 0.5, color="black", linewidth=1)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.tick_params(length=0)
+    return figure
+
+
+def _of(axes: Axes) -> Figure:
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # not a figure within a figure
+    return figure
