@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_encoders import clip_tokenizer, t5_tokenizer
 
-from explain.diffusion.pipelines.prompts import Padded, PaddingTokenizer, Words, tokens_of, words_of
+from explain.diffusion.pipelines.prompts import PaddingTokenizer, Words, padded, placed, tokens_of, words_of
 
 PROMPT = "a red fox in deep snow"
 
@@ -75,10 +75,32 @@ def test_absent_words_are_read_as_padding():
     tokenizer = t5_tokenizer()
     plain = tokenizer([PROMPT], padding="max_length", max_length=10, return_tensors="pt")
     padding = PaddingTokenizer(tokenizer)
-    read = padding([Padded(PROMPT, ((2, 5),))], padding="max_length", max_length=10, return_tensors="pt")
+    texts = [padded(PROMPT, ((2, 5),))]
+    read = padding(texts, padding="max_length", max_length=10, return_tensors="pt")
     changed = (read["input_ids"] != plain["input_ids"]).nonzero().tolist()
     assert changed == [[0, 1]]
     assert int(read["input_ids"][0, 1]) == tokenizer.pad_token_id
     assert (plain["attention_mask"] - read["attention_mask"]).nonzero().tolist() == [[0, 1]]
     assert padding.model_max_length == tokenizer.model_max_length
     assert padding([PROMPT])["input_ids"] == tokenizer([PROMPT])["input_ids"]
+    assert padding([PROMPT.upper(), padded(PROMPT, ((0, 1), (2, 5))).lower()])["input_ids"][1][:3] == [0, 0, 5]
+
+
+@pytest.mark.parametrize("text", ["  A red fox", "a red\n fox", "draw:   a  red fox, please", "a red fox a red fox"])
+def test_words_are_found_in_what_a_pipeline_makes_of_a_prompt(text):
+    words = words_of("A red  fox")
+    found = placed(words, text)
+    assert [text[start:end].lower() for start, end in found] == ["a", "red", "fox"]
+    ids = t5_tokenizer()(text)["input_ids"]
+    positions = tokens_of(words, t5_tokenizer(), ids, ["blurry", text])
+    assert [t5_tokenizer().decode([ids[i] for i in at]).strip("\u2581 ").lower() for at in positions][1:] == [
+        "red",
+        "fox",
+    ]
+
+
+@pytest.mark.parametrize("text", ["a blue fox", "draw a red fox like a red fox", ""])
+def test_words_that_are_nowhere_or_anywhere_are_not_found(text):
+    words = words_of("a red fox")
+    assert placed(words, text) is None
+    assert tokens_of(words, t5_tokenizer(), t5_tokenizer()(text)["input_ids"], [text]) == [[], [], []]

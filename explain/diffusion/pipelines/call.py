@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from explain.diffusion.components import denoising_part
 from explain.diffusion.pipelines.prompts import PaddingTokenizer
-from explain.diffusion.pipelines.stand_ins import once_each, standing_in, stepping
+from explain.diffusion.pipelines.stand_ins import once_each, standing_in, stepping, tensors
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.spelling import check_names
 
@@ -42,6 +42,21 @@ class Row:
     latents: Tensor | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What the text encoders of a call were given.
+
+    Args:
+        ids: of each encoder, ``[rows, tokens]`` a time.
+        said: what each encoder made of them, ``[rows, tokens, width]``.
+        texts: that each tokenizer was given.
+    """
+
+    ids: dict[str, list[Tensor]] = field(default_factory=dict)
+    said: dict[str, list[Tensor]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
 
 
 class PipelineCall:
@@ -90,7 +105,7 @@ class PipelineCall:
         step: Callable[..., Any],
         output: str = "pt",
         differentiable: bool = False,
-        heard: dict[str, list[Tensor]] | None = None,
+        heard: Heard | None = None,
     ) -> Any:
         """What the pipeline returns for these rows.
 
@@ -100,9 +115,9 @@ class PipelineCall:
             step: stands in for the scheduler's step, ``(step, args, kwargs)``.
             output: "pt" for decoded pictures, "latent".
             differentiable: whether derivatives follow the call, which pipelines forbid by ``torch.no_grad``.
-            heard: filled with the ids that each text encoder is given, ``[rows, tokens]``.
+            heard: filled with what the text encoders are given.
         """
-        own = self.pipeline
+        own, heard = self.pipeline, heard or Heard()
         made = object.__new__(type(own))
         vars(made).update(vars(own))
         vars(made)["_progress_bar_config"] = {"disable": True}
@@ -110,7 +125,8 @@ class PipelineCall:
         vars(made)["scheduler"] = stepping(own.scheduler, step)
         for name, tokenizer in self.readers.items():
             vars(made)[name] = standing_in(getattr(own, name), _Reader(name, heard))
-            vars(made)[tokenizer] = PaddingTokenizer(getattr(own, tokenizer))
+            texts = heard.texts.setdefault(tokenizer, [])
+            vars(made)[tokenizer] = PaddingTokenizer(getattr(own, tokenizer), texts)
         call = type(own).__call__
         arguments = self._arguments(rows)
         with ExitStack() as stack:
@@ -152,18 +168,19 @@ class PipelineCall:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A text encoder that reads each distinct prompt once; ``heard`` takes what it was given."""
+    """A text encoder that reads each distinct prompt once; ``heard`` takes what it was given and said."""
 
     name: str
-    heard: dict[str, list[Tensor]] | None
+    heard: Heard
 
     def __call__(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ids = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
         if ids is None:
             return encoder(*args, **kwargs)
-        if self.heard is not None:
-            self.heard.setdefault(self.name, []).append(ids.detach().cpu())
-        return once_each(encoder, args, kwargs, len(ids))
+        answer = once_each(encoder, args, kwargs, len(ids))
+        self.heard.ids.setdefault(self.name, []).append(ids.detach().cpu())
+        self.heard.said.setdefault(self.name, []).extend(one.detach() for one in tensors(answer) if one.dim() == 3)
+        return answer
 
 
 def _readers(pipeline: Any) -> dict[str, str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.pipelines.number import PipelineNumber
-from explain.diffusion.pipelines.prompts import Padded, Words, count_of
+from explain.diffusion.pipelines.prompts import Words, count_of, padded
 from explain.diffusion.pipelines.tracing import Variation
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 
@@ -63,8 +63,7 @@ class WordCoalitions:
             return whole
         if self.absent == "drop":
             return words.without(present)
-        absent = tuple(span for span, here in zip(words.spans, present, strict=True) if not here)
-        return Padded(words.prompt, absent)
+        return padded(words.prompt, [span for span, here in zip(words.spans, present, strict=True) if not here])
 
     def _merged(self, tokenizer: Any) -> int:
         """How many pairs of neighbours become other tokens when the word between them goes."""

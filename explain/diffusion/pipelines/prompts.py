@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Span = tuple[int, int]
+_FROM, _TO = "\ufdd0", "\ufdd1"  # characters that Unicode keeps for such use, in no text
 _ENDS = ",;|/!?\u3002\uff0c\u3001"  # after these another word begins, also without white space
 
 
@@ -44,16 +45,16 @@ class Words:
         return re.sub(rf"\s*{gone}[\s{gone}]*", " ", found + self.prompt[end:]).strip()
 
 
-class Padded(str):
-    """A prompt of which some spans are to be read as padding."""
+def padded(prompt: str, absent: Sequence[Span]) -> str:
+    """The prompt with marks around the spans that are to be read as padding, for a `PaddingTokenizer`.
 
-    absent: tuple[Span, ...]
-
-    def __new__(cls, prompt: str, absent: tuple[Span, ...]) -> Padded:
-        """The same text."""
-        made = super().__new__(cls, prompt)
-        made.absent = absent
-        return made
+    Marks within the text stay where they are when a pipeline writes it small, strips it, or puts it into more text.
+    """
+    found, end = "", 0
+    for start, to in absent:
+        found += prompt[end:start] + _FROM + prompt[start:to] + _TO
+        end = to
+    return found + prompt[end:]
 
 
 def words_of(prompt: str, tokenizer: Any = None, phrases: Sequence[str] = ()) -> Words:
@@ -74,25 +75,62 @@ def words_of(prompt: str, tokenizer: Any = None, phrases: Sequence[str] = ()) ->
     return Words(prompt, tuple(_joined(prompt, _with_punctuation(prompt, spans), phrases)))
 
 
-def tokens_of(words: Words, tokenizer: Any, ids: Sequence[int]) -> list[list[int]]:
+def placed(words: Words, text: str) -> list[Span] | None:
+    """Where the words are in what a pipeline made of the prompt: written small, with other white space, in more text.
+
+    None where the prompt is not in the text, or in several places within more text.
+
+    >>> placed(Words("A red  fox", ((0, 1), (2, 5), (7, 10))), "draw: a red fox.")
+    [(6, 7), (8, 11), (12, 15)]
+    """
+    own, of_text = _letters(words.prompt), _letters(text)
+    wanted, among = ("".join(letter for _, letter in letters) for letters in (own, of_text))
+    at = among.find(wanted)
+    if not wanted or at < 0 or (at > 0 and at != among.rfind(wanted)):
+        return None
+    found = []
+    for start, end in words.spans:
+        inside = [of_text[at + i][0] for i, (place, _) in enumerate(own) if start <= place < end]
+        found.append((inside[0], inside[-1] + 1) if inside else (0, 0))
+    return found
+
+
+def same_letters(one: str, other: str) -> bool:
+    """Whether two texts differ in white space and case alone."""
+    return [letter for _, letter in _letters(one)] == [letter for _, letter in _letters(other)]
+
+
+def _letters(text: str) -> list[tuple[int, str]]:
+    """The letters of a text written small, without white space, and where each comes from."""
+    return [(i, small) for i, letter in enumerate(text) if not letter.isspace() for small in letter.lower()]
+
+
+def tokens_of(words: Words, tokenizer: Any, ids: Sequence[int], texts: Sequence[str] = ()) -> list[list[int]]:
     """The positions of each word's tokens among the ids that an encoder was given; none of a word that was cut.
 
     Args:
         words: of the prompt.
         tokenizer: the encoder's.
         ids: the row of ids that the encoder was given, ``[tokens]``.
+        texts: what the tokenizer was given to read; the prompt when none.
     """
-    best: tuple[int, list[Span]] = (-1, [])
-    for text in (words.prompt, words.prompt.lower(), words.prompt.lower().strip()):
-        read = tokenizer(text, return_offsets_mapping=True)
+    best: tuple[int, list[Span], list[Span]] = (0, [], [])
+    for text in dict.fromkeys(texts or [words.prompt]):
+        spans = placed(words, text)
+        try:
+            read = tokenizer(text, return_offsets_mapping=True)
+        except NotImplementedError:  # without the library that counts characters
+            break
         own = read["input_ids"]
         alike = next((i for i, (a, b) in enumerate(zip(own, ids, strict=False)) if a != b), min(len(own), len(ids)))
-        if alike > best[0]:
-            best = alike, list(read["offset_mapping"])[:alike]
-    offsets = best[1]
+        if spans is not None and alike > best[0]:
+            best = alike, list(read["offset_mapping"])[:alike], spans
+    _, offsets, spans = best
+    if not spans:
+        return [[] for _ in words.spans]
     return [
         [i for i, (start, end) in enumerate(offsets) if start < end and start < word_end and end > word_start]
-        for word_start, word_end in words.spans
+        for word_start, word_end in spans
     ]
 
 
@@ -102,10 +140,15 @@ def count_of(text: str, tokenizer: Any) -> list[int]:
 
 
 class PaddingTokenizer:
-    """A tokenizer that reads the absent spans of a `Padded` prompt as padding."""
+    """A tokenizer that reads the marked spans of a `padded` prompt as padding.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    Args:
+        tokenizer: the pipeline's.
+        heard: filled with the texts that it is given.
+    """
+
+    def __init__(self, tokenizer: Any, heard: list[str] | None = None) -> None:
+        self._tokenizer, self._heard = tokenizer, heard
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
@@ -116,22 +159,31 @@ class PaddingTokenizer:
     def __call__(self, text: Any, *args: Any, **kwargs: Any) -> Any:
         """The tokenizer's answer."""
         rows = [text] if isinstance(text, str) else list(text)
-        if not any(isinstance(row, Padded) and row.absent for row in rows):
+        if self._heard is not None:
+            self._heard += [row for row in rows if isinstance(row, str)]
+        if not any(isinstance(row, str) and _FROM in row for row in rows):
             return self._tokenizer(text, *args, **kwargs)
-        read = self._tokenizer([str(row) for row in rows], *args, **{**kwargs, "return_offsets_mapping": True})
-        offsets = read.pop("offset_mapping")
-        pad = self._tokenizer.pad_token_id
-        for row, spans, prompt in zip(read["input_ids"], offsets, rows, strict=True):
+        parted = [_unmarked(row) for row in rows]
+        read = self._tokenizer([row for row, _ in parted], *args, **{**kwargs, "return_offsets_mapping": True})
+        offsets, pad = read.pop("offset_mapping"), self._tokenizer.pad_token_id
+        masks = read.get("attention_mask", [None] * len(rows))
+        for ids, mask, spans, (_, absent) in zip(read["input_ids"], masks, offsets, parted, strict=True):
             for i, (start, end) in enumerate(spans):
-                absent = prompt.absent if isinstance(prompt, Padded) else ()
-                if any(start < to and end > since for since, to in absent) and start < end:
-                    row[i] = pad
-        if "attention_mask" in read:
-            for row, mask, plain in zip(read["input_ids"], read["attention_mask"], rows, strict=True):
-                if isinstance(plain, Padded):
-                    for i, token in enumerate(row):
-                        mask[i] = 0 if int(token) == pad and not _ends(self._tokenizer) else mask[i]
+                if start < end and any(start < to and end > since for since, to in absent):
+                    ids[i] = pad
+                    if mask is not None and not _ends(self._tokenizer):
+                        mask[i] = 0
         return read
+
+
+def _unmarked(text: str) -> tuple[str, list[Span]]:
+    """A text without marks, and the spans that were between them."""
+    found, absent = "", []
+    for part in re.split(f"({_FROM}[^{_TO}]*{_TO})", text):
+        if part.startswith(_FROM):
+            absent.append((len(found), len(found) + len(part) - 2))
+        found += part.strip(_FROM + _TO)
+    return found, absent
 
 
 def _ends(tokenizer: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from explain.diffusion.commit import commit_times
 from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.objective import training_objective
-from explain.diffusion.pipelines.call import PipelineCall
+from explain.diffusion.pipelines.call import Heard, PipelineCall
 from explain.diffusion.pipelines.doubts import said_of_size
 from explain.diffusion.pipelines.games import (
     PROMPT,
@@ -25,7 +26,7 @@ from explain.diffusion.pipelines.games import (
 )
 from explain.diffusion.pipelines.looks import LookCoalitions
 from explain.diffusion.pipelines.number import PipelineNumber
-from explain.diffusion.pipelines.prompts import Span, Words, words_of
+from explain.diffusion.pipelines.prompts import Span, Words, padded, words_of
 from explain.diffusion.pipelines.reading import Reading
 from explain.diffusion.pipelines.sources import SourceCoalitions, SourceFill, checked_fill, played_source, source_of
 from explain.diffusion.pipelines.watched import Watched
@@ -38,6 +39,7 @@ from explain.types import Game, NonFinite, Objective, Players, Target, Unsupport
 
 _NONE = torch.zeros(0, dtype=torch.int64)
 _KINDS = {4: ", in [0, 1]", 5: ": a video [frames, channels, height, width] in [0, 1]"}
+_PROMPT_BESIDE = re.compile(r"(negative_)?prompt_\d")  # texts of further encoders
 _POOLED = ("pooled_projections", "text_embeds")
 
 
@@ -215,6 +217,8 @@ class PipelineRun(PipelineNumber, Target):
         text = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else None)
         if not isinstance(text, Tensor) or text.dim() != 3:
             raise Unsupported(f"the network of {self.call.name} is given no text tokens")
+        if negative and not self.plan.guided:
+            return {text.size(1): (_NONE,) * len(players)}
         reading = self._reading_of(self.negative or "") if negative else self.reading
         found = iter(reading.tokens(self._words_of(players)[negative], text))
         sides = players.geometry["negative"].tolist()
@@ -259,10 +263,10 @@ class PipelineRun(PipelineNumber, Target):
         return WordCoalitions(self, players, self._words_of(players), self.absent).game()
 
     def _check_padding(self) -> None:
-        """Raise where padding would also be read as the end of the text.
+        """Raise where padding would also be read as the end of the text, or does not come through to the encoders.
 
         Raises:
-            Unsupported: the pooled vector is read where the text ends, and the padding is the mark for that.
+            Unsupported: it does not, or the pooled vector is read where the text ends, of which padding is the mark.
         """
         pooled = [name for name in _POOLED if name in _names_in(self._asked()[1])]
         for reader in self.call.readers:
@@ -272,6 +276,13 @@ class PipelineRun(PipelineNumber, Target):
                     f"absent='pad' cannot be had from {self.call.name}: its padding is the mark for the end of a text, "
                     f"where {pooled[0]} is read off. Ask with absent='drop'"
                 )
+        words, heard = self.reading.words(), Heard()
+        self.first_step([replace(self.rows_of(self.own)[0], condition=padded(self.condition, words.spans))], heard)
+        if not self.reading.padded(words, heard):
+            raise Unsupported(
+                f"absent='pad' cannot be had from {self.call.name}: its encoders are not given padding where its "
+                "tokenizers are told to read it. Ask with absent='drop'"
+            )
 
     def forget(self) -> None:
         """Drop what was found out; the run too, where the pipeline's parameters are no longer what they were."""
@@ -347,6 +358,9 @@ class PipelineRun(PipelineNumber, Target):
         steps, picture = self.traced
         if steps and (odd := said_of_size(self.call.pipeline, steps[-1].after, picture)):
             found["vae"] = odd
+        beside = [name for name in self.call.shared if _PROMPT_BESIDE.fullmatch(name) and self.call.shared[name]]
+        if beside:
+            found["beside"] = f"{', '.join(beside)} stay as given: words are those of prompt= and negative="
         if any(part.training for child in self.call.parts.children() for part in child.modules()):
             found["mode"] = "parts of the pipeline were in training mode: asked in eval mode"
         return found

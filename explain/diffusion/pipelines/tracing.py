@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.conventions import position
-from explain.diffusion.pipelines.call import PipelineCall, Row
+from explain.diffusion.pipelines.call import Heard, PipelineCall, Row
 from explain.diffusion.pipelines.doubts import check_finite
 from explain.diffusion.pipelines.stand_ins import repeats
 from explain.diffusion.pipelines.watched import (
@@ -56,9 +56,8 @@ class Variation:
     def key(self) -> Any:
         """Equal for variations that make the same pictures."""
         weights = None if self.weights is None else tuple(self.weights.tolist())
-        spans = getattr(self.condition, "absent", ()), getattr(self.negative, "absent", ())
         sources = tuple(map(id, self.sources.values()))
-        return self.condition, self.negative, spans, weights, sources, tuple(self.settings.items())
+        return self.condition, self.negative, weights, sources, tuple(self.settings.items())
 
 
 class TracedRun:
@@ -96,7 +95,7 @@ class TracedRun:
         checked_seed(self.seed + self.draws)
         self.latents = None if latents is None else _starts(latents, self.draws)
         self.space, self.batch_size = space, checked_batch_size(batch_size)
-        self.heard: dict[str, list[Tensor]] = {}
+        self.heard = Heard()
         self.centred = False  # until the run says otherwise
 
     @property
@@ -150,11 +149,11 @@ class TracedRun:
         """Pictures in [0, 1], whichever way the pipeline gives them."""
         return (pictures / 2 + 0.5).clamp(0, 1) if self.centred else pictures
 
-    def first_step(self, rows: Sequence[Row]) -> PipelineStep:
+    def first_step(self, rows: Sequence[Row], heard: Heard | None = None) -> PipelineStep:
         """The first step of a run of these rows, which ends there."""
         watched = Watched(len(rows), stop=True)
         with contextlib.suppress(Enough):
-            self.call(rows, watched.network, watched.step)
+            self.call(rows, watched.network, watched.step, heard=heard)
         return watched.steps[0]
 
     @found_alone
