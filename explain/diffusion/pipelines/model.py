@@ -116,8 +116,8 @@ class PipelineModel:
             more = {"seed": seed, "draws": draws, "batch_size": batch_size}
             return self.inside.step(x0, t, given, **own, **settings, **more)
         if space == "pixels":
-            weight_of = next(self.module.parameters())
-            x0 = checked_picture(x0, weight_of.dtype).to(weight_of.device)
+            like = next(self.module.parameters())
+            x0 = checked_picture(x0, like.dtype).to(like.device)
         with usual_modes():
             inside, weight = self._asked(given, negative, guidance, seed, self._sized(x0, space, call))
             model, condition = inside.denoiser(), inside.conditions[0] or None
