@@ -114,17 +114,19 @@ def _walked(scheduler: Any, steps: int, given: Callable[[int], tuple[Tensor, Ten
     return found
 
 
-def check_reconstructed(found: Inversion, tolerance: float, number: TrajectoryNumber) -> None:
+def check_reconstructed(error: float, tolerance: Any, steps: int, guidance: float = 1.0) -> None:
     """Raise where the run does not lead back to the picture: what it says would be about another one.
 
     Raises:
-        ValueError: the measured error, and the remedy.
+        ValueError: the measured error, and the remedy; or a tolerance that is no positive number.
     """
-    if found.error <= tolerance:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance > 0:
+        raise ValueError(f"tolerance must be a number above 0, of the picture's size, got {tolerance!r:.60}")
+    if error <= tolerance:
         return
-    guided = f", guidance=1 (not {number.guidance:g})" if number.guidance != 1 else ""
+    unguided = f", guidance=1 (not {guidance:g})" if guidance != 1 else ""
     raise ValueError(
-        f"the run from the inverted noise misses the picture by {found.error:.2g} of its size, more than "
-        f"tolerance={tolerance:g}: it would explain another picture. Take more steps than {number.steps}{guided}, "
+        f"the run from the inverted noise misses the picture by {error:.2g} of its size, more than "
+        f"tolerance={tolerance:g}: it would explain another picture. Take more steps than {steps}{unguided}, "
         "or more iterations"
     )

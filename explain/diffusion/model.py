@@ -206,7 +206,7 @@ class DiffusionModel(TrainedDenoiser):
         )
         with usual_modes():
             found = inverted(run, image, iterations)
-            check_reconstructed(found, tolerance, run)
+            check_reconstructed(found.error, tolerance, steps, run.guidance)
             return replace(run, latents=found.start, proofs={"reconstruction": found.error})
 
 

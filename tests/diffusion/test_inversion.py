@@ -89,6 +89,9 @@ def test_what_does_not_lead_back_is_refused():
     model = DiffusionModel(tiny_unet(), scheduler=_plain(), null=10)
     with pytest.raises(ValueError, match=r"misses the picture by .* more than tolerance=1e-06.*more steps than 3"):
         model.invert(IMAGE, 3, steps=3, tolerance=1e-6, iterations=1)
+    for tolerance in ("small", -1, True, float("nan")):
+        with pytest.raises(ValueError, match="tolerance must be a number above 0"):
+            model.invert(IMAGE, 3, steps=3, tolerance=tolerance)
     wild = DiffusionModel(lambda x, t, y: 3.0 * x * y.view(-1, 1, 1, 1), scheduler=_plain(), time="step", null=0)
     with pytest.raises(ValueError, match=r"guidance=1 \(not 5\)"):
         wild.invert(IMAGE, torch.tensor([1]), steps=3, guidance=5.0)
