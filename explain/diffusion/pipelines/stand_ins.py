@@ -93,6 +93,8 @@ def once_each(
     rows = [length == count for length in lengths((args, kwargs))] if rows is None else rows
     if count < 2 or len(rows) != len(leaves):
         return called(*args, **kwargs)
+    if any(own and len(leaf) != count for leaf, own in zip(leaves, rows, strict=True)):  # of another batch than others
+        return called(*args, **kwargs)
     keys = _keys([leaf for leaf, own in zip(leaves, rows, strict=True) if own], count)
     first: dict[Any, int] = {}
     for row, key in enumerate(keys):

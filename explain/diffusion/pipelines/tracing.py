@@ -21,6 +21,7 @@ from explain.diffusion.pipelines.watched import (
     PipelineStep,
     Plan,
     Watched,
+    alike,
     branches_of,
     joined_by,
     rowwise,
@@ -175,7 +176,7 @@ class TracedRun:
         if self.condition is None:
             blocks = ((None,),) * len(steps[0].asked)
         else:
-            blocks = branches_of(steps[0], self.first_step([replace(row, condition=self.other_condition)]))
+            blocks = branches_of(steps[0], self._other_step(row))
         own = self.call.setting("guidance_scale")
         own = float(own) if isinstance(own, (int, float)) else None
         guided = any("uncond" in call for call in blocks) and any("cond" in call for call in blocks)
@@ -186,6 +187,31 @@ class TracedRun:
             by_row = None  # this pipeline takes one picture at a time
         found = Plan(blocks, weights, tuple(step.t for step in steps), by_row)
         return found if self._is_rowwise(found) else replace(found, by_row=None)
+
+    def _other_step(self, row: Row) -> PipelineStep:
+        """The first step under another condition, of as many tokens where the pipeline pads to the longest.
+
+        Raises:
+            Unsupported: none such is found.
+        """
+        for condition in self._other_conditions():
+            step = self.first_step([replace(row, condition=condition)])
+            if alike(self.traced[0][0], step):
+                return step
+        raise Unsupported(
+            f"{self.call.name} gives its network tensors of another shape for every other prompt that was tried, so "
+            "that its branches cannot be told: pad prompts to one length"
+        )
+
+    def _other_conditions(self) -> Iterator[Any]:
+        """Conditions that differ from the user's."""
+        yield self.other_condition
+        if isinstance(self.condition, str):
+            words = self.condition.split()
+            for i, word in enumerate(words):  # tokens of the same number, but for one
+                yield " ".join([*words[:i], *words[i + 1 :], word])
+                yield " ".join([*words[:i], *words[i + 1 :], words[i - 1]])
+            yield from (" ".join(["a"] * count) for count in range(1, 80))
 
     def _is_rowwise(self, plan: Plan) -> bool:
         """Whether equal rows of the network's batch are answered alike, wherever they stand.
@@ -371,6 +397,12 @@ class TracedRun:
                 f"{self.call.name} joins its branches otherwise than by u + w (c - u) in this call (guidance_rescale, "
                 "perturbed attention, skipped layers?), so that no step's weight can be changed: play with words, or "
                 "ask without"
+            )
+        two_calls = len(self.plan.blocks) > 1 and "uncond" in self.plan.blocks[-1]
+        if (self.plan.weights == 0).any() or (two_calls and (self.plan.weights == 1).any()):
+            raise Unsupported(
+                f"guidance of {'1' if two_calls else '0'} in this call of {self.call.name} leaves one of its branches "
+                "without any weight, so that no other weight can be had through it: ask with guidance above 1"
             )
         return self.plan.weights
 

@@ -286,6 +286,11 @@ def branches_of(one: PipelineStep, other: PipelineStep, rows: int = 1) -> tuple[
     return tuple(found)
 
 
+def alike(one: PipelineStep, other: PipelineStep) -> bool:
+    """Whether the network is given tensors of the same shapes in both: prompts may be padded to the longest."""
+    return [part.shape for part in tensors(one.asked)] == [part.shape for part in tensors(other.asked)]
+
+
 def guidance_of(step: PipelineStep, blocks: tuple[Blocks, ...], rows: int = 1) -> tuple[float, float]:
     """``w`` of ``u + w (c - u)``, by least squares, and the relative residual.
 
@@ -320,8 +325,8 @@ def joined_by(steps: list[PipelineStep], blocks: tuple[Blocks, ...], own: float 
     """
     found = []
     for step in steps:
-        if len(step.said) != len(blocks):
-            return None
+        if [len(said) for said in step.said] != [len(said) for said in steps[0].said] or len(step.said) != len(blocks):
+            return None  # a callback may have switched guidance off
         w, residual = guidance_of(step, blocks)
         if residual > _STRAIGHT:
             return None
