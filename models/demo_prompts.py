@@ -31,7 +31,7 @@ CAPTIONS = {
     "overview-prompts": f'What each word of "{PROMPT}" causes, by question, and how much it is looked at',
     "prompts-words": "The prompt in the colours of its credit for the class",
     "prompts-maps": "Where the words are looked at, each map beside chance",
-    "prompts-guidance": "What the run foresees at each step, and what guidance at each is worth to the class",
+    "prompts-steps": "What the run foresees at each step, and what the prompt at each is worth to the class",
 }
 
 
@@ -69,13 +69,13 @@ def introduction(told: Story) -> str:
 
 
 def questions(told: Story, seed: int) -> Iterator[tuple[str, explain.Explainer, PipelineRun]]:
-    """Words for every payoff, pairs of words for the brightness, attention to words, and guidance for the class."""
+    """Words for every payoff, pairs of words for the brightness, attention to words, and steps for the class."""
     for name, run in told.runs.items():
         yield name, explain.Shapley("words", seed=seed), run
     yield "brightness", explain.Interactions("words", seed=seed), told.runs["brightness"]
     for name, aggregate in ATTENTION.items():
         yield name, explain.Attention("words", aggregate=aggregate), told.single
-    yield "class", explain.Shapley("guidance", seed=seed), told.single
+    yield "class", explain.Shapley("steps", seed=seed), told.single
 
 
 def answers(told: Story, seed: int) -> Iterator[Answer]:
@@ -85,32 +85,21 @@ def answers(told: Story, seed: int) -> Iterator[Answer]:
 
 
 def pictures(told: Story, found: list[Answer]) -> list[Picture]:
-    """The credit of every word by question beside attention, maps of words, guidance over the steps and by weight."""
+    """The credit of every word by question beside attention, maps of words, and the steps of the run."""
     by = {(answer.model, answer.explanation.method): answer.explanation for answer in found}
     credits = {name: by[f"{NAME} {name}", "Shapley"] for name in CAUSES if name != "class"}
     of_class = [a.explanation for a in found if a.model == f"{NAME} class" and a.explanation.method == "Shapley"]
-    words_of, guidance = sorted(of_class, key=lambda explanation: explanation.players.kind, reverse=True)
+    words_of, steps = sorted(of_class, key=lambda explanation: explanation.players.kind == "steps")
     credits = {"class": words_of} | credits
     attention = {name: by[f"{NAME} {name}", "Attention"] for name in ATTENTION}
     picture = told.single.picture()
-    return [
-        Picture(
-            "overview-prompts", f'What each word of "{PROMPT}" causes, and attention', overview(credits, attention)
-        ),
-        Picture(
-            "prompts-words", "The prompt in the colours of its credit", _of(explain.plot.words(words_of, over=picture))
-        ),
-        Picture(
-            "prompts-maps",
-            "Where the words are looked at, each map beside chance",
-            _of(explain.plot.word_maps(attention[next(iter(ATTENTION))], over=picture)),
-        ),
-        Picture(
-            "prompts-guidance",
-            "What the run foresees at each step, and what guidance at each is worth",
-            _of(explain.plot.steps(guidance, told.single.images())),
-        ),
-    ]
+    figures = {
+        "overview-prompts": overview(credits, attention),
+        "prompts-words": _of(explain.plot.words(words_of, over=picture)),
+        "prompts-maps": _of(explain.plot.word_maps(attention["attention"], over=picture)),
+        "prompts-steps": _of(explain.plot.steps(steps, told.single.images())),
+    }
+    return [Picture(name, caption, figures[name]) for name, caption in CAPTIONS.items()]
 
 
 def overview(credits: dict[str, explain.Explanation], attention: dict[str, explain.Explanation]) -> Figure:
