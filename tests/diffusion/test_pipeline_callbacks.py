@@ -41,3 +41,21 @@ def test_a_branch_without_weight_cannot_be_weighed_anew():
     run = explain.wrap(CASES["ldm text"].build()).trajectory(PROMPT, steps=2, guidance=0.0, payoff=brightness)
     with pytest.raises(Unsupported, match="guidance of 0 in this call"):
         run.game("guidance")
+
+
+def test_several_prompts_are_several_runs_of_one_call():
+    pipeline, prompts = CASES["sd"].build(), ["a red fox", "deep snow"]
+    model = explain.wrap(pipeline)
+    runs = model.trajectories(prompts, seeds=[3, 5], steps=2, payoff=brightness)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 5)]
+    own = pipeline(prompts, generator=generators, num_inference_steps=2, output_type="pt").images
+    for run, picture in zip(runs, own, strict=True):
+        torch.testing.assert_close(run.picture(), picture, rtol=1e-5, atol=1e-5)
+    with pytest.raises(TypeError, match="several prompts, got 'a red fox'"):
+        model.trajectories("a red fox")
+    with pytest.raises(ValueError, match="2 prompts need 2 seeds"):
+        model.trajectories(prompts, seeds=[1])
+    with pytest.raises(TypeError, match="trajectories"):
+        model.trajectory(prompts)
+    with pytest.raises(TypeError, match="draws="):
+        model.trajectory("a red fox", num_images_per_prompt=2)

@@ -82,6 +82,8 @@ class PipelineCall:
         ours = {name: value for name, value in asked.items() if value is not None}
         if twice := next((name for name in ours if name in settings), None):
             raise TypeError(f"{twice} is given twice: under its own name and as steps= or guidance=")
+        if "num_images_per_prompt" in settings:
+            raise TypeError("several pictures of one prompt are draws=, each of a seed of its own")
         shared = ours | dict(settings)
         check_names(self.name, shared, [name for name in self.takes if name not in _GIVEN])
         self.sources = {name: shared.pop(name) for name in _SOURCES if name in shared}

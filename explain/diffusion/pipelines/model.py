@@ -240,6 +240,29 @@ class PipelineModel:
                 lambda: self.inside,
             )
 
+    def trajectories(
+        self, prompts: Sequence[str | int], *, seeds: int | Sequence[int] = 0, **settings: Any
+    ) -> list[PipelineRun]:
+        """One question for each of several prompts or classes, as `trajectory` takes them.
+
+        The pictures are those of one call, ``pipeline(prompts, generator=[manual_seed(seed) for each])``.
+
+        Args:
+            prompts: the texts or classes.
+            seeds: of each one's first draw, or one for all.
+            settings: of `trajectory`.
+
+        Raises:
+            TypeError: one text in place of several.
+            ValueError: another number of seeds.
+        """
+        if isinstance(prompts, (str, int)):
+            raise TypeError(f"trajectories takes several prompts, got {prompts!r:.60}: one is asked by trajectory(...)")
+        each = [seeds] * len(prompts) if isinstance(seeds, int) else list(seeds)
+        if len(each) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need {len(prompts)} seeds, or one for all, got {len(each)}")
+        return [self.trajectory(prompt, seed=seed, **settings) for prompt, seed in zip(prompts, each, strict=True)]
+
 
 def _condition(call: PipelineCall, given: Any) -> Any:
     """The prompt or class as the pipeline takes it.
@@ -254,7 +277,7 @@ def _condition(call: PipelineCall, given: Any) -> Any:
     if call.condition == "prompt":
         if given is not None and not isinstance(given, str):
             raise TypeError(
-                f"prompt must be one text, got {given!r:.60}: of several prompts ask several questions; embeddings go "
+                f"prompt must be one text, got {given!r:.60}: several are asked by trajectories([...]); embeddings go "
                 "by the pipeline's own prompt_embeds="
             )
         return given
