@@ -42,6 +42,7 @@ def checked_weights(weights: Sequence[float]) -> list[float]:
 def swept(weights: list[float], values: Tensor, images: Tensor) -> Sweep:
     """The sweep of values ``[n, draws]`` and images ``[n, ...]``.
 
+    >>> import torch
     >>> swept([1.0], torch.tensor([[1.0, 3.0]]), torch.zeros(1, 1, 2, 2)).error
     tensor([1.], dtype=torch.float64)
     """
