@@ -31,7 +31,7 @@ from explain.diffusion.settings import checked_batch_size, checked_count, checke
 from explain.threads import found_alone
 from explain.types import Unsupported
 
-_BUDGET = 2**22  # picture numbers in one call of the pipeline
+_BUDGET, _CACHED = 2**22, 2**17  # picture numbers in one call; on a processor, whose cache more would leave
 _TOGETHER = 1e-3  # of the pictures' scale: a row of a batch may differ so much from the row alone
 _OTHER_PROMPT = "another text altogether"
 
@@ -371,7 +371,9 @@ class TracedRun:
 
     def at_once(self) -> int:
         """Pictures that one call of the pipeline takes."""
-        return 1 if not self.alike else self.batch_size or max(1, _BUDGET // max(1, self.first().numel()))
+        on_cpu = all(part.device.type == "cpu" for part in self.call.net.parameters())
+        budget = _CACHED if on_cpu else _BUDGET
+        return 1 if not self.alike else self.batch_size or max(1, budget // max(1, self.first().numel()))
 
     def batches(self, rows: Sequence[Row]) -> Iterator[slice]:
         """Slices of rows that one call takes: not too many, and all of the same settings."""
