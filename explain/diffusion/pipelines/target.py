@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,8 @@ class PipelineRun(PipelineNumber, Target):
         self._state = self._parameters()
         with usual_modes():
             self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from
+            with contextlib.suppress(Unsupported):  # said where it is needed
+                self.plan  # noqa: B018 - here: whoever watches the network later sees the run alone
             self.check_payoff()
             self.assumed |= self._assumptions()
 
