@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.diffusion.networks import configuration, of_diffusers
-from explain.diffusion.process import Gaussian, Prediction
+from explain.diffusion.process import Gaussian, Prediction, Process, gaussian
 from explain.diffusion.schedules import preconditions
 
 TIMES = ("step", "unit", "sigma", "log_sigma")
@@ -46,7 +46,7 @@ class Convention:
     Source: "sigma" as in k-diffusion, "log_sigma" inside the preconditioning of Karras et al. 2022.
     """
 
-    process: Gaussian
+    process: Process
     time: str | Callable[[Tensor], Tensor]
     answers: Prediction
 
@@ -66,20 +66,22 @@ class Convention:
             return x, given.to(x.device)
         if self.time == "unit":
             return x, (t.double() / self.process.steps).to(x)
-        sigma = self.process.sigma(t)
+        process = gaussian(self.process, "sigma")
+        sigma = process.sigma(t)
         if self.time == "log_sigma":
             return x, (sigma.log() / 4).to(x)
-        return x / self.process.levels(t, x)[0], sigma.to(x)
+        return x / process.levels(t, x)[0], sigma.to(x)
 
     def answered(self, prediction: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The answer as the process writes it."""
         if self.answers == self.process.prediction:
             return prediction
-        own = Gaussian(self.process.signal, self.process.steps, self.answers, self.process.deviation)
-        return self.process.wanted(own.clean(x, prediction, t), own.noise_in(x, prediction, t), t)
+        process = gaussian(self.process, f"an answer {self.answers!r}")
+        own = Gaussian(process.signal, process.steps, self.answers, process.deviation)
+        return process.wanted(own.clean(x, prediction, t), own.noise_in(x, prediction, t), t)
 
 
-def convention_of(net: Any, scheduler: Any, process: Gaussian, time: Any, prediction_type: str | None) -> Convention:
+def convention_of(net: Any, scheduler: Any, process: Process, time: Any, prediction_type: str | None) -> Convention:
     """How this network is asked: what diffusers itself defines, or what the user says; never a guess.
 
     Raises:
@@ -91,10 +93,9 @@ def convention_of(net: Any, scheduler: Any, process: Gaussian, time: Any, predic
         time = _defined(net, edm)
     if not callable(time) and time not in TIMES:
         raise ValueError(f"time must be one of {', '.join(TIMES)}, or a function of the step t, got {time!r}")
-    if process.signal is None and time in ("sigma", "log_sigma"):
-        raise ValueError(
-            f"flow matching has no {time}: time='step' (t, 0 to T) or time='unit' (t / T, the share of noise)"
-        )
+    if time in ("sigma", "log_sigma") and not (isinstance(process, Gaussian) and process.signal is not None):
+        kind = "flow matching" if isinstance(process, Gaussian) else "cold diffusion"
+        raise ValueError(f"{kind} has no {time}: time='step' (t, up to T) or time='unit' (t / T)")
     if edm and time == "sigma":
         if prediction_type not in ("sample", "epsilon"):
             raise TypeError(
@@ -146,6 +147,8 @@ def said(convention: Convention) -> str:
     }[convention.time]
 
 
-def position(process: Gaussian, scheduler: Any, t: Tensor) -> Tensor:
+def position(process: Process, scheduler: Any, t: Tensor) -> Tensor:
     """A scheduler's timestep as the process counts it."""
-    return process.at_sigma((4 * t.double()).exp()) if preconditions(scheduler) else torch.as_tensor(t)
+    if not preconditions(scheduler):
+        return torch.as_tensor(t)
+    return gaussian(process, "sigma").at_sigma((4 * t.double()).exp())

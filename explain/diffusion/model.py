@@ -11,6 +11,7 @@ from torch import Tensor
 from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.inversion import check_reconstructed, inverted
+from explain.diffusion.process import gaussian
 from explain.diffusion.schedules import check_run
 from explain.diffusion.settings import checked_shape
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
@@ -24,7 +25,8 @@ class DiffusionModel(TrainedDenoiser):
 
     Args:
         net: a diffusers model, a diffusers pipeline, or any module or function ``(x_t [b, *shape], t [b], label)``.
-        scheduler: a diffusers scheduler; a pipeline brings its own. It is copied for every run and never changed.
+        scheduler: a diffusers scheduler, or `Cold`; a pipeline brings its own. It is copied for every run and never
+            changed.
         betas: float ``[T]`` in place of a scheduler: a DDIM scheduler is made from them.
         time: the unit that the network takes its time in, "step" (``t``), "unit" (``t / T``), "sigma" (it sees
             ``x_0 + sigma e`` and ``sigma = s_t / a_t``), "log_sigma" (``log(sigma) / 4``, the preconditioned network of
@@ -190,7 +192,7 @@ class DiffusionModel(TrainedDenoiser):
 
         Raises:
             ValueError: the run from there misses the picture by more than the tolerance; with the error and a remedy.
-            Unsupported: a scheduler whose steps cannot be gone backwards.
+            Unsupported: a scheduler whose steps cannot be gone backwards, or one without noise.
 
         >>> import torch
         >>> betas = torch.linspace(1e-4, 0.02, 10)
@@ -200,6 +202,7 @@ class DiffusionModel(TrainedDenoiser):
         True
         """
         image = self.image(x0)
+        gaussian(self.process, "inversion")
         own = payoff or _Nearness(image)
         run = self.trajectory(
             label, payoff=own, steps=steps, guidance=guidance, shape=tuple(image.shape), batch_size=batch_size

@@ -14,6 +14,7 @@ from explain.diffusion.bound import StepWeights, check_chain, check_weights, sai
 from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff
+from explain.diffusion.process import Gaussian, gaussian
 from explain.diffusion.proofs import check_guidance, check_rows, elsewhere
 from explain.diffusion.recomputing import recomputed
 from explain.diffusion.sampling import Fork, Looks, Moment, guided, prepared, run
@@ -73,7 +74,8 @@ class StepNumber(DenoiserNumber):
     """The number that a denoiser says about an image noised to ``t``, a mean over ``K`` common draws; see
     `DiffusionModel.step` for the settings.
 
-    ``times [K]``, ``noise [K, *shape]`` and ``noised [K, *shape]`` are the draws that every coalition shares.
+    ``times [K]``, ``noise [K, *shape]`` and ``noised [K, *shape]`` are the draws that every coalition shares, and
+    ``unknown`` is what the errors of predictions are measured against.
     """
 
     def __init__(
@@ -93,11 +95,13 @@ class StepNumber(DenoiserNumber):
         if not callable(payoff) and payoff not in STEP_PAYOFFS:
             raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, got {payoff!r}")
         seed, draws = checked_seed(seed), checked_count(draws, "draws")
+        if not isinstance(model.process, Gaussian):
+            draws = 1  # of no noise, all are alike
         if not steps:
             raise ValueError("a step needs at least one t, got none")
         check_weights(weights, payoff)
         if payoff == "elbo":
-            check_chain(model.process, steps)
+            check_chain(gaussian(model.process, "the bound"), steps)
         self.model, self.image, self.steps, self.label = model, image, steps, label
         self.weights = weights
         self.seed, self.draws, self.payoff = seed, draws, payoff
@@ -109,11 +113,13 @@ class StepNumber(DenoiserNumber):
         generator = torch.Generator().manual_seed(seed)
         self.times = torch.tensor(steps, device=image.device).repeat_interleave(draws)
         noise = torch.randn(len(self.times), *image.shape, generator=generator, dtype=torch.float64)
-        self.noise = noise.to(image)
-        self.noised = model.process.noised(image.expand_as(self.noise), self.noise, self.times)
+        model.process.check(image)
+        images, self.noise = image.expand_as(noise), noise.to(image)
+        self.noised = model.process.noised(images, self.noise, self.times)
+        self.unknown = model.process.unknown(images, self.noise)
         self.assumed = _scale(image) | _kind(image, model.shape)
         if payoff == "elbo":
-            self.assumed["elbo"] = said(model.process)
+            self.assumed["elbo"] = said(gaussian(model.process, "the bound"))
         if callable(payoff):
             probed(payoff, image[None])
         self._check_answers(self.noised[:1], self.times[:1], both)
@@ -150,15 +156,15 @@ class StepNumber(DenoiserNumber):
         if any(len(value) > 1 for value in self.condition.values()):  # one a row, in the order of all rows
             rows = len(self.times)
         parts = [slice(at, at + rows) for at in range(0, len(self.times), rows)]
-        payoffs = [self._payoffs(x[:, own], self.times[own], self.noise[own], present, params) for own in parts]
+        payoffs = [self._payoffs(x[:, own], self.times[own], self.unknown[own], present, params) for own in parts]
         return torch.cat(payoffs, 1).double().view(len(x), len(self.steps), -1).mean(2)
 
     def _payoffs(
-        self, x: Tensor, times: Tensor, noise: Tensor, present: Tensor | None, params: Parameters | None
+        self, x: Tensor, times: Tensor, unknown: Tensor, present: Tensor | None, params: Parameters | None
     ) -> Tensor:
-        """The payoff of each ``x [b, k, *shape]`` at ``times [k]``, noised with ``noise [k, *shape]``, ``[b, k]``."""
+        """The payoff of each ``x [b, k, *shape]`` at ``times [k]`` with its ``unknown [k, *shape]``, ``[b, k]``."""
         rows, draws = x.flatten(0, 1), len(times)
-        times, noise = times.repeat(len(x)), tiled(noise, len(x))
+        times, unknown = times.repeat(len(x)), tiled(unknown, len(x))
         weight = torch.full((len(rows),), float(self.guidance), device=x.device)
         if present is not None:
             weight = torch.where(present.repeat_interleave(draws), weight, 0.0)
@@ -175,7 +181,7 @@ class StepNumber(DenoiserNumber):
 
         payoff = StepPayoff(self.payoff, self.model.process, self.region, self.weights)
         with evaluating(self.model.denoiser):
-            return payoff(predict, rows, times, noise, weight).view(len(x), draws)
+            return payoff(predict, rows, times, unknown, weight).view(len(x), draws)
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""
@@ -234,11 +240,20 @@ class TrajectoryNumber(DenoiserNumber):
 
     @cached_property
     def start(self) -> Tensor:
-        """``x_T`` of each draw, ``[draws, *shape]``."""
+        """``x_T`` of each draw, ``[draws, *shape]``.
+
+        Raises:
+            ValueError: a run that starts from degraded pictures, and was given none.
+        """
         with usual_modes():
             if self.latents is not None:
                 given = checked_latents(self.latents, self.shape, self.draws)
                 return given.to(self.model.denoiser.device, self.model.denoiser.dtype)
+            if not isinstance(self.model.process, Gaussian):
+                raise ValueError(
+                    "a run that undoes a degradation starts from degraded pictures: give "
+                    "latents=scheduler.noised(pictures, None, T)"
+                )
             return self._noise(self.seeds)
 
     def _noise(self, seeds: list[int]) -> Tensor:
@@ -259,6 +274,7 @@ class TrajectoryNumber(DenoiserNumber):
     @cached_property
     def other_start(self) -> Tensor:
         """The starting noise of other seeds, which stands where noise is taken away, ``[draws, *shape]``."""
+        gaussian(self.model.process, "a start from another seed")
         with usual_modes():
             return self._noise([seed ^ _OTHER_START for seed in self.seeds])
 

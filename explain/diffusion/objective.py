@@ -169,8 +169,7 @@ class _Noising:
 def draws(model: TrainedDenoiser, like: Tensor) -> tuple[Tensor, Tensor]:
     """The fixed steps ``[K]`` and noise ``[K, *shape]`` that every training image is measured with."""
     count = model.draws
-    spread = (torch.arange(count, dtype=torch.float64) + 0.5) / count * model.process.steps
-    times = spread if model.process.signal is None else spread.long()
+    times = model.process.spread(count)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(count, *like.shape, generator=generator, dtype=torch.float64)
     return times.to(like.device), noise.to(like)

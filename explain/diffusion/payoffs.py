@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.bound import StepWeights, bound_terms, error_weights
-from explain.diffusion.process import Gaussian
+from explain.diffusion.process import Process, gaussian
 from explain.diffusion.sites import over_channels
 from explain.payoffs import one_a_row
 
@@ -32,7 +32,7 @@ class StepPayoff:
     """
 
     payoff: str | Callable[[Tensor], Tensor]
-    process: Gaussian
+    process: Process
     region: Tensor
     weights: StepWeights | None = None
 
@@ -50,18 +50,19 @@ class StepPayoff:
         wide = torch.promote_types(own, torch.float32)  # half precision holds no sum of many squares
         x, noise = x.to(wide), noise.to(wide)
         if self.payoff == "evidence":
-            both = (self.process.noise_in(x, p.to(wide), times) for p in predict(weight, torch.zeros_like(weight)))
+            both = (self.process.implied(x, p.to(wide), times) for p in predict(weight, torch.zeros_like(weight)))
             with_label, without = (self._squares(noise - found) for found in both)
             return self._weighted(without - with_label, times)
         prediction = predict(weight)[0].to(wide)
         if self.payoff == "error":
-            return -self._weighted(self._squares(noise - self.process.noise_in(x, prediction, times)), times)
+            return -self._weighted(self._squares(noise - self.process.implied(x, prediction, times)), times)
         if self.payoff == "elbo":
-            errors = self._squares(noise - self.process.noise_in(x, prediction, times))
-            scaled = self._squares(x - self.process.levels(times, x)[1] * noise)  # a^2 |x0|^2
-            return bound_terms(self.process, errors.double(), scaled.double(), int(self._where(x).sum()), times)
+            process = gaussian(self.process, "the bound")
+            errors = self._squares(noise - process.noise_in(x, prediction, times))
+            scaled = self._squares(x - process.levels(times, x)[1] * noise)  # a^2 |x0|^2
+            return bound_terms(process, errors.double(), scaled.double(), int(self._where(x).sum()), times)
         if self.payoff == "norm":
-            return self._squares(self.process.noise_in(x, prediction, times))
+            return self._squares(self.process.implied(x, prediction, times))
         clean = self.process.clean(x, prediction, times)
         if self.payoff == "x0":
             where = self._where(clean).to(wide)
@@ -79,4 +80,5 @@ class StepPayoff:
     def _weighted(self, squares: Tensor, times: Tensor) -> Tensor:
         if self.weights is None:
             return squares
-        return squares * error_weights(self.weights, self.process, times).to(squares)
+        process = gaussian(self.process, "a weight by signal and noise")
+        return squares * error_weights(self.weights, process, times).to(squares)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+
+from explain.types import Unsupported
 
 Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "edm"]
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction", "edm")
 
 
 class Process(Protocol):
-    """What a family of denoisers must say about its noise; room for cold and categorical processes.
+    """What a family of denoisers must say about its noise, or what else it undoes.
 
-    Images ``[batch, ...]``; ``t`` a number or ``[batch]``. ``noise`` is the draw that a step is made with.
+    Images ``[batch, ...]``; ``t`` a number or ``[batch]``, from ``first`` on. ``noise`` is the draw that a step is made
+    with.
     """
 
-    steps: int
+    @property
+    def steps(self) -> int:
+        """``T``."""
+
+    @property
+    def first(self) -> int:
+        """The first ``t``."""
+
+    @property
+    def prediction(self) -> Prediction:
+        """What a prediction is, as the process writes it."""
 
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x_t`` of a clean image."""
@@ -32,8 +45,23 @@ class Process(Protocol):
     def clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """The clean image that a prediction implies."""
 
-    def noise_in(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        """The noise that a prediction implies."""
+    def saying(self, clean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The prediction that implies this clean image."""
+
+    def unknown(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """What the error of a prediction is measured against: the noise, where there is any."""
+
+    def implied(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The `unknown` that a prediction implies."""
+
+    def spread(self, count: int) -> Tensor:
+        """Steps spread evenly over the schedule, ``[count]``."""
+
+    def checked_step(self, t: float) -> float:
+        """``t`` where it is a step of the schedule."""
+
+    def check(self, x0: Tensor) -> None:
+        """Raise where a picture ``[*shape]`` cannot be brought to a step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +104,7 @@ class Gaussian:
     steps: int
     prediction: Prediction
     deviation: float = 1.0
+    first: int = field(default=0, init=False)
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """``a_t`` and ``s_t``, shaped to multiply ``like [batch, ...]``."""
@@ -147,6 +176,31 @@ class Gaussian:
             "flow_prediction": lambda: x_t - s * prediction,
         }[self.prediction]()
 
+    def saying(self, clean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The prediction at which ``x_0`` of the table is this."""
+        a, s = self.levels(t, x_t)
+        return self.wanted(clean, (x_t - a * clean) / s, t)
+
+    def score(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The score that a prediction implies, ``grad log q(x_t) = -e / s_t`` (Song et al. 2021)."""
+        return -self.noise_in(x_t, prediction, t) / self.levels(t, x_t)[1]
+
+    def unknown(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """The noise."""
+        return noise
+
+    def implied(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The noise that a prediction implies."""
+        return self.noise_in(x_t, prediction, t)
+
+    def spread(self, count: int) -> Tensor:
+        """Steps from 0 to ``T``, evenly, ``[count]``."""
+        times = (torch.arange(count, dtype=torch.float64) + 0.5) / count * self.steps
+        return times if self.signal is None else times.long()
+
+    def check(self, x0: Tensor) -> None:
+        """Every picture of numbers can be noised."""
+
     def noise_in(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """``e`` by the table."""
         a, s = self.levels(t, x_t)
@@ -176,3 +230,14 @@ class Gaussian:
         if self.prediction == "sample" and t == 0 and self.signal is None:
             raise ValueError("at t=0 nothing is noise: ask for a later step")
         return t if self.signal is None else int(t)
+
+
+def gaussian(process: Process, what: str) -> Gaussian:
+    """The process, where it adds Gaussian noise.
+
+    Raises:
+        Unsupported: it has none, and `what` needs it.
+    """
+    if not isinstance(process, Gaussian):
+        raise Unsupported(f"{what} is of Gaussian noise; {type(process).__name__} diffusion has none")
+    return process

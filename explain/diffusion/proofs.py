@@ -7,17 +7,17 @@ from torch import Tensor
 
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.networks import core
-from explain.diffusion.process import Gaussian
+from explain.diffusion.process import Process
 from explain.guard import evaluating, other_random_states
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the largest number, by the network's type; others: 3 %
 
 
-def elsewhere(process: Gaussian, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def elsewhere(process: Process, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """``x [1, ...]`` at ``t [1]``, and below it another picture at another step: ``[2, ...]`` and ``[2]``."""
     other = x.flip(-1)
     return torch.cat([x, x / 2 if torch.equal(other, x) else other]), torch.cat(
-        [t, (t + process.steps // 2) % process.steps]
+        [t, (t - process.first + process.steps // 2) % process.steps + process.first]
     )
 
 

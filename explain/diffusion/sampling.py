@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.denoiser import Condition
-from explain.diffusion.process import Gaussian
+from explain.diffusion.process import Process
 
 _STEP_NOISE = 0x5DEECE66  # the same seed would add the starting noise once more
 
@@ -81,7 +81,7 @@ class Looks:
         process: what a prediction says about the image and its noise.
     """
 
-    def __init__(self, at: Tensor, process: Gaussian) -> None:
+    def __init__(self, at: Tensor, process: Process) -> None:
         self.at, self.process = at, process
         self.clean: Tensor | None = None
 
@@ -90,8 +90,7 @@ class Looks:
         clean = torch.zeros_like(x) if self.clean is None else self.clean
         asked = asked.view(-1, *[1] * (x.dim() - 1))
         self.clean = torch.where(asked, self.process.clean(x, prediction, t), clean)
-        a, s = self.process.levels(t.reshape(1), x)
-        return torch.where(asked, prediction, self.process.wanted(clean, (x - a * clean) / s, t.reshape(1)))
+        return torch.where(asked, prediction, self.process.saying(clean, x, t.reshape(1)))
 
 
 class Moment(NamedTuple):

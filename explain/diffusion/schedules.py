@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explain.diffusion.process import PREDICTIONS, Gaussian
+from explain.diffusion.cold import Cold
+from explain.diffusion.process import PREDICTIONS, Gaussian, Process
 
 ANSWERS = tuple(kind for kind in PREDICTIONS if kind != "edm")  # what a user may say that a network predicts
 _OTHER_RUNS = {
@@ -48,7 +49,20 @@ def ddim(betas: Any, prediction_type: str | None) -> Any:
     )
 
 
-def process_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
+def process_of(scheduler: Any, prediction_type: str | None) -> Process:
+    """The process that a scheduler was made for: `Cold` is both, of diffusers' see `gaussian_of`.
+
+    Raises:
+        ValueError: a `Cold` one predicts something else than ``prediction_type``.
+    """
+    if not isinstance(scheduler, Cold):
+        return gaussian_of(scheduler, prediction_type)
+    if prediction_type not in (None, "sample"):
+        raise ValueError(f"a restorer of cold diffusion answers 'sample', the clean image, got {prediction_type!r}")
+    return scheduler
+
+
+def gaussian_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
     """The process that a diffusers scheduler was made for.
 
     Raises:

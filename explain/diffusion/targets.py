@@ -36,6 +36,7 @@ from explain.diffusion.players import (
     noise_players,
     step_players,
 )
+from explain.diffusion.process import gaussian
 from explain.diffusion.sampling import Moment
 from explain.diffusion.sites import sites
 from explain.diffusion.sweep import Sweep, checked_weights, swept
@@ -107,6 +108,8 @@ class StepTarget(StepNumber, _DenoiserTarget):
     ) -> None:
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
+        if fill == "noise":
+            gaussian(model.process, 'fill="noise"')
         self.fill, self.reference = fill, None if reference is None else checked_reference(reference, image)
         super().__init__(model, image, steps, label, seed, draws, payoff, region, guidance, batch_size, weights)
 
@@ -183,7 +186,8 @@ class StepTarget(StepNumber, _DenoiserTarget):
             one, own = copy.copy(self), slice(i * self.draws, (i + 1) * self.draws)
             vars(one).pop("absent", None)  # was made of all the draws
             one.steps = (step,)
-            one.times, one.noise, one.noised = self.times[own], self.noise[own], self.noised[own]
+            one.times, one.noise = self.times[own], self.noise[own]
+            one.noised, one.unknown = self.noised[own], self.unknown[own]
             found.append(one)
         return found
 

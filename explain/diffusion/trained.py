@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.diffusion.cold import Cold
 from explain.diffusion.components import parts_of
 from explain.diffusion.conventions import Convention, convention_of, said
 from explain.diffusion.denoiser import Condition, Denoiser, checked_image
 from explain.diffusion.networks import check_network, configuration, of_diffusers
-from explain.diffusion.process import Gaussian
+from explain.diffusion.process import Gaussian, Process
 from explain.diffusion.schedules import ddim, preconditions, process_of
 from explain.diffusion.settings import checked_count, checked_shape
 from explain.losses import check_weight_decay
@@ -48,7 +49,7 @@ class TrainedDenoiser:
         self.made_here = betas is not None
         self.scheduler = ddim(betas, prediction_type) if self.made_here else scheduler
         own_edm = preconditions(self.scheduler) and time == "sigma"  # the network's answer is not what its steps take
-        self.process: Gaussian = process_of(self.scheduler, None if own_edm else prediction_type)
+        self.process: Process = process_of(self.scheduler, None if own_edm else prediction_type)
         convention = convention_of(net, self.scheduler, self.process, time, prediction_type)
         if self.made_here and prediction_type is None and time == "sigma":
             raise TypeError(
@@ -70,8 +71,11 @@ class TrainedDenoiser:
         if time is None:
             found["time"] = f"{said(convention)}: as diffusers' own pipelines give it to this network"
         elif time == "unit":
-            end = " of flow matching, 0 the image and 1 the noise" if self.process.signal is None else ""
+            flow = isinstance(self.process, Gaussian) and self.process.signal is None
+            end = " of flow matching, 0 the image and 1 the noise" if flow else ""
             found["time"] = f"{said(convention)}{end}"
+        if isinstance(self.process, Cold):
+            found["sampling"] = f"{self.process.sampling}; no noise, so one draw of each step"
         if self.made_here and prediction_type is None:
             found["prediction_type"] = "epsilon: betas were given without it"
         if names.label is not None and names.given:

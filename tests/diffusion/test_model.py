@@ -20,7 +20,7 @@ from diffusion_cases import STEPS, digits_like, tiny_unet, unet_model
 from torch import nn
 
 from explain.diffusion.model import DiffusionModel
-from explain.diffusion.schedules import process_of
+from explain.diffusion.schedules import gaussian_of
 from explain.gradient import Gradient
 from explain.shapley import Shapley
 from explain.types import NonFinite, Unsupported
@@ -312,7 +312,7 @@ def test_a_schedule_of_betas_is_no_flow():
     with pytest.raises(ValueError, match="DDIMScheduler does not run flow matching"):
         DiffusionModel(tiny_unet(), betas=[0.1] * 5, prediction_type="flow_prediction")
     flow = UniPCMultistepScheduler(1000, prediction_type="flow_prediction", use_flow_sigmas=True)
-    assert process_of(flow, "flow_prediction").signal is None
+    assert gaussian_of(flow, "flow_prediction").signal is None
 
 
 def test_learned_variances_are_refused_for_runs():

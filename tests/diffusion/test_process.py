@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explain.diffusion.process import PREDICTIONS, Gaussian
-from explain.diffusion.schedules import process_of
+from explain.diffusion.schedules import gaussian_of
 
 
 def _process(prediction):
@@ -32,7 +32,7 @@ def test_a_right_prediction_gives_back_image_and_noise(prediction, t, seed):
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 def test_the_process_is_the_schedulers(kind):
     scheduler = DDPMScheduler(100, prediction_type=kind)
-    process = process_of(scheduler, kind)
+    process = gaussian_of(scheduler, kind)
     x0, e, t = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.tensor([0, 10, 50, 99])
     torch.testing.assert_close(process.noised(x0, e, t), scheduler.add_noise(x0, e, t))
     if kind == "v_prediction":
@@ -49,7 +49,7 @@ def test_the_process_is_the_schedulers(kind):
 
 def test_flow_matching():
     scheduler = FlowMatchEulerDiscreteScheduler(1000)
-    process = process_of(scheduler, None)
+    process = gaussian_of(scheduler, None)
     x0, e = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
     t = torch.tensor([250.0, 750.0])
     torch.testing.assert_close(
@@ -61,8 +61,8 @@ def test_flow_matching():
 
 def test_another_prediction_type_is_refused():
     with pytest.raises(ValueError, match=r"the model predicts 'v_prediction'.*configured for 'epsilon'"):
-        process_of(DDIMScheduler(10), "v_prediction")
-    assert process_of(EulerDiscreteScheduler(10), None).steps == 10
+        gaussian_of(DDIMScheduler(10), "v_prediction")
+    assert gaussian_of(EulerDiscreteScheduler(10), None).steps == 10
 
 
 @pytest.mark.parametrize("t", [-1, 50, 3.5, True])

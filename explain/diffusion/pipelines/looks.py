@@ -15,9 +15,9 @@ from explain.diffusion.conventions import position
 from explain.diffusion.games import owner_of_steps
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.watched import Plan, Watched, step_arguments
-from explain.diffusion.process import Gaussian
+from explain.diffusion.process import Gaussian, gaussian
 from explain.diffusion.sampling import Looks
-from explain.diffusion.schedules import process_of
+from explain.diffusion.schedules import gaussian_of
 from explain.payoffs import one_a_row
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 
@@ -46,7 +46,7 @@ class Looking(Watched):
             raise Unsupported(
                 f"a step without a look needs a prediction {list(sample.shape)} like the sample, got {list(said.shape)}"
             )
-        flow = self.looks.process.signal is None
+        flow = gaussian(self.looks.process, "a pipeline's step").signal is None
         seen = sample if flow else self.now.seen[0][: len(sample), : sample.size(1)].to(sample)
         place = self.place(torch.as_tensor(t, device=sample.device))
         asked = self.looks.at[:, self.count].to(sample.device)
@@ -84,7 +84,7 @@ class LookCoalitions:
         """
         scheduler = self.number.call.pipeline.scheduler
         try:
-            return process_of(scheduler, None)
+            return gaussian_of(scheduler, None)
         except (TypeError, ValueError) as error:
             raise Unsupported(f"what {type(scheduler).__name__} foresees at a step is not known: {error}") from error
 

@@ -26,7 +26,7 @@ from explain.diffusion.pipelines.watched import (
     joined_by,
     rowwise,
 )
-from explain.diffusion.schedules import process_of
+from explain.diffusion.schedules import gaussian_of
 from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
 from explain.threads import found_alone
 from explain.types import Unsupported
@@ -350,7 +350,7 @@ class TracedRun:
             return step.clean[:count]
         scheduler = self.call.pipeline.scheduler
         try:
-            process = process_of(scheduler, None)
+            process = gaussian_of(scheduler, None)
         except (TypeError, ValueError) as error:
             raise Unsupported(f"what {type(scheduler).__name__} foresees at a step is not known: {error}") from error
         sample, joined = step.sample[:count], step.joined[:count, : step.sample.size(1)]
