@@ -1,10 +1,13 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test lint notebooks clean
+.PHONY: demo models test lint notebooks clean
 
 demo: .venv/core  ## train, explain and compare graph networks and a denoiser; writes demo/report.html
 	.venv/bin/python -m models.demo --out demo
+
+models: .venv/core  ## train each system of models/ that is held to a paper (needs EXPLAIN_DATA); writes models/RESULTS.md
+	.venv/bin/python -m models.results
 
 test: .venv/dev lint  ## linters, types, every test
 	.venv/bin/python -m pytest -n auto --dist loadgroup

@@ -88,7 +88,9 @@ def kept(
     folder: str | os.PathLike[str] | None = None,
     fresh: bool = False,
 ) -> Kept:
-    """What ``make() -> (weights, facts)`` once made of this configuration, or makes now; its seconds are a fact too.
+    """What ``make() -> (weights, facts)`` once made of this configuration, or makes now; its seconds are facts too.
+
+    ``seconds`` are the clock's, ``cpu_seconds`` those of this process.
 
     Warns:
         UserWarning: the checkpoint cannot be written.
@@ -97,9 +99,9 @@ def kept(
     found = None if fresh else read(path, config)
     if found is not None:
         return Kept(*found, cached=True, path=path)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     state, facts = make()
-    facts = {**facts, "seconds": time.perf_counter() - started}
+    facts |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
     write(path, state, config, facts)
     return Kept(state, facts, cached=False, path=path)
 
@@ -111,7 +113,8 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
 
 def _config(kind: type[nn.Module], data: Data, recipe: Recipe, seed: int, sizes: dict[str, Any]) -> dict[str, Any]:
     """Everything that the weights hang on."""
-    parts = [data[name].cpu().numpy().tobytes() for name in ("x", "edge_index", "y", "train_mask", "test_mask")]
+    fields = ("x", "edge_index", "y", "train_mask", "val_mask", "test_mask")  # val_mask: weights are selected by it
+    parts = [data[name].cpu().numpy().tobytes() for name in fields if name in data]
     code = inspect.getsource(sys.modules[kind.__module__]) + inspect.getsource(training)
     return {
         "model": kind.__name__,

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from tqdm.auto import tqdm
 
 from explain.guard import random_states_kept
+from models.layers import same_data
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Recipe:
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` over all parameters, as in ``torch.optim.SGD``.
         patience: stop after so many epochs in which neither loss nor accuracy on the validation nodes improved.
         polish: L-BFGS steps towards a zero gradient, for which influence functions ask. Needs a loss without dropout.
+        every: the validation nodes are looked at after so many epochs each.
     """
 
     epochs: int
@@ -31,13 +33,19 @@ class Recipe:
     weight_decay: float
     patience: int | None = None
     polish: int = 0
+    every: int = 1
 
 
 def objective(module: nn.Module, data: Data, weight_decay: float) -> Tensor:
-    """``J(theta) = mean cross-entropy of the training nodes + weight_decay/2 |theta|^2``."""
+    """``J(theta) = mean cross-entropy of the training nodes + weight_decay/2 |theta|^2``.
+
+    And what the module's paper adds to it, where it has a ``regulariser()`` of its last call in training mode.
+    """
     logits = module(data.x, data.edge_index)
     penalty = sum(p.square().sum() for p in module.parameters())
-    return F.cross_entropy(logits[data.train_mask], data.y[data.train_mask]) + weight_decay / 2 * penalty
+    loss = F.cross_entropy(logits[data.train_mask], data.y[data.train_mask]) + weight_decay / 2 * penalty
+    regulariser = getattr(module, "regulariser", None) if module.training else None
+    return loss if regulariser is None else loss + regulariser()
 
 
 def gradient_norm(module: nn.Module, data: Data, weight_decay: float) -> float:
@@ -59,7 +67,7 @@ def train(module: nn.Module, data: Data, recipe: Recipe, *, seed: int, progress:
 
     Without ``data.val_mask`` there is nothing to select by: the last weights stay. Global random states are kept.
     """
-    with random_states_kept():
+    with random_states_kept(), same_data():
         torch.manual_seed(seed)
         for part in module.modules():
             if callable(reset := getattr(part, "reset_parameters", None)):
@@ -80,16 +88,16 @@ def _sparse(data: Data) -> Data:
 
 def _adam(module: nn.Module, data: Data, recipe: Recipe, progress: bool) -> None:
     optimizer = torch.optim.Adam(module.parameters(), lr=recipe.lr)
-    best = _Best(recipe.patience)
+    best = _Best(recipe)
     bar = tqdm(range(recipe.epochs), desc=f"training {type(module).__name__}", disable=not progress)
-    for _ in bar:
+    for epoch in bar:
         module.train()
         optimizer.zero_grad()
         loss = objective(module, data, recipe.weight_decay)
         loss.backward()
         optimizer.step()
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        if "val_mask" in data and best.enough(module, data):
+        if "val_mask" in data and not (epoch + 1) % recipe.every and best.enough(module, data):
             break
     best.restore(module)
     module.zero_grad()
@@ -118,8 +126,8 @@ def _lbfgs(module: nn.Module, data: Data, recipe: Recipe) -> None:
 class _Best:
     """The weights that did best on the validation nodes, and how long ago."""
 
-    def __init__(self, patience: int | None) -> None:
-        self.patience = patience
+    def __init__(self, recipe: Recipe) -> None:
+        self.patience, self.every = recipe.patience, recipe.every
         self.loss, self.accuracy, self.waited = float("inf"), 0.0, 0
         self.kept = (0.0, -float("inf"))  # accuracy, then loss, of the weights below
         self.weights: dict[str, Tensor] | None = None
@@ -135,7 +143,7 @@ class _Best:
             self.kept, self.weights = (accuracy, -loss), copy.deepcopy(module.state_dict())
         improved = loss < self.loss or accuracy > self.accuracy
         self.loss, self.accuracy = min(loss, self.loss), max(accuracy, self.accuracy)
-        self.waited = 0 if improved else self.waited + 1
+        self.waited = 0 if improved else self.waited + self.every
         return self.patience is not None and self.waited >= self.patience
 
     def restore(self, module: nn.Module) -> None:
