@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -54,40 +55,67 @@ def inverted(number: TrajectoryNumber, image: Tensor, iterations: int = 1) -> In
         ValueError: no whole number of iterations.
         Unsupported: a scheduler whose steps add noise, clip, or remember earlier predictions.
     """
-    iterations = checked_count(iterations, "iterations")
-    model = number.model
+    iterations, model = checked_count(iterations, "iterations"), number.model
     weight = torch.full((1,), number.guidance, device=image.device)
-    x = image[None]
+
+    def asked(seen: Tensor, t: Tensor) -> Tensor:
+        place = number.place(t).to(seen.device).reshape(1)
+        return guided(model.denoiser, seen, place, number.condition, number.null, weight)
+
     with evaluating(model.denoiser):
-        for step in reversed(affine_steps(number.scheduler, number.steps, x)):
-            before, place = x, number.place(step.t).to(x.device).reshape(1)
-            for _ in range(iterations):
-                seen = x * step.seen
-                found = guided(model.denoiser, seen, place, number.condition, number.null, weight)
-                x = (before - step.slope * found) / step.factor
-    start = x[0] / getattr(number.scheduler, "init_noise_sigma", 1.0)
+        start = gone_back(prepared(number.scheduler, number.steps), asked, image, iterations)
     if not bool(start.isfinite().all()):
         return Inversion(start, start, float("inf"))
     made = replace(number, latents=start).samples(number.weights, 1)[0]
-    error = float((made - image).double().norm() / image.double().norm().clamp_min(1e-12))
-    return Inversion(start, made, error)
+    return Inversion(start, made, missed(made, image))
 
 
-def affine_steps(scheduler: Any, steps: int, like: Tensor) -> list[_Step]:
+@torch.no_grad()
+def gone_back(
+    scheduler: Any,
+    asked: Callable[[Tensor, Tensor], Tensor],
+    image: Tensor,
+    iterations: int,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Tensor:
+    """The noise of deviation 1 that a run of this scheduler takes to ``image [*shape]``; see `inverted`.
+
+    Args:
+        scheduler: set to its steps.
+        asked: the prediction for what the network is shown, ``[1, *shape]``, at a timestep of the scheduler.
+        image: where the run is to end.
+        iterations: of each step's equation.
+        options: further arguments of the scheduler's steps.
+
+    Raises:
+        Unsupported: steps that cannot be gone backwards.
+    """
+    x = image[None]
+    for step in reversed(affine_steps(scheduler, x, options)):
+        before = x
+        for _ in range(iterations):
+            x = (before - step.slope * asked(x * step.seen, step.t)) / step.factor
+    return x[0] / getattr(scheduler, "init_noise_sigma", 1.0)
+
+
+def missed(found: Tensor, wanted: Tensor) -> float:
+    """``|found - wanted| / |wanted|``."""
+    return float((found - wanted).double().norm() / wanted.double().norm().clamp_min(1e-12))
+
+
+def affine_steps(scheduler: Any, like: Tensor, options: Mapping[str, Any]) -> list[_Step]:
     """What each step makes of its sample and of a prediction, proved on others.
 
     Raises:
         Unsupported: it is no straight line in both: steps that add noise, clip, or remember.
     """
-    generator = torch.Generator().manual_seed(0)
-    times = prepared(scheduler, steps).timesteps
-    one, none = torch.ones(like.shape), torch.zeros(like.shape)
-    x = [torch.randn(like.shape, generator=generator) * 3 for _ in times]
-    p = [torch.randn(like.shape, generator=generator) * 3 for _ in times]
+    generator, times = torch.Generator().manual_seed(0), scheduler.timesteps
+    one, none = (torch.full(like.shape, value, device=like.device) for value in (1.0, 0.0))
+    x, p = ([torch.randn(like.shape, generator=generator).to(one) * 3 for _ in times] for _ in "xp")
     with other_random_states(0):
-        factors = _walked(scheduler, steps, lambda k: (one, none))
-        slopes = _walked(scheduler, steps, lambda k: (none, one))
-        proofs = _walked(scheduler, steps, lambda k: (x[k], p[k]))
+        factors = _walked(scheduler, lambda k: (one, none), options)
+        slopes = _walked(scheduler, lambda k: (none, one), options)
+        proofs = _walked(scheduler, lambda k: (x[k], p[k]), options)
     found = []
     for k, t in enumerate(times):
         factor, slope = float(factors[k][1].mean()), float(slopes[k][1].mean())
@@ -96,35 +124,45 @@ def affine_steps(scheduler: Any, steps: int, like: Tensor) -> list[_Step]:
         if not bool(close) or factor == 0:
             name = type(scheduler).__name__
             raise Unsupported(
-                f"a step of {name} is not a x_t + b prediction alone: it adds noise, clips (clip_sample, thresholding) "
-                "or remembers earlier predictions, and cannot be gone backwards. Wrap the network with "
+                f"a step of {name} is not a x_t + b prediction alone: it adds noise, clips (clip_sample, "
+                "thresholding) or remembers earlier predictions, and cannot be gone backwards. Use "
                 "DDIMScheduler(..., clip_sample=False), EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler"
             )
         found.append(_Step(t, float(factors[k][0].mean()), factor, slope))
     return found
 
 
-def _walked(scheduler: Any, steps: int, given: Callable[[int], tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+def _walked(
+    scheduler: Any, given: Callable[[int], tuple[Tensor, Tensor]], options: Mapping[str, Any]
+) -> list[tuple[Tensor, Tensor]]:
     """What the network sees of each step's sample, and the sample after it, for these samples and predictions."""
-    own, found = copy.deepcopy(prepared(scheduler, steps)), []
+    own, found = copy.deepcopy(scheduler), []
     for k, t in enumerate(own.timesteps):
         x, prediction = given(k)
         seen = own.scale_model_input(x, t) if hasattr(own, "scale_model_input") else x
-        found.append((seen, own.step(prediction, t, x, return_dict=True).prev_sample))
+        found.append((seen, own.step(prediction, t, x, **options, return_dict=True).prev_sample))
     return found
 
 
-def check_reconstructed(error: float, tolerance: Any, steps: int, guidance: float = 1.0) -> None:
-    """Raise where the run does not lead back to the picture: what it says would be about another one.
+def check_tolerance(tolerance: Any) -> None:
+    """Raise where this is no tolerance.
 
     Raises:
-        ValueError: the measured error, and the remedy; or a tolerance that is no positive number.
+        ValueError: it is no positive number.
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance > 0:
         raise ValueError(f"tolerance must be a number above 0, of the picture's size, got {tolerance!r:.60}")
+
+
+def check_reconstructed(error: float, tolerance: float, steps: int, guidance: float | None = 1.0) -> None:
+    """Raise where the run does not lead back to the picture: what it says would be about another one.
+
+    Raises:
+        ValueError: the measured error, and the remedy.
+    """
     if error <= tolerance:
         return
-    unguided = f", guidance=1 (not {guidance:g})" if guidance != 1 else ""
+    unguided = "" if guidance in (None, 1) else f", guidance=1 (not {guidance:g})"
     raise ValueError(
         f"the run from the inverted noise misses the picture by {error:.2g} of its size, more than "
         f"tolerance={tolerance:g}: it would explain another picture. Take more steps than {steps}{unguided}, "

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition
-from explain.diffusion.inversion import check_reconstructed, inverted
+from explain.diffusion.inversion import check_reconstructed, check_tolerance, inverted
+from explain.diffusion.payoffs import Nearness
 from explain.diffusion.process import gaussian
 from explain.diffusion.schedules import check_run
 from explain.diffusion.settings import checked_shape
@@ -201,9 +202,10 @@ class DiffusionModel(TrainedDenoiser):
         >>> abs(run.value()) < 1e-6
         True
         """
+        check_tolerance(tolerance)
         image = self.image(x0)
         gaussian(self.process, "inversion")
-        own = payoff or _Nearness(image)
+        own = payoff or Nearness(image)
         run = self.trajectory(
             label, payoff=own, steps=steps, guidance=guidance, shape=tuple(image.shape), batch_size=batch_size
         )
@@ -211,15 +213,3 @@ class DiffusionModel(TrainedDenoiser):
             found = inverted(run, image, iterations)
             check_reconstructed(found.error, tolerance, steps, run.guidance)
             return replace(run, latents=found.start, proofs={"reconstruction": found.error})
-
-
-class _Nearness:
-    """``-mean (sample - x0)^2`` of each sample ``[n, *shape]``."""
-
-    __name__ = __qualname__ = "nearness to x0"
-
-    def __init__(self, image: Tensor) -> None:
-        self.image = image
-
-    def __call__(self, samples: Tensor) -> Tensor:
-        return -(samples - self.image).square().flatten(1).mean(1)

@@ -82,3 +82,16 @@ class StepPayoff:
             return squares
         process = gaussian(self.process, "a weight by signal and noise")
         return squares * error_weights(self.weights, process, times).to(squares)
+
+
+class Nearness:
+    """``-mean (sample - x0)^2`` of each sample ``[n, *shape]``."""
+
+    __name__ = __qualname__ = "nearness to x0"
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """The number of each sample."""
+        return -(samples - self.image).square().flatten(1).mean(1)

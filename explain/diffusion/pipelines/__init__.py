@@ -3,5 +3,5 @@
 In order: ``stand_ins``, ``prompts`` (words), ``call`` (the user's own call, for many rows), ``watched`` (what its
 network is asked and how branches are joined), ``tracing`` (the call made once, and what it foresees), ``reading``
 (which tokens are whose), ``number``, ``games`` and ``sources`` (who plays), ``target``; for a single step ``asked``,
-``coder``, ``pictures`` and ``inside``; ``model``.
+``coder``, ``pictures`` and ``inside``, and for a real picture's noise ``inverting``; ``model``.
 """

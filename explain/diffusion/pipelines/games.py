@@ -38,10 +38,10 @@ class WordCoalitions:
 
     def game(self) -> Game:
         """The game; coalitions of the same text are run once."""
-        checks = {"removal": _SAID[self.absent], "draws": self.number.draws, "batched": self.number.together}
+        merged = {}
         if self.absent == "drop":
-            checks["merged"] = sum(self._merged(tokenizer) for tokenizer in self.number.call.tokenizers())
-        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
+            merged = {"merged": sum(self._merged(tokenizer) for tokenizer in self.number.call.tokenizers())}
+        return self.number.played(self.players, self, _SAID[self.absent], **merged)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
@@ -99,8 +99,7 @@ class GuidanceCoalitions:
         """
         self.number.own_weights()
         off = {"guidance": "no guidance"}.get(self.players.kind, "no condition")
-        checks = {"removal": off, "draws": self.number.draws, "batched": self.number.together}
-        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
+        return self.number.played(self.players, self, off)
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""
@@ -143,8 +142,7 @@ class ConditionCoalitions:
         """
         if unknown := [name for name in self.players.names if name not in conditions_of(self.number)]:
             raise Unsupported(f"{unknown[0]!r} cannot be left out of this call")
-        checks = {"removal": "empty, or a scale of 0", "draws": self.number.draws, "batched": self.number.together}
-        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
+        return self.number.played(self.players, self, "empty, or a scale of 0")
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions; those that share their settings stand together."""

@@ -71,9 +71,7 @@ class LookCoalitions:
         if not self.number.traced[0]:
             raise Unsupported(f"the steps of {self.number.call.name} are not those of a scheduler, and are not seen")
         self.process  # noqa: B018 - says so now
-        removal = "the image foreseen before, zeros at first"
-        checks = {"removal": removal, "draws": self.number.draws, "batched": self.number.together}
-        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
+        return self.number.played(self.players, self, "the image foreseen before, zeros at first")
 
     @cached_property
     def process(self) -> Gaussian:

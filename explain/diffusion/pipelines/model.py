@@ -7,19 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from explain.diffusion.bound import StepWeights
 from explain.diffusion.components import denoising_part
 from explain.diffusion.denoiser import Condition
+from explain.diffusion.inversion import check_reconstructed, check_tolerance, missed
 from explain.diffusion.model import DiffusionModel
+from explain.diffusion.payoffs import Nearness
 from explain.diffusion.pipelines.call import PipelineCall
 from explain.diffusion.pipelines.coder import Listening
 from explain.diffusion.pipelines.games import Absent
 from explain.diffusion.pipelines.inside import Inside
+from explain.diffusion.pipelines.inverting import latents_of
 from explain.diffusion.pipelines.pictures import Asking, PictureStep, as_tensor, checked_picture
 from explain.diffusion.pipelines.sources import SourceFill
 from explain.diffusion.pipelines.target import PipelineRun
+from explain.diffusion.settings import checked_count
 from explain.diffusion.targets import StepTarget
 from explain.guard import usual_modes
 from explain.payoffs import whole_number
@@ -106,9 +111,7 @@ class PipelineModel:
             Unsupported: a network that is given something anew at every step, such as a ControlNet's answer.
         """
         x0, given = as_tensor(x0), prompt if label is None else label
-        space = space or self._space_of(x0)
-        if space not in ("pixels", "latents"):
-            raise ValueError(f"space must be 'pixels' (pictures in [0, 1]) or 'latents', got {space!r}")
+        space = self._checked_space(space, x0)
         whole = given is None or isinstance(given, (int, Tensor, Mapping))
         if space == "latents" and whole and negative is None and not call and (given is None or self._followed()):
             own = {} if guidance is None else {"guidance": guidance}
@@ -131,10 +134,18 @@ class PipelineModel:
             shared = (seed, draws, payoff, region, weight, fill, reference, batch_size)
             return PictureStep(model, inside.coder, x0, steps, condition, asking, *shared, weights)
 
-    def _space_of(self, x0: Any) -> Literal["pixels", "latents"]:
-        """Where a sample is: pictures have one or three channels, and are asked about where there is a VAE."""
-        channels = x0.size(0) if isinstance(x0, Tensor) and x0.dim() == 3 else 3
-        return "latents" if Listening(self.pipeline).part is None or channels not in (1, 3) else "pixels"
+    def _checked_space(self, space: Any, x0: Any) -> Literal["pixels", "latents"]:
+        """Where a sample is, as said; else pictures have one or three channels, and are asked about by way of a VAE.
+
+        Raises:
+            ValueError: another space.
+        """
+        if space is None:
+            channels = x0.size(0) if isinstance(x0, Tensor) and x0.dim() == 3 else 3
+            return "latents" if Listening(self.pipeline).part is None or channels not in (1, 3) else "pixels"
+        if space not in ("pixels", "latents"):
+            raise ValueError(f"space must be 'pixels' (pictures in [0, 1]) or 'latents', got {space!r}")
+        return "pixels" if space == "pixels" else "latents"
 
     def _followed(self) -> bool:
         """Whether the network can be asked with what the user names, and nothing else."""
@@ -239,6 +250,84 @@ class PipelineModel:
                 fill,
                 lambda: self.inside,
             )
+
+    @spelled
+    def invert(
+        self,
+        x0: Tensor,
+        prompt: str | int | None = None,
+        *,
+        label: int | None = None,
+        payoff: Callable[[Tensor], Tensor] | None = None,
+        steps: int = 50,
+        guidance: float | None = None,
+        iterations: int = 5,
+        tolerance: float = 0.05,
+        space: Literal["pixels", "latents"] | None = None,
+        **call: Any,
+    ) -> PipelineRun:
+        """The pipeline's own run that ends in a real picture: its noise found by going backwards, unguided.
+
+        The picture goes through the pipeline's VAE, and the latent back through the pipeline's own schedule; what the
+        run then makes is measured beside the picture that the VAE alone gives back, and every game's checks hold it.
+
+        Args:
+            x0: a picture ``[3, H, W]`` in [0, 1], or a PIL image; with ``space="latents"`` a latent ``[C, h, w]``.
+            prompt: the text, or the class, that the run is given.
+            label: the class, under the name that networks have for it.
+            payoff: as of `trajectory`; ``-mean (sample - x0)^2`` when None, how near a run comes to the picture.
+            steps: of the scheduler, there and back.
+            guidance: of the run. 1 when None, at which inversion is stable; of a network that takes its guidance as
+                an input (Flux) the pipeline's ``guidance_scale``.
+            iterations: of each step's equation; 1 is plain DDIM inversion.
+            tolerance: the largest ``|sample - x0| / |x0|`` that is answered, of what the payoff sees; beside the
+                picture as the VAE alone gives it back.
+            space: "pixels" or "latents", as of `step`; the payoff sees the same.
+            call: further arguments of the pipeline's own call and of `trajectory`.
+
+        Raises:
+            TypeError: a pipeline that takes no ``latents``.
+            ValueError: the run misses the picture by more than the tolerance, with the error and a remedy; or a picture
+                of another size.
+            Unsupported: a scheduler whose steps cannot be gone backwards.
+        """
+        x0, name, takes = as_tensor(x0), type(self.pipeline).__name__, inspect.signature(type(self.pipeline).__call__)
+        check_tolerance(tolerance)
+        if "latents" not in takes.parameters:
+            raise TypeError(f"{name} takes no latents to start from: ask its network alone, model.inside.invert(...)")
+        space = self._checked_space(space, x0)
+        call = self._sized(x0, space, call)
+        with usual_modes(), torch.no_grad():
+            own = {name: value for name, value in call.items() if name in takes.parameters}
+            inside, _ = self._asked(prompt if label is None else label, None, guidance, 0, own)
+            weight = 1.0 if guidance is None and inside.run.plan.guided else guidance
+            wanted, latent, proofs = self._taken_in(x0, space, inside)
+            start = latents_of(inside, latent[0], checked_count(steps, "steps"), weight, iterations)
+        settings = {"label": label, "steps": steps, "guidance": weight, "latents": start, "space": space, **call}
+        run = self.trajectory(prompt, payoff=payoff or Nearness(wanted), **settings)
+        error = missed(run.first().to(wanted), wanted)
+        check_reconstructed(error, tolerance, steps, weight if inside.run.plan.guided else 1.0)
+        run.proofs = {"reconstruction": error, **proofs}
+        run.assumed["latents"] = f"x0 gone backwards in {steps} steps: the run misses it by {error:.2g} of its size"
+        if "vae" in proofs:
+            run.assumed["x0"] = f"as the pipeline's VAE gives it back, {proofs['vae']:.2g} of its size off"
+        return run
+
+    def _taken_in(self, x0: Any, space: str, inside: Inside) -> tuple[Tensor, Tensor, dict[str, float]]:
+        """A picture or latent as payoffs see it ``[1, ...]``, its latent ``[1, C, h, w]``, and what the VAE loses.
+
+        Raises:
+            ValueError: another size or range.
+        """
+        if space == "latents":
+            latent, packing = inside.denoiser().image(x0)[None], inside.net.packing
+            return latent if packing is None else packing[0](latent), latent, {}
+        like = next(self.module.parameters())
+        picture = checked_picture(x0, like.dtype).to(like.device)
+        inside.check_size(picture)
+        latent = inside.coder.encode(picture[None])
+        decoded = inside.coder.decode(latent)
+        return decoded, latent, {"vae": missed(decoded, picture[None])}
 
     def trajectories(
         self, prompts: Sequence[str | int], *, seeds: int | Sequence[int] = 0, **settings: Any

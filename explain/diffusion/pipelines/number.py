@@ -19,14 +19,14 @@ from explain.diffusion.sweep import Sweep, checked_weights, swept
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, probed
 from explain.plain import plain_operations
-from explain.types import Parameters, Unsupported
+from explain.types import Game, Masks, Parameters, Players, Unsupported, Values
 
 
 class PipelineNumber(TracedRun):
     """``payoff(pictures)`` of a pipeline's own call, a mean over ``draws`` seeds; see `TracedRun`.
 
     Beside its settings: the ``payoff``, ``[n, 3, H, W]`` in [0, 1] (or latents) to ``[n]``, None where only pictures
-    are asked for.
+    are asked for. ``proofs`` are what was measured of the run beforehand, for every game's checks.
 
     Raises:
         ValueError: settings out of range.
@@ -49,6 +49,12 @@ class PipelineNumber(TracedRun):
         super().__init__(call, condition, negative, seed, draws, latents, space, batch_size)
         self.payoff = payoff
         self.assumed: dict[str, str] = {}
+        self.proofs: dict[str, Any] = {}
+
+    def played(self, players: Players, values: Callable[[Masks], Values], removal: str, **checks: Any) -> Game:
+        """The game of these values, with what is to be known of the run in its checks."""
+        checks = {"removal": removal, "draws": self.draws, "batched": self.together, **self.proofs, **checks}
+        return Game(players, values, batch_size=max(1, self.at_once() // self.draws), checks=checks)
 
     def forked(self, fork: Fork) -> Tensor:
         """What forks of the first draw's run end in, as payoffs see it, ``[n, ...]``."""

@@ -162,12 +162,7 @@ class SourceCoalitions:
 
     def game(self) -> Game:
         """The game; the same picture is run once."""
-        checks = {
-            "removal": f"{self.fill} of {self.source.name}",
-            "draws": self.number.draws,
-            "batched": self.number.together,
-        }
-        return Game(self.players, self, batch_size=max(1, self.number.at_once() // self.number.draws), checks=checks)
+        return self.number.played(self.players, self, f"{self.fill} of {self.source.name}")
 
     def __call__(self, masks: Masks) -> Values:
         """Values of these coalitions."""

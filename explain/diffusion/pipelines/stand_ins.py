@@ -51,6 +51,13 @@ def stepping(scheduler: Any, step: Callable[[Called, tuple[Any, ...], dict[str, 
     return fresh
 
 
+def stepped(step: Called) -> Any:
+    """The scheduler that a step belongs to, as it is now and without a stand-in."""
+    found = copy.copy(step.__self__)  # type: ignore[attr-defined]  # `stepping` hands on bound methods
+    vars(found).pop(step.__name__, None)
+    return copy.deepcopy(found)
+
+
 def lengths(tree: Any) -> list[int | None]:
     """The first size of every tensor in a call's arguments, however nested; None for what has none."""
     return [len(leaf) if isinstance(leaf, Tensor) and leaf.dim() else None for leaf in _pytree.tree_leaves(tree)]
