@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,16 +85,14 @@ class _Capture(Interception):
         self.reduce, self.selection = reduce, selection
         self.layers: dict[str, None] = {}  # that computed attention, and at which steps
         self.steps: dict[float, None] = {}
-        self.softmax, self.weighed = False, False  # as long as no attention is seen: one taken, and something weighed
+        self.curious = True  # until attention is seen: whether a softmax was taken, and something weighed
+        self.softmax, self.weighed = False, False
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if not self.layers and not self.weighed and self.parts:
-            name = getattr(func, "__name__", "")
-            self.weighed = self.softmax and any(part in name for part in _WEIGHING)
-            self.softmax |= name in ("exp", "exp_") or ("softmax" in name and "log" not in name)
-        return super().__torch_function__(func, types, args, kwargs)
+    def passed(self, func: Callable[..., Any]) -> None:
+        name = getattr(func, "__name__", "")
+        self.weighed = self.softmax and any(part in name for part in _WEIGHING)
+        self.softmax |= name in ("exp", "exp_") or ("softmax" in name and "log" not in name)
+        self.curious = not self.weighed
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
@@ -123,6 +121,7 @@ class _Capture(Interception):
 
     def _asked(self) -> bool:
         """Whether the layer that is running is asked for."""
+        self.curious = False
         self.layers[self.parts[-1]] = None
         step = step_of(self.arguments)
         if step is not None:

@@ -11,6 +11,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +22,8 @@ from torch_geometric.nn import GATConv, GATv2Conv, MessagePassing, TransformerCo
 from torch_geometric.utils import is_sparse, to_edge_index
 
 CONVOLUTIONS = (GATConv, GATv2Conv, TransformerConv)
-_MULTI_HEAD = inspect.signature(F.multi_head_attention_forward)
-_SCALED_DOT_PRODUCT = inspect.Signature(
-    [
-        *(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("query", "key", "value")),
-        inspect.Parameter("attn_mask", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None),
-        inspect.Parameter("dropout_p", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=0.0),
-        inspect.Parameter("is_causal", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False),
-        inspect.Parameter("scale", inspect.Parameter.KEYWORD_ONLY, default=None),
-        inspect.Parameter("enable_gqa", inspect.Parameter.KEYWORD_ONLY, default=False),
-    ]
-)  # torch's own is a builtin that cannot be inspected
+_SCALED_DOT_PRODUCT = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")  # a builtin without a signature
+_MULTI_HEAD = tuple(inspect.signature(F.multi_head_attention_forward).parameters)
 
 
 class Interception(TorchFunctionMode):
@@ -39,7 +31,9 @@ class Interception(TorchFunctionMode):
 
     ``parts`` names the modules of the network that are running, outermost first, without torch's own layers that never
     attend; ``ran`` those that ever did, ``called`` tells whether any;
-    ``arguments`` are those of the network's own call, by name, empty while only a part of it runs.
+    ``arguments`` are those of the network's own call, by name, empty while only a part of it runs. Every torch function
+    comes past here, so what is asked of each is little: `passed` is told of those that are no attention as long as the
+    interception is ``curious``.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -48,6 +42,7 @@ class Interception(TorchFunctionMode):
         self.parts: list[str] = []
         self.ran: set[str] = set()
         self.arguments: dict[str, Any] = {}
+        self.curious = False
 
     @property
     def called(self) -> bool:
@@ -62,6 +57,9 @@ class Interception(TorchFunctionMode):
         """``F.multi_head_attention_forward(**arguments)``, which `nn.MultiheadAttention` ends in."""
         return F.multi_head_attention_forward(**arguments)
 
+    def passed(self, func: Callable[..., Any]) -> None:
+        """Before a torch function that is no attention, within the network, as long as this is ``curious``."""
+
     def before_propagate(self, layer: MessagePassing, inputs: tuple[Any, Any, dict[str, Any]]) -> Any:
         """Before messages are sent: ``(edge_index, size, arguments)``, or None to leave them as they are."""
         return None
@@ -74,9 +72,11 @@ class Interception(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and self.parts:
-            return self.scaled_dot_product(dict(_SCALED_DOT_PRODUCT.bind(*args, **kwargs).arguments))
+            return self.scaled_dot_product(dict(zip(_SCALED_DOT_PRODUCT, args, strict=False), **kwargs))
         if func is F.multi_head_attention_forward and self.parts:
-            return self.multi_head(dict(_MULTI_HEAD.bind(*args, **kwargs).arguments))
+            return self.multi_head(dict(zip(_MULTI_HEAD, args, strict=False), **kwargs))
+        if self.curious and self.parts:
+            self.passed(func)
         return func(*args, **kwargs)
 
     @contextmanager
@@ -86,11 +86,8 @@ class Interception(TorchFunctionMode):
         with ExitStack() as undo:
             for handle in self._watch_arguments():
                 undo.callback(handle.remove)
-            for name, part in self.net.named_modules():
-                if name and _never_attends(part):
-                    continue
-                for handle in self._hooks(name or type(self.net).__name__, part):
-                    undo.callback(handle.remove)
+            for handle in self._watch_parts():
+                undo.callback(handle.remove)
             undo.callback(torch.backends.mha.set_fastpath_enabled, fastpath)
             torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer would pass unseen
             with self:
@@ -110,10 +107,11 @@ class Interception(TorchFunctionMode):
         yield self.net.register_forward_pre_hook(enter, with_kwargs=True)
         yield self.net.register_forward_hook(leave, always_call=True)
 
-    def _hooks(self, name: str, part: nn.Module) -> Iterator[Any]:
+    def _watch_parts(self) -> Iterator[Any]:
         owner = threading.get_ident()
+        whole = type(self.net).__name__
 
-        def enter(*_: Any) -> None:
+        def enter(name: str, *_: Any) -> None:
             if threading.get_ident() == owner:
                 self.ran.add(name)
                 self.parts.append(name)
@@ -129,11 +127,14 @@ class Interception(TorchFunctionMode):
             if self.parts and threading.get_ident() == owner:
                 self.after_propagate(layer, inputs)
 
-        yield part.register_forward_pre_hook(enter)
-        yield part.register_forward_hook(leave, always_call=True)
-        if isinstance(part, CONVOLUTIONS):
-            yield part.register_propagate_forward_pre_hook(before)
-            yield part.register_propagate_forward_hook(after)
+        for name, part in self.net.named_modules():
+            if name and _never_attends(part):
+                continue
+            yield part.register_forward_pre_hook(partial(enter, name or whole))
+            yield part.register_forward_hook(leave, always_call=True)
+            if isinstance(part, CONVOLUTIONS):
+                yield part.register_propagate_forward_pre_hook(before)
+                yield part.register_propagate_forward_hook(after)
 
 
 def _never_attends(part: nn.Module) -> bool:

@@ -78,7 +78,9 @@ class ScaledDotProduct:
         query, key = query.detach(), key.detach()
         if enable_gqa:
             key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
-        lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        lead = query.shape[:-2]
+        if key.shape[:-2] != lead:
+            lead = torch.broadcast_shapes(lead, key.shape[:-2])
         heads = lead[-1] if len(lead) > 1 else 1
         self.shape = lead.numel() // heads, heads, query.size(-2), key.size(-2)
         self.query, self.key = (_four(x, lead, heads) for x in (query, key))
@@ -251,7 +253,8 @@ def _slices(shape: tuple[int, int, int, int]) -> Iterator[slice]:
 
 def _four(x: Tensor, lead: torch.Size, heads: int) -> Tensor:
     """``[..., n, d] -> [batch, heads, n, d]``, with 1 for a batch or heads that are alike where that costs no copy."""
-    x = x.reshape(*(1,) * (len(lead) + 2 - x.dim()), *x.shape)
+    if x.dim() < len(lead) + 2:
+        x = x.reshape(*(1,) * (len(lead) + 2 - x.dim()), *x.shape)
     if len(lead) == 2:
         return x
     if len(lead) < 2:

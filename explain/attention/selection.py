@@ -63,9 +63,11 @@ class Selection:
         Raises:
             ValueError: one is not.
         """
-        names = [name or type(net).__name__ for name, _ in net.named_modules()]
-        if self.modules is not None and not callable(self.modules) and not self.patterns:
+        if self.modules is None or callable(self.modules):
+            return
+        if not self.patterns:
             raise ValueError("modules must name at least one layer, got none; None takes all")
+        names = [name or type(net).__name__ for name, _ in net.named_modules()]
         for pattern in self.patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 likely = [name or type(net).__name__ for name, part in net.named_modules() if attends(part)]
