@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import os
 import sys
@@ -79,15 +78,8 @@ def load_or_train(
         fresh: trains in any case.
         progress: shows tqdm.
     """
-    config = {
-        "model": "AllCNN",
-        "weight_decay": weight_decay,
-        "steps": steps,
-        "seed": seed,
-        "data": checkpoints.digest(*(part.contiguous().numpy().tobytes() for part in (x, y))),
-        "code": checkpoints.digest(inspect.getsource(sys.modules[__name__]).encode()),
-        "torch": torch.__version__,
-    }
+    code = [sys.modules[__name__]]
+    config = checkpoints.origin("AllCNN", code, (x, y), weight_decay=weight_decay, steps=steps, seed=seed)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         with random_states_kept():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import explain
@@ -35,6 +36,13 @@ class Picture(NamedTuple):
     name: str
     caption: str
     figure: Figure
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The figure that a picture was drawn into."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # not a figure within a figure
+    return figure
 
 
 def asked(model: str, explainer: explain.Explainer, target: explain.Target) -> Answer:

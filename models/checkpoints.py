@@ -9,10 +9,11 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors.torch
 import torch
@@ -24,6 +25,9 @@ from explain.parallel import fingerprint
 from explain.storage import write_atomically
 from models import training
 from models.training import Recipe, accuracy, gradient_norm, train
+
+Built = TypeVar("Built")
+_FIELDS = ("x", "edge_index", "y", "train_mask", "val_mask", "test_mask")  # val_mask: weights are selected by it
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,14 @@ def trained(
     Warns:
         UserWarning: the checkpoint cannot be written; the model is trained all the same.
     """
-    config = _config(kind, data, recipe, seed, sizes)
+    config = origin(
+        kind.__name__,
+        code=(sys.modules[kind.__module__], training),
+        data=[data[name] for name in _FIELDS if name in data],
+        sizes=sizes,
+        recipe=asdict(recipe),
+        seed=seed,
+    )
     module = kind(data.num_features, int(data.y.max()) + 1, **sizes).to(data.x.dtype)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -111,18 +122,22 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     return Path(folder or os.environ.get("EXPLAIN_CACHE") or Path.home() / ".cache" / "explain" / "models")
 
 
-def _config(kind: type[nn.Module], data: Data, recipe: Recipe, seed: int, sizes: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the weights hang on."""
-    fields = ("x", "edge_index", "y", "train_mask", "val_mask", "test_mask")  # val_mask: weights are selected by it
-    parts = [data[name].cpu().numpy().tobytes() for name in fields if name in data]
-    code = inspect.getsource(sys.modules[kind.__module__]) + inspect.getsource(training)
+def origin(
+    model: str, code: Iterable[ModuleType | Callable[..., Any]], data: Iterable[Tensor], **settings: Any
+) -> dict[str, Any]:
+    """Everything that weights hang on: the configuration of a checkpoint.
+
+    Args:
+        model: its name.
+        code: modules and functions whose source counts.
+        data: tensors that it is made from.
+        settings: plain values; releases of libraries too.
+    """
     return {
-        "model": kind.__name__,
-        "sizes": sizes,
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "data": digest(*parts),
-        "code": digest(code.encode()),
+        "model": model,
+        **settings,
+        "data": digest(*(part.detach().cpu().contiguous().numpy().tobytes() for part in data)),
+        "code": digest(*(inspect.getsource(part).encode() for part in code)),
         "torch": torch.__version__,
     }
 
@@ -173,18 +188,34 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         OSError: no such file, or it cannot be read.
     """
     blob = Path(path).read_bytes()
-    if blob.startswith((b"PK", b"\x80")) or Path(path).suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"):
+    header = blob[8:9] == b"{"  # after eight bytes of its length, which may begin as a pickle does
+    suffixes = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+    if Path(path).suffix in suffixes or (blob.startswith((b"PK", b"\x80")) and not header):
         raise ValueError(
             f"{path} is a pickle, which can run any code when it is read, and is refused: save the weights as "
             "safetensors (safetensors.torch.save_file(module.state_dict(), 'weights.safetensors'))"
         )
     try:
         state = safetensors.torch.load(blob)
-        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
-        config, facts = json.loads(header["config"]), json.loads(header["facts"])
-        whole = header["sha256"] == _checksum(header["config"], header["facts"], state)
+        found = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+        config, facts = json.loads(found["config"]), json.loads(found["facts"])
+        whole = found["sha256"] == _checksum(found["config"], found["facts"], state)
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a whole checkpoint of these models ({error!r}): train again") from error
     if not whole or not isinstance(config, dict) or not isinstance(facts, dict):
         raise ValueError(f"{path} was altered after it was saved (its checksum does not fit): train again")
     return state, config, facts
+
+
+def rebuilt(path: str | os.PathLike[str], build: Callable[[dict[str, Tensor], dict[str, Any]], Built]) -> Built:
+    """What ``build(weights, configuration)`` makes of a file that `write` wrote.
+
+    Raises:
+        ValueError: a pickle, a damaged file, or a checkpoint of another model.
+        OSError: no such file, or it cannot be read.
+    """
+    state, config, _ = load(path)
+    try:
+        return build(state, config)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} holds a {config.get('model', 'model')!r}, not these ({error!r:.80})") from error

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import json
-import math
 import os
 import sys
 from dataclasses import asdict, dataclass
@@ -20,8 +17,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from explain.guard import evaluating, random_states_kept
-from models import checkpoints, judge
+from models import checkpoints, descent, judge
 from models.datasets import Images, images
+from models.descent import descend
 
 CLASSES = 10
 NULL = CLASSES  # the label that stands for no label
@@ -138,12 +136,12 @@ def load(path: str | os.PathLike[str]) -> tuple[UNet2DModel, DDIMScheduler]:
         ValueError: a pickle, a damaged file, or a checkpoint of another model.
         OSError: no such file, or it cannot be read.
     """
-    state, config, _ = checkpoints.load(path)
-    try:
+
+    def build(state: dict[str, Tensor], config: dict[str, Any]) -> tuple[UNet2DModel, DDIMScheduler]:
         recipe = Recipe(**config["recipe"])
         return _loaded(recipe, _parts(state)[0]), ddim(recipe)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds a {config.get('model', 'model')!r}, not this DDPM ({error!r:.80})") from error
+
+    return checkpoints.rebuilt(path, build)
 
 
 # --- Ho et al. 2020 ---
@@ -181,23 +179,20 @@ def train(data: Images, recipe: Recipe, *, seed: int = 0, progress: bool = True)
         noising = ddpm(recipe)
         average = EMAModel(net.parameters(), decay=recipe.average)
         optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: _warm_cosine(i, recipe.iterations))
-        bar = tqdm(range(recipe.iterations), desc="training DDPM", disable=not progress)
-        for _ in bar:
+
+        def loss() -> Tensor:
             chosen = torch.randint(len(data.images), (recipe.batch_size,))
             x0, labels = data.images[chosen], data.labels[chosen]
             labels = labels.where(torch.rand(len(labels)) >= recipe.drop, NULL)
             t = torch.randint(recipe.steps, (len(x0),))
             e = torch.randn_like(x0)
             e_hat = net(noising.add_noise(x0, e, t), t, class_labels=labels).sample
-            loss = F.mse_loss(e_hat, e)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+            return F.mse_loss(e_hat, e)
+
+        def then(_: int) -> None:
             average.step(net.parameters())
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        optimizer.zero_grad()
+
+        descend(loss, optimizer, recipe.iterations, then=then, name="DDPM", progress=progress)
         last = net.eval()
         averaged = copy.deepcopy(last)
         average.copy_to(averaged.parameters())
@@ -260,17 +255,9 @@ def sample(
 
 def _config(data: str, learned: Images, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Everything that the weights hang on."""
-    code = "".join(inspect.getsource(sys.modules[name]) for name in (__name__, judge.__name__))
-    return {
-        "model": "DDPM",
-        "of": data,
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-        "seed": seed,
-        "data": checkpoints.digest(*(part.numpy().tobytes() for part in learned)),
-        "code": checkpoints.digest(code.encode()),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-    }
+    code = sys.modules[__name__], descent, judge
+    settings = {"of": data, "recipe": asdict(recipe), "seed": seed, "diffusers": diffusers.__version__}
+    return checkpoints.origin("DDPM", code, learned, **settings)
 
 
 def _parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -286,7 +273,3 @@ def _loaded(recipe: Recipe, state: dict[str, Tensor]) -> UNet2DModel:
         net = unet(recipe)
     net.load_state_dict(state)
     return net.eval()
-
-
-def _warm_cosine(iteration: int, iterations: int) -> float:
-    return min(1.0, 20 * (iteration + 1) / iterations) * (1 + math.cos(math.pi * iteration / iterations)) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,9 @@ class Family(StrEnum):
     PROMPTS = "prompts"
 
 
+TOLD = {Family.DIGITS: "models.demo_digits", Family.PROMPTS: "models.demo_prompts"}
+
+
 def main(
     data: Annotated[Dataset, typer.Option(help="karate: inside torch_geometric; cora: from EXPLAIN_DATA")] = (
         Dataset.KARATE
@@ -43,10 +47,9 @@ def main(
     titles = []
     if family in (Family.ALL, Family.GRAPH):
         titles.append(_graph(data, node, seed, fresh, answers, pictures))
-    if family in (Family.ALL, Family.DIGITS):
-        titles.append(_digits(seed, fresh, answers, pictures))
-    if family in (Family.ALL, Family.PROMPTS):
-        titles.append(_prompts(seed, fresh, answers, pictures))
+    for part, by in TOLD.items():
+        if family in (Family.ALL, part):
+            titles.append(_told(by, seed, fresh, answers, pictures))
     write(answers, compare_all(answers), pictures, out, " ".join(titles))
     print(table(answers))
     print(f"\n{out / 'report.html'} tells it all · {time.perf_counter() - started:.0f} s")
@@ -76,30 +79,16 @@ def _graph(
     return f"Why class {demo_graph.label(nets, graph, chosen)}? Node {chosen} of {NAMES[data]}."
 
 
-def _digits(seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]) -> str:
-    """The diffusion half; its title."""
-    from models import demo_digits  # diffusers takes seconds to import
-
+def _told(by: str, seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]) -> str:
+    """The part of a denoiser or of words, as its module tells it; its title."""
+    part = import_module(by)  # diffusers and transformers take seconds to import
     with one_thread():
-        told = demo_digits.story(seed, fresh)
-        print(demo_digits.introduction(told))
-        found = list(demo_digits.answers(told, seed))
+        told = part.story(seed, fresh)
+        print(part.introduction(told))
+        found = list(part.answers(told, seed))
         answers += found
-        pictures += demo_digits.pictures(told, found)
-    return f"Why a {told.digit}? One step and one run of a DDPM."
-
-
-def _prompts(seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]) -> str:
-    """The words' part; its title."""
-    from models import demo_prompts  # transformers takes seconds to import
-
-    with one_thread():
-        told = demo_prompts.story(seed, fresh)
-        print(demo_prompts.introduction(told))
-        found = list(demo_prompts.answers(told, seed))
-        answers += found
-        pictures += demo_prompts.pictures(told, found)
-    return f'Which word did it? "{demo_prompts.PROMPT}".'
+        pictures += part.pictures(told, found)
+    return part.title(told)
 
 
 if __name__ == "__main__":

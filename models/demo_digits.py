@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -18,7 +17,7 @@ from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.guard import evaluating
 from explain.influence import Lissa
 from models import ddpm, judge
-from models.answers import Answer, Picture, asked
+from models.answers import Answer, Picture, asked, figure_of
 from models.datasets import Images, digits
 
 NAME = "DDPM"
@@ -75,6 +74,11 @@ def _some(data: Images, seed: int, each: int) -> Images:
     return Images(data.images[rows], data.labels[rows])
 
 
+def title(told: Story) -> str:
+    """Of the report."""
+    return f"Why a {told.digit}? One step and one run of a DDPM."
+
+
 def introduction(told: Story) -> str:
     """What was trained, how well, and what is asked."""
     facts, cached = told.trained.info.facts, " (cached)" if told.trained.info.cached else ""
@@ -123,9 +127,11 @@ def pictures(told: Story, found: list[Answer]) -> list[Picture]:
             _overview(told, by[step, "Shapley"], by[step, "Attention"], by[step, "Influence"], by[run, "Shapley"]),
         ),
         Picture(
-            "ddpm-steps", "What the run foresees at each step, and what each step with the label is worth", _of(steps)
+            "ddpm-steps",
+            "What the run foresees at each step, and what each step with the label is worth",
+            figure_of(steps),
         ),
-        Picture("ddpm-attention-maps", "Where the step looks, layer by layer", _of(attention)),
+        Picture("ddpm-attention-maps", "Where the step looks, layer by layer", figure_of(attention)),
     ]
 
 
@@ -153,10 +159,4 @@ def _overview(
     attention.plot(axes["attention"])
     explain.plot.strip(behind, axes["behind"], k=4)
     explain.plot.steps(steps, told.run.images(), axes["steps"])
-    return figure
-
-
-def _of(axes: Axes) -> Figure:
-    figure = axes.figure
-    assert isinstance(figure, Figure)  # not a figure within a figure
     return figure

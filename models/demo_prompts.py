@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 import explain
 from explain.diffusion.pipelines.target import PipelineRun
 from models import judge, prompt_digits, words
-from models.answers import Answer, Picture, asked
+from models.answers import Answer, Picture, asked, figure_of
 
 NAME = "PromptDigits"
 RECIPE = prompt_digits.Recipe()
@@ -57,6 +56,11 @@ def story(seed: int, fresh: bool) -> Story:
     return Story(trained, dict(zip(CAUSES, map(run, payoffs), strict=True)), run(reads, draws=1))
 
 
+def title(told: Story) -> str:
+    """Of the report."""
+    return f'Which word did it? "{PROMPT}".'
+
+
 def introduction(told: Story) -> str:
     """What was trained, how well, and what is asked."""
     facts, cached = told.trained.facts, " (cached)" if told.trained.cached else ""
@@ -95,9 +99,9 @@ def pictures(told: Story, found: list[Answer]) -> list[Picture]:
     picture = told.single.picture()
     figures = {
         "overview-prompts": overview(credits, attention),
-        "prompts-words": _of(explain.plot.words(words_of, over=picture)),
-        "prompts-maps": _of(explain.plot.word_maps(attention["attention"], over=picture)),
-        "prompts-steps": _of(explain.plot.steps(steps, told.single.images())),
+        "prompts-words": figure_of(explain.plot.words(words_of, over=picture)),
+        "prompts-maps": figure_of(explain.plot.word_maps(attention["attention"], over=picture)),
+        "prompts-steps": figure_of(explain.plot.steps(steps, told.single.images())),
     }
     return [Picture(name, caption, figures[name]) for name, caption in CAPTIONS.items()]
 
@@ -117,10 +121,4 @@ def overview(credits: dict[str, explain.Explanation], attention: dict[str, expla
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.tick_params(length=0)
-    return figure
-
-
-def _of(axes: Axes) -> Figure:
-    figure = axes.figure
-    assert isinstance(figure, Figure)  # not a figure within a figure
     return figure

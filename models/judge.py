@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -74,15 +73,7 @@ def load_or_train(
     """
     others, own = images(data)
     net = _built(own.images.size(-1), seed)
-    code = inspect.getsource(sys.modules[__name__])
-    config = {
-        "model": "Judge",
-        "epochs": epochs,
-        "seed": seed,
-        "data": checkpoints.digest(*(part.numpy().tobytes() for part in (*others, *own))),
-        "code": checkpoints.digest(code.encode()),
-        "torch": torch.__version__,
-    }
+    config = checkpoints.origin("Judge", [sys.modules[__name__]], (*others, *own), epochs=epochs, seed=seed)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         train(net, own, epochs, seed=seed, progress=progress)

@@ -8,7 +8,6 @@ chosen by half of the held-out images; what is reported is the other half.
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Callable
@@ -137,8 +136,8 @@ def _outcomes(found: Retrained, images: int, folder: str | os.PathLike[str] | No
                     rows.append(torch.stack([target.measured(params) for target in targets]))
         return {"numbers": torch.stack(rows).view(found.recipe.seeds, -1, images)}, {}
 
-    code = checkpoints.digest(*(inspect.getsource(part).encode() for part in (retrained, asked)))
-    config = {"recipe": asdict(found.recipe), "images": images, "times": TIMES, "draws": DRAWS, "code": code}
+    settings = {"recipe": asdict(found.recipe), "images": images, "times": TIMES, "draws": DRAWS}
+    config = checkpoints.origin("outcomes", (retrained, asked), found.others, **settings)
     return checkpoints.kept("outcomes", config, make, folder=folder, fresh=fresh).state["numbers"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import sys
 from dataclasses import asdict, dataclass
@@ -76,14 +75,13 @@ def trained(
     with random_states_kept():
         torch.manual_seed(seed)
         net = (NodeNet if nodes else GraphNet)(graphs[0].num_features, classes)
-    config = {
-        "model": type(net).__name__,
-        "data": checkpoints.digest(*(t.numpy().tobytes() for g in graphs for t in (g.x, g.edge_index, g.y))),
-        "schedule": asdict(schedule),
-        "seed": seed,
-        "code": checkpoints.digest(inspect.getsource(sys.modules[__name__]).encode()),
-        "torch": torch.__version__,
-    }
+    config = checkpoints.origin(
+        type(net).__name__,
+        code=[sys.modules[__name__]],
+        data=[part for graph in graphs for part in (graph.x, graph.edge_index, graph.y)],
+        schedule=asdict(schedule),
+        seed=seed,
+    )
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         _fit(net, train, schedule, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -105,16 +104,13 @@ def fitted(
         options: of `fit`, plain values.
     """
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    code = inspect.getsource(sys.modules[__name__]) + inspect.getsource(sys.modules[type(module).__module__])
-    config = {
-        "model": repr(module),
-        "loss": getattr(loss, "__qualname__", repr(loss)),
-        "options": options,
-        "data": checkpoints.digest(*(part.contiguous().numpy().tobytes() for part in (inputs, labels))),
-        "start": checkpoints.digest(*(part.contiguous().numpy().tobytes() for part in start.values())),
-        "code": checkpoints.digest(code.encode()),
-        "torch": torch.__version__,
-    }
+    config = checkpoints.origin(
+        repr(module),
+        code=[sys.modules[__name__], sys.modules[type(module).__module__]],
+        data=[inputs, labels, *start.values()],
+        loss=getattr(loss, "__qualname__", repr(loss)),
+        options=options,
+    )
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         return fit(module, inputs, labels, loss=loss, **options).state_dict(), {}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,15 +13,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 from diffusers import DDIMScheduler, SD3Transformer2DModel
-from diffusers.optimization import get_cosine_schedule_with_warmup
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from explain.guard import evaluating, random_states_kept
-from models import checkpoints, judge, prompt_pipeline, words
+from models import checkpoints, descent, judge, prompt_pipeline, words
 from models.datasets import Images, digits
+from models.descent import BestAverage, descend
 from models.prompt_pipeline import LENGTH, PromptDigitsPipeline, word_tokenizer
 from models.words import FAINT, NUMBERS, TRAITS, brightness, captions, centroid, dress, peak_ink
 
@@ -113,11 +108,7 @@ def load(path: str | os.PathLike[str]) -> PromptDigitsPipeline:
         ValueError: a pickle, a damaged file, or a checkpoint of another model.
         OSError: no such file, or it cannot be read.
     """
-    state, config, _ = checkpoints.load(path)
-    try:
-        return _loaded(Recipe(**config["recipe"]), state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} holds a {config.get('model', 'model')!r}, not these ({error!r:.80})") from error
+    return checkpoints.rebuilt(path, lambda state, config: _loaded(Recipe(**config["recipe"]), state))
 
 
 JUDGE_EPOCHS = 8  # each digit is there in eight dresses
@@ -182,21 +173,16 @@ def train(data: Images, recipe: Recipe, *, seed: int = 0, progress: bool = True)
         own, others = _split(data)
         asked = _batch(others, torch.arange(len(others.images)).repeat(4), pipeline, recipe)
         parts = _parts(pipeline)
-        average = EMAModel(parts.parameters(), decay=recipe.average)
-        best = _Best(parts, average, lambda: float(_loss(pipeline, asked)))
         optimizer = torch.optim.AdamW(parts.parameters(), lr=recipe.lr, betas=(0.9, 0.99), fused=True)
-        schedule = get_cosine_schedule_with_warmup(optimizer, recipe.iterations // 20, recipe.iterations)
-        bar = tqdm(range(1, recipe.iterations + 1), desc="training PromptDigits", disable=not progress)
-        for iteration in bar:
+        best = BestAverage(
+            parts, recipe.average, lambda: float(_loss(pipeline, asked)), recipe.iterations, recipe.validations
+        )
+
+        def loss() -> Tensor:
             chosen = torch.randint(len(own.images), (recipe.batch_size,))
-            optimizer.zero_grad()
-            _loss(pipeline, _batch(own, chosen, pipeline, recipe)).backward()
-            optimizer.step()
-            schedule.step()
-            average.step(parts.parameters())
-            if iteration % math.ceil(recipe.iterations / recipe.validations) == 0 or iteration == recipe.iterations:
-                bar.set_postfix(validation=f"{best.look():.4f}", refresh=False)
-        optimizer.zero_grad()
+            return _loss(pipeline, _batch(own, chosen, pipeline, recipe))
+
+        descend(loss, optimizer, recipe.iterations, then=best.step, name="PromptDigits", progress=progress)
         parts.load_state_dict(best.weights)
     return pipeline, best.loss
 
@@ -241,25 +227,6 @@ def _split(data: Images) -> tuple[Images, Images]:
     return Images(data.images[:count], data.labels[:count]), Images(data.images[count:], data.labels[count:])
 
 
-class _Best:
-    """The averaged weights that did best so far."""
-
-    def __init__(self, parts: nn.Module, average: EMAModel, measure: Callable[[], float]) -> None:
-        self.parts, self.average, self.measure = parts, average, measure
-        self.loss, self.weights = float("inf"), parts.state_dict()
-
-    @torch.no_grad()
-    def look(self) -> float:
-        """The loss of the averaged weights of now."""
-        self.average.store(self.parts.parameters())
-        self.average.copy_to(self.parts.parameters())
-        loss = self.measure()
-        if loss < self.loss:
-            self.loss, self.weights = loss, copy.deepcopy(self.parts.state_dict())
-        self.average.restore(self.parts.parameters())
-        return loss
-
-
 # --- how well it does ---
 
 
@@ -292,17 +259,9 @@ def obeyed(
 
 def _config(learned: Images, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Everything that the weights hang on."""
-    code = "".join(inspect.getsource(module) for module in (sys.modules[__name__], prompt_pipeline, words, judge))
-    return {
-        "model": "PromptDigits",
-        "recipe": asdict(recipe),
-        "seed": seed,
-        "data": checkpoints.digest(*(part.numpy().tobytes() for part in learned)),
-        "code": checkpoints.digest(code.encode()),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-    }
+    code = sys.modules[__name__], descent, prompt_pipeline, words, judge
+    releases = {library.__name__: library.__version__ for library in (diffusers, transformers)}
+    return checkpoints.origin("PromptDigits", code, learned, recipe=asdict(recipe), seed=seed, **releases)
 
 
 def _parts(pipeline: PromptDigitsPipeline) -> nn.ModuleDict:

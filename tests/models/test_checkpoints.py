@@ -100,6 +100,15 @@ def test_a_pickle_is_refused(tmp_path, name):
         checkpoints.load(tmp_path / name)
 
 
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path):
+    path, begins = tmp_path / "weights.safetensors", set()
+    for spaces in range(0, 256, 8):  # its length is a multiple of eight, and its lowest byte comes first
+        checkpoints.write(path, {"w": torch.ones(1)}, {"note": " " * spaces}, {})
+        begins.add(path.read_bytes()[:1])
+        assert checkpoints.load(path)[0]["w"] == 1
+    assert b"\x80" in begins
+
+
 def test_another_safetensors_file_is_refused(tmp_path):
     safetensors.torch.save_file({"w": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="not a whole checkpoint of these models"):
