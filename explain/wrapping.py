@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
     from explain.diffusion.pipelines.model import PipelineModel
     from explain.graph.model import GraphModel
+    from explain.graph_diffusion.model import LabelDiffusionModel
     from explain.supervised.model import SupervisedModel
 
 _Model = TypeVar("_Model")
@@ -27,9 +28,11 @@ ACCEPTED = (
     "of Data; for a classifier or regressor on tables or images task='classification' or 'regression', and as data its "
     "training set (inputs, labels), a Dataset, a DataLoader, or a background tensor; for a denoiser a diffusers "
     "pipeline, or a module or function (x_t, t, label) with scheduler= (diffusers) or betas= ([T]), and time= the unit "
-    "that a network of your own takes its time in"
+    "that a network of your own takes its time in; for a denoiser of labels on a graph both that graph and the noise, "
+    "scheduler=, betas=, process= or your own sampler="
 )
 _TIMES = {"t", "time", "times", "timestep", "timesteps", "time_step", "sigma", "sigmas", "noise_level", "noise_labels"}
+_NOISE = {"scheduler", "betas", "process", "sampler"}  # beside a graph: its labels are denoised
 STORED = (
     "stored weights are not a model, and a pickle may run code while it is read: build the module, load its weights "
     "from safetensors (module.load_state_dict(safetensors.torch.load_file(path))), and wrap the module"
@@ -43,6 +46,14 @@ def wrap(
 @overload
 def wrap(model: nn.Module, data: None = None, *, outputs: str, **options: Any) -> SupervisedModel: ...
 @overload
+def wrap(model: Callable[..., Any], data: Any, *, sampler: Any, **options: Any) -> LabelDiffusionModel: ...
+@overload
+def wrap(model: Callable[..., Any], data: Any, *, betas: Any, **options: Any) -> LabelDiffusionModel: ...
+@overload
+def wrap(model: Callable[..., Any], data: Any, *, process: Any, **options: Any) -> LabelDiffusionModel: ...
+@overload
+def wrap(model: Callable[..., Any], data: Any, *, scheduler: Any, **options: Any) -> LabelDiffusionModel: ...
+@overload
 def wrap(model: nn.Module, data: Any, *, task: str | None = None, **options: Any) -> GraphModel: ...
 @overload
 def wrap(model: nn.Module | Callable[..., Any], *, scheduler: Any, **options: Any) -> DiffusionModel: ...
@@ -52,17 +63,19 @@ def wrap(model: nn.Module | Callable[..., Any], *, betas: Any, **options: Any) -
 def wrap(model: DiffusionPipeline, **options: Any) -> PipelineModel: ...
 def wrap(
     model: Any, data: Any = None, *, task: str | None = None, **options: Any
-) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel:
+) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel | LabelDiffusionModel:
     """A trained model, ready to be asked.
 
     Args:
         model: the trained module, left exactly as it is; for denoisers also a diffusers pipeline or a function.
-        data: graphs (torch_geometric ``Data``, ``HeteroData``, a dataset or list of them) for a graph model; otherwise
-            the training set (``(inputs, labels)``, a Dataset or a DataLoader) or a background tensor ``[m, *shape]``.
+        data: graphs (torch_geometric ``Data``, ``HeteroData``, a dataset or list of them) for a graph model; one graph
+            beside its noise for a denoiser of labels; otherwise the training set (``(inputs, labels)``, a Dataset or a
+            DataLoader) or a background tensor ``[m, *shape]``.
         task: graphs: "node", "edge" or "graph", inferred when None. Otherwise "classification" or "regression", which
             follows from ``outputs`` where that is given: "values" are a regressor's.
-        options: those of `GraphModel`, `SupervisedModel` or `DiffusionModel` (``scheduler`` or ``betas`` make a module
-            or function a denoiser): ``weight_decay``, ``loss``, ``outputs`` (what they mean), ``output`` (which), ...
+        options: those of `GraphModel`, `SupervisedModel`, `DiffusionModel` (``scheduler`` or ``betas`` make a module
+            or function a denoiser) or `LabelDiffusionModel` (so do ``process`` and ``sampler`` beside a graph):
+            ``weight_decay``, ``loss``, ``outputs`` (what they mean), ``output`` (which), ...
 
     Raises:
         TypeError: ``model`` is no module (a path, a pickle, a state dict, ...), or data that no family knows.
@@ -77,11 +90,13 @@ def wrap(
 
 def _wrapped(
     model: Any, data: Any, task: str | None, options: dict[str, Any]
-) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel:
+) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel | LabelDiffusionModel:
     if isinstance(model, nn.Module):
         check_recordable(model)
     if isinstance(model, (str, bytes, bytearray, os.PathLike, io.IOBase, Mapping)):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: {STORED}")
+    if _holds_graphs(data) and {*_NOISE, "time"} & set(options):
+        return _label_denoiser(model, data, task, options)
     if _is_pipeline(model) or {"scheduler", "betas", "time"} & set(options):
         return _denoiser(model, data, task, options)
     if not isinstance(model, nn.Module):
@@ -136,6 +151,18 @@ def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) 
     from explain.diffusion.model import DiffusionModel
 
     return _made(DiffusionModel, model, **options)
+
+
+def _label_denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) -> LabelDiffusionModel:
+    if task is not None:
+        raise ValueError(
+            f"a denoiser of labels has no task, got task={task!r}: it is asked by trajectory(node) or step(t=, node=)"
+        )
+    if isinstance(model, type) or not callable(model):
+        raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}")
+    from explain.graph_diffusion.model import LabelDiffusionModel
+
+    return _made(LabelDiffusionModel, model, data, **options)
 
 
 def _made(family: Callable[..., _Model], *given: Any, **options: Any) -> _Model:

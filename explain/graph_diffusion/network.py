@@ -1,0 +1,197 @@
+"""The user's denoiser of labels as ``(graph, y_t, t) -> prediction``, and what is proved of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from explain.guard import evaluating, other_random_states
+from explain.types import NonFinite
+
+STATES = (
+    *("y_t", "yt", "y_noisy", "noisy_y", "noisy_labels", "labels_t", "label_t", "y", "labels", "label"),
+    *("x_t", "xt", "z_t", "zt", "state", "z"),
+)
+TIMES = ("t", "time", "timestep", "timesteps", "time_step", "ts", "step", "steps")
+_ALSO = {"features": "x", "feats": "x", "feat": "x", "h": "x", "edges": "edge_index", "ei": "edge_index"}
+UNITS = ("step", "unit")
+Call = Callable[[Any, Data, Tensor, Tensor], Any]
+
+
+class LabelNetwork:
+    """``(graph, y_t [rows, C], t) -> [rows, C]`` around a user's network, on any number of copies of a graph.
+
+    Args:
+        net: the network.
+        graph: the graph that it was trained on.
+        classes: ``C``.
+        steps: ``T``.
+        time: "step" (``t`` as the schedule counts it), "unit" (``t / T``), or a function of the step.
+        call: the user's own call, ``(net, graph, y_t, t) -> prediction``; by the names of forward's arguments if None.
+
+    Raises:
+        TypeError: forward has an argument that nobody can name, or the unit of its time is not known.
+        ValueError: an unknown unit.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        graph: Data,
+        classes: int,
+        steps: int,
+        time: str | Callable[[Tensor], Tensor] | None,
+        call: Call | None,
+    ) -> None:
+        self.net, self.classes, self.steps = net, classes, steps
+        self.module: nn.Module = net if isinstance(net, nn.Module) else _Function(net)
+        self.assumed: dict[str, str] = {}
+        self.arguments = None if call is not None else self._named(graph)
+        self._call = call
+        if time is None and call is None:
+            raise TypeError(
+                f"in which unit does {_name(net)} take its time? Say time='step' (the steps of the schedule), "
+                "time='unit' (t / T), or a function of the step t"
+            )
+        if time is not None and not callable(time) and time not in UNITS:
+            raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the step t, got {time!r}")
+        self.time = time or "step"
+        self.rows: str | None = None  # how the time is given: one number, one for all nodes, or one a node
+
+    def _named(self, graph: Data) -> dict[str, str]:
+        """For each argument of forward: "state", "time", or a field of the graph.
+
+        Raises:
+            TypeError: an argument that cannot be told.
+        """
+        own = "give your own call, call=lambda net, graph, y_t, t: net(graph.x, y_t, t, graph.edge_index)"
+        try:
+            forward = self.net.forward if isinstance(self.net, nn.Module) else self.net
+            parameters = list(inspect.signature(forward).parameters.values())
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"the arguments of {_name(self.net)} cannot be read: {own}") from error
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        state = next((name for name in STATES if name in names), None)
+        time = next((name for name in TIMES if name in names), None)
+        if state is None or time is None:
+            lacks = "the noised labels" if state is None else "the time"
+            raise TypeError(f"which of {_name(self.net)}'s arguments ({', '.join(names)}) takes {lacks}? Else {own}")
+        found = {state: "state", time: "time"}
+        left = []
+        for p in parameters:
+            field = _ALSO.get(p.name, p.name)
+            if p.name in found or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                continue
+            if field == "batch" or graph.get(field) is not None:
+                found[p.name] = field
+            elif p.default is p.empty:
+                raise TypeError(
+                    f"what is {p.name!r} of {_name(self.net)}? The graph has {', '.join(graph.keys())}: {own}"
+                )
+            else:
+                left.append(p.name)
+        self.assumed["arguments"] = ", ".join(
+            f"{name} = {'the noised labels' if field == 'state' else 'the time' if field == 'time' else field}"
+            for name, field in found.items()
+        )
+        if left:
+            self.assumed["arguments"] += f"; at their defaults: {', '.join(left)}"
+        return found
+
+    def _given_time(self, t: int, nodes: int, like: Tensor) -> Tensor:
+        step = torch.full((nodes if self.rows == "one a node" else 1,), t, device=like.device)
+        if callable(self.time):
+            return self.time(step)
+        found = step if self.time == "step" else (step.double() / self.steps).to(like)
+        return found[0] if self.rows == "a number" else found
+
+    def __call__(self, graph: Data, y: Tensor, t: int) -> Tensor:
+        """The network's answer at step ``t`` to the labels ``y [rows, C]`` of a union of copies.
+
+        Raises:
+            ValueError: an answer of another shape.
+        """
+        time = self._given_time(t, len(y), y)
+        if self._call is not None:
+            answer = self._call(self.net, graph, y, time)
+        else:
+            assert self.arguments is not None
+            given = {"state": y, "time": time}
+            answer = self.net(
+                **{n: given[field] if field in given else graph[field] for n, field in self.arguments.items()}
+            )
+        if not isinstance(answer, Tensor) or answer.shape != y.shape:
+            got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise ValueError(f"the denoiser must answer one row a node, {list(y.shape)}, got {got}")
+        return answer
+
+    def tried(self, graph: Data, y: Tensor, t: int) -> None:
+        """One call: with a time for all nodes, one a node, or as a number, whatever the network takes first.
+
+        Raises:
+            ValueError: it cannot be called so, in words, or answers otherwise with the same time in another form.
+            NonFinite: NaN or infinity.
+            OutOfMemoryError: as torch raises it.
+        """
+        answers, failures = {}, []
+        forms = ("one for all", "one a node", "a number")
+        for form in forms:
+            self.rows = form
+            try:
+                with torch.no_grad(), other_random_states(0), evaluating(self.module):
+                    answers[form] = self(graph, y, t)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a user's forward raises
+                failures.append(f"{form}: {type(error).__name__}: {error}")
+        if not answers:
+            raise ValueError(
+                f"the denoiser cannot be called with y_t {list(y.shape)} and t (tried {'; '.join(failures)}): give "
+                "your own call, call=lambda net, graph, y_t, t: ..., with t a step, int64 [1] or [n]"
+            )
+        self.rows, answer = next(iter(answers.items()))
+        if any(not torch.allclose(answer, other, rtol=1e-3, atol=1e-5) for other in answers.values()):
+            raise ValueError(
+                f"the denoiser answers otherwise with the same t {' and '.join(answers)}: give your own call, "
+                "call=lambda net, graph, y_t, t: ..."
+            )
+        if not bool(answer.isfinite().all()):
+            raise NonFinite("the denoiser answers NaN or infinity here: check its weights, or its half precision")
+
+    @torch.no_grad()
+    def batched(self, both: Data, alone: list[Data], y: Tensor, t: int) -> bool:
+        """Whether two copies side by side are answered as each by itself.
+
+        Raises:
+            ValueError: two calls on the same labels differ.
+        """
+        with other_random_states(0), evaluating(self.module):
+            together = self(both, y, t)
+            apart = torch.cat([self(one, part, t) for one, part in zip(alone, y.chunk(2), strict=True)])
+        with other_random_states(1), evaluating(self.module):
+            again = self(both, y, t)
+        scale = float(together.abs().max())
+        if not torch.allclose(together, again, rtol=1e-3, atol=1e-5 * scale):
+            raise ValueError("the denoiser is not deterministic: two calls in eval mode differ")
+        return torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * scale)
+
+
+class _Function(nn.Module):
+    """A function as a module, which explainers put back as they found it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """As the function answers."""
+        return self.function(*given, **named)
+
+
+def _name(net: Any) -> str:
+    return type(net).__name__ if isinstance(net, nn.Module) else getattr(net, "__name__", type(net).__name__)
