@@ -32,6 +32,7 @@ def bars(explanation: Credit, ax: Axes | None = None, k: int = 10) -> Axes:
     ax.grid(axis="x", alpha=0.25)
     ax.set_axisbelow(True)
     ax.margins(y=0.02)
+    ax.locator_params(axis="x", nbins=5)  # small numbers are long
     whiskers = ", whiskers ± 1 s.e." if error is not None else ""
     ax.set_xlabel(f"{units(explanation)}{whiskers}")
     title(ax, explanation)

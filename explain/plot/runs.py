@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from PIL import Image
 from explain.plot.pictures import alike, even, images_of
 from explain.plot.style import axes, heading, note
 from explain.storage import write_atomically
+from explain.types import Unsupported
 
 SMALLEST = 128  # pixels of a film's shorter side; smaller pictures are shown larger
 
@@ -27,7 +29,7 @@ def run_strip(
     Args:
         run: a run, ``explain.wrap(...).trajectory(...)``, or its ``images() [steps, C, H, W]``.
         ax: where to draw.
-        times: the timestep of each; the run's own when None.
+        times: the timestep of each; the run's own when None, or its number where a run does not tell one for each.
         most: pictures at most, evenly spread, the first and the last among them.
         across: pictures in a row.
 
@@ -35,8 +37,8 @@ def run_strip(
         ValueError: no images, or another number of times.
     """
     images = images_of(run)
-    if times is None and callable(getattr(run, "timesteps", None)):
-        times = run.timesteps()
+    if times is None:
+        times = _times_of(run, len(images))
     if times is not None and len(times) != len(images):
         raise ValueError(f"{len(images)} images need as many times, got {len(times)}")
     chosen = even(len(images), most)
@@ -107,6 +109,14 @@ def framed(ax: Axes, width: float, height: float, above: float = 0.22) -> None:
     ax.set(xlim=(-0.03, width + 0.03), ylim=(height + 0.03, -above))
     ax.set_aspect("equal")
     ax.set_axis_off()
+
+
+def _times_of(run: Any, count: int) -> Sequence[float] | None:
+    """The run's own timestep of each of its images, where it tells one for each."""
+    with contextlib.suppress(Unsupported):
+        times: Sequence[float] | None = getattr(run, "timesteps", None)
+        return times if times is not None and len(times) == count else None
+    return None
 
 
 def _frame(picture: np.ndarray) -> Image.Image:

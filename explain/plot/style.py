@@ -71,13 +71,15 @@ def units(explanation: Credit, name: str = "credit") -> str:
 
 
 def question(explanation: Credit) -> str:
-    """What was asked, in a few words: "node 42, class 1", or "t=40, class 3"."""
+    """What was asked, in a few words: "node 42, class 1", "t=40, class 3", or "run of 30 steps, “a red fox”"."""
     target = explanation.target
     if target.get("question") in ("step", "trajectory"):  # of a denoiser
         asked = target.get("t", [])
         times = f"t={', '.join(f'{t:g}' for t in asked)}" if len(asked) <= 3 else f"{len(asked)} steps"
         said = [times if target["question"] == "step" else f"run of {target.get('steps')} steps"]
-        return ", ".join([*said, *([f"class {target['label']}"] if target.get("label") is not None else [])])
+        said += [f"class {target['label']}"] if target.get("label") is not None else []
+        said += [f"“{_cut(target['prompt'], 32)}”"] if isinstance(target.get("prompt"), str) else []
+        return ", ".join(said)
     task = target.get("task")
     asked = target.get(task) if isinstance(task, str) else None
     said = [f"{task} {'–'.join(map(str, asked)) if isinstance(asked, list) else asked}"] if asked is not None else []
@@ -88,7 +90,11 @@ def question(explanation: Credit) -> str:
 
 def short(name: str, most: int = 28) -> str:
     """A label that fits; dollar signs are text, not mathematics."""
-    return (name if len(name) <= most else name[: most - 1] + "…").replace("$", r"\$")
+    return _cut(name, most).replace("$", r"\$")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def heading(ax: Axes, *parts: str) -> None:

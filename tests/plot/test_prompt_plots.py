@@ -1,5 +1,7 @@
 """Pictures of prompts and runs: every word with its sign, maps on one scale beside chance, whole files."""
 
+from itertools import pairwise
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -175,6 +177,7 @@ class Run:
     def images(self):
         return RUN
 
+    @property
     def timesteps(self):
         return list(range(11, -1, -1))
 
@@ -203,6 +206,18 @@ def test_a_film_is_whole_and_has_every_step(tmp_path):
 
 def test_a_run_says_its_own_times():
     assert {"t=11", "t=0"} <= set(texts(plot.run_strip(Run())))
+    few = type("Few", (Run,), {"timesteps": [901.0]})  # not one for each image
+    assert {"step 1", "step 12"} <= set(texts(plot.run_strip(few())))
+
+
+def test_a_prompt_is_named_in_the_title_and_small_numbers_stand_apart():
+    ax = plot.bars(credited(error=False))
+    assert ax.get_title("left") == f"Shapley · run of 4 steps, “{PROMPT}”"
+    small = Players("conditions", torch.arange(2), ("prompt", "negative prompt"))
+    ax = plot.bars(Explanation(torch.tensor([-0.00032, -0.0001]), small, value=0.0))
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
 
 
 def test_a_sweep_is_the_number_at_each_weight_with_its_picture():
