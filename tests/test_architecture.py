@@ -79,9 +79,9 @@ ROOMS = {  # of each family, from below to above: each may use those before it, 
     ),
     "diffusion": (
         *("sites", "process", "categorical", "cold", "bound", "networks", "settings", "schedules", "conventions"),
-        *("signature", "denoiser", "components", "proofs", "trained", "recomputing", "sampling", "payoffs", "number"),
-        *("commit", "forks", "inversion", "sweep", "players", "fills", "games", "training_set"),
-        *("objective", "targets", "model", "pipelines"),
+        *("signature", "denoiser", "classifier", "components", "proofs", "trained", "recomputing", "sampling"),
+        *("payoffs", "number", "commit", "forks", "inversion", "sweep", "players", "fills", "games"),
+        *("training_set", "objective", "targets", "model", "pipelines"),
     ),
     "graph_diffusion": (
         *("copies", "processes", "network", "readings", "settings", "trained", "sampling", "commit", "number"),

@@ -41,6 +41,8 @@ class DiffusionModel(TrainedDenoiser):
         weight_decay: the penalty ``weight_decay/2 |theta|^2`` that the model was trained with.
         loss: "mse" (when None), "mae", "huber", or a function ``(predictions, wanted) -> [examples]``.
         draws: fixed (step, noise) draws that a training example's loss is averaged over.
+        classifier: of noised images, ``(x_t, t) -> logits [b, classes]``, that steers a network trained without labels;
+            ``guidance`` is then its scale. See `ClassifierGuided`.
 
     Raises:
         TypeError: neither scheduler nor betas, a network whose arguments or unit of time cannot be told, or a pipeline

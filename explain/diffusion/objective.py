@@ -106,7 +106,7 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
     check_answers(model, images, conditions, image)
     noising = _Noising(model, images, conditions, *draws(model, image))
     made = DenoisingObjective(
-        params=trainable(model.denoiser),
+        params=trainable(model.module),
         players=Players("train", positions, _names(beside, positions), None, _gallery(images, beside)),
         predict=noising.predict,
         labels=torch.arange(len(images), device=images.device),
@@ -115,7 +115,7 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
         weight_decay=model.weight_decay,
         batch_size=max(1, 2**22 // max(1, image.numel() * len(noising.times) * 16)),
         convex=not callable(model.loss),
-        module=model.denoiser,
+        module=model.module,
         labelled=False,
         data=(noising.times, noising.noise),
         images=images,
@@ -150,8 +150,8 @@ class _Noising:
         x0, e, t = self._drawn(batch)
         copies = len(self.times)
         condition = {name: rows[batch].repeat_interleave(copies, 0) for name, rows in self.conditions.items()}
-        with evaluating(self.model.denoiser):
-            out = self.model.denoiser.with_parameters(params)(self.model.process.noised(x0, e, t), t, condition)
+        with evaluating(self.model.module):
+            out = self.model.module.with_parameters(params)(self.model.process.noised(x0, e, t), t, condition)
         return out.view(len(batch), *self.noise.shape)
 
     def loss(self, predictions: Tensor, batch: Tensor) -> Tensor:

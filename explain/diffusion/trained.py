@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.diffusion.classifier import ClassifierGuided
 from explain.diffusion.cold import Cold
 from explain.diffusion.components import parts_of
 from explain.diffusion.conventions import Convention, convention_of, said
 from explain.diffusion.denoiser import Condition, Denoiser, checked_image
 from explain.diffusion.networks import check_network, configuration, of_diffusers
-from explain.diffusion.process import Gaussian, Process
+from explain.diffusion.process import Gaussian, Process, gaussian
 from explain.diffusion.schedules import ddim, preconditions, process_of
 from explain.diffusion.settings import checked_count, checked_shape
 from explain.losses import check_weight_decay
@@ -24,7 +25,8 @@ LOSSES = ("mse", "mae", "huber")
 class TrainedDenoiser:
     """``denoiser (x_t, t, condition) -> prediction``, the ``process`` of its noise, and what `explain.wrap` was told.
 
-    See `DiffusionModel` for the settings. ``assumed`` says what was taken to be so without being told.
+    See `DiffusionModel` for the settings. ``module`` is the denoiser as it was trained, without a classifier that it is
+    steered by. ``assumed`` says what was taken to be so without being told.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class TrainedDenoiser:
         weight_decay: float = 0.0,
         loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
         draws: int = 16,
+        classifier: Callable[..., Tensor] | None = None,
     ) -> None:
         net, scheduler, self.assumed = _out_of_pipeline(net, scheduler, time)
         check_network(net)
@@ -57,6 +60,9 @@ class TrainedDenoiser:
                 "'epsilon' or 'v_prediction'"
             )
         self.denoiser = self.module = Denoiser(net, convention, condition)
+        if classifier is not None:
+            process = gaussian(self.process, "classifier guidance")
+            self.denoiser, null = ClassifierGuided(self.module, classifier, process), _without(null)
         self.null = None if null is None else self.denoiser.condition(null, "null")
         self.channels = _channels_of(net)
         self.shape = checked_shape(shape, self.channels) if shape is not None else _shape_of(net)
@@ -135,6 +141,17 @@ def _out_of_pipeline(net: Any, scheduler: Any, time: Any) -> tuple[Any, Any, dic
             "otherwise wrap the network itself, with scheduler="
         )
     return parts
+
+
+def _without(null: Any) -> Condition:
+    """The condition of a network that took no label, under guidance by a classifier.
+
+    Raises:
+        ValueError: a null label, which only networks trained with labels have.
+    """
+    if null is not None:
+        raise ValueError(f"a network that is guided by a classifier takes no label and no null, got null={null!r:.60}")
+    return {}
 
 
 def _check_loss(loss: Any) -> None:

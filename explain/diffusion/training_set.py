@@ -119,7 +119,7 @@ def conditions_of(model: TrainedDenoiser, labels: Labels, count: int) -> Conditi
         ValueError: not one row an image, an unknown name, or no label for a network that needs one.
         TypeError: a network of which nobody can tell which argument is the label.
     """
-    net = model.denoiser
+    net = model.module
     if labels is not None and not isinstance(labels, dict) and net.names.label is None and net.names.candidates:
         net.condition(0)  # says which names there are
     if isinstance(labels, (Tensor, Rows)):
@@ -145,7 +145,7 @@ def check_answers(model: TrainedDenoiser, images: Tensor | Rows, conditions: Con
         TypeError: conditions that the network does not take.
         NonFinite: NaN or infinity in the images.
     """
-    net, chosen = model.denoiser, [0, len(images) - 1]
+    net, chosen = model.module, [0, len(images) - 1]
     for rows in conditions.values():
         if isinstance(rows, Tensor) and rows.dim() == 1:
             chosen = [int(rows.argmin()), int(rows.argmax())]
