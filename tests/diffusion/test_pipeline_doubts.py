@@ -8,6 +8,7 @@ from pipeline_calls import asked, built, ink, own
 from tiny_networks import seeded, vae
 from tiny_pipelines import PROMPT, picture, stable_diffusion
 from torch import nn
+from transformers import BatchFeature
 
 import explain
 from explain.types import NonFinite, Unsupported
@@ -112,6 +113,41 @@ def test_half_precision_that_overflows_is_an_error_that_says_where():
     with pytest.raises(NonFinite, match=r"encodes these pictures as NaN or infinity, in torch\.float16"):
         explain.wrap(encoder).step(picture()[0], 500, PROMPT)
     assert torch.isfinite(run_of(pipeline=stable_diffusion().to(torch.float16)).picture()).all()
+
+
+class Censor(nn.Module):
+    """A safety checker that hides all pictures but the first so many that it is shown."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+
+    def __init__(self, shows):
+        super().__init__()
+        self.shows = shows
+
+    def forward(self, images, clip_input):
+        hidden = [i >= self.shows for i in range(len(images))]
+        self.shows -= len(images)
+        images[hidden] = 0
+        return images, hidden
+
+
+def test_pictures_that_a_safety_checker_hides_have_no_number():
+    def looking(images, return_tensors):  # in the place of a feature extractor
+        return BatchFeature({"pixel_values": torch.zeros(len(images), 1)})
+
+    made = stable_diffusion()
+    made.safety_checker, made.feature_extractor = Censor(99), looking
+    run = run_of(pipeline=made)
+    torch.testing.assert_close(run.picture(), own("sd", pipeline=made), rtol=1e-5, atol=1e-5)
+    explain.Occlusion("words").explain(run)
+    made.safety_checker = Censor(4)
+    with pytest.raises(ValueError, match=r"safety checker of StableDiffusionPipeline made \d of \d pictures black"):
+        explain.Occlusion("words").explain(run_of(pipeline=made))
+    made.safety_checker = Censor(0)
+    with pytest.raises(ValueError, match=r"made 1 of 1 pictures black.*pipeline\.safety_checker = None"):
+        run_of(pipeline=made)
+    with pytest.raises(ValueError, match=r"made 1 of 1 pictures black"):
+        explain.wrap(made).step(picture()[0], 500, PROMPT)
 
 
 def test_another_vae_is_told():

@@ -1,8 +1,8 @@
-"""What of a pipeline's call is to be known before its number is believed: numbers that are none, odd sizes."""
+"""What of a pipeline's call is to be known before its number is believed: no numbers, black pictures, odd sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from explain.diffusion.pipelines.watched import PipelineStep
 from explain.types import NonFinite
+
+_HIDDEN = ("nsfw_content_detected", "nsfw_detected")  # what the answers of pipelines call it
 
 
 def check_finite(name: str, net: nn.Module, steps: Sequence[PipelineStep], picture: Tensor) -> None:
@@ -39,6 +41,25 @@ def check_finite(name: str, net: nn.Module, steps: Sequence[PipelineStep], pictu
         f"{name} makes a picture of NaN out of a finite sample: its decoder overflows; {remedy}, "
         "pipeline.vae.to(torch.float32)"
     )
+
+
+def check_shown(name: str, answer: Any) -> None:
+    """Raise where the pipeline's safety checker has put black pictures in the place of some.
+
+    Args:
+        name: the pipeline's.
+        answer: what its call returned.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    for field in _HIDDEN:
+        hidden = (answer.get(field) if isinstance(answer, Mapping) else None) or []
+        if any(hidden):
+            raise ValueError(
+                f"the safety checker of {name} made {sum(map(bool, hidden))} of {len(hidden)} pictures black: a number "
+                "of them would be one of the checker. Ask without it, pipeline.safety_checker = None"
+            )
 
 
 def said_of_size(pipeline: Any, sample: Tensor, picture: Tensor) -> str | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from explain.diffusion.pipelines.call import PipelineCall, Row
-from explain.diffusion.pipelines.tracing import TracedRun, Variation, pictures_in
+from explain.diffusion.pipelines.tracing import TracedRun, Variation
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.recomputing import recomputed
 from explain.diffusion.sampling import Fork
@@ -147,7 +147,7 @@ class PipelineNumber(TracedRun):
                 f"the call of {self.call.name}, or a step of its scheduler, leaves torch, and derivatives do not "
                 "follow: use another scheduler, such as DDIMScheduler, or ask about a step"
             )
-        found = pictures_in(answer)
+        found = self.shown(answer)
         return self._in_unit(found) if self.space == "pixels" else found
 
     def asked_payoff(self) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from explain.diffusion.conventions import position
 from explain.diffusion.pipelines.call import Heard, PipelineCall, Row
-from explain.diffusion.pipelines.doubts import check_finite
+from explain.diffusion.pipelines.doubts import check_finite, check_shown
 from explain.diffusion.pipelines.stand_ins import repeats
 from explain.diffusion.pipelines.watched import (
     Decoding,
@@ -132,7 +132,7 @@ class TracedRun:
             answer = self.call(self.rows_of(self.own)[:1], watched.network, watched.step, heard=self.heard)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
             raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {error}") from error
-        picture = pictures_in(answer)
+        picture = self.shown(answer)
         check_finite(self.call.name, self.call.net, watched.steps, picture)
         self.centred = self._is_centred(picture)
         return watched.steps, self._in_unit(picture)
@@ -145,6 +145,16 @@ class TracedRun:
         array = pictures_in(self.call(self.rows_of(self.own)[:1], watched.network, watched.step, "np"))
         wanted = (picture / 2 + 0.5).clamp(0, 1)
         return array.shape == wanted.shape and torch.allclose(array.to(wanted), wanted, atol=1e-4)
+
+    def shown(self, answer: Any) -> Tensor:
+        """The pictures of the pipeline's answer.
+
+        Raises:
+            ValueError: a safety checker hides some.
+            Unsupported: they are no arrays.
+        """
+        check_shown(self.call.name, answer)
+        return pictures_in(answer)
 
     def _in_unit(self, pictures: Tensor) -> Tensor:
         """Pictures in [0, 1], whichever way the pipeline gives them."""
@@ -274,7 +284,7 @@ class TracedRun:
         """What payoffs see of a batch of rows, ``[rows, ...]``; ``weights [rows, steps]`` in place of the own."""
         watched = watched or Watched(len(rows), self.plan, weights)
         output = "latent" if self._gives_latents else "pt"
-        found = pictures_in(self.call(rows, watched.network, watched.step, output))
+        found = self.shown(self.call(rows, watched.network, watched.step, output))
         if self.space == "latents" and not self._gives_latents:
             found = watched.steps[-1].after[: len(rows)]
         check_finite(self.call.name, self.call.net, watched.steps, found)
@@ -313,7 +323,7 @@ class TracedRun:
         decoding = Decoding(samples, self.traced[0][0])
         own = self.rows_of(self.own)[0]
         own = replace(own, latents=None)
-        return pictures_in(self.call([own] * (pictures or len(samples)), decoding.network, decoding.step))
+        return self.shown(self.call([own] * (pictures or len(samples)), decoding.network, decoding.step))
 
     @property
     def steps(self) -> int:
