@@ -18,7 +18,7 @@ EXPLAINERS = (
 )
 FAMILIES = ("diffusion", "graph", "graph_diffusion", "supervised")
 SHARED = {
-    *("examples", "guard", "layouts", "loaders", "losses"),
+    *("draws", "examples", "guard", "layouts", "loaders", "losses"),
     *("classes", "obstacles", "outputs", "parts", "passes", "payoffs", "plain", "spelling", "threads", "training"),
 }
 DATA = {"credit", "types"}
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "spelling": set(),
     "threads": set(),
     "guard": {"snapshot", "threads"},
+    "draws": {"guard"},
     "plain": {"threads"},
     "obstacles": set(),
     "outputs": set(),

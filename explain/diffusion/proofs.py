@@ -8,6 +8,7 @@ from torch import Tensor
 from explain.diffusion.denoiser import Condition, Denoiser
 from explain.diffusion.networks import core
 from explain.diffusion.process import Process
+from explain.draws import seeded_by_input, seeded_remedy
 from explain.guard import evaluating, other_random_states
 
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the largest number, by the network's type; others: 3 %
@@ -35,7 +36,8 @@ def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -
         What was taken to be so about its answers.
 
     Raises:
-        ValueError: it cannot be called, answers at random, or a row hangs on the others of its batch.
+        ValueError: it cannot be called, answers at random or from a seed that its input makes, or a row hangs on the
+            others of its batch.
         NonFinite: NaN or infinity.
         OutOfMemoryError: as torch raises it.
     """
@@ -63,6 +65,10 @@ def check_rows(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -
             "the denoiser is not deterministic: two calls in eval mode differ. Where it drops its label at random "
             "(cond_drop_prob), wrap a function that says not to"
         )
+    first, first_t, its = given([0])
+    with evaluating(denoiser):  # the other row may have the same sum, which seeds are made of
+        if seeded_by_input(lambda: denoiser(first, first_t, its), lambda: denoiser(1.01 * first, first_t, its)):
+            raise ValueError(seeded_remedy("each filled image"))
     if not _same(alone, together):
         raise ValueError(
             "the denoiser answers a row of a batch otherwise than alone: rows are coalitions and draws, each with its "

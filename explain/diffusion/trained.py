@@ -17,6 +17,7 @@ from explain.diffusion.networks import check_network, configuration, of_diffuser
 from explain.diffusion.process import Gaussian, Process, gaussian
 from explain.diffusion.schedules import ddim, preconditions, process_of
 from explain.diffusion.settings import checked_count, checked_shape
+from explain.draws import own_words
 from explain.losses import check_weight_decay
 
 LOSSES = ("mse", "mae", "huber")
@@ -69,7 +70,7 @@ class TrainedDenoiser:
         check_weight_decay(weight_decay)
         _check_loss(loss)
         self.weight_decay, self.loss, self.draws = weight_decay, loss, checked_count(draws, "draws")
-        self.assumed |= self._assumptions(convention, prediction_type, time)
+        self.assumed |= self._assumptions(convention, prediction_type, time) | own_words(net)
 
     def _assumptions(self, convention: Convention, prediction_type: str | None, time: Any) -> dict[str, str]:
         """What was taken to be so about the network without being told."""

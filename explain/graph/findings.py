@@ -34,6 +34,7 @@ class Findings:
 
     def _forget(self) -> None:
         self.apart = Apart()
+        self.seeded: bool | None = None  # whether what it draws is seeded by its input; None: not looked at
         self.answers: dict[str, list[Tensor]] = {}  # two answers for all nodes of a type
         self.meanings: dict[str | None, Meaning] = {}  # of the outputs, by the type of node that is asked about
         self.depths: dict[tuple[str, ...], Reach | None] = {}  # by the types of the explained nodes

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
+from explain.draws import own_words
 from explain.graph.arguments.callables import Decoder, UserCall
 from explain.graph.arguments.proving import read
 from explain.graph.arguments.task import Task, task_of
@@ -80,7 +81,8 @@ class GraphNetwork:
         self.net, self.inputs = found.net, found.inputs
         guess = self.inferred if self.inferred and self.inferred.guessed else None
         said = {"task": f"{guess.name}: {guess.why}; task= says otherwise"} if guess else {}
-        self.assumed: dict[str, str] = said | found.assumed  # what was taken without being told, and why
+        # what was taken without being told, and why
+        self.assumed: dict[str, str] = said | found.assumed | own_words(module)
         self.checks: dict[str, float] = found.checks
         self.single = single
         self.findings = Findings()

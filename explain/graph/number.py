@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.draws import seeded_by_input, seeded_remedy
 from explain.graph.hooks.messages import scaled_in_copies
 from explain.graph.network import GraphNetwork
 from explain.graph.players.absent_features import BASELINES
@@ -190,7 +191,8 @@ class GraphNumber:
 
         Raises:
             NonFinite: NaN or infinity in it.
-            ValueError: the forward fails, or two calls differ: the model is not a function of its input.
+            ValueError: the forward fails, two calls differ, or what it draws is seeded by its input: the model is not
+                one function of its input.
         """
         first, again = self._said()
         if not first.isfinite().all():
@@ -201,7 +203,19 @@ class GraphNumber:
                 f"the model is not deterministic: two calls in eval mode differ by {gap:.2g}; freeze its randomness "
                 "(dropout called as a function, resampled projections) before explaining"
             )
+        findings = self.model.findings
+        if findings.seeded is None:
+            findings.seeded = seeded_by_input(self._asked_of(1.0), self._asked_of(1.01))
+        if findings.seeded:
+            raise ValueError(seeded_remedy("each coalition"))
         return first
+
+    def _asked_of(self, scale: float) -> Callable[[], Tensor]:
+        """The question of the graph with its features, those of floating point, scaled."""
+        nodes = self.stage.graph.nodes
+        features = {kind: fields["x"][None] for kind, fields in nodes.items() if "x" in fields}
+        scaled = {kind: scale * x for kind, x in features.items() if x.is_floating_point()}
+        return partial(self.outputs, self.stage, 1, features=scaled)
 
     def _said(self) -> list[Tensor]:
         """Two answers of the model with other random states; shared by all numbers of one model state."""

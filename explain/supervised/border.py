@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from explain.draws import seeded_by_input, seeded_remedy
 from explain.guard import recordable
 from explain.parts import Part
 from explain.types import NonFinite
@@ -131,7 +132,7 @@ def batching_of(outputs: Callable[[Tensor], Tensor], x: Tensor, other: Tensor, b
     Both are measured on the two different examples ``x`` and ``other``, alone and together.
 
     Raises:
-        ValueError: two calls on the same input differ.
+        ValueError: two calls on the same input differ, or what the model draws is seeded by its input.
         NonFinite: NaN or infinity in the outputs.
     """
     with _Bytes() as alone:
@@ -143,6 +144,9 @@ def batching_of(outputs: Callable[[Tensor], Tensor], x: Tensor, other: Tensor, b
             "the model is not deterministic: two calls on the same input differ in eval mode. Make its noise a fixed "
             "input, or seed it inside forward"
         )
+    scaled = 1.01 * x if x.is_floating_point() else other
+    if seeded_by_input(lambda: outputs(x[None]), lambda: outputs(scaled[None])):
+        raise ValueError(seeded_remedy("each coalition"))
     with _Bytes() as pair:
         together = outputs(torch.stack([x, other]))
     if not _agree(together, torch.cat([first, outputs(other[None])])):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.classes import OfOutputs
+from explain.draws import own_words
 from explain.guard import copied, untouched, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed, shuffled
 from explain.supervised.baselines import Baseline, chosen
@@ -137,7 +138,7 @@ class ExampleTarget(ExampleNumber, OfOutputs):
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain JSON values."""
-        assumed = self.meaning.told(self.payoff, self.model.part.assumed)
+        assumed = self.meaning.told(self.payoff, self.model.part.assumed) | own_words(self.module)
         if not self.label_given and (turned := self.meaning.turned(self.label, self.payoff)):
             assumed["label"] = turned
         if self.baseline.name == "zeros" and not self.x.is_floating_point():
