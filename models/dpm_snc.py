@@ -84,7 +84,8 @@ class Recipe:
         warm: steps whose labels are the mean field's; later ones are sampled from the denoiser.
         lr: Adam's step size.
         weight_decay: Adam's.
-        temperature: of the labels that are sampled.
+        temperature: of the runs that sample labels.
+        first_temperature: of the mean field's labels.
         times: noise levels in the loss of one step.
         buffer: completed label matrices that the loss is a mean over.
         renewed: of these, how many are sampled anew each time.
@@ -97,6 +98,7 @@ class Recipe:
     lr: float = 0.01
     weight_decay: float = 0.01
     temperature: float = 0.1
+    first_temperature: float = 0.1
     times: int = 16
     buffer: int = 50
     renewed: int = 5
@@ -104,7 +106,7 @@ class Recipe:
     mean_field: int = 500
 
 
-LADDER = Recipe(steps=8_000, warm=500, lr=0.01, weight_decay=0.0, temperature=1.0, mean_field=100)
+LADDER = Recipe(steps=3_000, warm=500, weight_decay=0.0, first_temperature=1.0, mean_field=100)
 
 
 class Fitted(NamedTuple):
@@ -203,7 +205,7 @@ def train(
 
         def completed(warm: bool) -> Tensor:
             if warm:
-                drawn = torch.multinomial((log_p / recipe.temperature).softmax(1), 1, generator=generator)[:, 0]
+                drawn = torch.multinomial((log_p / recipe.first_temperature).softmax(1), 1, generator=generator)[:, 0]
             else:
                 drawn = sample(net, data, known, generator, betas, classes, recipe.temperature).argmax(1)
             return torch.where(labelled, data.y, drawn)

@@ -10,7 +10,8 @@ from torch_geometric.data import Data
 from models.dpm_snc import cosine_betas, sample
 from models.ladder import ladder
 
-BETAS = cosine_betas(12)
+T = 8
+BETAS = cosine_betas(T)
 
 
 class Colouring(nn.Module):

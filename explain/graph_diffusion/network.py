@@ -28,6 +28,7 @@ class LabelNetwork:
 
     Args:
         net: the network.
+        module: the network as a module, see `as_module`.
         graph: the graph that it was trained on.
         classes: ``C``.
         steps: ``T``.
@@ -42,14 +43,14 @@ class LabelNetwork:
     def __init__(
         self,
         net: Any,
+        module: nn.Module,
         graph: Data,
         classes: int,
         steps: int,
         time: str | Callable[[Tensor], Tensor] | None,
         call: Call | None,
     ) -> None:
-        self.net, self.classes, self.steps = net, classes, steps
-        self.module: nn.Module = net if isinstance(net, nn.Module) else _Function(net)
+        self.net, self.module, self.classes, self.steps = net, module, classes, steps
         self.assumed: dict[str, str] = {}
         self.arguments = None if call is not None else self._named(graph)
         self._call = call
@@ -191,6 +192,11 @@ class _Function(nn.Module):
     def forward(self, *given: Any, **named: Any) -> Any:
         """As the function answers."""
         return self.function(*given, **named)
+
+
+def as_module(net: Any) -> nn.Module:
+    """The network, a function as a module that answers as it does."""
+    return net if isinstance(net, nn.Module) else _Function(net)
 
 
 def _name(net: Any) -> str:

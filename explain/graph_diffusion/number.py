@@ -150,7 +150,7 @@ class RunNumber(LabelNumber):
         try:
             with other_random_states(seed if state is None else state), evaluating(model.module):
                 generator = torch.Generator().manual_seed(seed)
-                found = model.sampler(model.own, model.union(copies), known, generator)  # type: ignore[misc]
+                found = model.sampler(model.net, model.union(copies), known, generator)  # type: ignore[misc]
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a user's function raises
@@ -180,20 +180,17 @@ class RunNumber(LabelNumber):
         network, rows = model.network, copies.repeated(draws)
         graph = model.union(rows)
 
-        def predict(y: Tensor, t: int) -> Tensor:
-            with evaluating(model.module):
-                return network(graph, y, t)
-
-        yield from run(
-            predict,
-            self.process,
-            rows,
-            model.labels,
-            [self.seed + i for i in range(draws)] * len(copies),
-            self.times,
-            self.constrained,
-            differentiable,
-        )
+        with evaluating(model.module):
+            yield from run(
+                lambda y, t: network(graph, y, t),
+                self.process,
+                rows,
+                model.labels,
+                [self.seed + i for i in range(draws)] * len(copies),
+                self.times,
+                self.constrained,
+                differentiable,
+            )
 
     def samples(self, copies: Copies, draws: int | None = None, differentiable: bool = False) -> Tensor:
         """What the runs end in, ``[B, draws, n, C]``: 1 where a label is sure, 0 where another is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -86,11 +87,15 @@ class GaussianLabels:
         share = 1 / like.size(-1)
         return torch.full_like(like, self.low + (self.high - self.low) * share)
 
+    @cached_property
+    def _table(self) -> list[tuple[float, float]]:
+        """``a_t`` and ``s_t`` of each step."""
+        steps, like = torch.arange(self.process.steps), torch.zeros((), dtype=torch.float64)
+        a, s = self.process.levels(steps, like)
+        return list(zip(a.tolist(), s.tolist(), strict=True))
+
     def _levels(self, t: int | None) -> tuple[float, float]:
-        if t is None:
-            return 1.0, 0.0
-        a, s = self.process._levels(torch.tensor(t))
-        return float(a), float(s)
+        return (1.0, 0.0) if t is None else self._table[t]
 
     def foreseen(self, y: Tensor, prediction: Tensor, t: int) -> Tensor:
         """As the process reads it."""

@@ -61,11 +61,10 @@ class _LabelTarget(LabelNumber, Target):
         return self.players(players) if isinstance(players, str) else players
 
     def _described(self, question: str) -> dict[str, Any]:
-        net = self.model.network.net if self.model.network is not None else self.model.own
         found = self.model.assumed | self.assumed
         return {
             "family": "graph_diffusion",
-            "model": type(net).__name__,
+            "model": type(self.model.net).__name__,
             "question": question,
             "node": self.node,
             "label": self.label,

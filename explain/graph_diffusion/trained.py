@@ -13,9 +13,9 @@ from torch_geometric.data import Data
 
 from explain.diffusion.categorical import Categorical
 from explain.diffusion.process import Gaussian, Prediction
-from explain.diffusion.schedules import ddim, process_of
+from explain.diffusion.schedules import ddim, gaussian_of
 from explain.graph_diffusion.copies import Copies, checked_graph, union
-from explain.graph_diffusion.network import Call, LabelNetwork
+from explain.graph_diffusion.network import Call, LabelNetwork, as_module
 from explain.graph_diffusion.processes import CategoricalLabels, GaussianLabels, LabelProcess
 from explain.graph_diffusion.readings import READINGS, SCALES, readings, said, settled
 from explain.guard import evaluating
@@ -75,42 +75,32 @@ class TrainedLabelDenoiser:
                 f"{int(bad.nonzero()[0])}: say classes= and who is known, known=bool [{self.nodes}]"
             )
         self.labels = F.one_hot(self.truth.clamp(0, self.classes - 1), self.classes).to(self.device, self.dtype)
-        if sampler is not None:
-            self.network: LabelNetwork | None = None
-            self._module = (
-                net
-                if isinstance(net, nn.Module)
-                else LabelNetwork(net, graph, self.classes, 1, "step", lambda *asked: None).module
-            )
-            self.own = net
-            self.process: LabelProcess | None = None
-            return
-        if process is None:
-            scheduler = ddim(betas, prediction_type) if scheduler is None else scheduler
-            process = process_of(scheduler, prediction_type if betas is None else None)
-            if betas is not None:  # the scheduler is made of float32
-                kept = (1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0)
-                process = replace(process, signal=kept.sqrt())
-            else:
-                prediction_type = process.prediction
-                self.assumed["steps"] = (
-                    f"ancestral, of the noise of {type(scheduler).__name__}; for its own step() give your loop as "
-                    "sampler="
+        self.net, self.module = net, as_module(net)
+        self.network: LabelNetwork | None = None
+        self.process: LabelProcess | None = None
+        if sampler is None:
+            noise = process if betas is None and scheduler is None else self._noise(scheduler, betas, prediction_type)
+            if not isinstance(noise, (Gaussian, Categorical)) or (isinstance(noise, Gaussian) and noise.signal is None):
+                raise TypeError(
+                    "labels are run here with Gaussian noise or with Categorical draws, not by flows or degradations, "
+                    f"got {type(noise).__name__}: give your own loop, sampler="
                 )
-        elif isinstance(process, Gaussian) and prediction_type is None:
-            prediction_type = process.prediction
-        if isinstance(process, Gaussian) and process.signal is None:
-            raise ValueError("labels are not run by flow matching here: give your own loop, sampler=")
-        self.network = LabelNetwork(net, graph, self.classes, process.steps, time, call)
-        self._module = self.network.module
-        self._try(process)
-        self.process = self._read(process, prediction_type, scale, rule)
-        self.assumed |= self.network.assumed
+            if isinstance(noise, Gaussian) and betas is None:
+                prediction_type = prediction_type or noise.prediction
+            self.network = LabelNetwork(net, self.module, graph, self.classes, noise.steps, time, call)
+            self._try(noise)
+            self.process = self._read(noise, prediction_type, scale, rule)
+            self.assumed |= self.network.assumed
 
-    @property
-    def module(self) -> nn.Module:
-        """The user's network."""
-        return self._module
+    def _noise(self, scheduler: Any, betas: Any, prediction_type: Prediction | None) -> Gaussian:
+        """The noise of a scheduler, or of betas, whose levels are those of float64."""
+        if betas is None:
+            self.assumed["steps"] = (
+                f"ancestral, of the noise of {type(scheduler).__name__}; for its own step() give your loop as sampler="
+            )
+            return gaussian_of(scheduler, prediction_type)
+        made = gaussian_of(ddim(betas, prediction_type), None)
+        return replace(made, signal=(1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0).sqrt())
 
     @property
     def dtype(self) -> torch.dtype:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from label_denoisers import BETAS, Colouring, by_hand, small_ladder
+from label_denoisers import BETAS, Colouring, T, by_hand, small_ladder
 from torch import nn
 from torch_geometric.data import Data, HeteroData
 
@@ -47,7 +47,7 @@ def test_a_network_that_knows_nothing_is_asked_about(data):
 
 
 def test_the_noise_of_a_scheduler_and_what_its_steps_are_not(data):
-    scheduler = DDPMScheduler(12, trained_betas=BETAS.numpy())
+    scheduler = DDPMScheduler(T, trained_betas=BETAS.numpy())
     model = explain.wrap(Colouring(), data, scheduler=scheduler, time="step")
     assert (
         "ancestral, of the noise of DDPMScheduler; for its own step() give your loop as sampler="
@@ -80,23 +80,23 @@ def test_the_time_is_given_as_the_network_takes_it(data, form):
 def test_your_own_call_and_other_units_of_time(data):
     class Odd(Colouring):
         def forward(self, stacked, where, share):
-            return super().forward(stacked[:, :1], stacked[:, 1:], (share * 12).round().long(), where)
+            return super().forward(stacked[:, :1], stacked[:, 1:], (share * T).round().long(), where)
 
     with pytest.raises(TypeError, match=r"which of Odd's arguments \(stacked, where, share\) takes the noised labels"):
         explain.wrap(Odd(), data, betas=BETAS, time="unit")
 
     def call(net, graph, y, t):
-        return net(torch.cat([graph.x, y], 1), graph.edge_index, t / 12)
+        return net(torch.cat([graph.x, y], 1), graph.edge_index, t / T)
 
     model = explain.wrap(Odd(), data, betas=BETAS, call=call)
     plain = explain.wrap(Colouring(), data, betas=BETAS, time="step")
 
     class Unit(Colouring):
         def forward(self, x, y_t, t, edge_index):
-            return super().forward(x, y_t, (t * 12).round().long(), edge_index)
+            return super().forward(x, y_t, (t * T).round().long(), edge_index)
 
     share = explain.wrap(Unit(), data, betas=BETAS, time="unit")
-    function = explain.wrap(Unit(), data, betas=BETAS, time=lambda t: t.double() / 12)
+    function = explain.wrap(Unit(), data, betas=BETAS, time=lambda t: t.double() / T)
     asked = [each.trajectory(4, 0, payoff="state", draws=1).value() for each in (plain, model, share, function)]
     assert asked == pytest.approx([asked[0]] * 4, abs=1e-12)
 
@@ -164,7 +164,7 @@ def test_graphs_that_cannot_be_asked_about(data):
         ({"node": 4, "label": 2}, "label must be a class from 0 to 1"),
         ({"node": 4, "payoff": "logit"}, "payoff must be one of probability, state"),
         ({}, "payoff='probability' is of a node's label: give node="),
-        ({"node": 4, "steps": 13}, "steps must be whole, from 1 to 12"),
+        ({"node": 4, "steps": T + 1}, f"steps must be whole, from 1 to {T}"),
         ({"node": 4, "temperature": -1}, "temperature"),
         ({"node": 4, "baseline": "noise"}, "baseline must be one of zeros, mean"),
         ({"node": 4, "draws": 0}, "draws must be"),
@@ -331,7 +331,7 @@ def test_a_step_of_gaussian_labels_foresees_and_has_a_gradient(data):
     with pytest.raises(ValueError, match="state must be the class of each node"):
         model.step(torch.zeros(3).long(), t=5, node=4)
     with pytest.raises(ValueError, match="t must be a step of the schedule"):
-        model.step(t=12, node=4)
+        model.step(t=T, node=4)
 
 
 class Looking(nn.Module):

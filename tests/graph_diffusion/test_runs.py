@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from label_denoisers import BETAS, Colouring, by_hand, exact_shapley, small_ladder
+from label_denoisers import BETAS, Colouring, T, by_hand, exact_shapley, small_ladder
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
@@ -52,7 +52,7 @@ def test_shapley_values_of_known_labels_are_those_of_every_subset_with_the_same_
 def test_an_edge_that_is_taken_away_is_gone_and_moves_nobodys_noise(model, net, data):
     node, label = 3, int(data.y[3])
     game = model.trajectory(node, label, draws=3).game("edges")
-    masks = torch.rand(6, 26, generator=torch.Generator().manual_seed(0)) < 0.6
+    masks = torch.rand(6, 26, generator=torch.Generator().manual_seed(0)) < 0.35
     expected = [by_hand(net, data, data.train_mask, node, label, 3, edges=mask) for mask in masks]
     assert game(masks).tolist() == expected
     assert len(set(expected)) > 1
@@ -91,11 +91,14 @@ def test_labels_out_of_reach_get_nothing_and_those_within_reach_all(net):
         train_mask=torch.cat([one.train_mask, other.train_mask]),
     )
     node = int((~one.train_mask).nonzero()[0])
-    asked = explain.wrap(net, both, betas=BETAS, time="step").trajectory(node, int(both.y[node]), draws=16)
-    why = Shapley("known_labels").explain(asked)
-    near = why.players.index < 6
-    assert why.scores[~near].abs().max() < 1e-12
-    assert float(why.scores[near].sum()) == pytest.approx(why.value - why.base)
+    model = explain.wrap(net, both, betas=BETAS, time="step")
+    plain = Shapley("known_labels").explain(model.trajectory(node, int(both.y[node]), draws=16, constrained=False))
+    near = plain.players.index < 6
+    assert plain.scores[~near].abs().max() < 1e-12
+    assert plain.value - plain.base > 0.1
+    asked = model.trajectory(node, int(both.y[node]), draws=16)
+    why = Shapley("known_labels").explain(asked)  # every known label is in the distance that a correction is divided by
+    assert why.scores[near].abs().sum() > 0.95 * why.scores.abs().sum()
     assert why.value - why.base > 0.2
     within = asked.players("known_labels", hops=6)
     assert within.index.tolist() == why.players.index[near].tolist()
@@ -103,9 +106,9 @@ def test_labels_out_of_reach_get_nothing_and_those_within_reach_all(net):
 
 def test_steps_look_or_hold_to_what_was_foreseen_and_guidance_corrects(model, data):
     asked = model.trajectory(4, int(data.y[4]), payoff="state", draws=3)
-    steps = asked.players("steps", size=6)
-    assert steps.names == ("t=11", "t=5")
-    assert steps.geometry["t"].tolist() == [11, 5]
+    steps = asked.players("steps", size=4)
+    assert steps.names == ("t=7", "t=3")
+    assert steps.geometry["t"].tolist() == [7, 3]
     none, every = asked.game(steps).ends()
     assert every == pytest.approx(asked.value(), abs=1e-12)
     assert none == pytest.approx(0.5, abs=1e-9)  # nobody looked: all classes alike
@@ -119,10 +122,10 @@ def test_settling_and_labels_together(model, data):
     run = model.trajectory(4, draws=6, seed=1)
     ends, times = run.labels(), run.commit_times()
     foreseen = run.foreseen()
-    assert foreseen.shape == (12, 10, 2)
-    torch.testing.assert_close(foreseen.sum(-1), torch.ones(12, 10).double())
+    assert foreseen.shape == (T, 10, 2)
+    torch.testing.assert_close(foreseen.sum(-1), torch.ones(T, 10).double())
     assert bool((ends[:, data.train_mask] == data.y[data.train_mask]).all())
-    assert (times.shape, int(times.min()) >= 0, int(times.max()) <= 12) == ((6, 10), True, True)
+    assert (times.shape, int(times.min()) >= 0, int(times.max()) <= T) == ((6, 10), True, True)
     last = foreseen[-1].argmax(-1)[data.train_mask]
     assert torch.equal(last, data.y[data.train_mask])
     found = run.together()
@@ -135,8 +138,8 @@ def test_settling_and_labels_together(model, data):
     plain = model.trajectory(4, draws=32, constrained=False).together()
     assert plain.subgraph > plain.independent + 0.05  # other than the neighbours: right together, or wrong together
     moved = run.corrections()
-    assert moved.shape == (12, 6)
-    assert bool((moved[:4] > 0).all())
+    assert moved.shape == (T, 6)
+    assert bool((moved[:3] > 0).all())
     assert not moved[-1].any()  # the last step is not corrected
 
 
