@@ -17,7 +17,7 @@ import typer
 from torch import nn
 from torch_geometric.data import Data
 
-from models import convolutions, dcnn, difformer, gat, gcn
+from models import convolutions, dcnn, difformer, gat, gcn, nodeformer
 from models.checkpoints import trained
 from models.datasets import cora
 from models.splits import per_class, shares
@@ -129,6 +129,13 @@ ROWS = [
         "86.8 (Atwood and Towsley 2016)",
         84.8,
         partial(on_cora, dcnn.DCNN, dcnn.CORA, lambda data, seed: shares(data, seed, 1 / 3, 1 / 3)),
+    ),
+    Row(
+        "NodeFormer",
+        _RANDOM,
+        "83.4 (Wu et al. 2023)",
+        82.0,
+        partial(on_cora, nodeformer.NodeFormer, nodeformer.CORA, _one_random),
     ),
     Row(
         "DIFFormer-a",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -59,3 +60,42 @@ def dcnn(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
         torch.cat([torch.tanh(w * part[i]) for w, part in zip(net.weight, walked, strict=True)]) for i in range(len(x))
     ]
     return net.dense(torch.stack(rows))
+
+
+@torch.no_grad()
+def nodeformer_weights(layer: nn.Module, z: Tensor) -> Tensor:
+    """The weights ``[heads, N, N]`` of a `KernelAttention`, one pair and one random feature at a time."""
+    heads, count, rows = layer.heads, len(z), layer.projection
+    shrunk = math.sqrt(layer.tau) * layer.size**0.25
+    q, k = (part(z).view(count, heads, -1) / shrunk for part in (layer.query, layer.key))
+    found = torch.zeros(heads, count, count, dtype=z.dtype)
+    for head in range(heads):
+        top = max(float(w @ k[j, head]) for w in rows for j in range(count))
+        for i, j in itertools.product(range(count), repeat=2):
+            a, b = q[i, head], k[j, head]
+            own = max(float(w @ a) for w in rows)
+            for w in rows:
+                of_query = torch.exp(w @ a - a @ a / 2 - own) + 1e-6
+                of_key = torch.exp(w @ b - b @ b / 2 - top) + 1e-6
+                found[head, i, j] += of_query * of_key / len(rows)
+    return found / found.sum(2, keepdim=True)
+
+
+@torch.no_grad()
+def nodeformer(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Logits of a `NodeFormer` in eval mode, its adjacencies as matrices."""
+    powers, reached = [], torch.eye(len(x), dtype=torch.float64)
+    reached[edge_index[1], edge_index[0]] = 1
+    for _ in range(net.orders):
+        root = reached.sum(1).rsqrt()
+        powers.append(root[:, None] * reached * root)
+        reached = (reached @ reached > 0).double()
+    z = nn.functional.elu(net.norms[0](net.first(x)))
+    for layer, norm in zip(net.layers, net.norms[1:], strict=True):
+        weights, v = nodeformer_weights(layer, z), layer.value(z).view(len(x), layer.heads, -1)
+        each = []
+        for head in range(layer.heads):
+            along = sum(torch.sigmoid(b[head]) * power for b, power in zip(layer.bias, powers, strict=True))
+            each.append((weights[head] + along) @ v[:, head])
+        z = norm(z + layer.out(torch.cat(each, 1)))
+    return net.last(z)
