@@ -1,13 +1,16 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo models test lint notebooks clean
+.PHONY: demo models prompts test lint notebooks clean
 
 demo: .venv/core  ## train, explain and compare graph networks and a denoiser; writes demo/report.html
 	.venv/bin/python -m models.demo --out demo
 
 models: .venv/core  ## train each system of models/ that is held to a paper (needs EXPLAIN_DATA); writes models/RESULTS.md
 	.venv/bin/python -m models.results
+
+prompts: .venv/core  ## train the pipeline of words to digits, or find it in the cache, and hold its words to their causes
+	.venv/bin/python -m models.planted_words
 
 test: .venv/dev lint  ## linters, types, every test
 	.venv/bin/python -m pytest -n auto --dist loadgroup

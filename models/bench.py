@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 import explain
 from explain import Explainer, Explanation, Target, metrics
 from models import motif_nets, motifs
-from models.demo_graph import one_thread
 from models.motifs import Benchmark
 from models.planted import CYCLE, HOUSE, Planted, planted
+from models.threads import one_thread
 
 BENCHMARKS: dict[str, Callable[[], Benchmark]] = {
     "planted": lambda: planted(HOUSE),

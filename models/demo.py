@@ -14,7 +14,8 @@ import typer
 from models import demo_graph
 from models.answers import Answer, Picture, compare_all, table, write
 from models.datasets import cora, karate_club
-from models.demo_graph import NAMES, Dataset, one_thread
+from models.demo_graph import NAMES, Dataset
+from models.threads import one_thread
 
 
 class Family(StrEnum):

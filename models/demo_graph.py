@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 
 import matplotlib.pyplot as plt
@@ -132,14 +131,3 @@ def overview(found: list[Answer], comparisons: dict[tuple[str, str], explain.Com
     return Picture(
         "overview", "The GAT: credit of edges, attention, training nodes behind it, agreement of methods", figure
     )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within, torch computes with one thread: on small graphs and images several wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
@@ -15,17 +15,11 @@ import explain
 from explain.diffusion.pipelines.target import PipelineRun
 from models import judge, prompt_digits, words
 from models.answers import Answer, Picture, asked, figure_of
+from models.planted_words import ATTENTION, CAUSES, PROMPT, payoffs
 
 NAME = "PromptDigits"
 RECIPE = prompt_digits.Recipe()
-PROMPT, NUMBER = "a faint inverted zero right", "zero"
 STEPS, GUIDANCE, DRAWS = 10, 1.5, 8
-CAUSES = {"class": "zero", "centroid": "right", "peak ink": "faint", "brightness": "inverted"}  # "a" causes nothing
-ATTENTION: dict[str, Literal["mean", "daam", "output"]] = {
-    "attention": "mean",
-    "attention, DAAM": "daam",
-    "attention, outputs": "output",
-}
 CAPTIONS = {
     "overview-prompts": f'What each word of "{PROMPT}" causes, by question, and how much it is looked at',
     "prompts-words": "The prompt in the colours of its credit for the class",
@@ -51,9 +45,9 @@ def story(seed: int, fresh: bool) -> Story:
     def run(payoff: Callable[[Tensor], Tensor], draws: int = DRAWS) -> PipelineRun:
         return model.trajectory(PROMPT, payoff=payoff, steps=STEPS, guidance=GUIDANCE, seed=seed, draws=draws)
 
-    reads = words.reads(net, NUMBER)
-    payoffs = (reads, words.centroid, words.peak_ink, words.brightness)
-    return Story(trained, dict(zip(CAUSES, map(run, payoffs), strict=True)), run(reads, draws=1))
+    questions = payoffs(net)
+    runs = {name: run(payoff) for name, payoff in questions.items()}
+    return Story(trained, runs, run(questions["class"], draws=1))
 
 
 def title(told: Story) -> str:
