@@ -14,7 +14,8 @@ class Pass:
 
     Args:
         t: the scheduler's timestep.
-        branches: "cond" or "uncond" of each row of the batch, None where a run has no branches.
+        branches: "cond" or "uncond" of each row of the batch; "perturbed" of one that is asked as "cond" is while
+            guidance changes the network itself (perturbed attention, skipped layers); None where a run has no branches.
     """
 
     t: float

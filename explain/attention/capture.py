@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
-from explain.attention.labels import branch_of, step_of
+from explain.attention.labels import branch_of, looking, step_of
 from explain.attention.maps import AttentionMap
 from explain.attention.recomputed import Recomputed, ScaledDotProduct, Whole
 from explain.attention.selection import GuidanceBranch, Heads, Modules, NothingCaptured, Selection, Steps
@@ -51,7 +51,7 @@ def capture(
             cross-attention of diffusers' UNets, ``"mid_block"`` all in it. Or a function of a layer's name.
         heads: a head or several; maps have these alone, in this order.
         steps: a timestep, several, or a function of one, such as ``lambda t: t > 500``.
-        branch: "cond" or "uncond"; of a doubled batch, maps have these rows alone.
+        branch: "cond" or "uncond", or "perturbed" (see `passes`); of a doubled batch, maps have these rows alone.
 
     Raises:
         ValueError: a name that no module has; a head that a layer does not have; a step or branch asked of a call that
@@ -129,7 +129,7 @@ class _Capture(Interception):
         return self.selection.takes(self.parts[-1])
 
     def _keep_dense(self, source: Recomputed) -> None:
-        step, branch = step_of(self.arguments), branch_of(self.arguments)
+        step, branch = step_of(self.arguments), looking(branch_of(self.arguments), source.shape[0])
         self._keep(AttentionMap.recomputed(source, self.parts[-1], step, branch))
 
     def _keep_edges(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:

@@ -199,8 +199,10 @@ class Attention(Explainer):
             Unsupported: the branch of the negative prompt, and no word of it.
         """
         negative = bool(_negative(players).any())
-        found = {} if self.branch == "uncond" else {"cond": target.tokens(players)}
-        if negative and self.branch != "cond":
+        found: dict[str, Mapping[int, Sequence[Tensor]]] = {}
+        if self.branch != "uncond":
+            found[self.branch or "cond"] = target.tokens(players)
+        if negative and self.branch in (None, "uncond"):
             found["uncond"] = target.tokens(players, negative=True)
         if not found:
             raise Unsupported("the branch 'uncond' reads words of a negative prompt, and none of these players is one")

@@ -38,3 +38,17 @@ def branch_of(arguments: Mapping[str, Any]) -> Branch:
         return now.branches[0] if len(set(now.branches)) == 1 else now.branches
     branch = arguments.get("branch")
     return branch if isinstance(branch, str) else None
+
+
+def looking(branch: Branch, rows: int) -> Branch:
+    """The branches of so many rows that a layer computes attention for: perturbed ones may go without.
+
+    >>> looking(("uncond", "cond", "perturbed"), 2), looking(("uncond", "cond"), 2)
+    (('uncond', 'cond'), ('uncond', 'cond'))
+    """
+    if not isinstance(branch, tuple) or len(branch) == rows:
+        return branch
+    found = tuple(own for own in branch if own != "perturbed")
+    if len(found) != rows:
+        return branch
+    return found[0] if len(set(found)) == 1 else found

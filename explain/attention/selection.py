@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from explain.attention.maps import AttentionMap
 Modules: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 Heads: TypeAlias = int | Sequence[int] | None
 Steps: TypeAlias = float | Collection[float] | Callable[[float], bool] | None
-GuidanceBranch: TypeAlias = Literal["cond", "uncond"] | None
+GuidanceBranch: TypeAlias = Literal["cond", "uncond", "perturbed"] | None
 
 _SHOWN = 12  # names in an error
 _CLOSE = 1e-6  # relative: timesteps that went through float32
@@ -44,8 +44,8 @@ class Selection:
     branch: GuidanceBranch = None
 
     def __post_init__(self) -> None:
-        if self.branch not in (None, "cond", "uncond"):
-            raise ValueError(f"branch must be 'cond', 'uncond' or None for both, got {self.branch!r}")
+        if self.branch not in (None, *get_args(get_args(GuidanceBranch)[0])):
+            raise ValueError(f"branch must be 'cond', 'uncond' or None for both, or 'perturbed', got {self.branch!r}")
         heads = [0] if self.heads is None else [self.heads] if isinstance(self.heads, int) else list(self.heads)
         if not heads or not all(isinstance(head, int) for head in heads):
             raise ValueError(f"heads must be a position or several, got {self.heads!r}")

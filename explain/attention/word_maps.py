@@ -56,7 +56,7 @@ class WordMaps:
             self.skipped += 1
             self.left_out[attention.module] = place
             return
-        self.maps += 1
+        self.maps += any((branch or "cond") in self.tokens for branch in attention.branches())
         for branch, rows in attention.branches().items():
             tokens = self.tokens.get(branch or "cond")
             if tokens is None:

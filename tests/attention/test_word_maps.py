@@ -344,3 +344,29 @@ def test_layers_that_cannot_be_seen_are_named():
     assert found.checks["unseen_layers"] == ["mid_block.attentions.0.transformer_blocks.0.attn2"]
     assert len(found.checks["layers"]) == 3
     assert Attention("words").explain(run_of("sd3")).checks["unseen_layers"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("perturbed attention", {}),
+        ("sd3", {"steps": 3, "skip_guidance_layers": [1], "skip_layer_guidance_stop": 0.6}),
+    ],
+)
+def test_what_guidance_perturbs_is_told_apart_from_the_prompt_s_branch(name, changed):
+    """Perturbed attention is a third row of a call; with skipped layers the prompt is asked once more at some steps."""
+    run = explain.wrap(built(name)).trajectory(**asked(name, payoff=ink, negative=None, **changed))
+    with capture(run.module, lambda a: (a.module, a.step, a.branches(), a.weights)) as found:
+        run.run()
+    again = [one for one in found if "perturbed" in one[2]]
+    assert {branch for one in found for branch in one[2]} == {"uncond", "cond", "perturbed"}
+    if name == "sd3":
+        assert {step for _, step, _, _ in again} == {run.timesteps[1]}
+        assert {module for module, _, _, _ in again} == {"transformer_blocks.0.attn"}
+    else:  # the layers whose attention is perturbed compute none for that row
+        assert {module.split(".")[0] for module, _, branches, _ in found if len(branches) == 2} == {"mid_block"}
+    plain, perturbed = (Attention("words", branch=branch).explain(run) for branch in (None, "perturbed"))
+    assert plain.checks["branches"] == ["cond"]
+    assert torch.equal(plain.scores, Attention("words", branch="cond").explain(run).scores)
+    assert perturbed.checks["branches"] == ["perturbed"]
+    assert not torch.equal(plain.scores, perturbed.scores)

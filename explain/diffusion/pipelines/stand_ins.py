@@ -116,8 +116,9 @@ def once_each(
 
 
 def repeats(args: tuple[Any, ...], kwargs: dict[str, Any], rows: list[bool]) -> bool:
-    """Whether two rows of a call's batch are equal."""
-    parts = [leaf for leaf, own in zip(_pytree.tree_leaves((args, kwargs)), rows, strict=True) if own]
+    """Whether two rows of a call's batch are equal; no, where it is given other arguments than those that are told."""
+    leaves = _pytree.tree_leaves((args, kwargs))
+    parts = [leaf for leaf, own in zip(leaves, rows, strict=True) if own] if len(leaves) == len(rows) else []
     count = len(parts[0]) if parts else 0
     return count > 1 and len(set(_keys(parts, count))) < count
 

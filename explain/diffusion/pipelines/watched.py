@@ -15,7 +15,8 @@ from explain.diffusion.pipelines.stand_ins import lengths, once_each, replaced, 
 from explain.diffusion.sampling import Fork
 from explain.types import Unsupported
 
-Blocks = tuple[str | None, ...]  # the branches of one call of the network, "cond" or "uncond", a block of rows each
+Blocks = tuple[str | None, ...]  # the branches of one call of the network, a block of rows each; see `passes`
+Asked = tuple[tuple[Any, ...], dict[str, Any]]
 _STRAIGHT = 1e-3  # relative residual up to which branches are joined by u + w (c - u)
 
 
@@ -39,7 +40,7 @@ class PipelineStep:
         clean: the scheduler's own ``x0_hat``, where it tells.
     """
 
-    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     seen: list[Tensor] = field(default_factory=list)
     said: list[Tensor] = field(default_factory=list)
@@ -102,6 +103,7 @@ class Watched:
         self.steps: list[PipelineStep] = []
         self.count = 0
         self.now = PipelineStep()
+        self.first: Asked = ((), {})  # what the network was asked first in this step
 
     def network(self, net: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The network's answer for a batch of blocks of rows; equal rows are evaluated once."""
@@ -111,9 +113,9 @@ class Watched:
         if self.plan is None:
             answer = called(*args, **kwargs)
         else:
-            blocks = self.plan.blocks[min(call, len(self.plan.blocks) - 1)]
+            self.first = self.first if call else (args, kwargs)
             t = self.plan.times[min(self.count, len(self.plan.times) - 1)]
-            branches = tuple(branch for branch in blocks for _ in range(count // len(blocks)))
+            branches = tuple(branch for branch in self._blocks(call, (args, kwargs)) for _ in range(self.rows))
             by_row = None if self.plan.by_row is None else list(self.plan.by_row)
             telling = _telling(called, t, branches)
             answer = once_each(telling, args, kwargs, count, by_row) if by_row else telling(*args, **kwargs)
@@ -127,6 +129,17 @@ class Watched:
         self.now.seen.append(tensors((args, kwargs))[0])
         self.now.said.append(prediction)
         return answer
+
+    def _blocks(self, call: int, asked: Asked) -> Blocks:
+        """The branches of one call of the network: those of the plan, or of a call that not every step has."""
+        assert self.plan is not None
+        if call < len(self.plan.blocks):
+            return self.plan.blocks[call]
+        again = any(
+            branch == "cond" and _same(self.first, asked, i, len(self.plan.blocks[0]))
+            for i, branch in enumerate(self.plan.blocks[0])
+        )
+        return ("perturbed",) if again else (None,)
 
     def _within(self, net: Callable[..., Any]) -> Callable[..., Any]:
         within = self.within
@@ -283,7 +296,40 @@ def branches_of(one: PipelineStep, other: PipelineStep, rows: int = 1) -> tuple[
                 same = (a == b).reshape(blocks, -1).all(1).tolist()
                 moved = [was or not held for was, held in zip(moved, same, strict=True)]
         found.append(tuple("cond" if block else "uncond" for block in moved))
-    return tuple(found)
+    return _without_perturbed(one, tuple(found))
+
+
+def _without_perturbed(step: PipelineStep, blocks: tuple[Blocks, ...]) -> tuple[Blocks, ...]:
+    """The branches, where that of two which are asked the same counts against the other is named "perturbed".
+
+    Perturbed attention and skipped layers guide by ``u + w (c - u) + s (c - p)``: ``p`` has the smaller factor, and is
+    asked later where the network does not care.
+    """
+    every = [(call, i) for call, own in enumerate(blocks) for i in range(len(own))]
+    twice = [at for at in every if blocks[at[0]][at[1]] == "cond"]
+    if len(twice) != 2:
+        return blocks
+    (a, i), (b, j) = twice
+    if not _same(step.asked[a], step.asked[b], i, len(blocks[a]), j, len(blocks[b])):
+        return blocks
+    said = [step.said[call].chunk(len(blocks[call]))[i][:, : step.sample.size(1)] for call, i in every]
+    joined = step.joined[: len(said[0]), : step.sample.size(1)].double()
+    parts = torch.stack([part.double().flatten() for part in said], 1)
+    factors = (torch.linalg.pinv(parts) @ joined.flatten()).tolist()
+    first, second = (factors[every.index(at)] for at in twice)
+    worse = twice[0] if first < second and not torch.equal(*(said[every.index(at)] for at in twice)) else twice[1]
+    return tuple(
+        tuple("perturbed" if (call, i) == worse else branch for i, branch in enumerate(own))
+        for call, own in enumerate(blocks)
+    )
+
+
+def _same(one: Asked, other: Asked, block: int, blocks: int, other_block: int = 0, other_blocks: int = 1) -> bool:
+    """Whether a block of one call's rows is given what a block of another's is."""
+    pairs = list(zip(tensors(one), tensors(other), strict=False))
+    held = [(a, b) for a, b in pairs if a.dim() and b.dim() and len(a) % blocks == 0 and len(b) % other_blocks == 0]
+    each = ((a.chunk(blocks)[block], b.chunk(other_blocks)[other_block]) for a, b in held)
+    return bool(held) and len(tensors(one)) == len(tensors(other)) and all(torch.equal(a, b) for a, b in each)
 
 
 def alike(one: PipelineStep, other: PipelineStep) -> bool:
