@@ -16,6 +16,7 @@ from torch_geometric.nn import MessagePassing, TransformerConv
 
 from explain.attention.interception import Interception, propagated
 from explain.attention.recomputed import BLOCKED
+from explain.attention.written_out import Weighed, WrittenOut, alike
 
 
 @contextmanager
@@ -23,8 +24,9 @@ def uniform(net: nn.Module) -> Iterator[None]:
     """Replace every attention distribution by the uniform one over the same allowed keys or edges.
 
     ``w = 1/n`` on the ``n`` keys that the masks leave, or on the ``n`` edges into a node; values, projections and all
-    else stay. Covers what `capture` covers; layers, masks and torch's settings are as before afterwards. Additive masks
-    keep only what they forbid (entries at or below -1e4): a finite bias is part of the distribution that is replaced.
+    else stay. Covers what `capture` covers; of weights that are written out those above 0 are allowed. Layers,
+    masks and torch's settings are as before afterwards. Additive masks keep only what they forbid (entries at or
+    below -1e4): a finite bias is part of the distribution that is replaced.
 
     >>> layer = nn.MultiheadAttention(4, 1, batch_first=True).eval()
     >>> tokens = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -39,6 +41,16 @@ def uniform(net: nn.Module) -> Iterator[None]:
 
 
 class _Uniform(Interception):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.written = WrittenOut()
+
+    def weighed(self, found: Weighed) -> bool:
+        return True
+
+    def passed_along(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> bool:
+        return True
+
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         blind = arguments | {"query": torch.zeros_like(arguments["query"])}  # every score is then 0
         return super().scaled_dot_product(_forbidding(blind, "attn_mask"))
@@ -61,9 +73,7 @@ class _Uniform(Interception):
         if isinstance(layer, TransformerConv):
             return edge_index, size, arguments | {"query": torch.zeros_like(arguments["query"])}
         target = propagated(edge_index)[1 if layer.flow == "source_to_target" else 0]
-        degree = torch.bincount(target) if len(target) else target
-        alpha = (1 / degree[target].to(arguments["alpha"].dtype)).view(-1, 1).expand_as(arguments["alpha"])
-        return edge_index, size, arguments | {"alpha": alpha}
+        return edge_index, size, arguments | {"alpha": alike(arguments["alpha"], target)}
 
 
 def _forbidding(arguments: dict[str, Any], *masks: str) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from explain.attention.labels import branch_of, looking, step_of
 from explain.attention.maps import AttentionMap
 from explain.attention.recomputed import Recomputed, ScaledDotProduct, Whole
 from explain.attention.selection import GuidanceBranch, Heads, Modules, NothingCaptured, Selection, Steps
+from explain.attention.told import Told, asked, layers_told
+from explain.attention.written_out import Weighed, WrittenOut
 
 _WEIGHING = ("mul", "mm", "einsum", "sum", "scatter", "index_add", "linear")  # in the names of what weights are put to
 
@@ -29,13 +33,17 @@ def capture(
     heads: Heads = None,
     steps: Steps = None,
     branch: GuidanceBranch = None,
+    attention: Told = None,
 ) -> Iterator[list[Any]]:
     """Collect an `AttentionMap` for every attention that ``net`` computes within, in call order.
 
-    Seen: ``F.scaled_dot_product_attention``, `nn.MultiheadAttention`, and torch_geometric's `GATConv`, `GATv2Conv` and
-    `TransformerConv`. Outputs are those of the original calls; torch's fused encoder fast path is off meanwhile, whose
-    rounding differs. A layer called twice gives two maps. Weights are detached, at least float32, without dropout for
-    dense attention. Only calls in this thread, from a forward of ``net`` or of a part of it, count.
+    Seen: ``F.scaled_dot_product_attention``, `nn.MultiheadAttention`, torch_geometric's `GATConv`, `GATv2Conv` and
+    `TransformerConv`, and attention written out: a softmax, or an exponential over its sum, that is then summed
+    over in a matrix product or einsum, or over the edges into each node (`HGTConv`, `RGATConv`, `SuperGATConv`,
+    `AttentiveFP`), where its rows are proved to add up to 1. Outputs are those of the original calls; torch's fused
+    encoder fast path is off meanwhile, whose rounding differs. A layer called twice gives two maps. Weights are
+    detached, at least float32, without dropout for dense attention. Only calls in this thread, from a forward of
+    ``net`` or of a part of it, count.
 
     A map's ``step`` and ``branch`` are those that the run tells, row by row in a batch doubled for guidance (every run
     of `wrap` does); else the arguments ``timestep`` (or ``timesteps``, ``t``, ``time``) and ``branch`` that ``net``
@@ -52,6 +60,9 @@ def capture(
         heads: a head or several; maps have these alone, in this order.
         steps: a timestep, several, or a function of one, such as ``lambda t: t > 500``.
         branch: "cond" or "uncond", or "perturbed" (see `passes`); of a doubled batch, maps have these rows alone.
+        attention: of layers that weigh all pairs by a kernel and form no weights, such as linear attention: by the
+            layer's name a function ``(layer, *its inputs) -> weights [queries, keys]``, ``[heads, ...]``,
+            ``[batch, heads, ...]``, or ``(edge_index, weights [E, heads])``; rows that do not add up to 1 are refused.
 
     Raises:
         ValueError: a name that no module has; a head that a layer does not have; a step or branch asked of a call that
@@ -69,7 +80,7 @@ def capture(
     selection = Selection(modules, heads, steps, branch)
     selection.check(net)
     watch = _Capture(net, reduce, selection)
-    with watch.opened():
+    with watch.opened(), watch.told(layers_told(net, attention)):
         yield watch.maps
     if not watch.layers:
         raise NothingCaptured(_why(watch))
@@ -86,13 +97,14 @@ class _Capture(Interception):
         self.layers: dict[str, None] = {}  # that computed attention, and at which steps
         self.steps: dict[float, None] = {}
         self.curious = True  # until attention is seen: whether a softmax was taken, and something weighed
-        self.softmax, self.weighed = False, False
+        self.softmax, self.summed = False, False
+        self.written = WrittenOut()
 
     def passed(self, func: Callable[..., Any]) -> None:
         name = getattr(func, "__name__", "")
-        self.weighed = self.softmax and any(part in name for part in _WEIGHING)
+        self.summed = self.softmax and any(part in name for part in _WEIGHING)
         self.softmax |= name in ("exp", "exp_") or ("softmax" in name and "log" not in name)
-        self.curious = not self.weighed
+        self.curious = not self.summed
 
     def scaled_dot_product(self, arguments: dict[str, Any]) -> Tensor:
         output = super().scaled_dot_product(arguments)
@@ -119,6 +131,55 @@ class _Capture(Interception):
             shape = _size(edge_index, None, arguments["key"], arguments["query"])
             self._keep_edges(layer, edge_index, shape, layer._alpha)
 
+    @contextmanager
+    def told(self, functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
+        """Within: these layers' maps are what their functions say after each call."""
+        owner, parts = threading.get_ident(), dict(self.net.named_modules())
+        whole = type(self.net).__name__
+
+        def after(name: str, layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if threading.get_ident() != owner or self.quiet:
+                return
+            self.parts.append(name)
+            try:
+                if self._asked():
+                    self._keep_told(functions[name], layer, args, kwargs)
+            finally:
+                self.parts.pop()
+
+        with ExitStack() as undo:
+            for name in functions:
+                part = parts["" if name == whole and name not in parts else name]
+                undo.callback(part.register_forward_hook(partial(after, name), with_kwargs=True).remove)
+            yield
+
+    def _keep_told(self, function: Callable[..., Any], layer: nn.Module, args: Any, kwargs: Any) -> None:
+        flow, name = getattr(layer, "flow", "source_to_target"), self.parts[-1]
+        self.quiet = True
+        try:
+            found = asked(function, name, layer, args, kwargs, flow)
+        finally:
+            self.quiet = False
+        if found.edge_index is None:
+            weights = found.weights
+            self._keep_dense(Whole(lambda: weights, (*weights.shape[:2], *weights.shape[2:])))
+        else:
+            columns = found.edge_index
+            sent, received = (columns.max(1).values + 1).tolist() if columns.numel() else (0, 0)
+            nodes = max(sent, received)
+            self._keep_edges(layer, columns, (nodes, nodes), found.weights)
+
+    def weighed(self, found: Weighed) -> bool:
+        if self._asked():
+            weights = found.rows()
+            self._keep_dense(Whole(lambda: weights, (*weights.shape[:2], *weights.shape[2:])))
+        return False
+
+    def passed_along(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> bool:
+        if self._asked():
+            self._keep_edges(layer, edge_index, size, weights.flatten(1) if weights.dim() > 1 else weights[:, None])
+        return False
+
     def _asked(self) -> bool:
         """Whether the layer that is running is asked for."""
         self.curious = False
@@ -132,11 +193,12 @@ class _Capture(Interception):
         step, branch = step_of(self.arguments), looking(branch_of(self.arguments), source.shape[0])
         self._keep(AttentionMap.recomputed(source, self.parts[-1], step, branch))
 
-    def _keep_edges(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:
+    def _keep_edges(self, layer: nn.Module, edge_index: Any, size: tuple[int, int], weights: Tensor) -> None:
         weights = weights.detach().clone()
         columns = propagated(edge_index).detach().clone()
         step, branch = step_of(self.arguments), branch_of(self.arguments)
-        self._keep(AttentionMap(weights, self.parts[-1], columns, size, layer.flow, step, branch))
+        flow = getattr(layer, "flow", "source_to_target")
+        self._keep(AttentionMap(weights, self.parts[-1], columns, size, flow, step, branch))
 
     def _keep(self, attention: AttentionMap) -> None:
         part = self.selection.part(attention)
@@ -182,15 +244,16 @@ def _why(watch: _Capture) -> str:
     name = type(watch.net).__name__
     if not watch.called:
         return f"nothing captured: {name} was not called inside the context (in this thread); call it there"
-    if not watch.weighed and not any(_may_hide(part) for part in watch.net.modules()):
+    if not watch.summed and not any(_may_hide(part) for part in watch.net.modules()):
         return (
             f"nothing captured: {name} has no attention that could be captured, as nothing in its forward is weighed "
             "by a softmax: Shapley, Lime, Occlusion and Gradient explain any model"
         )
     return (
         f"nothing captured: {name} ran, but called neither scaled_dot_product_attention, nn.MultiheadAttention nor "
-        "torch_geometric's GATConv, GATv2Conv or TransformerConv; attention written out as matmul and softmax, in "
-        "third-party kernels or in scripted modules cannot be seen: let the model use scaled_dot_product_attention"
+        "torch_geometric's GATConv, GATv2Conv or TransformerConv, and summed over no softmax whose rows add up to 1; "
+        "attention by kernels or in scripted modules cannot be seen: say its weights, attention={layer: function "
+        "(layer, *inputs) -> weights}, or let the model use scaled_dot_product_attention"
     )
 
 

@@ -20,6 +20,7 @@ from explain.attention.rollout import NoChain, Residual, edge_credit, rollout, s
 from explain.attention.selection import GuidanceBranch, Heads, Modules, Selection, Steps
 from explain.attention.text_tokens import text_layout
 from explain.attention.to_players import to_edges, to_positions
+from explain.attention.told import Told
 from explain.attention.word_maps import WordAggregate, WordMaps
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, Unsupported
@@ -50,6 +51,8 @@ class Attention(Explainer):
         heads: which heads.
         steps: which steps of a run.
         branch: which guidance branch; words are read in their own, those of a negative prompt in "uncond".
+        attention: weights of layers that form none, said by functions as in `capture`. What is said and not computed
+            cannot be made uniform in the network, so ``change_under_uniform`` is then not measured.
 
     Patches and superpixels: the pixels that the number is read from look, in every self-attention at its own
     resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f`` (of latents, squares of pixels); what a token gets is
@@ -94,8 +97,8 @@ class Attention(Explainer):
         UserWarning: attention is within 1 % of uniform; layers cannot be seen that may look at words; or dense maps and
             maps along edges are mixed in a rollout.
 
-    >>> Attention(aggregate="last")
-    Attention(players=None, aggregate='last', residual='auto', modules=None, heads=None, steps=None, branch=None)
+    >>> Attention("edges", aggregate="last").aggregate
+    'last'
     """
 
     players: str | Players | None = None
@@ -105,6 +108,7 @@ class Attention(Explainer):
     heads: Heads = None
     steps: Steps = None
     branch: GuidanceBranch = None
+    attention: Told = None
 
     def __post_init__(self) -> None:
         if self.aggregate not in _AGGREGATES:
@@ -112,6 +116,10 @@ class Attention(Explainer):
         if self.residual != "auto" and not (isinstance(self.residual, (int, float)) and 0 <= self.residual < 1):
             raise ValueError(f"residual must be 'auto' or at least 0 and below 1, got {self.residual!r}")
         Selection(self.modules, self.heads, self.steps, self.branch)
+        if self.attention is not None and not isinstance(self.attention, Mapping):
+            raise TypeError(
+                f"attention must be functions by layer, {{'convs.*': function}}, got {self.attention!r:.60}"
+            )
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         kind = self.players.kind if isinstance(self.players, Players) else self.players
@@ -144,10 +152,8 @@ class Attention(Explainer):
         aggregate: Literal["mean", "last"] = "last" if self.aggregate == "last" else "mean"
         scores = to_players(gathering.credit(aggregate), players)
         value = target.value()
-        with uniform(target.module):
-            ablated = target.value()
         checks = gathering.checks() | {
-            "change_under_uniform": ablated - value,
+            "change_under_uniform": self._change_under_uniform(target, value),
             "mass_on_players": float(scores.sum()),
             "scores": _SHARES,
         }
@@ -156,10 +162,23 @@ class Attention(Explainer):
             scores=scores, players=players, value=value, base=None, parts=gathering.parts(), checks=checks, calls=5
         )
 
+    def _change_under_uniform(self, target: Target, value: float) -> float | None:
+        """How far the number moves when every attention is uniform; None where weights are said, not computed."""
+        if self.attention:
+            return None
+        with uniform(target.module):
+            return target.value() - value
+
     def _captured(self, target: Target, reduce: Callable[[AttentionMap], Any] | None = None) -> Any:
         """`capture` of the maps that are asked for."""
         return capture(
-            target.module, reduce, modules=self.modules, heads=self.heads, steps=self.steps, branch=self.branch
+            target.module,
+            reduce,
+            modules=self.modules,
+            heads=self.heads,
+            steps=self.steps,
+            branch=self.branch,
+            attention=self.attention,
         )
 
     def _words(self, target: Target, generator: torch.Generator) -> Answer:
@@ -175,10 +194,8 @@ class Attention(Explainer):
         with self._captured(target, found):
             target.run()
         scores = found.scores()
-        with uniform(target.module):
-            ablated = target.value()
         checks = found.checks() | {
-            "change_under_uniform": ablated - value,
+            "change_under_uniform": self._change_under_uniform(target, value),
             "mass_on_players": float(scores.sum()) / max(1, len(found.branches)),
             "unread": [name for i, name in enumerate(players.names) if i not in found.read()],
             "scores": _SHARES,
@@ -219,9 +236,7 @@ class Attention(Explainer):
             )
         rows = target.rows()
         value = target.value()
-        with uniform(target.module):
-            ablated = target.value()
-        checks = _checks(maps) | {"change_under_uniform": ablated - value}
+        checks = _checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)}
         try:
             scores, total, unseen = self._shares(maps, rows, players)
         except NoChain as error:

@@ -2,7 +2,8 @@
 
 Dense attention is met by a `TorchFunctionMode`: it sees ``scaled_dot_product_attention`` under whatever name a model
 bound it to, belongs to this thread alone and disappears with its context. Graph convolutions are met by
-torch_geometric's own propagate hooks. Both act only while a forward of the network, or of a part of it, is running.
+torch_geometric's own propagate hooks; what is written out is followed from its softmax on (`written_out`). All act only
+while a forward of the network, or of a part of it, is running.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch_geometric.nn import GATConv, GATv2Conv, MessagePassing, TransformerConv
 from torch_geometric.utils import is_sparse, to_edge_index
+
+from explain.attention.written_out import KINDS, Weighed, WrittenOut, alike, replaced, shares
 
 CONVOLUTIONS = (GATConv, GATv2Conv, TransformerConv)
 _SCALED_DOT_PRODUCT = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")  # a builtin without a signature
@@ -43,6 +46,9 @@ class Interception(TorchFunctionMode):
         self.ran: set[str] = set()
         self.arguments: dict[str, Any] = {}
         self.curious = False
+        self.quiet = False  # while somebody else computes within the network
+        self.written: WrittenOut | None = None  # where what is written out is followed
+        self.propagating: list[tuple[MessagePassing, Any, tuple[int, int]]] = []
 
     @property
     def called(self) -> bool:
@@ -56,6 +62,14 @@ class Interception(TorchFunctionMode):
     def multi_head(self, arguments: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """``F.multi_head_attention_forward(**arguments)``, which `nn.MultiheadAttention` ends in."""
         return F.multi_head_attention_forward(**arguments)
+
+    def weighed(self, found: Weighed) -> bool:
+        """At a product that sums over softmax weights: whether they are to be `Weighed.uniform` in it."""
+        return False
+
+    def passed_along(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> bool:
+        """At softmax weights over the edges into each node: whether they are to be `alike` instead."""
+        return False
 
     def passed(self, func: Callable[..., Any]) -> None:
         """Before a torch function that is no attention, within the network, as long as this is ``curious``."""
@@ -71,13 +85,49 @@ class Interception(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.quiet:
+            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention and self.parts:
             return self.scaled_dot_product(dict(zip(_SCALED_DOT_PRODUCT, args, strict=False), **kwargs))
         if func is F.multi_head_attention_forward and self.parts:
             return self.multi_head(dict(zip(_MULTI_HEAD, args, strict=False), **kwargs))
         if self.curious and self.parts:
             self.passed(func)
+        if self.written is not None and self.parts and (kind := KINDS.get(func)) is not None:
+            return self._followed(self.written, kind, func, args, kwargs)
         return func(*args, **kwargs)
+
+    def _followed(
+        self, written: WrittenOut, kind: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """A function that may be a part of attention written out."""
+        if kind in ("product", "einsum"):
+            found = written.weighed(kind, args) if written.weights else None
+            if found is not None and self.weighed(found):
+                return func(*replaced(kind, args, found.place, found.uniform()), **kwargs)
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        written.follow(kind, func, args, kwargs, result)
+        if kind == "divided" and self.propagating and written.clean(result) is not None:
+            return self._along(*self.propagating[-1], result)
+        return result
+
+    def _along(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> Tensor:
+        """Weights over the edges that are being propagated, or what stands for them."""
+        target = propagated(edge_index)[1 if layer.flow == "source_to_target" else 0]
+        known = len(weights) == len(target) and shares(weights, target)
+        return alike(weights, target) if known and self.passed_along(layer, edge_index, size, weights) else weights
+
+    def _before_other(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> Any:
+        """Softmax weights among what a layer of another kind propagates."""
+        if self.written is None:
+            return None
+        given = {}
+        for name, value in arguments.items():
+            clean = self.written.clean(value)
+            if clean is not None and (now := self._along(*self.propagating[-1], clean)) is not clean:
+                given[name] = now
+        return (edge_index, size, arguments | given) if given else None
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -112,29 +162,53 @@ class Interception(TorchFunctionMode):
         whole = type(self.net).__name__
 
         def enter(name: str, *_: Any) -> None:
-            if threading.get_ident() == owner:
+            if threading.get_ident() == owner and not self.quiet:
                 self.ran.add(name)
                 self.parts.append(name)
 
         def leave(*_: Any) -> None:
-            if threading.get_ident() == owner and self.parts:
+            if threading.get_ident() == owner and self.parts and not self.quiet:
                 self.parts.pop()
 
         def before(layer: MessagePassing, inputs: Any) -> Any:
-            return self.before_propagate(layer, inputs) if self.parts and threading.get_ident() == owner else None
+            if not self.parts or self.quiet or threading.get_ident() != owner:
+                return None
+            if isinstance(layer, CONVOLUTIONS):
+                return self.before_propagate(layer, inputs)
+            edge_index, size, arguments = inputs
+            self.propagating.append((layer, edge_index, _ends(edge_index, size, arguments)))
+            return self._before_other(*inputs)
 
         def after(layer: MessagePassing, inputs: Any, output: Tensor) -> None:
-            if self.parts and threading.get_ident() == owner:
+            if not self.parts or self.quiet or threading.get_ident() != owner:
+                return
+            if isinstance(layer, CONVOLUTIONS):
                 self.after_propagate(layer, inputs)
+            elif self.propagating:
+                self.propagating.pop()
 
         for name, part in self.net.named_modules():
             if name and _never_attends(part):
                 continue
             yield part.register_forward_pre_hook(partial(enter, name or whole))
             yield part.register_forward_hook(leave, always_call=True)
-            if isinstance(part, CONVOLUTIONS):
+            if isinstance(part, MessagePassing):
                 yield part.register_propagate_forward_pre_hook(before)
                 yield part.register_propagate_forward_hook(after)
+
+
+def _ends(edge_index: Any, size: Any, arguments: dict[str, Any]) -> tuple[int, int]:
+    """How many nodes send and receive: as the layer says, as it is given rows, or up to the last with an edge."""
+    if size is not None and None not in tuple(size):
+        return int(size[0]), int(size[1])
+    columns = propagated(edge_index)
+    for value in arguments.values():
+        pair = value if isinstance(value, tuple) else (value, value)
+        rows = len(pair) == 2 and all(isinstance(one, Tensor) and one.dim() > 1 for one in pair)
+        if rows and (isinstance(value, tuple) or len(value) != columns.size(1)):
+            return len(pair[0]), len(pair[1])
+    sent, received = (columns.max(1).values + 1).tolist() if columns.numel() else (0, 0)
+    return sent, received
 
 
 def _never_attends(part: nn.Module) -> bool:

@@ -1,0 +1,244 @@
+"""Attention that a network writes out itself, in every notation, and attention that only a function tells."""
+
+import pytest
+import torch
+import torch_geometric.nn as pyg
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn import AGNNConv, HGTConv, RGATConv, SAGEConv, SuperGATConv
+from torch_geometric.nn.models import AttentiveFP
+
+import explain
+from explain.attention import Attention, capture
+from explain.attention.ablation import uniform
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2, 4, 1], [1, 0, 3, 2, 5, 4, 2, 0, 1, 4]])
+
+
+class Heads(nn.Module):
+    """Two heads of softmax attention over tokens ``[batch, n, 8]``, in one of many notations."""
+
+    def __init__(self, notation):
+        super().__init__()
+        self.notation, self.query, self.drop = notation, nn.Linear(8, 8), nn.Dropout(0.5)
+
+    def parts(self, x):
+        return self.query(x).view(*x.shape[:2], 2, 4), x.view(*x.shape[:2], 2, 4)
+
+    def forward(self, x):
+        q, k = self.parts(x)
+        out = getattr(self, self.notation)(q, k)
+        return out.reshape(x.shape)
+
+    def matmul(self, q, k):
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        return (self.drop((q @ k.mT).softmax(-1)) @ k).transpose(1, 2)
+
+    def einsum(self, q, k):
+        weights = torch.softmax(torch.einsum("nqhd,nkhd->nhqk", [q, k]), dim=3)
+        return torch.einsum("nhql,nlhd->nqhd", [self.drop(weights), k])
+
+    def heads_last(self, q, k):
+        return torch.einsum("bijh,bjhd->bihd", torch.einsum("bihd,bjhd->bijh", q, k).softmax(2), k)
+
+    def ellipsis(self, q, k):
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        return torch.einsum("...ab,...bc", torch.einsum("...qd,...kd->...qk", q, k).softmax(-1), k).transpose(1, 2)
+
+    def exponentials(self, q, k):
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        e = q @ k.mT
+        e = (e - e.amax(-1, True)).exp()
+        return (e / e.sum(-1, keepdim=True) @ k).transpose(1, 2)
+
+    def columns(self, q, k):
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+        return (k.mT @ (k @ q.mT).softmax(-2)).mT.transpose(1, 2)
+
+    def merged(self, q, k):
+        q, k = (one.transpose(1, 2).flatten(0, 1) for one in (q, k))
+        return torch.bmm(torch.baddbmm(q.new_zeros(()), q, k.mT).softmax(-1), k).unflatten(0, (-1, 2)).transpose(1, 2)
+
+
+NOTATIONS = ["matmul", "einsum", "heads_last", "ellipsis", "exponentials", "columns", "merged"]
+
+
+def heads(notation):
+    torch.manual_seed(0)
+    return Heads(notation).eval(), torch.randn(3, 5, 8)
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_weights_are_those_of_the_softmax_and_outputs_stay_bit_equal(notation):
+    net, x = heads(notation)
+    with torch.no_grad():
+        plain = net(x)
+        with capture(net) as maps:
+            watched = net(x)
+        q, k = (one.transpose(1, 2) for one in net.parts(x))
+        expected = (q @ k.mT).softmax(-1)
+    assert torch.equal(plain, watched)
+    (found,) = maps
+    assert torch.allclose(found.weights.reshape(expected.shape), expected, atol=1e-6)
+    assert float((found.row_sums() - 1).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_uniform_weights_give_the_mean_of_the_values(notation):
+    net, x = heads(notation)
+    with torch.no_grad(), uniform(net):
+        assert torch.allclose(net(x), x.mean(1, keepdim=True).expand_as(x), atol=1e-6)
+
+
+def test_masked_keys_stay_masked_and_dropout_is_left_out():
+    class Causal(Heads):
+        def matmul(self, q, k):
+            q, k = q.transpose(1, 2), k.transpose(1, 2)
+            later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+            weights = self.drop((q @ k.mT).masked_fill(later, -torch.inf).softmax(-1))
+            return (weights @ k).transpose(1, 2)
+
+    net, x = Causal("matmul").train(), heads("matmul")[1]
+    with capture(net) as maps:
+        net(x)
+    assert float((maps[0].row_sums() - 1).abs().max()) < 1e-6
+    assert float(maps[0].weights.triu(1).abs().max()) == 0
+    net.eval()
+    with torch.no_grad(), uniform(net):
+        means = x.cumsum(1) / torch.arange(1, 6).view(1, 5, 1)
+        assert torch.allclose(net(x), means, atol=1e-6)
+
+
+def test_what_weighs_nothing_or_is_no_share_is_no_attention():
+    class Gates(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Heads("matmul")
+
+        def forward(self, x):
+            scaled = x.softmax(-1) * 2  # not followed on
+            pooled = torch.einsum("bnd,bne->bde", x.softmax(-1), x)  # its rows add up over d, not over n
+            return self.inner(x), scaled @ x.mT, pooled
+
+    net = Gates().eval()
+    with capture(net) as maps:
+        net(heads("matmul")[1])
+    assert [found.module for found in maps] == ["inner"]
+
+
+def typed():
+    x = {"a": torch.randn(5, 4), "b": torch.randn(3, 4)}
+    kinds = [("a", "x", "b"), ("b", "y", "a")]
+    ends = {kinds[0]: torch.tensor([[0, 1, 2, 4], [0, 0, 1, 2]]), kinds[1]: torch.tensor([[0, 1, 2], [3, 3, 0]])}
+    return HGTConv({"a": 4, "b": 4}, 4, (["a", "b"], kinds), heads=2), (x, ends)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (lambda: (SuperGATConv(4, 4, heads=2), (torch.randn(6, 4), EDGES)), 1),
+        (lambda: (AGNNConv(), (torch.randn(6, 4), EDGES)), 1),
+        (lambda: (RGATConv(4, 4, 3, heads=2), (torch.randn(6, 4), EDGES, torch.arange(10) % 3)), 1),
+        (
+            lambda: (
+                AttentiveFP(4, 8, 1, 3, 2, 1),
+                (torch.randn(6, 4), EDGES, torch.randn(10, 3), torch.zeros(6, dtype=torch.long)),
+            ),
+            3,
+        ),
+        (typed, 1),
+    ],
+)
+def test_softmaxes_over_neighbours_are_met_in_every_layer(make, count):
+    torch.manual_seed(0)
+    net, inputs = make()
+    net.eval()
+    with torch.no_grad():
+        plain = net(*inputs)
+        with capture(net) as maps:
+            watched = net(*inputs)
+    plain, watched = ([one] if isinstance(one, torch.Tensor) else list(one.values()) for one in (plain, watched))
+    assert all(map(torch.equal, plain, watched))
+    assert len(maps) == count
+    assert all(float((one.row_sums() - 1).abs().max()) < 1e-5 for one in maps)
+    with uniform(net), capture(net) as alike:
+        net(*inputs)
+    assert all(one.deviation() < 1e-5 for one in alike)
+
+
+def test_weights_of_a_layer_are_its_own():
+    torch.manual_seed(0)
+    net, x = AGNNConv(add_self_loops=False).eval(), torch.randn(6, 4)
+    with capture(net) as maps:
+        net(x, EDGES)
+    unit = nn.functional.normalize(x)
+    e = (unit[EDGES[0]] * unit[EDGES[1]]).sum(1).exp()
+    sums = torch.zeros(6).index_add(0, EDGES[1], e)
+    assert torch.allclose(maps[0].weights[:, 0], e / sums[EDGES[1]], atol=1e-6)
+
+
+def test_sums_over_neighbours_that_are_no_softmax_are_no_attention():
+    net = pyg.Sequential(
+        "x, edge_index", [(SAGEConv(4, 4), "x, edge_index -> x"), (SuperGATConv(4, 4), "x, edge_index -> x")]
+    )
+    with capture(net) as maps:
+        net(torch.randn(6, 4), EDGES)
+    assert len(maps) == 1
+
+
+class Kernel(nn.Module):
+    """Linear attention: ``(1 + q k') / sum`` is never formed."""
+
+    def __init__(self):
+        super().__init__()
+        self.key = nn.Linear(4, 4)
+
+    def forward(self, x):
+        q, k = (nn.functional.normalize(one) for one in (x, self.key(x)))
+        return (x.sum(0) + q @ (k.T @ x)) / (len(x) + q @ k.sum(0)).unsqueeze(1)
+
+    def weights(self, x):
+        q, k = (nn.functional.normalize(one) for one in (x, self.key(x)))
+        weights = 1 + q @ k.T
+        return weights / weights.sum(1, keepdim=True)
+
+
+class Kernels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = Kernel(), Kernel()
+
+    def forward(self, x, edge_index):
+        return self.last(self.first(x))
+
+
+def test_kernels_are_told_by_a_function_of_their_inputs():
+    torch.manual_seed(0)
+    net, x = Kernels().eval(), torch.randn(6, 4)
+    say = {name: (lambda layer, x: layer.weights(x)) for name in ("first", "last")}
+    with torch.no_grad(), capture(net, attention=say) as maps:
+        out = net(x, EDGES)
+    assert torch.equal(out, net(x, EDGES))
+    assert [one.module for one in maps] == ["first", "last"]
+    assert torch.allclose(maps[1].weights[0, 0] @ net.first(x), out, atol=1e-6)
+    model = explain.wrap(net, Data(x=x, edge_index=EDGES), task="node", outputs="logits")
+    why = Attention("nodes", attention=say, residual=0).explain(model.node(2))
+    looked_at = (maps[1].weights[0, 0] @ maps[0].weights[0, 0])[2]
+    assert torch.allclose(why.scores, looked_at[why.players.index].to(why.scores), atol=1e-6)
+    assert why.checks["change_under_uniform"] is None
+
+
+@pytest.mark.parametrize(
+    ("say", "error", "words"),
+    [
+        ({"first": lambda layer, x: layer.weights(x) * 2}, ValueError, "sum of 1"),
+        ({"first": lambda layer, x: x[0]}, TypeError, "weights"),
+        ({"second": lambda layer, x: layer.weights(x)}, ValueError, "no module"),
+        ({"first": 3}, TypeError, "function"),
+        ({"first": lambda layer, x: (EDGES, torch.ones(10))}, ValueError, "add up to 1"),
+    ],
+)
+def test_what_is_told_is_proved(say, error, words):
+    net = Kernels().eval()
+    with pytest.raises(error, match=words), capture(net, attention=say):
+        net(torch.randn(6, 4), EDGES)
