@@ -99,3 +99,59 @@ def nodeformer(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
             each.append((weights[head] + along) @ v[:, head])
         z = norm(z + layer.out(torch.cat(each, 1)))
     return net.last(z)
+
+
+def janossy(read: nn.GRU, members: Tensor, k: int) -> Tensor:
+    """The mean over all orders of what the GRU says of the first ``k`` members, zeros where there are fewer."""
+    padding = members.new_zeros(max(k - len(members), 0), members.size(1))
+    said = []
+    for order in itertools.permutations(range(len(members))):
+        said.append(read(torch.cat([members[list(order)], padding])[None, :k])[1][0, 0])
+    return torch.stack(said).mean(0)
+
+
+def hops_to(edge_index: Tensor, node: int, nodes: int, far: int) -> list[int]:
+    """How many edges lead from each node to this one; ``far`` where none do."""
+    found, front, hops = {node: 0}, [node], 0
+    while front:
+        hops += 1
+        front = [s for s, t in edge_index.t().tolist() if t in front and s not in found]
+        found |= dict.fromkeys(front, hops)
+        front = list(dict.fromkeys(front))
+    return [found.get(other, far) for other in range(nodes)]
+
+
+def wave(number: int, size: int) -> Tensor:
+    """Vaswani et al. 2017, section 3.5."""
+    angles = [number / 10000 ** (2 * (i // 2) / size) for i in range(size)]
+    return torch.tensor([math.cos(a) if i % 2 else math.sin(a) for i, a in enumerate(angles)], dtype=torch.float64)
+
+
+def graph_bert(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Logits of a `GraphBert`, one node after the other; PageRank as a sum over walks."""
+    step = torch.eye(len(x), dtype=torch.float64)
+    step[edge_index[1], edge_index[0]] = 1
+    step = step / step.sum(1, keepdim=True)
+    near, walks = torch.zeros_like(step), torch.eye(len(x), dtype=torch.float64)
+    for _ in range(600):
+        near, walks = near + net.alpha * walks, (1 - net.alpha) * walks @ step
+    degrees = torch.bincount(edge_index[1], minlength=len(x)).tolist()
+    logits = []
+    for node in range(len(x)):
+        rank = {j: round(float(near[node, j]) * 1e10) for j in range(len(x)) if j != node}
+        others = sorted((j for j in rank if rank[j]), key=lambda j: -rank[j])
+        around = [node, *others[: net.k]]
+        hops = hops_to(edge_index, node, len(x), 64)
+        raw = net.embed(x[around])
+        codes = torch.stack([wave(hops[j], net.hidden) + wave(degrees[j], net.hidden) for j in around])
+        h = net.norm(raw + net.rank.weight[: len(around)] + codes)
+        for block, residual in zip(net.blocks, net.raw, strict=True):
+            each = []
+            for q, k, v in zip(
+                *(part(h).chunk(block.heads, 1) for part in (block.query, block.key, block.value)), strict=True
+            ):
+                each.append((q @ k.T / math.sqrt(q.size(1))).softmax(1) @ v)
+            h1 = block.norm1(h + block.joined(torch.cat(each, 1)))
+            h = block.norm2(h1 + block.narrow(nn.functional.gelu(block.wide(h1)))) + residual(raw)
+        logits.append(net.out(h.mean(0)))
+    return torch.stack(logits)
