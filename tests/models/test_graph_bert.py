@@ -1,0 +1,38 @@
+"""Graph-BERT: each node's surroundings one by one, and what it learns."""
+
+import torch
+from graph_cases import random_graph
+from reference.networks import graph_bert
+
+from models.datasets import karate_club
+from models.graph_bert import GraphBert, intimacy
+from models.training import Recipe, accuracy, train
+
+
+def test_it_is_a_transformer_over_the_most_intimate_nodes():
+    torch.manual_seed(0)
+    net = GraphBert(5, 3, hidden=8, k=3).double().eval()
+    data = random_graph(nodes=11, edges=12, undirected=False)
+    x = data.x.double()
+    torch.testing.assert_close(net(x, data.edge_index), graph_bert(net, x, data.edge_index), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(net(x.to_sparse(), data.edge_index), net(x, data.edge_index))
+
+
+def test_nodes_of_another_part_are_not_attended_to():
+    torch.manual_seed(0)
+    net = GraphBert(5, 3, hidden=8, k=7).double().eval()
+    data = random_graph(nodes=6, edges=7)
+    x = data.x.double()
+    alone = net(x, data.edge_index)
+    beside = net(torch.cat([x, 2 * x]), torch.cat([data.edge_index, data.edge_index + 6], 1))[:6]
+    torch.testing.assert_close(beside, alone, rtol=1e-9, atol=1e-12)
+    near = intimacy(data.edge_index, 6, 0.15)
+    torch.testing.assert_close(near.sum(1), torch.ones(6).double())
+    assert near[:5, 5].abs().max() == 0  # nobody hears the last
+
+
+def test_it_learns_the_karate_club():
+    club = karate_club(labelled=3)
+    net = GraphBert(34, 4, hidden=16, dropout=0.2)
+    train(net, club, Recipe(epochs=60, lr=0.01, weight_decay=5e-4), seed=0, progress=False)
+    assert accuracy(net, club, club.test_mask) >= 0.6  # the largest community is 38 % of the nodes
