@@ -4,9 +4,14 @@ import itertools
 
 import pytest
 import torch
-from tiny_pipelines import CASES, NEGATIVE, PROMPT
+from pipeline_calls import asked, built, ink
+from tiny_pipelines import CASES, NEGATIVE, PROMPT, picture
 
 import explain
+from explain.types import Unsupported
+
+# the arithmetic of a scheduler
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def brightness(pictures):
@@ -36,3 +41,27 @@ def test_prompt_negative_prompt_and_a_controlnet():
 def test_a_call_that_is_given_nothing():
     with pytest.raises(ValueError, match="is given no prompt"):
         explain.wrap(CASES["ddpm"].build()).trajectory(steps=2, payoff=brightness).players("conditions")
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_an_embedded_prompt_is_the_prompt_but_for_its_words(name):
+    pipeline = built(name)
+    read = pipeline.encode_prompt(PROMPT, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
+    names = ["prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    embedded = dict(zip(names, read, strict=False))
+    whole = explain.wrap(pipeline).trajectory(**asked(name, payoff=ink, negative=None, draws=2))
+    run = explain.wrap(pipeline).trajectory(**asked(name, payoff=ink, negative=None, draws=2, prompt=None), **embedded)
+    assert run.plan.blocks == (("uncond", "cond"),)
+    assert run.alike
+    for kind in ("steps", "guidance"):
+        own, other = (explain.Occlusion(kind).explain(one) for one in (run, whole))
+        torch.testing.assert_close(own.scores, other.scores, rtol=1e-4, atol=1e-6)
+    assert run.describe()["label"] == "embedded prompt"
+    with pytest.raises(Unsupported, match="this call has prompt_embeds=: give the prompt itself"):
+        run.game("words")
+    with pytest.raises(TypeError, match="given twice, as text and as prompt_embeds="):
+        explain.wrap(pipeline).trajectory(PROMPT, **embedded)
+    with pytest.raises(ValueError, match=r"prompt_embeds must hold one prompt, \[1, \.\.\.\], got \[2, 16, \d+\]"):
+        explain.wrap(pipeline).trajectory(**embedded | {"prompt_embeds": embedded["prompt_embeds"].repeat(2, 1, 1)})
+    of_step = explain.wrap(pipeline).step(picture()[0], 500, draws=1, **embedded)
+    assert of_step.value() == pytest.approx(explain.wrap(pipeline).step(picture()[0], 500, PROMPT, draws=1).value())

@@ -20,6 +20,7 @@ from explain.spelling import check_names
 CONDITIONS = ("prompt", "class_labels")  # what a pipeline's call names its condition
 OURS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative": "negative_prompt"}
 _GIVEN = {"generator", "output_type", "return_dict", "batch_size", "latents", "num_images_per_prompt"}
+_EMBEDDED = "prompt_embeds"
 _SOURCES = ("image", "mask_image", "control_image", "masked_image_latents", "ip_adapter_image")
 
 
@@ -88,6 +89,9 @@ class PipelineCall:
         check_names(self.name, shared, [name for name in self.takes if name not in _GIVEN])
         self.sources = {name: shared.pop(name) for name in _SOURCES if name in shared}
         self.shared = shared
+        for name, value in shared.items():
+            if _of_text(name, value) and len(value) != 1:
+                raise ValueError(f"{name} must hold one prompt, [1, ...], got {list(value.shape)}: draws= are pictures")
         self.readers = _readers(pipeline)
         self.parts = nn.ModuleDict({k: v for k, v in pipeline.components.items() if isinstance(v, nn.Module)})
 
@@ -95,6 +99,16 @@ class PipelineCall:
         """What the call is given for one of its arguments, or its own default."""
         default = self.takes[name].default if name in self.takes else None
         return self.shared.get(name, self.sources.get(name, default))
+
+    @property
+    def embedded(self) -> Tensor | None:
+        """The prompt as the user's own embedding, where it is given so."""
+        found = self.shared.get(_EMBEDDED)
+        return found if isinstance(found, Tensor) else None
+
+    def other_embedding(self) -> dict[str, Any]:
+        """The arguments of a call whose embedded prompt differs from the user's."""
+        return {} if self.embedded is None else {_EMBEDDED: self.embedded + 1}
 
     def tokenizers(self) -> list[Any]:
         """Those that the text encoders read by."""
@@ -148,7 +162,8 @@ class PipelineCall:
         found, several = {**self.shared, **rows[0].settings}, len(rows) > 1
         if self.condition is not None:
             of_rows = [row.condition for row in rows]
-            found[self.condition] = of_rows if several or self.condition == "class_labels" else of_rows[0]
+            listed = self.condition == "class_labels" or (several and self.embedded is None)
+            found[self.condition] = of_rows if listed else of_rows[0]
         if "batch_size" in self.takes:
             found["batch_size"] = len(rows)
         if any(row.negative is not None for row in rows):
@@ -157,6 +172,9 @@ class PipelineCall:
         for name, value in self.shared.items():
             if several and isinstance(value, str) and "prompt" in name:  # of a second encoder
                 found[name] = [value] * len(rows)
+        for name, value in found.items():
+            if several and _of_text(name, value):
+                found[name] = value.expand(len(rows), *value.shape[1:])
         for name in {**self.sources, **rows[0].sources}:
             of_rows = [row.sources.get(name, self.sources.get(name)) for row in rows]
             found[name] = _together(of_rows) if several else of_rows[0]
@@ -183,6 +201,11 @@ class _Reader:
         self.heard.ids.setdefault(self.name, []).append(ids.detach().cpu())
         self.heard.said.setdefault(self.name, []).extend(one.detach() for one in tensors(answer) if one.dim() == 3)
         return answer
+
+
+def _of_text(name: str, value: Any) -> bool:
+    """Whether an argument of a call is an embedded prompt, or a mask of one: a row for each picture."""
+    return isinstance(value, Tensor) and ("prompt_embeds" in name or "prompt_attention_mask" in name)
 
 
 def _readers(pipeline: Any) -> dict[str, str]:

@@ -178,7 +178,7 @@ class PipelineModel:
             return Inside(self.pipeline, condition, negative, scale, seed, call, self.options)
 
         own = at(guidance)
-        if condition is None or own.run.plan.guided:
+        if own.run.unconditional or own.run.plan.guided:
             return own, 1.0 if guidance is None else guidance
         other = at(_GUIDED) if "guidance_scale" in made.takes else own
         if other.run.plan.guided:
@@ -223,7 +223,8 @@ class PipelineModel:
                 "mean" colour, itself blurred ("blur", by an eighth of its longer side), or middle "grey".
             space: what the payoff sees, "pixels" or "latents".
             batch_size: pictures in one call of the pipeline; by default from a memory budget.
-            call: further arguments of the pipeline's own call, such as ``image=``, ``strength=``, ``height=``.
+            call: further arguments of the pipeline's own call, such as ``image=``, ``strength=``, ``height=``, or
+                ``prompt_embeds=`` in the place of a prompt, whose words then do not play.
 
         Raises:
             TypeError: an argument that the pipeline does not take, or a condition that it needs and is not given.
@@ -364,6 +365,8 @@ def _condition(call: PipelineCall, given: Any) -> Any:
             raise TypeError(f"{call.name} takes no prompt and no class, got {given!r:.60}")
         return None
     if call.condition == "prompt":
+        if given is not None and call.embedded is not None:
+            raise TypeError("the prompt is given twice, as text and as prompt_embeds=: give one of them")
         if given is not None and not isinstance(given, str):
             raise TypeError(
                 f"prompt must be one text, got {given!r:.60}: several are asked by trajectories([...]); embeddings go "

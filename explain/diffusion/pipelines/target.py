@@ -146,8 +146,10 @@ class PipelineRun(PipelineNumber, Target):
         if kind == "conditions":
             return self._conditions()
         if kind == "labels":
-            if self.condition is None:
+            if self.unconditional:
                 raise ValueError(f"this call of {self.call.name} has no condition to play with")
+            if self.call.embedded is not None:
+                return label_player("embedded prompt")
             return label_player(PROMPT if isinstance(self.condition, str) else f"label {self.condition}")
         if kind in ("steps", "guidance"):
             return step_players(kind, len(self.plan.times), list(self.plan.times), options)
@@ -199,7 +201,7 @@ class PipelineRun(PipelineNumber, Target):
             return self._word_game(players)
         if players.kind == "conditions" or (players.kind == "labels" and isinstance(self.condition, str)):
             return ConditionCoalitions(self, players).game()
-        if players.kind == "steps" and self.condition is None and not self.plan.guided:
+        if players.kind == "steps" and self.unconditional and not self.plan.guided:
             return LookCoalitions(self, players).game()
         if players.kind in ("steps", "guidance", "labels"):
             return GuidanceCoalitions(self, players).game()
@@ -252,6 +254,8 @@ class PipelineRun(PipelineNumber, Target):
         Raises:
             Unsupported: the condition is no text.
         """
+        if self.call.embedded is not None:
+            raise Unsupported("words are those of a text; this call has prompt_embeds=: give the prompt itself")
         if not isinstance(self.condition, str):
             raise Unsupported(f"words are those of a prompt; this call has {self.condition!r}")
         return self._reading_of(self.condition)
@@ -346,7 +350,7 @@ class PipelineRun(PipelineNumber, Target):
     def _said_condition(self) -> dict[str, Any]:
         if isinstance(self.condition, str):
             return {"prompt": self.condition, "negative": self.negative}
-        return {"label": self.condition}
+        return {"label": self.condition if self.call.embedded is None else "embedded prompt"}
 
     def _assumptions(self) -> dict[str, str]:
         """What is to be known of this call."""

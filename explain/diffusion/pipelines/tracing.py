@@ -33,6 +33,7 @@ from explain.types import Unsupported
 
 _BUDGET, _CACHED = 2**22, 2**17  # picture numbers in one call; on a processor, whose cache more would leave
 _TOGETHER = 1e-3  # of the pictures' scale: a row of a batch may differ so much from the row alone
+_SAID = 600  # letters of a pipeline's own error
 _OTHER_PROMPT = "another text altogether"
 
 
@@ -131,7 +132,8 @@ class TracedRun:
         try:
             answer = self.call(self.rows_of(self.own)[:1], watched.network, watched.step, heard=self.heard)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {error}") from error
+            said = " ".join(str(error).split())[:_SAID]  # some print the tensors that they were given
+            raise ValueError(f"{self.call.name} cannot be called so: {type(error).__name__}: {said}") from error
         picture = self.shown(answer)
         check_finite(self.call.name, self.call.net, watched.steps, picture)
         self.centred = self._is_centred(picture)
@@ -183,7 +185,7 @@ class TracedRun:
             return Plan((), None, (), None)
         row = self.rows_of(self.own)[0]
         blocks: tuple[tuple[str | None, ...], ...]
-        if self.condition is None:
+        if self.unconditional:
             blocks = ((None,),) * len(steps[0].asked)
         else:
             blocks = branches_of(steps[0], self._other_step(row))
@@ -204,6 +206,8 @@ class TracedRun:
         Raises:
             Unsupported: none such is found.
         """
+        if self.call.embedded is not None:
+            return self.first_step([replace(row, settings=self.call.other_embedding())])
         for condition in self._other_conditions():
             step = self.first_step([replace(row, condition=condition)])
             if alike(self.traced[0][0], step):
@@ -241,6 +245,11 @@ class TracedRun:
             return False
         pairs = zip(step.said, watched.steps[0].said, strict=True)
         return all(one.shape == other.shape and torch.allclose(one, other, _TOGETHER, 1e-5) for one, other in pairs)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the call is given neither prompt nor class."""
+        return self.condition is None and self.call.embedded is None
 
     @property
     def other_condition(self) -> Any:
