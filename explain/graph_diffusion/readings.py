@@ -14,11 +14,11 @@ from explain.diffusion.process import Gaussian, Prediction
 READINGS: tuple[Prediction, ...] = ("epsilon", "sample", "v_prediction")
 SCALES = {"0/1": (0.0, 1.0), "-1/1": (-1.0, 1.0)}
 _CLEARLY = 1.5  # times as large the next best reading's error must be
-_DRAWS = 8
+_DRAWS = 4
 
 
 class Reading(NamedTuple):
-    """What the answer means, the scale of one-hot labels, and ``mean |e - e_hat|^2`` of the labels read so."""
+    """What the answer means, the scale of one-hot labels, and the share of the training loss's target missed so."""
 
     prediction: Prediction
     scale: str
@@ -33,10 +33,11 @@ def readings(
     predictions: tuple[Prediction, ...] = READINGS,
     scales: tuple[str, ...] = tuple(SCALES),
 ) -> list[Reading]:
-    """Each reading with the error of the noise and of the labels that it implies, the best first.
+    """Each reading with ``mean |p - w|^2 / mean |w|^2``, ``p`` the answer and ``w`` what it would be, best first.
 
-    The mean over steps between a fifth and three fifths of the schedule of ``min(|e - e_hat|^2, 9)`` and
-    ``min(|Y - y0_hat|^2, 9)`` together: an answer that is read as another thing misses one or the other.
+    The share of the training loss's target that is missed, over eight steps of the whole schedule: where noise is all,
+    a network of ``e`` answers what it sees and one of ``v`` the opposite of the labels. That the labels implied are
+    right says less: read as ``v``, an answer that falls short of ``e`` implies labels as good.
 
     Args:
         predict: ``(y_t [n, C], t) -> [n, C]``.
@@ -47,7 +48,7 @@ def readings(
         scales: of the labels.
     """
     steps = len(signal)
-    times = torch.linspace(steps * 0.2, steps * 0.6, min(4, steps)).long().unique().tolist()
+    times = torch.linspace(0, steps - 1, min(8, steps)).long().tolist()
     generator = torch.Generator().manual_seed(0)
     size = (_DRAWS, *labels.shape)
     noises = [torch.randn(size, generator=generator, dtype=torch.float64).to(labels) for _ in times]
@@ -57,15 +58,13 @@ def readings(
         Y = low + (high - low) * labels
         errors = dict.fromkeys(predictions, 0.0)
         for t, draws in zip(times, noises, strict=True):
-            for e in draws:
-                step = torch.tensor(t)
-                y = Gaussian(signal, steps, "epsilon").noised(Y, e, step)
-                answer = predict(y, t)
-                for prediction in predictions:
-                    process = Gaussian(signal, steps, prediction)
-                    missed = (process.noise_in(y, answer, step) - e).square().clamp_max(9.0)
-                    off = (process.clean(y, answer, step) - Y).square().clamp_max(9.0) / (high - low) ** 2
-                    errors[prediction] += float((missed + off)[judged].mean()) / (len(times) * _DRAWS)
+            step = torch.tensor(t)
+            answers = [predict(Gaussian(signal, steps, "epsilon").noised(Y, e, step), t) for e in draws]
+            for prediction in predictions:
+                process = Gaussian(signal, steps, prediction)
+                wanted = torch.stack([process.wanted(Y.expand_as(e), e, step) for e in draws])[:, judged]
+                missed = (torch.stack(answers)[:, judged] - wanted).square().mean() / wanted.square().mean()
+                errors[prediction] += float(missed) / len(times)
         found += [Reading(prediction, scale, error) for prediction, error in errors.items()]
     return sorted(found, key=lambda reading: reading.error)
 
@@ -78,16 +77,16 @@ def settled(found: list[Reading]) -> Reading:
     """
     best = found[0]
     if len(found) > 1 and found[1].error < _CLEARLY * best.error:
-        said = "; ".join(f"{one.prediction} of labels {one.scale}: {one.error:.3g}" for one in found[:3])
+        said = "; ".join(f"{one.prediction} of labels {one.scale}: {one.error:.0%}" for one in found[:3])
         raise ValueError(
-            "what the network predicts cannot be told from the labels that are known (squared error of noise and "
-            f"labels, {said}): say prediction_type='epsilon', 'sample' or 'v_prediction', and scale='0/1' or '-1/1'"
+            "what the network predicts cannot be told from the labels that are known (share of the target that is "
+            f"missed, {said}): say prediction_type='epsilon', 'sample' or 'v_prediction', and scale='0/1' or '-1/1'"
         )
     return best
 
 
 def said(best: Reading, found: list[Reading]) -> str:
     """The reading in a sentence, beside the next best."""
-    text = f"{best.prediction}, of one-hot labels {best.scale}: squared error of noise and labels {best.error:.3g}"
+    text = f"{best.prediction}, of one-hot labels {best.scale}: it misses {best.error:.0%} of its target"
     others = [one for one in itertools.islice(found, 3) if one != best]
-    return text + (f", next {others[0].prediction} {others[0].scale} with {others[0].error:.3g}" if others else "")
+    return text + (f", as {others[0].prediction} of {others[0].scale} {others[0].error:.0%}" if others else "")

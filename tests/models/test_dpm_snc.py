@@ -1,0 +1,64 @@
+"""DPM-SNC on the ladder: what features say nothing of is found by denoising all labels together."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import explain
+from models.dpm_snc import LADDER, cosine_betas, on_ladder, sample, sinusoids
+from models.ladder import ladder
+
+SMALL = replace(LADDER, steps=400, warm=200, every=50, buffer=20, renewed=1)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    before = torch.get_rng_state()
+    found = on_ladder(0, 30, SMALL, folder=tmp_path_factory.mktemp("cache"), progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+    return found
+
+
+def test_the_ladder_is_solved_where_features_alone_are_at_chance(small):
+    assert small.facts["test_accuracy"] >= 0.9
+    assert small.facts["features_alone"] <= 0.65
+
+
+def test_explained_it_runs_as_in_the_paper_and_hangs_on_labels_nearby(small):
+    data, betas = ladder(30), cosine_betas(20)
+    model = explain.wrap(small.module, data, betas=betas, time="step")
+    assert model.assumed["prediction"].startswith("epsilon, of one-hot labels 0/1")
+    known = torch.where(data.train_mask, data.y, -1)
+    ends = sample(small.module, data, known, torch.Generator().manual_seed(0), betas, 2, 0.0).argmax(1)
+    node = int((data.test_mask & (ends == data.y)).nonzero()[0])
+    run = model.trajectory(node, draws=1, temperature=0.0, payoff="state")
+    assert torch.equal(run.labels()[0], ends)
+    why = explain.Occlusion("known_labels").explain(run)
+    near = torch.isin(why.players.index, run.players("known_labels", hops=5).index)
+    assert why.scores[near].abs().mean() > 1.5 * why.scores[~near].abs().mean()  # all are in the correction's length
+
+
+def test_the_schedule_and_the_time_are_those_of_the_paper():
+    kept = (1 - cosine_betas(80)).cumprod(0)
+    t = torch.arange(1, 60).double()
+    expected = (
+        torch.cos(torch.pi / 2 * (t / 80 + 0.015) / 1.015).square()
+        / torch.cos(torch.tensor(torch.pi / 2 * 0.015 / 1.015).double()).square()
+    )
+    torch.testing.assert_close(kept[:59], expected)
+    assert 0.001 <= float(cosine_betas(80).min()) < float(cosine_betas(80).max()) == 0.999
+    assert sinusoids(torch.tensor([0.0, 4.0])).shape == (2, 128)
+    assert sinusoids(torch.tensor([0.0]))[0].tolist() == [0.0] * 64 + [1.0] * 64
+
+
+def test_the_ladder():
+    data = ladder(6, known=0.5, localized=True)
+    assert data.train_mask.view(2, 6).tolist() == [[True] * 3 + [False] * 3] * 2
+    assert bool((data.train_mask.int() + data.val_mask.int() + data.test_mask.int() == 1).all())
+    degrees = torch.bincount(data.edge_index[1])
+    assert sorted(degrees.tolist()) == [2] * 4 + [3] * 8
+    with pytest.raises(ValueError, match="columns must be at least 2"):
+        ladder(1)
+    with pytest.raises(ValueError, match="known leave somebody"):
+        ladder(5, known=1.0)
