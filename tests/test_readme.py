@@ -15,7 +15,7 @@ from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, DENOISER, PROMPT, CAPTURE, INFLUENCE, QUESTION, EXTENSION = re.findall(
+EXAMPLE, DENOISER, PROMPT, LABELS, CAPTURE, INFLUENCE, QUESTION, EXTENSION = re.findall(
     r"```python\n(.*?)```", README, re.DOTALL
 )
 
@@ -56,6 +56,13 @@ def test_ten_lines_of_stable_diffusion_run(tmp_path, monkeypatch, capsys):
     assert "Attention: 7 words" in told
     made = {path.name: path.read_bytes()[:4] for path in tmp_path.iterdir()}
     assert made == {"words.png": b"\x89PNG", "maps.png": b"\x89PNG", "run.gif": b"GIF8"}
+
+
+def test_labels_on_a_graph_are_asked_about_together(capsys):
+    exec(compile(LABELS, "README.md", "exec"), {})
+    told = capsys.readouterr().out
+    assert "Shapley: 4 known_labels" in told
+    assert "Together(node=" in told
 
 
 def test_the_example_of_attention_shows_what_it_says(capsys):
