@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from pipeline_calls import asked, built, ink
+from pipeline_calls import asked, built, ink, own
 from tiny_pipelines import CASES, NEGATIVE, PROMPT, picture
 
 import explain
@@ -65,3 +65,20 @@ def test_an_embedded_prompt_is_the_prompt_but_for_its_words(name):
         explain.wrap(pipeline).trajectory(**embedded | {"prompt_embeds": embedded["prompt_embeds"].repeat(2, 1, 1)})
     of_step = explain.wrap(pipeline).step(picture()[0], 500, draws=1, **embedded)
     assert of_step.value() == pytest.approx(explain.wrap(pipeline).step(picture()[0], 500, PROMPT, draws=1).value())
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("sd", torch.bfloat16), ("deepfloyd", torch.float32)])
+def test_without_guidance_a_run_is_the_pipeline_s_own_at_weight_one(name, dtype):
+    """In half precision too, and with variances that follow the branch of the condition."""
+    pipeline = CASES[name].build().to(dtype)
+    run = explain.wrap(pipeline).trajectory(**asked(name, payoff=wide))
+    assert run.plan.weights.tolist() == [5.0, 5.0]
+    of_guidance, of_steps = (run.game(kind)(torch.tensor([[False, False]])) for kind in ("guidance", "steps"))
+    plain = float(wide(own(name, pipeline, guidance=1.0)[None]))
+    without = float(wide(own(name, pipeline, guidance=1.0, prompt=NEGATIVE)[None]))
+    assert float(of_guidance) == pytest.approx(plain, abs=1e-6)
+    assert float(of_steps) == pytest.approx(without, abs=1e-6)
+
+
+def wide(pictures):
+    return pictures.double().mean((1, 2, 3))

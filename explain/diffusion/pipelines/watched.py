@@ -79,8 +79,8 @@ class Watched:
     Args:
         rows: pictures of the batch.
         plan: what is known of the run; None while it is found out.
-        weights: guidance weights ``[rows, steps]`` in place of the pipeline's own, by way of the prediction with the
-            condition: ``c' = u + (w / w_own) (c - u)`` is joined to ``u + w (c - u)``.
+        weights: guidance weights ``[rows, steps]`` in place of the pipeline's own: where both branches are one call
+            each is ``u + w (c - u)``, where they are two the last is what is joined to it.
         kept: whether all steps are kept, or the last alone.
         stop: whether to stop after the first step.
         within: wraps the network's call, as `torch.utils.checkpoint` does.
@@ -151,24 +151,21 @@ class Watched:
         assert self.plan is not None
         assert self.plan.weights is not None
         assert self.weights is not None
-        own = float(self.plan.weights[self.count])
-        w = self.weights[:, self.count].to(prediction).view(-1, *[1] * (prediction.dim() - 1))
-        if torch.equal(w, torch.full_like(w, own)):
+        own, w = float(self.plan.weights[self.count]), self.weights[:, self.count].to(prediction.device).double()
+        kept = (w == own).view(-1, *[1] * (prediction.dim() - 1))
+        if bool(kept.all()):
             return prediction
         blocks = self.plan.blocks[call]
         parts = dict(zip(blocks, prediction.chunk(len(blocks)), strict=True))
-        if len(blocks) > 1:
-            u, c = parts["uncond"], parts["cond"]
-            parts["cond"] = torch.where(w == own, c, u + (w / own) * (c - u))
-            return torch.cat([parts[block] for block in blocks])
+        if len(blocks) > 1:  # joined as both
+            both = _between(parts["uncond"], parts["cond"], w)
+            return torch.cat([torch.where(kept, parts[block], both) for block in blocks])
         if call < len(self.plan.blocks) - 1:
             return prediction  # the branch that comes last makes up for both
         (other,) = self.now.said
         if "uncond" in parts:  # u' + w_own (c - u') = u + w (c - u)
-            u, c = prediction, other
-            return torch.where(w == own, u, (u + w * (c - u) - own * c) / (1 - own))
-        u, c = other, prediction
-        return torch.where(w == own, c, u + (w / own) * (c - u))
+            return torch.where(kept, prediction, _between(prediction, other, (w - own) / (1 - own)))
+        return torch.where(kept, prediction, _between(other, prediction, w / own))
 
     def step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The scheduler's step.
@@ -207,6 +204,13 @@ class Watched:
         own = own if isinstance(own, list) else [own]
         at = self.fork.at.tolist()
         return [other if self.count >= since else mine for mine, other, since in zip(own, self.others, at, strict=True)]
+
+
+def _between(u: Tensor, c: Tensor, w: Tensor) -> Tensor:
+    """``u + w (c - u)`` of each row, ``w [rows]``."""
+    wide = torch.promote_types(u.dtype, torch.float32)
+    w = w.to(wide).view(-1, *[1] * (u.dim() - 1))
+    return torch.lerp(u.to(wide), c.to(wide), w).to(u.dtype)
 
 
 def _telling(called: Callable[..., Any], t: float, branches: Blocks) -> Callable[..., Any]:
@@ -337,8 +341,8 @@ def alike(one: PipelineStep, other: PipelineStep) -> bool:
     return [part.shape for part in tensors(one.asked)] == [part.shape for part in tensors(other.asked)]
 
 
-def guidance_of(step: PipelineStep, blocks: tuple[Blocks, ...], rows: int = 1) -> tuple[float, float]:
-    """``w`` of ``u + w (c - u)``, by least squares, and the relative residual.
+def guidance_of(step: PipelineStep, blocks: tuple[Blocks, ...], rows: int = 1) -> tuple[float, float, float]:
+    """``w`` of ``u + w (c - u)``, by least squares, the relative residual, and how much of ``w`` may be rounding.
 
     Args:
         step: one step of a run.
@@ -352,13 +356,19 @@ def guidance_of(step: PipelineStep, blocks: tuple[Blocks, ...], rows: int = 1) -
     joined = step.joined[:rows, : shape[1]].double()
     u, c = (parts[name][:, : shape[1]].double() for name in ("uncond", "cond"))
     if u.shape != joined.shape:
-        return 0.0, float("inf")
+        return 0.0, float("inf"), 0.0
     along = c - u
     square = float(along.square().sum())
     if not square:
-        return float("nan"), 0.0  # the network does not care
-    w = float(((joined - u) * along).sum()) / square
-    return w, float((joined - u - w * along).norm() / joined.norm().clamp_min(1e-12))
+        return float("nan"), 0.0, 0.0  # the network does not care
+    w, size = float(((joined - u) * along).sum()) / square, joined.norm().clamp_min(1e-12)
+    doubt = _rounding(step) * float(size) / square**0.5
+    return w, float((joined - u - w * along).norm() / size), doubt
+
+
+def _rounding(step: PipelineStep) -> float:
+    """Of numbers as the network says them, relative."""
+    return torch.finfo(step.said[0].dtype).eps
 
 
 def joined_by(steps: list[PipelineStep], blocks: tuple[Blocks, ...], own: float | None) -> Tensor | None:
@@ -373,11 +383,11 @@ def joined_by(steps: list[PipelineStep], blocks: tuple[Blocks, ...], own: float 
     for step in steps:
         if [len(said) for said in step.said] != [len(said) for said in steps[0].said] or len(step.said) != len(blocks):
             return None  # a callback may have switched guidance off
-        w, residual = guidance_of(step, blocks)
-        if residual > _STRAIGHT:
+        w, residual, doubt = guidance_of(step, blocks)
+        if residual > max(_STRAIGHT, 2 * _rounding(step)):
             return None
         if w != w:
             w = own if own is not None else 1.0
-        near = own if own is not None and abs(w - own) < 1e-3 * max(1.0, abs(own)) else w
+        near = own if own is not None and abs(w - own) < max(doubt, 1e-3 * max(1.0, abs(own))) else w
         found.append(near)
     return torch.tensor(found, dtype=torch.float64)
