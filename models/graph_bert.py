@@ -7,7 +7,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
 from models.layers import dropout, once
 from models.training import Recipe
@@ -78,7 +77,7 @@ class GraphBert(nn.Module):
         near.fill_diagonal_(torch.inf)  # itself is the first
         near = near.div(_NONE).round()  # nodes that stand alike to it are as near, and follow by number
         worth, around = (part[:, : self.k + 1] for part in near.sort(stable=True, dim=1, descending=True))
-        hops = distances(edge_index, around, len(x))
+        hops = distances(edge_index, around, worth > 0)
         degree = torch.bincount(edge_index[1], minlength=len(x))[around]
         codes = waves(hops, self.hidden) + waves(degree, self.hidden)
         return around, worth > 0, codes.to(x.dtype)
@@ -119,20 +118,23 @@ def intimacy(edge_index: Tensor, nodes: int, alpha: float) -> Tensor:
     return alpha * torch.linalg.inv(torch.eye(nodes, dtype=step.dtype, device=step.device) - step)
 
 
-def distances(edge_index: Tensor, around: Tensor, nodes: int) -> Tensor:
-    """Hops to each node of the rows ``around [nodes, k]`` from the row's own, along edges backwards; 64 where further.
+def distances(edge_index: Tensor, around: Tensor, known: Tensor) -> Tensor:
+    """Hops to each node of the rows ``around [nodes, k]`` from the row's own, along edges backwards.
 
-    >>> edges = torch.tensor([[1, 2], [0, 1]])
-    >>> distances(edges, torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]]), 3).tolist()
+    64 where it is further; those who are not ``known [nodes, k]`` are not looked for.
+
+    >>> edges, around = torch.tensor([[1, 2], [0, 1]]), torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
+    >>> distances(edges, around, torch.ones(3, 3, dtype=torch.bool)).tolist()
     [[0, 1, 2], [0, 1, 64], [0, 64, 64]]
     """
     source, target = edge_index
     found = torch.full(around.shape, _FAR, device=around.device)
-    reached = torch.eye(nodes, dtype=torch.bool, device=around.device)
+    reached = torch.eye(len(around), dtype=torch.bool, device=around.device)
     for hops in range(_FAR):
-        found = found.where(~reached.gather(1, around), found.clamp(max=hops))
-        further = reached | scatter(reached[source].to(torch.uint8), target, 0, nodes, "max").bool()
-        if torch.equal(further, reached):
+        here = reached.gather(1, around)
+        found = found.where(~here, found.clamp(max=hops))
+        further = reached.index_put((target,), reached[source], accumulate=True)
+        if bool((here | ~known).all()) or torch.equal(further, reached):
             break
         reached = further
     return found

@@ -84,8 +84,8 @@ def trained(
     )
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        _fit(net, train, schedule, seed)
-        return net.state_dict(), {"test_accuracy": _accuracy(net, test), "train_accuracy": _accuracy(net, train)}
+        fit(net, train, schedule, seed)
+        return net.state_dict(), {"test_accuracy": share_right(net, test), "train_accuracy": share_right(net, train)}
 
     found = checkpoints.kept(f"{type(net).__name__}-{benchmark.name}", config, make, fresh=fresh)
     net.load_state_dict(found.state)
@@ -102,7 +102,9 @@ def _halves(benchmark: Benchmark) -> tuple[list[Data], list[Data]]:
     return [benchmark.data[i] for i in order[:kept]], [benchmark.data[i] for i in order[kept:]]
 
 
-def _fit(net: nn.Module, graphs: list[Data], schedule: Schedule, seed: int) -> None:
+def fit(net: nn.Module, graphs: list[Data], schedule: Schedule, seed: int) -> None:
+    """Train in place: cross-entropy, and what the network's paper adds to it (its ``regulariser()``) where it does."""
+    regulariser = getattr(net, "regulariser", None)
     with random_states_kept():
         torch.manual_seed(seed)
         net.train()
@@ -111,14 +113,16 @@ def _fit(net: nn.Module, graphs: list[Data], schedule: Schedule, seed: int) -> N
             for batch in DataLoader(graphs, schedule.batch_size, shuffle=True):
                 optimizer.zero_grad()
                 outputs, labels = _answers(net, batch)
-                F.cross_entropy(outputs, labels).backward()
+                loss = F.cross_entropy(outputs, labels)
+                (loss if regulariser is None else loss + regulariser()).backward()
                 optimizer.step()
         optimizer.zero_grad()
         net.eval()
 
 
 @torch.no_grad()
-def _accuracy(net: nn.Module, graphs: list[Data]) -> float:
+def share_right(net: nn.Module, graphs: list[Data]) -> float:
+    """Of the nodes that count, or of the graphs, those whose predicted class is the true one."""
     net.eval()
     outputs, labels = _answers(net, Batch.from_data_list(graphs))
     return float((outputs.argmax(1) == labels).double().mean())

@@ -1,0 +1,32 @@
+"""The page of what the models reach: a row when it is known, in the table's order, and the others as they were."""
+
+import pytest
+
+from models import results
+from models.results import ROWS, Row, written
+
+
+def _row(name, *shares, hold=80.0):
+    return Row(name, "some data", "81", hold, lambda seed: {"test_accuracy": shares[seed], "cpu_seconds": 2.5})
+
+
+def test_a_row_holds_its_figure_or_falls_short(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    written([_row("DCNN", 0.80, 0.82, 0.84)], page)
+    written([_row("GCN", 0.80, 0.79, 0.78)], page)
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines] == ["| system", "| GCN", "| DCNN"]
+    assert lines[2] == "| DCNN | some data | 81 | 80.0 | 82.00 ± 2.00, 77.0–87.0 (80.0, 82.0, 84.0) | 0–2 | 8 | pass |"
+    assert lines[1].endswith("| short |")
+    written([_row("DCNN", 0.90, 0.90, 0.90)], page)
+    text = page.read_text(encoding="utf-8")
+    assert "90.00 ± 0.00" in text
+    assert "82.00" not in text
+    assert "| GCN |" in text
+
+
+def test_systems_have_different_names_and_others_are_refused():
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
+    with pytest.raises(Exception, match="one of DPM-SNC, GCN"):
+        results.main(["Transformer"])
