@@ -94,14 +94,14 @@ class AskedNetwork(nn.Module):
         """The network's prediction."""
         beside = conditions.pop(_BESIDE, None)
         seen = x if beside is None else torch.cat([x, beside], 1)
-        given = {**conditions, self.image: seen if self.packing is None else self.packing[0](x), self.time: timestep}
+        given = {**conditions, self.image: seen if self.packing is None else self.packing.pack(x), self.time: timestep}
 
         def put(path: Any, leaf: Any) -> Any:
             return given.get(_name(path), leaf)
 
         arguments = _pytree.tree_map_with_path(put, self.template)
         answer = tensors(self.net(**arguments))[0]
-        return answer if self.packing is None else self.packing[1](answer)
+        return answer if self.packing is None else self.packing.unpack(answer)
 
     def _bound(self, step: PipelineStep, call: int) -> dict[str, Any]:
         """The arguments of one call by name."""

@@ -19,7 +19,12 @@ from explain.spelling import check_names
 
 CONDITIONS = ("prompt", "class_labels")  # what a pipeline's call names its condition
 OURS = {"steps": "num_inference_steps", "guidance": "guidance_scale", "negative": "negative_prompt"}
-_GIVEN = {"generator", "output_type", "return_dict", "batch_size", "latents", "num_images_per_prompt"}
+_HERE = {  # arguments of a pipeline's call that are asked for otherwise
+    "generator": "seed=, of generator=torch.Generator().manual_seed(seed)",
+    "output_type": "space='pixels' or 'latents'",
+    "return_dict": "run.picture()",
+}
+_GIVEN = {*_HERE, "batch_size", "latents"}
 _EMBEDDED = "prompt_embeds"
 _SOURCES = ("image", "mask_image", "control_image", "masked_image_latents", "ip_adapter_image")
 
@@ -77,15 +82,16 @@ class PipelineCall:
         self.pipeline, self.name = pipeline, type(pipeline).__name__
         self.part = denoising_part(pipeline)
         self.net: nn.Module = getattr(pipeline, self.part)
-        self.takes = dict(list(inspect.signature(type(pipeline).__call__).parameters.items())[1:])
+        own = list(inspect.signature(type(pipeline).__call__).parameters.items())[1:]
+        self.takes = {name: one for name, one in own if one.kind is not one.VAR_KEYWORD}
         self.condition = next((name for name in CONDITIONS if name in self.takes), None)
         asked = {OURS["steps"]: steps, OURS["guidance"]: guidance}
         ours = {name: value for name, value in asked.items() if value is not None}
         if twice := next((name for name in ours if name in settings), None):
             raise TypeError(f"{twice} is given twice: under its own name and as steps= or guidance=")
-        if "num_images_per_prompt" in settings:
-            raise TypeError("several pictures of one prompt are draws=, each of a seed of its own")
-        shared = ours | dict(settings)
+        if other := next((name for name in settings if name in _HERE and name in self.takes), None):
+            raise TypeError(f"{other}= of the pipeline's call is said here by {_HERE[other]}")
+        shared = {name: value for name, value in {**ours, **settings}.items() if not _counts(name, value)}
         check_names(self.name, shared, [name for name in self.takes if name not in _GIVEN])
         self.sources = {name: shared.pop(name) for name in _SOURCES if name in shared}
         self.shared = shared
@@ -105,6 +111,11 @@ class PipelineCall:
         """The prompt as the user's own embedding, where it is given so."""
         found = self.shared.get(_EMBEDDED)
         return found if isinstance(found, Tensor) else None
+
+    @property
+    def functions(self) -> list[str]:
+        """Which arguments are functions, called on the way."""
+        return [name for name, value in self.shared.items() if callable(value)]
 
     def other_embedding(self) -> dict[str, Any]:
         """The arguments of a call whose embedded prompt differs from the user's."""
@@ -201,6 +212,19 @@ class _Reader:
         self.heard.ids.setdefault(self.name, []).append(ids.detach().cpu())
         self.heard.said.setdefault(self.name, []).extend(one.detach() for one in tensors(answer) if one.dim() == 3)
         return answer
+
+
+def _counts(name: str, value: Any) -> bool:
+    """Whether an argument says how many pictures, videos or sounds of a prompt are made, and says one.
+
+    Raises:
+        TypeError: it says several.
+    """
+    if not (name.startswith("num_") and name.endswith("_per_prompt")):
+        return False
+    if value != 1:
+        raise TypeError(f"{name}={value!r}: several of one prompt are draws=, each of a seed of its own")
+    return True
 
 
 def _of_text(name: str, value: Any) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,15 +43,14 @@ class Listening:
         if self.part is not None:
             vae = getattr(own, self.part)
             shell = copy.copy(vae)
-
-            def decode(z: Tensor, *args: Any, **kwargs: Any) -> Any:
-                answer = vae.decode(z, *args, **kwargs)
-                self.heard.append((z.detach(), tensors(answer)[0].detach()))
-                return answer
-
-            vars(shell)["decode"] = decode
+            vars(shell)["decode"] = partial(self._decoded, vae)
             vars(made)[self.part] = shell
         return made
+
+    def _decoded(self, vae: Any, z: Tensor, *args: Any, **kwargs: Any) -> Any:
+        answer = vae.decode(z, *args, **kwargs)
+        self.heard.append((z.detach(), tensors(answer)[0].detach()))
+        return answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +182,21 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one.to(other), other, atol=1e-3)
 
 
-Packing = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """How a pipeline packs latents ``[n, C, h, w]`` of pictures of this size into tokens ``[n, tokens, width]``."""
+
+    pipeline: Any
+    height: int
+    width: int
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """The tokens."""
+        return self.pipeline._pack_latents(latents, *latents.shape)
+
+    def unpack(self, tokens: Tensor) -> Tensor:
+        """The latents."""
+        return self.pipeline._unpack_latents(tokens, self.height, self.width, self.pipeline.vae_scale_factor)
 
 
 def packing_of(pipeline: Any, sample: Tensor, picture: Tensor) -> Packing | None:
@@ -199,18 +212,11 @@ def packing_of(pipeline: Any, sample: Tensor, picture: Tensor) -> Packing | None
     """
     if sample.dim() != 3 or not hasattr(pipeline, "_pack_latents") or not hasattr(pipeline, "_unpack_latents"):
         return None
-    height, width = picture.shape[-2:]
-
-    def unpack(tokens: Tensor) -> Tensor:
-        return pipeline._unpack_latents(tokens, height, width, pipeline.vae_scale_factor)
-
-    def pack(latents: Tensor) -> Tensor:
-        return pipeline._pack_latents(latents, *latents.shape)
-
+    found = Packing(pipeline, *picture.shape[-2:])
     try:
-        back = pack(unpack(sample))
+        back = found.pack(found.unpack(sample))
     except (TypeError, ValueError, RuntimeError) as error:
         raise Unsupported(f"how {type(pipeline).__name__} packs its latents is not known: {error}") from error
     if back.shape != sample.shape or not torch.equal(back, sample):
         raise Unsupported(f"{type(pipeline).__name__} does not unpack what it packs")
-    return pack, unpack
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -93,7 +93,7 @@ class Inside:
         steps, picture = self._traced()
         sample = steps[-1].after[:1]
         packing = packing_of(self.pipeline, sample, picture)
-        return coder_of(self.pipeline, sample if packing is None else packing[1](sample), picture, self._heard())
+        return coder_of(self.pipeline, sample if packing is None else packing.unpack(sample), picture, self._heard())
 
     @cached_property
     def net(self) -> AskedNetwork:
@@ -113,7 +113,7 @@ class Inside:
         steps, picture = self._traced()
         sample = steps[0].sample[:1]
         packing = packing_of(self.pipeline, sample, picture)
-        return tuple((sample if packing is None else packing[1](sample)).shape[1:])
+        return tuple((sample if packing is None else packing.unpack(sample)).shape[1:])
 
     @cached_property
     def conditions(self) -> tuple[Condition, Condition | None]:
@@ -203,7 +203,7 @@ class Inside:
                 f"{self.run.call.name} gives its network a time that is no multiple of the scheduler's: {pairs[:3]}"
             )
         ratio = ratios[0]
-        return "step" if abs(ratio - 1) < 1e-4 else lambda t: t * ratio
+        return "step" if abs(ratio - 1) < 1e-4 else partial(torch.mul, ratio)
 
     def _traced(self) -> tuple[list[PipelineStep], Tensor]:
         """The steps and the picture.

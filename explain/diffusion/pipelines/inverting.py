@@ -68,4 +68,4 @@ def latents_of(inside: Inside, latent: Tensor, steps: int, guidance: float | Non
 
     with evaluating(model.denoiser):
         start = gone_back(noting.scheduler, asked, latent, iterations, noting.options)[None]
-    return start if inside.net.packing is None else inside.net.packing[0](start)
+    return start if inside.net.packing is None else inside.net.packing.pack(start)

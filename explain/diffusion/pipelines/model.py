@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from explain.guard import usual_modes
 from explain.payoffs import whole_number
 from explain.spelling import spelled
 from explain.threads import found_alone
+from explain.types import Unsupported
 
 _GUIDED = 2.0  # a guidance scale at which a pipeline with a branch without its condition asks for it
 
@@ -170,8 +172,13 @@ class PipelineModel:
 
         Where the pipeline takes no branch without the condition at this guidance, it is asked at another: the branch is
         there, unless guidance was distilled into the network.
+
+        Raises:
+            Unsupported: the call is given a function, which acts between steps.
         """
         made = PipelineCall(self.pipeline, None, None, call)
+        if made.functions:
+            raise Unsupported(f"{made.functions[0]}= acts between the steps of a run, trajectory(...): leave it out")
         condition = _condition(made, given)
 
         def at(scale: float | None) -> Inside:
@@ -230,6 +237,7 @@ class PipelineModel:
             TypeError: an argument that the pipeline does not take, or a condition that it needs and is not given.
             ValueError: settings out of range, or a call that the pipeline itself refuses.
         """
+        cast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
         with usual_modes():
             made = PipelineCall(self.pipeline, steps, guidance, call)
             condition = _condition(made, prompt if label is None else label)
@@ -237,7 +245,7 @@ class PipelineModel:
                 raise TypeError(f"{made.name} takes no negative prompt")
             if latents is not None and "latents" not in made.takes:
                 raise TypeError(f"{made.name} takes no latents")
-            return PipelineRun(
+            run = PipelineRun(
                 made,
                 condition,
                 negative,
@@ -249,8 +257,11 @@ class PipelineModel:
                 batch_size,
                 absent,
                 fill,
-                lambda: self.inside,
+                partial(getattr, self, "inside"),
             )
+        if cast:
+            run.assumed["autocast"] = "off within the run: each part in its own precision"
+        return run
 
     @spelled
     def invert(
@@ -322,7 +333,7 @@ class PipelineModel:
         """
         if space == "latents":
             latent, packing = inside.denoiser().image(x0)[None], inside.net.packing
-            return latent if packing is None else packing[0](latent), latent, {}
+            return latent if packing is None else packing.pack(latent), latent, {}
         like = next(self.module.parameters())
         picture = checked_picture(x0, like.dtype).to(like.device)
         inside.check_size(picture)

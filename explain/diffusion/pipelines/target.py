@@ -74,6 +74,7 @@ class PipelineRun(PipelineNumber, Target):
             self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from
             with contextlib.suppress(Unsupported):  # said where it is needed
                 self.plan  # noqa: B018 - here: whoever watches the network later sees the run alone
+            self.check_repeats()
             self.check_payoff()
             self.assumed |= self._assumptions()
 

@@ -246,6 +246,21 @@ class TracedRun:
         pairs = zip(step.said, watched.steps[0].said, strict=True)
         return all(one.shape == other.shape and torch.allclose(one, other, _TOGETHER, 1e-5) for one, other in pairs)
 
+    def check_repeats(self) -> None:
+        """Raise where a function that the call is given makes another picture of the same call.
+
+        Raises:
+            ValueError: it does.
+        """
+        if not self.call.functions:
+            return
+        once, again = self.first(), self.made(self.rows_of(self.own)[:1])
+        if float((once - again).abs().max()) > _TOGETHER * float(once.abs().max()):
+            raise ValueError(
+                f"the same call of {self.call.name} makes another picture the second time: what it is given as "
+                f"{', '.join(self.call.functions)} remembers or draws, and coalitions would differ by that"
+            )
+
     @property
     def unconditional(self) -> bool:
         """Whether the call is given neither prompt nor class."""
