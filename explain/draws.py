@@ -47,7 +47,8 @@ def seeded_by_input(ask: Callable[[], object], ask_otherwise: Callable[[], objec
     """Whether two calls on inputs of the same shapes draw other numbers though all generators start alike.
 
     A forward that seeds a generator by a constant, or by nothing, draws the same in both. Seen are torch's generators,
-    the global one and any other, and the global ones of NumPy and Python.
+    the global one and any other, and the global ones of NumPy and Python. One that goes on from call to call, as a
+    module may hold it, is seeded by no input: the same call draws other numbers from it, too.
 
     >>> noisy = lambda x: torch.rand(2, generator=torch.Generator().manual_seed(int(x.sum())))
     >>> one, other = torch.ones(2), torch.zeros(2)
@@ -55,7 +56,7 @@ def seeded_by_input(ask: Callable[[], object], ask_otherwise: Callable[[], objec
     (True, False)
     """
     drawn = _drawn(ask)
-    return bool(drawn) and _apart(drawn, _drawn(ask_otherwise))
+    return bool(drawn) and _apart(drawn, _drawn(ask_otherwise)) and not _apart(drawn, _drawn(ask))
 
 
 def seeded_remedy(asked: str) -> str:
