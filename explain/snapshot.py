@@ -7,8 +7,9 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import is_dataclass
 from itertools import chain
+from operator import is_
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,30 +35,36 @@ class Snapshot:
     """A module as it is. Attributes, containers and generators are noted each time; tensors are copied once.
 
     Within a snapshot of the same module only tensors that were written since are put back, out of the first copy: a
-    guard around every forward costs no copy of a large buffer. What lies within torch.func is not copied.
+    guard around every forward costs no copy of a large buffer. What lies within torch.func is not copied. What is seen
+    to be as it was, name by name and thing by thing, is left alone: of a network that a call leaves as it was, most.
     """
 
     def __init__(self, parts: list[nn.Module]) -> None:
-        self.parts = [(part, dict(vars(part))) for part in parts]
+        self.parts = [(vars(part), vars(part).copy()) for part in parts]
         self._containers: dict[int, tuple[Any, Any]] = {}
+        self._empty: list[Any] = []
         self._undo: dict[int, Callable[[], None]] = {}
         self._tensors: dict[int, Tensor] = {}
-        self._own: list[int] = []
+        self._own: dict[int, None] = {}
         for part in parts:
             new = id(part) not in _held
-            self._look(list(vars(part).values()), _DEPTH, new)
+            self._look(vars(part).values(), _DEPTH, new)
             if new:
                 self._hold(part, part)
-                self._tensors.update((id(buffer), buffer) for buffer in part.buffers(recurse=False))
+                self._tensors.update((id(buffer), buffer) for buffer in _held_by(part, "_buffers"))
         self._copy(_written_parameters(parts))
 
     def restore(self) -> None:
         """Everything as it was."""
         try:
-            for part, attributes in self.parts:
-                _set_back(vars(part), attributes)
+            for now, attributes in self.parts:
+                if not _same_items(now, attributes):
+                    _set_back(now, attributes)
+            for found in self._empty:
+                if found:
+                    found.clear()
             for found, copy in self._containers.values():
-                if found or copy:
+                if not _same(found, copy):
                     _refill(found, copy)
             for undo in self._undo.values():
                 undo()
@@ -72,7 +79,7 @@ class Snapshot:
     def _hold(self, thing: Any, copy: Any) -> None:
         if id(thing) not in _held:
             _held[id(thing)] = (thing, copy)
-            self._own.append(id(thing))
+            self._own[id(thing)] = None
 
     def _copy(self, parameters: Iterable[Tensor]) -> None:
         if torch._C._functorch.maybe_current_level() is None:
@@ -88,9 +95,11 @@ class Snapshot:
             if kind in _CONSTANT:
                 continue
             if kind in _CONTAINERS:
-                if id(value) not in self._containers:
+                if not value:
+                    self._empty.append(value)
+                elif id(value) not in self._containers:
                     self._containers[id(value)] = (value, value.copy())
-                    if value and depth and kind in _NESTED and len(value) <= _MANY:
+                    if depth and kind in _NESTED and len(value) <= _MANY:
                         self._look(list(value.values() if kind in _MAPPINGS else value), depth - 1, deep)
             elif isinstance(value, Tensor):
                 if not isinstance(value, nn.Parameter) and held_bytes(value) <= _LARGEST:
@@ -101,7 +110,7 @@ class Snapshot:
             elif id(value) not in self._undo:
                 if kind in _GENERATORS:
                     self._undo[id(value)] = _GENERATORS[kind](value)
-                elif deep and depth:
+                elif deep and depth and _is_record(kind):
                     self._look_into(value, kind, depth)
 
     def _look_into(self, value: Any, kind: type, depth: int) -> None:
@@ -110,21 +119,50 @@ class Snapshot:
                 copy = value.copy()
                 self._undo[id(value)] = lambda: np.copyto(value, copy)
             return
-        if kind is SimpleNamespace or is_dataclass(kind):  # records; other objects have a life of their own
-            attributes = getattr(value, "__dict__", {})
-            before = dict(attributes)
-            self._undo[id(value)] = lambda: _set_back(attributes, before)
-            self._look(list(before.values()), depth - 1, True)
+        attributes = getattr(value, "__dict__", {})
+        before = dict(attributes)
+        self._undo[id(value)] = lambda: _set_back(attributes, before)
+        self._look(list(before.values()), depth - 1, True)
+
+
+def _is_record(kind: type) -> bool:
+    """Whether what it holds is looked into: arrays and records; other objects have a life of their own."""
+    return kind in (np.ndarray, SimpleNamespace) or is_dataclass(kind)
+
+
+def _same(now: Any, before: Any) -> bool:
+    """Whether a container holds the very things it held, in their order."""
+    kind = type(now)
+    if kind in _MAPPINGS:
+        return _same_items(now, before)
+    return kind is not bytearray and kind is not set and len(now) == len(before) and all(map(is_, now, before))
+
+
+def _same_items(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    return len(now) == len(before) and all(map(is_, now, before)) and all(map(is_, now.values(), before.values()))
 
 
 def _written_parameters(parts: list[nn.Module]) -> Iterator[Tensor]:
     """Parameters that are copied as buffers are: all of a small model, and those that their layer is known to write."""
     for part in parts:
-        if getattr(part, "max_norm", None) is not None:  # an embedding that scales its rows as it reads them
-            yield from part.parameters(recurse=False)
-    everyone = {id(p): p for part in parts for p in part.parameters(recurse=False) if not is_lazy(p)}
+        if _renormalises(part):
+            yield from _held_by(part, "_parameters")
+    everyone = {id(p): p for part in parts for p in _held_by(part, "_parameters") if not is_lazy(p)}
     if sum(held_bytes(p) for p in everyone.values()) <= _KEPT_PARAMETERS:
         yield from everyone.values()
+
+
+def _renormalises(part: nn.Module) -> bool:
+    """Whether a layer scales its parameters as it reads them, as embeddings may."""
+    scripted = isinstance(part, torch.jit.ScriptModule)  # whose attributes are held elsewhere
+    return (scripted or "max_norm" in vars(part)) and getattr(part, "max_norm", None) is not None
+
+
+def _held_by(part: nn.Module, where: Literal["_parameters", "_buffers"]) -> list[Tensor]:
+    """Its own parameters or buffers; read where a module keeps them, as a walk over every module's is most of a guard's
+    time.
+    """
+    return [tensor for tensor in getattr(part, where).values() if tensor is not None]
 
 
 def _set_back(now: dict[str, Any], before: dict[str, Any]) -> None:
@@ -182,12 +220,17 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _write(tensor: Tensor, values: Tensor) -> None:
-    with torch.inference_mode(tensor.is_inference()):
-        place = tensor if tensor.is_inference() else tensor.data
-        for dim in range(tensor.dim() if tensor.layout == torch.strided else 0):
-            if tensor.stride(dim) == 0:  # expanded: one place for all
-                place, values = (
-                    place.narrow(dim, 0, min(1, place.size(dim))),
-                    values.narrow(dim, 0, min(1, values.size(dim))),
-                )
-        place.copy_(values)
+    if tensor.is_inference():
+        with torch.inference_mode():
+            _fill(tensor, values)
+    else:
+        _fill(tensor.data, values)
+
+
+def _fill(place: Tensor, values: Tensor) -> None:
+    if place.layout == torch.strided and not place.is_contiguous():
+        for dim in range(place.dim()):
+            if place.stride(dim) == 0:  # expanded: one place for all
+                some = min(1, place.size(dim))
+                place, values = place.narrow(dim, 0, some), values.narrow(dim, 0, some)
+    place.copy_(values)

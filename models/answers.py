@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,10 +55,14 @@ def asked(model: str, explainer: explain.Explainer, target: explain.Target) -> A
 
 
 def compare_all(answers: list[Answer]) -> dict[tuple[str, str], explain.Comparison]:
-    """How far methods agree on the size of credit, by model and kind of players; attention and masks have no sign."""
+    """How far methods agree on the size of credit, by model and kind of players; attention and masks have no sign.
+
+    Interactions are left out: their scores are the Shapley values beside them.
+    """
     groups: dict[tuple[str, str], list[explain.Explanation]] = {}
     for answer in answers:
-        groups.setdefault((answer.model, answer.explanation.players.kind), []).append(answer.explanation)
+        if "interactions" not in answer.explanation.parts:
+            groups.setdefault((answer.model, answer.explanation.players.kind), []).append(answer.explanation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kept as the comparison's own notes
         return {key: explain.compare(*group, absolute=True) for key, group in groups.items() if len(group) > 1}
@@ -89,7 +94,7 @@ def write(
 
 
 def _file(name: str) -> str:
-    return name.lower().replace(" ", "-")
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def _picture(figure: Any, path: Path) -> None:

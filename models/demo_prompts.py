@@ -115,4 +115,5 @@ def overview(credits: dict[str, explain.Explanation], attention: dict[str, expla
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.tick_params(length=0)
+    ax.set_title("credit, then attention: each row in shares of its largest", loc="left", fontsize="medium")
     return figure

@@ -174,6 +174,26 @@ def test_large_buffers_are_copied_once(monkeypatch):
     assert copied.count(1000) == 1
 
 
+def test_what_is_equal_and_not_the_same_is_put_back():
+    net = nn.Linear(2, 1)
+    net.flag, net.kept, net.pair, net.renamed = 1, [1], [1, 2], 5
+    kept = net.kept
+    with evaluating(net):
+        net.flag, net.kept, net.pair[0] = True, [1], True
+        del net.renamed
+        net.other = 5
+        net._parameters["bias"] = nn.Parameter(net.bias.detach().clone())
+    assert (type(net.flag), net.kept is kept, type(net.pair[0])) == (int, True, int)
+    assert net.renamed == 5
+    assert not hasattr(net, "other")
+    weights = dict(net.named_parameters())
+    with evaluating(net):
+        net._parameters["weight"], net._parameters["bias"] = net.bias, net.weight
+        net.weight.data.fill_(9.0)
+    assert all(found is weights[name] for name, found in net.named_parameters())
+    assert not (net.bias == 9).any()
+
+
 def test_buffers_of_inference_tensors():
     with torch.inference_mode():
         net = nn.Linear(2, 1)

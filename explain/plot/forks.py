@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from explain.plot.pictures import alike
+from explain.plot.pictures import alike, one_frame
 from explain.plot.runs import framed, put
 from explain.plot.style import FAINT, axes, heading, note
 
@@ -31,7 +31,8 @@ def forks(ends: Mapping[int, Tensor], ax: Axes | None = None, shared: Tensor | N
         ValueError: no forks, no such images, or a step that ``shared`` does not have.
     """
     if not ends or any(found.dim() != 4 or not len(found) for found in ends.values()):
-        raise ValueError("forks are {step: samples [draws, C, H, W]}, such as {5: run.forks(5)}")
+        frame = one_frame(next(iter(ends.values()), None))
+        raise ValueError(f"forks are {{step: samples [draws, C, H, W]}}, such as {{5: run.forks(5)}}{frame}")
     if shared is not None and not all(0 <= at < len(shared) for at in ends):
         raise ValueError(f"shared has the steps 0 to {len(shared) - 1}, asked for {', '.join(map(str, ends))}")
     rows = {at: found[:most].detach().cpu() for at, found in sorted(ends.items())}

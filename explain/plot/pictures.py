@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST = 0.95  # of all values within a usual range, from which on the rest is cut off at its ends
+MOST = 0.95  # of a picture's values within a usual range, from which on the rest is cut off at its ends
 
 
 def alike(images: Tensor) -> list[np.ndarray]:
     """Pictures ``[n, C, H, W]`` as matplotlib shows them, all on one scale: colours for three channels, else grey.
 
-    That of pictures, [0, 1], or of a denoiser, [-1, 1], where the values are on it; else from the least to the largest
-    of all.
+    That of pictures, [0, 1], or of a denoiser, [-1, 1], where the values of most of them are on it: what is foreseen
+    early in a run lies beyond, and would leave the rest grey. Else from the least to the largest of all.
 
     >>> [float(one.max()) for one in alike(torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1))]
     [0.0, 0.5, 1.0]
@@ -35,7 +35,9 @@ def one_picture(image: Any, what: str) -> np.ndarray:
     """
     if not isinstance(image, Tensor) or image.dim() != 3 or image.size(0) not in (1, 3):
         got = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"{what} must be a picture [3, H, W], such as run.picture(), got {got}")
+        video = isinstance(image, Tensor) and image.dim() == 4
+        frame = "; of a video give one frame, run.picture()[0]" if video else ""
+        raise ValueError(f"{what} must be a picture [3, H, W], such as run.picture(), got {got}{frame}")
     return alike(image[None])[0]
 
 
@@ -48,8 +50,18 @@ def images_of(run: Any) -> Tensor:
     found = run.images() if callable(getattr(run, "images", None)) else run
     if not isinstance(found, Tensor) or found.dim() != 4 or not len(found):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"a run, explain.wrap(...).trajectory(...), or images [steps, C, H, W] are needed, got {got}")
+        raise ValueError(
+            "a run, explain.wrap(...).trajectory(...), or images [steps, C, H, W] are needed, "
+            f"got {got}{one_frame(found)}"
+        )
     return found
+
+
+def one_frame(images: Any) -> str:
+    """Of videos, what to give instead, for an error's end."""
+    if not isinstance(images, Tensor) or images.dim() != 5:
+        return ""
+    return "; of a video give one frame of each, images[:, 0]"
 
 
 def even(count: int, most: int) -> list[int]:
@@ -65,6 +77,7 @@ def _range(values: Tensor) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return 0.0, 1.0
-    if low < 0 and float((values.abs() <= 1).double().mean()) >= MOST:
+    usual = (values.abs() <= 1).flatten(1).double().mean(1) >= MOST
+    if low < 0 and float(usual.double().mean()) >= 0.5:
         return -1.0, 1.0
     return low, high

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.pictures import alike, even
+from explain.plot.pictures import alike, even, one_frame
 from explain.plot.style import DOWN, FAINT, INK, UP, axes, note, title, units
 
 IMAGES = 0.32  # of the height, at the top
@@ -32,7 +32,10 @@ def steps(explanation: Credit, images: Tensor | None = None, ax: Axes | None = N
     groups = [group.tolist() for group in players.groups or tuple(players.index.view(-1, 1))]
     needed = 1 + max((step for group in groups for step in group), default=0)
     if images is not None and (images.dim() != 4 or len(images) < needed):
-        raise ValueError(f"images must be [steps, C, H, W], one for each of {needed} steps, got {list(images.shape)}")
+        raise ValueError(
+            f"images must be [steps, C, H, W], one for each of {needed} steps, got {list(images.shape)}"
+            f"{one_frame(images)}"
+        )
     ax = axes(ax, (8.0, 3.3))
     _bars(ax, explanation, groups, 0.0 if images is None else IMAGES)
     ax.set_xlim(0, needed if images is None else len(images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -41,11 +42,16 @@ def centred(scores: Iterable[float]) -> Normalize:
     return Normalize(-(largest or 1.0), largest or 1.0)
 
 
-def colour_bar(ax: Axes, norm: Normalize, label: str, cmap: Colormap = DIVERGING) -> Colorbar:
-    """A slim colour bar beside the picture, with the units."""
+def colour_bar(ax: Axes, norm: Normalize, label: str, cmap: Colormap = DIVERGING, *, below: bool = False) -> Colorbar:
+    """A slim colour bar with the units, beside the picture, or below one that is too low for its words."""
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
-    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, fraction=0.045, pad=0.03, aspect=30)
+    where: dict[str, Any] = {"fraction": 0.045, "pad": 0.03, "aspect": 30}
+    if below:
+        where = {"location": "bottom", "fraction": 0.1, "shrink": 0.45, "aspect": 45, "anchor": (0.0, 1.0)}
+    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, **where)
+    if below:
+        bar.ax.locator_params(axis="x", nbins=4)
     bar.set_label(label)
     bar.outline.set_visible(False)
     return bar

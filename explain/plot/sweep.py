@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from explain.plot.pictures import alike, even
+from explain.plot.pictures import alike, even, one_frame
 from explain.plot.style import FAINT, INK, UP, axes, heading, inches
 
 WIDTH, HEIGHT = 7.0, 2.9  # inches
@@ -49,7 +49,10 @@ def sweep(
     if spread is not None and spread.shape != at.shape:
         raise ValueError(f"{len(at)} numbers need as many errors, got {list(spread.shape)}")
     if images is not None and (images.dim() != 4 or len(images) != len(at)):
-        raise ValueError(f"images must be [{len(at)}, C, H, W], one for each weight, got {list(images.shape)}")
+        raise ValueError(
+            f"images must be [{len(at)}, C, H, W], one for each weight, got {list(images.shape)}{one_frame(images)}; "
+            "None draws the numbers alone"
+        )
     tall = 0.0 if images is None else (1 - MARGIN) * WIDTH / min(most, len(at)) * images.size(2) / images.size(3)
     ax = axes(ax, (WIDTH, HEIGHT + (tall + 0.35 if tall else 0.0)))
     share = _share(ax, images, most)

@@ -47,10 +47,10 @@ def words(explanation: Credit, ax: Axes | None = None, over: Tensor | None = Non
         raise ValueError(f"a prompt is drawn of players 'words', got {players.kind!r}: plot.bars draws any players")
     shown = None if over is None else one_picture(over, "over")
     texts = [(name, [(piece, _said(piece, explanation)) for piece in pieces]) for name, pieces in _texts(explanation)]
-    room = 0.78 * WIDTH if ax is None else inches(ax)[0]
+    room = (0.94 if shown is None else 0.78) * WIDTH if ax is None else inches(ax)[0]
     lines = [(name, line) for name, pieces in texts for line in _lines(pieces, 72 * room - LABEL * (len(texts) > 1))]
     tall = 0.46 * len(lines) + 0.15
-    ax = axes(ax, (WIDTH, tall + (0.5 if shown is None else PICTURE + 0.5)))
+    ax = axes(ax, (WIDTH, tall + (1.1 if shown is None else PICTURE + 0.5)))
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
     share = 1.0 if shown is None else tall / (tall + PICTURE)  # of the height, for the text
@@ -62,7 +62,7 @@ def words(explanation: Credit, ax: Axes | None = None, over: Tensor | None = Non
     rows = VPacker(children=list(_rows(lines, explanation, cmap, norm)), pad=0, sep=7)
     below: dict[str, Any] = {"xybox": (0, -6), "boxcoords": "offset points", "box_alignment": (0, 1)}
     ax.add_artist(AnnotationBbox(rows, (0, share), xycoords="axes fraction", frameon=False, pad=0, **below))
-    colour_bar(ax, norm, units(explanation), cmap)
+    colour_bar(ax, norm, units(explanation), cmap, below=shown is None)
     title(ax, explanation)
     return ax
 

@@ -175,7 +175,7 @@ def test_which_word_did_it(app, tmp_path, monkeypatch):
     assert re.search(r"words obeyed in 480 guided pictures: class [\d.]+%, ink [\d.]+%", told)
     names = [f"{name}-shapley-words" for name in ("class", "centroid", "peak-ink", "brightness")]
     names += ["brightness-interactions-words", "class-shapley-steps"]
-    names += [f"{name}-attention-words" for name in ("attention", "attention,-daam", "attention,-outputs")]
+    names += [f"{name}-attention-words" for name in ("attention", "attention-daam", "attention-outputs")]
     assert {path.stem for path in tmp_path.glob("*.safetensors")} == {f"promptdigits-{name}" for name in names}
     pictures = {"overview-prompts", "prompts-words", "prompts-maps", "prompts-steps"}
     assert pictures <= {path.stem for path in tmp_path.glob("*.png")}

@@ -116,6 +116,23 @@ def test_words_do_not_overlap_and_long_prompts_are_broken_into_lines():
     assert min(box.y0 for box in boxes) > 0  # within the figure
 
 
+@pytest.mark.parametrize("over", [None, PICTURE])
+def test_one_line_of_words_has_its_units_whole_and_its_figures_apart(over):
+    who = Players("words", torch.arange(2), ("faint", "zero"))
+    target = {"prompt": "faint zero", "payoff": "log probability of zero"}
+    ax = plot.words(Explanation(torch.tensor([-0.4417, 0.03]), who, value=0.0, target=target), over=over)
+    figure = ax.figure
+    figure.canvas.draw()
+    bar = next(other for other in figure.axes if other is not ax and other not in ax.child_axes)
+    axis = bar.xaxis if bar.get_xlabel() else bar.yaxis
+    assert axis.label.get_text() == "credit [log probability of zero]"
+    box = axis.label.get_window_extent()
+    assert figure.bbox.contains(box.x0, box.y0)
+    assert figure.bbox.contains(box.x1, box.y1)
+    ticks = [tick.get_window_extent() for tick in axis.get_ticklabels()]
+    assert not any(a.overlaps(b) for a, b in pairwise(ticks))
+
+
 def test_without_the_text_the_names_of_the_players_are_drawn():
     found = texts(plot.words(credited(target={})))
     assert [text for text in found if text in ("fox,", "blurry")] == ["fox,", "blurry"]
@@ -154,6 +171,8 @@ def test_pictures_of_a_run_are_on_one_scale():
     assert [float(one.max()) for one in alike(dim)] == [0, 0.25]
     assert [float(one.max()) for one in alike(2 * dim - 1)] == [0, 0.25]
     assert [float(one.max()) for one in alike(40 * dim)] == [0, 1]
+    early = torch.cat([torch.full((2, 3, 2, 2), 7.0), 2 * dim - 1, 2 * dim - 1])  # foreseen before the picture is there
+    assert [float(one.max()) for one in alike(early)] == [1, 1, 0, 0.25, 0, 0.25]
     ax = plot.run_strip(RUN, most=4)
     assert len(ax.images) == 4
     assert "step 1" in texts(ax)
@@ -258,6 +277,10 @@ def test_forks_say_by_how_much_their_ends_differ():
         (lambda: plot.sweep(WEIGHTS, [1.0] * 4, error=[1.0]), "as many errors"),
         (lambda: plot.forks({}), "forks are"),
         (lambda: plot.forks({20: RUN}, shared=RUN), "steps 0 to 11"),
+        (lambda: credited().plot(over=RUN[:4]), r"of a video give one frame, run.picture\(\)\[0\]"),
+        (lambda: plot.film(RUN[:, None], "run.gif"), r"of a video give one frame of each, images\[:, 0\]"),
+        (lambda: plot.sweep(WEIGHTS, [1.0] * 4, RUN[:4, None]), r"images\[:, 0\]; None draws the numbers alone"),
+        (lambda: plot.forks({1: RUN[:, None]}), r"images\[:, 0\]"),
     ],
 )
 def test_what_cannot_be_drawn(draw, message):
