@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explain import metrics, parallel, plot, report
+    from explain import analysis, metrics, parallel, plot, report
     from explain.attention import Attention, capture
     from explain.comparison import Comparison, compare
     from explain.counterfactual import Counterfactual
@@ -53,6 +53,7 @@ __all__ = [
     "TracIn",
     "Trak",
     "Unsupported",
+    "analysis",
     "capture",
     "compare",
     "metrics",
@@ -88,7 +89,7 @@ def __getattr__(name: str) -> Any:
     Raises:
         AttributeError: there is no such name.
     """
-    if name in ("metrics", "parallel", "plot", "report"):
+    if name in ("analysis", "metrics", "parallel", "plot", "report"):
         return importlib.import_module(f"explain.{name}")
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:

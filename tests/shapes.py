@@ -15,6 +15,7 @@ from beartype import beartype
 from jaxtyping import Bool, Float, Float64, Int, Shaped, jaxtyped
 from torch import Tensor
 
+from explain.analysis.diffusivity import Diffusivity
 from explain.graph.games.coalitions import Coalitions
 from explain.graph.games.graph_game import GraphGame
 from explain.graph.training.edited_loss import GraphRemoval
@@ -117,6 +118,13 @@ def __call__(self, masks: Bool[Tensor, "coalitions {len(self.players)}"]) -> Flo
 def outputs(
     self, masks: Bool[Tensor, "coalitions {len(self.players)}"], draw=0
 ) -> Float[Tensor, "coalitions outputs"]: ...
+
+
+# --- analysis ---
+
+
+@of(Diffusivity)
+def class_means(self) -> Float64[Tensor, "classes classes"]: ...
 
 
 # --- curvature ---

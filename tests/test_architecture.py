@@ -70,8 +70,12 @@ MAY_IMPORT = {
     "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads", "versions"},
     "comparison": ANSWER,  # and through its door
     "metrics": ANSWER | {"comparison", "explainer"},
+    "analysis": ANSWER | {"attention", "explainer", "guard"},  # readings that are not credit
     "report": ANSWER | {"comparison", "plot", "storage", "summary"},
-    "explain": {*EXPLAINERS, *ANSWER, "comparison", "explainer", "metrics", "parallel", "plot", "report", "wrapping"},
+    "explain": {
+        *(*EXPLAINERS, *ANSWER),
+        *("analysis", "comparison", "explainer", "metrics", "parallel", "plot", "report", "wrapping"),
+    },
 }
 ROOMS = {  # of each family, from below to above: each may use those before it, and nothing that comes after
     "graph": (
