@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from explain.diffusion.model import DiffusionModel
     from explain.diffusion.pipelines.model import PipelineModel
     from explain.graph.model import GraphModel
+    from explain.graph_diffusion.graph_model import GraphDiffusionModel
     from explain.graph_diffusion.model import LabelDiffusionModel
     from explain.supervised.model import SupervisedModel
 
@@ -29,7 +30,7 @@ ACCEPTED = (
     "training set (inputs, labels), a Dataset, a DataLoader, or a background tensor; for a denoiser a diffusers "
     "pipeline, or a module or function (x_t, t, label) with scheduler= (diffusers) or betas= ([T]), and time= the unit "
     "that a network of your own takes its time in; for a denoiser of labels on a graph both that graph and the noise, "
-    "scheduler=, betas=, process= or your own sampler="
+    "scheduler=, betas=, process= or your own sampler=; for one of whole graphs process=GraphNoise(...)"
 )
 _TIMES = {"t", "time", "times", "timestep", "timesteps", "time_step", "sigma", "sigmas", "noise_level", "noise_labels"}
 _NOISE = {"scheduler", "betas", "process", "sampler"}  # beside a graph: its labels are denoised
@@ -56,6 +57,8 @@ def wrap(model: Callable[..., Any], data: Any, *, scheduler: Any, **options: Any
 @overload
 def wrap(model: nn.Module, data: Any, *, task: str | None = None, **options: Any) -> GraphModel: ...
 @overload
+def wrap(model: Callable[..., Any], data: None = None, *, process: Any, **options: Any) -> GraphDiffusionModel: ...
+@overload
 def wrap(model: nn.Module | Callable[..., Any], *, scheduler: Any, **options: Any) -> DiffusionModel: ...
 @overload
 def wrap(model: nn.Module | Callable[..., Any], *, betas: Any, **options: Any) -> DiffusionModel: ...
@@ -63,7 +66,7 @@ def wrap(model: nn.Module | Callable[..., Any], *, betas: Any, **options: Any) -
 def wrap(model: DiffusionPipeline, **options: Any) -> PipelineModel: ...
 def wrap(
     model: Any, data: Any = None, *, task: str | None = None, **options: Any
-) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel | LabelDiffusionModel:
+) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel | LabelDiffusionModel | GraphDiffusionModel:
     """A trained model, ready to be asked.
 
     Args:
@@ -90,13 +93,15 @@ def wrap(
 
 def _wrapped(
     model: Any, data: Any, task: str | None, options: dict[str, Any]
-) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel | LabelDiffusionModel:
+) -> GraphModel | SupervisedModel | DiffusionModel | PipelineModel | LabelDiffusionModel | GraphDiffusionModel:
     if isinstance(model, nn.Module):
         check_recordable(model)
     if isinstance(model, (str, bytes, bytearray, os.PathLike, io.IOBase, Mapping)):
         raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}: {STORED}")
     if _holds_graphs(data) and {*_NOISE, "time"} & set(options):
         return _label_denoiser(model, data, task, options)
+    if data is None and "process" in options:
+        return _graph_denoiser(model, task, options)
     if _is_pipeline(model) or {"scheduler", "betas", "time"} & set(options):
         return _denoiser(model, data, task, options)
     if not isinstance(model, nn.Module):
@@ -151,6 +156,16 @@ def _denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) 
     from explain.diffusion.model import DiffusionModel
 
     return _made(DiffusionModel, model, **options)
+
+
+def _graph_denoiser(model: Any, task: str | None, options: dict[str, Any]) -> GraphDiffusionModel:
+    if task is not None:
+        raise ValueError(f"a denoiser of graphs has no task, got task={task!r}: it is asked by step() or trajectory()")
+    if isinstance(model, type) or not callable(model):
+        raise TypeError(f"{ACCEPTED}; got a model of type {_name(model)}")
+    from explain.graph_diffusion.graph_model import GraphDiffusionModel
+
+    return _made(GraphDiffusionModel, model, **options)
 
 
 def _label_denoiser(model: Any, data: Any, task: str | None, options: dict[str, Any]) -> LabelDiffusionModel:

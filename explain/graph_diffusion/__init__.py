@@ -1,4 +1,4 @@
-"""Denoisers whose state is labels on a graph.
+"""Denoisers whose state is labels on a graph, or a graph itself.
 
 From below to above, where each may use what stands before it and nothing that comes after:
 
@@ -12,4 +12,7 @@ From below to above, where each may use what stands before it and nothing that c
 - ``number``: what runs end in, and what a step foresees, on edited copies;
 - ``players``, ``games``: coalitions into numbers, and derivatives;
 - ``targets``: the verbs; ``model``: what `explain.wrap` returns.
+
+Where the graph itself is denoised, likewise: ``graph_states`` and their noise, ``graph_network``, ``graph_number``,
+``graph_games``, ``graph_targets``, ``graph_model``.
 """

@@ -1,0 +1,143 @@
+"""GraphDiffusionModel: a trained denoiser of whole graphs, ready to be asked about a step or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
+from explain.graph_diffusion.graph_network import GraphDenoiser
+from explain.graph_diffusion.graph_states import read_graph
+from explain.graph_diffusion.graph_targets import GraphRunTarget, GraphStepTarget
+from explain.guard import usual_modes
+from explain.spelling import spelled
+
+
+class GraphDiffusionModel(GraphDenoiser):
+    """A denoiser of graphs (DiGress): the class of every pair of nodes, and of every node, given noised ones.
+
+    Args:
+        net: the network, ``(E [rows, n, n, b], t [rows])`` or ``(X [rows, n, a], E, t)`` by these or like names, to
+            logits of the clean pairs, or of nodes and pairs.
+        process: `GraphNoise`, of ``explain.graph_diffusion.graph_states``.
+        time: the unit that it takes its time in: "step" (1 to ``T``), "unit" (``t / T``), or a function of the steps.
+        call: how you call it, ``(net, X, E, t) -> logits``, where its names do not say.
+
+    Raises:
+        TypeError: another process, arguments or a unit of time that cannot be told.
+        ValueError: a network that is not deterministic, or whose rows or directions of a pair do not agree.
+
+    ``assumed`` says what was taken to be so without being told; it is written into every answer.
+
+    >>> import torch
+    >>> from explain.diffusion.categorical import Categorical
+    >>> from explain.graph_diffusion.graph_states import GraphNoise
+    >>> noise = GraphNoise(Categorical.uniform(torch.full((4,), 0.3), 2))
+    >>> model = GraphDiffusionModel(lambda E, t: 5 * E, process=noise, time="step")
+    >>> path = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    >>> model.step(path, t=1, edge=(0, 1), payoff="probability", draws=64).value() > 0.8
+    True
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        *,
+        process: Any,
+        time: str | Callable[[Tensor], Tensor] | None = None,
+        call: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(net, process, time, call)
+
+    @spelled
+    def step(
+        self,
+        graph: Any,
+        *,
+        t: int,
+        node: int | None = None,
+        edge: tuple[int, int] | None = None,
+        label: int | None = None,
+        payoff: str | Callable[..., Tensor] = "log_probability",
+        seed: int = 0,
+        draws: int = 8,
+        batch_size: int | None = None,
+    ) -> GraphStepTarget:
+        """What the network says of an entry of the clean graph, once that is noised to step ``t``.
+
+        Args:
+            graph: the clean graph, see `read_graph`.
+            t: the step, from 1 to ``T``.
+            node: whose type is asked about, or
+            edge: which pair.
+            label: the class; that of the clean graph when None.
+            payoff: "log_probability" or "probability" of the class, or a function of what is foreseen,
+                ``(nodes [m, n, a], pairs [m, n, n, b]) -> [m]``.
+            seed: of the noise, which every coalition meets, entry by entry.
+            draws: of the noise that the number is a mean of.
+            batch_size: coalitions in one forward pass.
+
+        Raises:
+            TypeError: no graph.
+            ValueError: no such step, entry, class or payoff.
+        """
+        step = self.process.edges.checked_step(t)
+        clean = read_graph(graph, self.process.classes, self.like)
+        settings = (checked_seed(seed), checked_count(draws, "draws"), checked_batch_size(batch_size))
+        with usual_modes():
+            return GraphStepTarget(self, clean, step, node, edge, label, payoff, *settings)
+
+    @spelled
+    def trajectory(
+        self,
+        nodes: int,
+        *,
+        payoff: Callable[..., Tensor],
+        seed: int = 0,
+        draws: int = 8,
+        batch_size: int | None = None,
+    ) -> GraphRunTarget:
+        """What a function says of the graphs that whole runs end in.
+
+        Args:
+            nodes: how many the graphs have.
+            payoff: a function of the classes of pairs, ``int64 [m, n, n] -> [m]``; where nodes have types, of
+                ``(types [m, n], pairs)``.
+            seed: of the noise.
+            draws: runs that the number is a mean of.
+            batch_size: coalitions in one forward pass.
+
+        Raises:
+            ValueError: no nodes, or a payoff that is no function of each graph by itself.
+        """
+        if not callable(payoff):
+            raise ValueError(f"payoff must be a function of the graphs, pairs [m, n, n] -> [m], got {payoff!r}")
+        settings = (checked_seed(seed), checked_count(draws, "draws"), checked_batch_size(batch_size))
+        with usual_modes():
+            return GraphRunTarget(self, checked_count(nodes, "nodes"), payoff, *settings)
+
+    def bound(self, graph: Any, *, seed: int = 0, draws: int = 4) -> Tensor:
+        """The terms ``L_0, ..., L_{T-1}, L_T`` of the bound ``-log p(graph) <= sum`` in nats, float64 ``[T + 1]``.
+
+        Args:
+            graph: the clean graph.
+            seed: of the noise.
+            draws: of the noise at each step.
+        """
+
+        def whole(nodes: Tensor, pairs: Tensor) -> float:
+            return float(nodes.double().sum() + pairs.double().triu(1).sum())
+
+        terms = []
+        for t in range(1, self.process.steps + 1):
+            asked = self.step(graph, t=t, payoff=_nothing, seed=seed, draws=draws)
+            terms.append(whole(*asked.bound_terms()))
+        clean = read_graph(graph, self.process.classes, self.like)
+        nodes, pairs = self.process.prior_divergence(clean)
+        return pairs.new_tensor([*terms, whole(nodes[0], pairs[0])]).double()
+
+
+def _nothing(nodes: Tensor, pairs: Tensor) -> Tensor:
+    return pairs.new_zeros(len(pairs))

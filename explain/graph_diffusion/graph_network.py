@@ -1,0 +1,143 @@
+"""The user's denoiser of graphs as ``(state, t) -> probabilities of the clean graph``, and what is proved of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from explain.graph_diffusion.graph_states import GraphNoise, State
+from explain.graph_diffusion.network import TIMES, UNITS, as_module
+from explain.guard import evaluating, other_random_states
+from explain.types import NonFinite
+
+_PAIRS = ("E", "E_t", "e", "e_t", "edges", "edge_types", "adj", "adjacency", "A", "A_t")
+_NODES = ("X", "X_t", "x", "x_t", "nodes", "node_types")
+_OWN = "give your own call, call=lambda net, X, E, t: ..., with its logits of nodes and pairs (or of pairs alone)"
+
+
+class GraphDenoiser:
+    """A denoiser of graphs with its noise; see `GraphDiffusionModel` for the settings.
+
+    Args:
+        net: the network.
+        process: the noise.
+        time: "step" (1 to ``T``), "unit" (``t / T``) or a function of the steps ``[rows]``.
+        call: the user's own call.
+
+    Raises:
+        TypeError: a process of another kind, a network whose arguments or unit of time cannot be told.
+        ValueError: an unknown unit.
+    """
+
+    def __init__(
+        self, net: Any, process: Any, time: str | Callable[[Tensor], Tensor] | None, call: Callable[..., Any] | None
+    ) -> None:
+        if not isinstance(process, GraphNoise):
+            raise TypeError(
+                "a denoiser of graphs needs process=GraphNoise(edges=Categorical, nodes=Categorical or None), got "
+                f"{type(process).__name__}; one of the labels on a graph takes that graph too, wrap(net, graph, ...)"
+            )
+        if time is None and call is None:
+            raise TypeError("in which unit does the network take its time? Say time='step' (1 to T), 'unit' (t / T)")
+        if time is not None and not callable(time) and time not in UNITS:
+            raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the steps, got {time!r}")
+        self.net, self.module, self.process, self.time = net, as_module(net), process, time or "step"
+        self.assumed: dict[str, str] = {}
+        self._call = call or self._by_name()
+        self._try()
+
+    @property
+    def like(self) -> Tensor:
+        """Of which dtype and device states are: the network's parameters'."""
+        found = next(iter(self.module.parameters()), torch.zeros(()))
+        return found.detach() if found.is_floating_point() else torch.zeros((), device=found.device)
+
+    def _by_name(self) -> Callable[..., Any]:
+        forward = self.net.forward if isinstance(self.net, nn.Module) else self.net
+        parameters = inspect.signature(forward).parameters
+        pairs, nodes, time = (next((n for n in names if n in parameters), None) for names in (_PAIRS, _NODES, TIMES))
+        roles = {pairs: "pairs", nodes: "nodes", time: "time"}
+        unknown = [
+            name
+            for name, p in parameters.items()
+            if name not in roles and p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if pairs is None or time is None or unknown:
+            raise TypeError(
+                f"the arguments ({', '.join(parameters)}) of this denoiser of graphs cannot be told: {_OWN}"
+            )
+        left = [name for name in parameters if name not in roles]
+        said = [f"{pairs} = one-hot pairs", *([f"{nodes} = one-hot nodes"] if nodes else []), f"{time} = the time"]
+        self.assumed["arguments"] = ", ".join(said) + (f"; at their defaults: {', '.join(left)}" if left else "")
+
+        def call(net: Any, X: Tensor, E: Tensor, t: Tensor) -> Any:
+            return net(**{pairs: E, time: t} | ({nodes: X} if nodes else {}))
+
+        return call
+
+    def __call__(self, state: State, t: int) -> State:
+        """Probabilities of the clean nodes and pairs, each row by itself.
+
+        Raises:
+            ValueError: an answer of another shape.
+        """
+        rows = len(state.pairs)
+        step = torch.full((rows,), t, device=state.pairs.device)
+        time = self.time(step) if callable(self.time) else step
+        if self.time == "unit":
+            time = (step.double() / self.process.steps).to(state.pairs)
+        answer = self._call(self.net, state.nodes.clone(), state.pairs.clone(), time)
+        answer = (getattr(answer, "X", None), answer.E) if hasattr(answer, "E") else answer
+        nodes, pairs = answer if isinstance(answer, tuple) else (None, answer)
+        if self.process.nodes is None:
+            nodes = torch.zeros_like(state.nodes)
+        for what, found, own in (("nodes", nodes, state.nodes), ("pairs", pairs, state.pairs)):
+            if not isinstance(found, Tensor) or found.shape != own.shape:
+                got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ValueError(f"the denoiser must answer logits of {what} {list(own.shape)}, got {got}: {_OWN}")
+        return State(nodes.softmax(-1), pairs.softmax(-1))
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Ask about two graphs, in one batch and each alone, and twice.
+
+        Raises:
+            ValueError: it cannot be called, is not deterministic, sees other rows, or tells one direction of a pair
+                otherwise than the other.
+            NonFinite: NaN or infinity.
+            OutOfMemoryError: as torch raises it.
+        """
+        generator, t = torch.Generator().manual_seed(0), max(1, self.process.steps // 2)
+        both = [self.process.absent(self.process.draw(6, generator, self.like)) for _ in range(2)]
+        joined = State(*(torch.cat(parts) for parts in zip(*both, strict=True)))
+        answers = []
+        for seed in (0, 1):
+            try:
+                with other_random_states(seed), evaluating(self.module):
+                    answers.append(self(joined, t))
+                    alone = State(*(torch.cat(p) for p in zip(*(self(one, t) for one in both), strict=True)))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a user's forward raises
+                shapes = f"nodes {list(joined.nodes.shape)}, pairs {list(joined.pairs.shape)} and t [2]"
+                raise ValueError(
+                    f"the denoiser cannot be called with {shapes}: {type(error).__name__}: {error}"
+                ) from error
+        first, again = answers
+        if not all(bool(part.isfinite().all()) for part in first):
+            raise NonFinite("the denoiser answers NaN or infinity: check its weights")
+        for other, what in (
+            (again, "is not deterministic: two calls in eval mode differ"),
+            (alone, "answers a row of a batch otherwise than alone: rows are coalitions and draws"),
+        ):
+            if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(first, other, strict=True)):
+                raise ValueError(f"the denoiser {what}")
+        if not torch.allclose(first.pairs, first.pairs.transpose(1, 2), rtol=1e-3, atol=1e-4):
+            raise ValueError(
+                "the denoiser answers otherwise about (i, j) than about (j, i), and pairs are undirected here: "
+                "symmetrise its logits in call="
+            )

@@ -1,0 +1,139 @@
+"""A step and a run of a denoiser of graphs, as targets."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from explain.graph_diffusion.commit import settled_from
+from explain.graph_diffusion.graph_games import GraphCoalitions, graph_players
+from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
+from explain.guard import usual_modes
+from explain.payoffs import payoff_name
+from explain.types import Game, NonFinite, Players, Target
+
+
+class Edits(NamedTuple):
+    """How many edges each step of each run adds, removes, and gives another class, int64 ``[steps, draws]``."""
+
+    added: Tensor
+    removed: Tensor
+    retyped: Tensor
+
+
+class _GraphTarget(GraphNumber, Target):
+    """What steps and runs share."""
+
+    @property
+    def module(self) -> nn.Module:  # type: ignore[override]  # read only here
+        """The user's network."""
+        return self.model.module
+
+    def _value(self) -> Tensor:
+        raise NotImplementedError
+
+    def value(self) -> float:
+        """The number itself.
+
+        Raises:
+            NonFinite: NaN or infinity.
+        """
+        with usual_modes(), torch.no_grad():
+            found = float(self._value())
+        if not math.isfinite(found):
+            raise NonFinite(f"the number is {found}: the network is sure of another class, or the payoff is not finite")
+        return found
+
+    def players(self, kind: str, **options: Any) -> Players:
+        """Players: "pairs", "nodes" (each with its pairs), of a step "edges" of the clean graph, of a run "steps"."""
+        return graph_players(self, kind, options)
+
+    def game(self, players: str | Players) -> Game:
+        """See `GraphCoalitions`."""
+        return GraphCoalitions(self, self.players(players) if isinstance(players, str) else players).game()
+
+    def _described(self) -> dict[str, Any]:
+        found = self.model.assumed | self.assumed
+        return {
+            "family": "graph_diffusion",
+            "model": type(self.model.net).__name__,
+            "payoff": self.payoff if isinstance(self.payoff, str) else payoff_name(self.payoff),
+            "nodes": self.size,
+            "draws": self.draws,
+            "noise_seed": self.seed,
+            **({"assumed": found} if found else {}),
+        }
+
+
+class GraphStepTarget(GraphStepNumber, _GraphTarget):
+    """What a step says of an entry of the clean graph, as a question; see `GraphDiffusionModel.step`."""
+
+    def _value(self) -> Tensor:
+        return self.numbers(self.everybody())
+
+    def run(self) -> Tensor:
+        """What the network foresees of the pairs of the first draw, ``[n, n, b]``."""
+        with usual_modes(), torch.no_grad():
+            return self.foreseen(self.everybody()).pairs[0]
+
+    def bound_terms(self) -> tuple[Tensor, Tensor]:
+        """The step's term of the bound on ``log p(G_0)`` in nats, of each node ``[n]`` and pair ``[n, n]``.
+
+        A mean over the draws; of all pairs ``i < j`` and nodes together this is ``L_{t-1}``.
+        """
+        with usual_modes(), torch.no_grad():
+            p = self.foreseen(self.everybody())
+            found = self.model.process.divergence(self.noised, self.clean.repeated(self.draws), p, self.t)
+        nodes, pairs = (part.mean(0) for part in found)
+        return nodes, pairs
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as JSON values."""
+        entry = {"entry": list(self.entry), "label": self.label} if self.entry else {}
+        return {**self._described(), "question": "step", "t": self.t, **entry}
+
+
+class GraphRunTarget(GraphRunNumber, _GraphTarget):
+    """What a function says of the graphs that runs end in, as a question; see `GraphDiffusionModel.trajectory`."""
+
+    def _value(self) -> Tensor:
+        return self.numbers(self.everybody(), self.all_looks)
+
+    def run(self) -> Tensor:
+        """The classes of pairs that the runs end in, int64 ``[draws, n, n]``."""
+        return self.graphs()
+
+    def graphs(self) -> Tensor:
+        """The classes of pairs that the runs end in, int64 ``[draws, n, n]``."""
+        return self._states()[-1]
+
+    def edits(self) -> Edits:
+        """What each step changes; see `Edits`."""
+        states = self._states()
+        i, j = torch.triu_indices(self.size, self.size, 1)
+        before, after = states[:-1, :, i, j], states[1:, :, i, j]
+        changes = (
+            (before == 0) & (after > 0),
+            (before > 0) & (after == 0),
+            (before > 0) & (after > 0) & (before != after),
+        )
+        return Edits(*(change.sum(-1) for change in changes))
+
+    def commit_times(self) -> Tensor:
+        """The step from which on each pair of each run stays what it ends as, int64 ``[draws, n, n]``."""
+        states = self._states()
+        return settled_from(states[1:], states[-1])
+
+    def _states(self) -> Tensor:
+        """The classes of pairs at the start and after each step, int64 ``[1 + steps, draws, n, n]``."""
+        with usual_modes(), torch.no_grad():
+            turns = self.turns(self.everybody(), self.all_looks)
+            states = [self.start.pairs.argmax(-1), *(turn.after.pairs.argmax(-1) for turn in turns)]
+        return torch.stack(states).cpu()
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as JSON values."""
+        return {**self._described(), "question": "trajectory", "steps": self.steps}

@@ -1,0 +1,240 @@
+"""A small network of DiGress' type (Vignac et al., ICLR 2023): the edges of a graph, drawn anew and denoised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from explain.diffusion.categorical import Categorical, drawn
+from explain.guard import random_states_kept
+
+
+def cycles(A: Tensor) -> Tensor:
+    """How many cycles of 3, 4 and 5 edges each node lies on, ``A [b, n, n]`` to ``[b, n, 3]``.
+
+    From closed walks, less those that are no cycles: with ``d`` the degrees, ``t = diag(A^3) / 2``,
+
+    - ``c4 = (diag(A^4) - d (d - 1) - A d) / 2``,
+    - ``c5 = (diag(A^5) - 4 d t - 2 A t - 2 (A^2 * A) d + 10 t) / 2``.
+
+    >>> cycles((1 - torch.eye(4))[None])[0, 0]  # of four nodes that are all joined
+    tensor([3., 3., 0.])
+    """
+    d, A2 = A.sum(-1), A @ A
+    A3 = A2 @ A
+    t = A3.diagonal(dim1=1, dim2=2) / 2
+
+    def over_neighbours(weights: Tensor, values: Tensor) -> Tensor:
+        return (weights @ values[..., None])[..., 0]
+
+    c4 = ((A2 @ A2).diagonal(dim1=1, dim2=2) - d * (d - 1) - over_neighbours(A, d)) / 2
+    walks = (A3 @ A2).diagonal(dim1=1, dim2=2)
+    c5 = (walks - 4 * d * t - 2 * over_neighbours(A, t) - 2 * over_neighbours(A2 * A, d) + 10 * t) / 2
+    return torch.stack([t, c4, c5], -1)
+
+
+class Layer(nn.Module):
+    """Attention of nodes on nodes, per channel and shifted by edges; edges from the scores; both see the whole."""
+
+    def __init__(self, nodes: int, edges: int, whole: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(nodes, nodes) for _ in range(3))
+        self.scale, self.shift = nn.Linear(edges, nodes), nn.Linear(edges, nodes)
+        self.out, self.edges = nn.Linear(nodes, nodes), nn.Linear(nodes, edges)
+        self.on_nodes, self.on_edges = nn.Linear(whole, 2 * nodes), nn.Linear(whole, 2 * edges)
+        self.whole = nn.Linear(whole + 2 * nodes + 2 * edges, whole)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in (nodes, edges, whole))
+        self.after = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(size), nn.Linear(size, 2 * size), nn.ReLU(), nn.Linear(2 * size, size))
+            for size in (nodes, edges)
+        )
+
+    def forward(self, x: Tensor, e: Tensor, y: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nodes ``[b, n, .]``, edges ``[b, n, n, .]``, the whole ``[b, .]``; ``real [b, n]``: not padding."""
+        pair = real[:, :, None] & real[:, None]
+        scores = self.q(x)[:, :, None] * self.k(x)[:, None] / math.sqrt(x.size(-1))
+        scores = scores * (1 + self.scale(e)) + self.shift(e)
+        scale, shift = self.on_edges(y)[:, None, None].chunk(2, -1)
+        edges = self.edges(scores) * (1 + scale) + shift
+        weights = scores.masked_fill(~pair[..., None], -1e9).softmax(2)
+        scale, shift = self.on_nodes(y)[:, None].chunk(2, -1)
+        nodes = self.out((weights * self.v(x)[:, None]).sum(2) * (1 + scale) + shift)
+        y = self.norms[2](y + self.whole(torch.cat([y, *_pooled(x, real, 1), *_pooled(e, pair, (1, 2))], -1)).relu())
+        x, e = self.norms[0](x + nodes), self.norms[1](e + edges)
+        return x + self.after[0](x), e + self.after[1](e), y
+
+
+def _pooled(values: Tensor, real: Tensor, over: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and largest of what is not padding."""
+    mask = real[..., None]
+    mean = (values * mask).sum(over) / mask.sum(over).clamp_min(1)
+    return mean, values.masked_fill(~mask, -1e9).amax(over)
+
+
+class DiGress(nn.Module):
+    """Logits of the clean graph's edges, given a noised one: layers over nodes, edges and the whole.
+
+    What cannot be seen by looking at one pair is given: degrees, cycles through each node and in the graph, its size
+    and the time. Spectral features, and node types, are left out.
+
+    Args:
+        steps: ``T``.
+        classes: of edges, the first is none.
+        largest: nodes that a graph has at the most.
+        nodes: width of a node.
+        edges: of an edge.
+        whole: of the graph.
+        layers: depth.
+
+    >>> E = F.one_hot(torch.eye(6).roll(1, 0).long() | torch.eye(6).roll(1, 1).long(), 2).float()[None]
+    >>> DiGress(steps=50)(E, torch.tensor([10])).shape
+    torch.Size([1, 6, 6, 2])
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        classes: int = 2,
+        largest: int = 20,
+        nodes: int = 32,
+        edges: int = 16,
+        whole: int = 16,
+        layers: int = 3,
+    ) -> None:
+        super().__init__()
+        self.steps, self.largest = steps, largest
+        self.nodes, self.edges = nn.Linear(4, nodes), nn.Linear(classes, edges)
+        self.whole = nn.Linear(3 + 2, whole)
+        self.layers = nn.ModuleList(Layer(nodes, edges, whole) for _ in range(layers))
+        self.out = nn.Sequential(nn.Linear(edges, edges), nn.ReLU(), nn.Linear(edges, classes))
+
+    def forward(self, E: Tensor, t: Tensor, real: Tensor | None = None) -> Tensor:
+        """One-hot edges ``[b, n, n, classes]`` at steps ``t [b]`` to logits; ``real [b, n]``: what is no padding."""
+        if real is None:
+            real = torch.ones(E.shape[:2], dtype=torch.bool, device=E.device)
+        A = 1 - E[..., 0]
+        A = A * (real[:, :, None] & real[:, None]) * (1 - torch.eye(A.size(1), dtype=A.dtype, device=A.device))
+        found = cycles(A)
+        size = real.sum(1).to(E)
+        of_nodes = torch.cat([A.sum(-1, keepdim=True), found], -1) / 10
+        counts = found.sum(1) / torch.tensor([3.0, 4.0, 5.0], dtype=E.dtype, device=E.device)
+        y = self.whole(torch.cat([(counts / 100).clamp_max(1), _both(size / self.largest, t.to(E) / self.steps)], -1))
+        x, e = self.nodes(of_nodes.clamp_max(1)), self.edges(E)
+        for layer in self.layers:
+            x, e, y = layer(x, e, y, real)
+        logits = self.out(e) + E
+        return (logits + logits.transpose(1, 2)) / 2
+
+
+def _both(one: Tensor, other: Tensor) -> Tensor:
+    return torch.stack([one, other.expand_as(one)], -1)
+
+
+def cosine_kept(steps: int, offset: float = 0.008) -> Tensor:
+    """``a_t = cos^2(pi/2 (t/T + s) / (1 + s))``, float64 ``[T]``, of ``t = 1`` to ``T``."""
+    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    return torch.cos(math.pi / 2 * (t + offset) / (1 + offset)).square()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How it is trained.
+
+    Args:
+        updates: of AdamW.
+        lr: its step size.
+        batch: graphs in one.
+        steps: ``T``.
+    """
+
+    updates: int = 1_500
+    lr: float = 2e-3
+    batch: int = 24
+    steps: int = 50
+
+
+class Fitted(NamedTuple):
+    """The network in eval mode, its noise, and the mean loss of the last hundred updates."""
+
+    net: DiGress
+    process: Categorical
+    loss: float
+
+
+def padded(graphs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Edge classes ``int64 [b, n, n]`` and which nodes are real, bool ``[b, n]``."""
+    largest = max(len(graph) for graph in graphs)
+    classes = torch.zeros(len(graphs), largest, largest, dtype=torch.long)
+    real = torch.zeros(len(graphs), largest, dtype=torch.bool)
+    for row, graph in enumerate(graphs):
+        classes[row, : len(graph), : len(graph)] = graph
+        real[row, : len(graph)] = True
+    return classes, real
+
+
+def symmetric(noise: Tensor) -> Tensor:
+    """The same noise for both directions of a pair, ``[b, n, n, K]``."""
+    upper = torch.ones(noise.shape[1:3], dtype=torch.bool, device=noise.device).triu(1)[..., None]
+    return torch.where(upper, noise, noise.transpose(1, 2))
+
+
+def train(graphs: Sequence[Tensor], recipe: Recipe, *, seed: int, progress: bool = True) -> Fitted:
+    """Cross-entropy of the clean edges, at steps drawn evenly; the limit is how often edges occur.
+
+    Global random states are kept.
+    """
+    with random_states_kept():
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        classes, real = padded(graphs)
+        pairs = (real[:, :, None] & real[:, None]).triu(1)
+        frequencies = torch.bincount(classes[pairs], minlength=2)
+        process = Categorical(cosine_kept(recipe.steps), frequencies / frequencies.sum())
+        net = DiGress(recipe.steps, len(frequencies), classes.size(1))
+        adam = torch.optim.AdamW(net.parameters(), lr=recipe.lr)
+        slower = torch.optim.lr_scheduler.CosineAnnealingLR(adam, recipe.updates)
+        losses = []
+        for _ in tqdm(range(recipe.updates), desc="training DiGress", disable=not progress):
+            rows = torch.randint(len(graphs), (recipe.batch,), generator=generator)
+            t = torch.randint(1, recipe.steps + 1, (recipe.batch,), generator=generator)
+            clean = F.one_hot(classes[rows], len(frequencies)).float()
+            noised = process.noised(clean, symmetric(torch.rand(clean.shape, generator=generator)), t)
+            off = ~torch.eye(clean.size(1), dtype=torch.bool)[None, ..., None]
+            noised = torch.where(off, noised, clean)
+            logits = net(noised, t, real[rows])
+            own = pairs[rows]
+            loss = F.cross_entropy(logits[own], classes[rows][own])
+            adam.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            adam.step()
+            slower.step()
+            losses.append(float(loss.detach()))
+    last = losses[-100:]
+    return Fitted(net.eval(), process, sum(last) / len(last))
+
+
+@torch.no_grad()
+def generate(net: DiGress, process: Categorical, nodes: int, count: int, generator: torch.Generator) -> Tensor:
+    """Graphs in the form of the paper, edge classes ``int64 [count, nodes, nodes]``: each step draws every pair of
+    ``p(x_s | x_t) = sum p(x_0 | x_t) q(x_s | x_t, x_0)``.
+    """
+    size = (count, nodes, nodes, process.classes)
+    none = F.one_hot(torch.zeros(nodes, dtype=torch.long), process.classes).float()
+    diagonal = torch.eye(nodes, dtype=torch.bool)[None, ..., None]
+
+    def noise() -> Tensor:
+        return symmetric(torch.rand(size, generator=generator, dtype=torch.float64))
+
+    E = torch.where(diagonal, none, process.absent(noise()).float())
+    for t in range(process.steps, 0, -1):
+        p = net(E, torch.full((count,), t)).softmax(-1)
+        E = torch.where(diagonal, none, drawn(process.reverse(E, p, t), noise().float()))
+    return E.argmax(-1)
