@@ -101,7 +101,9 @@ class Interception(TorchFunctionMode):
         self, written: WrittenOut, kind: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """A function that may be a part of attention written out."""
-        if kind in ("product", "einsum"):
+        if kind in ("product", "einsum", "sum"):
+            if kind == "sum" and "dim" in kwargs:
+                args, kwargs = (args[0], kwargs["dim"]), {k: v for k, v in kwargs.items() if k != "dim"}
             found = written.weighed(kind, args) if written.weights else None
             if found is not None and self.weighed(found):
                 return func(*replaced(kind, args, found.place, found.uniform()), **kwargs)

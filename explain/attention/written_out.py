@@ -26,9 +26,11 @@ _MOVED = {
     *(_T.view, _T.reshape, torch.reshape, _T.flatten, torch.flatten, _T.unflatten, _T.expand, _T.expand_as),
     *(_T.transpose, torch.transpose, _T.swapaxes, _T.permute, torch.permute, _T.movedim, torch.movedim),
     *(_T.unsqueeze, torch.unsqueeze, _T.squeeze, torch.squeeze, _T.mT.__get__, _T.T.__get__, _T.t),
-    *(_T.nan_to_num, torch.nan_to_num, _T.masked_fill, torch.masked_fill),
+    *(_T.nan_to_num, torch.nan_to_num, _T.masked_fill, torch.masked_fill, _T.__getitem__),
 }
 _PRODUCTS = {torch.matmul, _T.matmul, _T.__matmul__, torch.bmm, _T.bmm, torch.mm, _T.mm}
+_TIMES = {torch.mul, _T.mul, _T.__mul__, _T.__rmul__, torch.multiply}
+_SUMS = {torch.sum, _T.sum}
 KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys(_SOFTMAX, "softmax"),
     **dict.fromkeys(_EXP, "exp"),
@@ -37,6 +39,8 @@ KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys(_MOVED, "moved"),
     **dict.fromkeys(_PRODUCTS, "product"),
     torch.einsum: "einsum",
+    **dict.fromkeys(_TIMES, "times"),
+    **dict.fromkeys(_SUMS, "sum"),
 }
 _SAMPLED = 64  # rows that are proved to add up at each product; all of a map that is kept
 _GAP = {torch.float64: 1e-6, torch.float32: 1e-3}  # of a row's sum from 1, by type; others: 2e-2
@@ -51,12 +55,14 @@ class Weighed:
         keys: the axis that is summed over.
         queries: the axis of the rows; None of one row.
         place: which argument of the product they are.
+        values: what they were multiplied with before a plain sum.
     """
 
     weights: Tensor
     keys: int
     queries: int | None
     place: int
+    values: Tensor | None = None
 
     def rows(self) -> Tensor:
         """``[batch, heads, queries, keys]``: the last of the other axes are the heads."""
@@ -80,9 +86,10 @@ class Weighed:
         return bool((some >= 0).all() and (((sums - 1).abs() < gap) | (sums == 0)).all() and (sums > 0).any())
 
     def uniform(self) -> Tensor:
-        """Weights alike where these are not zero."""
+        """Weights alike where these are not zero; times the values before a plain sum."""
         seen = (self.weights > 0).to(self.weights.dtype)
-        return seen / seen.sum(self.keys, keepdim=True).clamp_min(1)
+        alike = seen / seen.sum(self.keys, keepdim=True).clamp_min(1)
+        return alike if self.values is None else alike * self.values
 
 
 class _Followed(NamedTuple):
@@ -97,6 +104,7 @@ class WrittenOut:
     def __init__(self) -> None:
         self.weights: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.exponentials: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.scaled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # values times weights: both
 
     def follow(
         self, kind: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], found: Any
@@ -107,6 +115,11 @@ class WrittenOut:
             return
         if kind == "exp":
             self.exponentials[found] = True
+        elif kind == "times":
+            for own, other in (args[:2], args[1::-1]) if len(args) == 2 else ():
+                if isinstance(other, Tensor) and (clean := self.clean(own)) is not None:
+                    self.scaled[found] = clean, other
+                    return
         elif kind == "softmax" or (kind == "divided" and first in self.exponentials):
             self.weights[found] = _Followed(found.detach())
         elif kind == "moved" and first in self.exponentials:
@@ -124,6 +137,8 @@ class WrittenOut:
 
     def weighed(self, kind: str, args: Sequence[Any]) -> Weighed | None:
         """The weights that are summed over in a product, where there are any, proved to be shares."""
+        if kind == "sum":
+            return self._summed(args)
         operands = _operands(kind, args)
         for place, operand in operands:
             clean = self.clean(operand)
@@ -134,11 +149,28 @@ class WrittenOut:
                     return found
         return None
 
+    def _summed(self, args: Sequence[Any]) -> Weighed | None:
+        """Of values times weights, summed over one axis: ``(weights[..., None] * values).sum(axis)``."""
+        if len(args) < 2 or not isinstance(args[1], int) or args[0] not in self.scaled:
+            return None
+        weights, values = self.scaled[args[0]]
+        keys = args[1] % args[0].dim() - args[0].dim()
+        if -keys > weights.dim() or weights.size(keys) != args[0].size(keys) or weights.size(keys) < 2:
+            return None
+        own = [axis for axis in range(-weights.dim(), 0) if axis != keys and weights.size(axis) > 1]
+        queries = [axis for axis in own if -axis > values.dim() or values.size(axis) == 1]
+        if len(queries) > 1:
+            return None
+        found = Weighed(weights, keys, queries[0] if queries else None, 0, values)
+        return found if found.adds_up() else None
+
 
 def replaced(kind: str, args: Sequence[Any], place: int, other: Tensor) -> list[Any]:
     """The arguments of a product with another tensor at this place."""
     found = list(args)
-    if kind == "einsum" and isinstance(found[1], (list, tuple)):
+    if kind == "sum":
+        found[0] = other
+    elif kind == "einsum" and isinstance(found[1], (list, tuple)):
         inner = list(found[1])
         inner[place - 1] = other.to(inner[place - 1].dtype)
         found[1] = inner

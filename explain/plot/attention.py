@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -22,7 +24,8 @@ def attention(
     layer: int = 0,
     edge_index: Tensor | None = None,
     focus: Tensor | None = None,
-    names: tuple[str, ...] = (),
+    names: Sequence[str] = (),
+    rows: Sequence[str] = (),
     title: str = "",
     max_nodes: int = 40,
     max_edges: int = 90,
@@ -37,13 +40,14 @@ def attention(
         layer: which map of an explanation.
         edge_index: sender and receiver of each weight; self-loops are told in the node's size.
         focus: explained nodes, ringed; the queries marked in a matrix.
-        names: one label a key of a square matrix; every label is shown up to 30 of them.
+        names: one label a key, shown up to 30 of them; of a square matrix the queries' as well.
+        rows: one label a query, as of a translation: its words beside those of the source.
         title: above the picture.
         max_nodes: a larger graph is cut to the strongest edges and their ways to the explained nodes.
         max_edges: only the strongest are drawn wide.
 
     Raises:
-        ValueError: weights of another shape, or an explanation without maps.
+        ValueError: weights of another shape, other labels than rows and columns, or an explanation without maps.
     """
     if isinstance(weights, Credit):
         if f"attention.{layer}.grid" in weights.parts:
@@ -59,7 +63,10 @@ def attention(
         return _on_edges(ax, weights.detach().cpu().double(), edge_index, focus, max_nodes, max_edges)
     if weights.dim() < 2:
         raise ValueError(f"weights must be [..., queries, keys], or come with an edge_index; got {list(weights.shape)}")
-    return _matrix(ax, weights.detach().cpu().double(), focus, names)
+    for given, count, what in ((names, weights.size(-1), "names"), (rows, weights.size(-2), "rows")):
+        if given and len(given) != count:
+            raise ValueError(f"{what} must be {count} labels, got {len(given)}")
+    return _matrix(ax, weights.detach().cpu().double(), focus, names, rows)
 
 
 def _map_of(explanation: Credit, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -80,16 +87,16 @@ def _map_of(explanation: Credit, layer: int) -> tuple[Tensor, Tensor | None, Ten
     return weights, edge_index, geometry.get("focus")
 
 
-def _matrix(ax: Axes, weights: Tensor, focus: Tensor | None, names: tuple[str, ...]) -> Axes:
+def _matrix(ax: Axes, weights: Tensor, focus: Tensor | None, names: Sequence[str], rows: Sequence[str]) -> Axes:
     values = weights.reshape(-1, *weights.shape[-2:]).mean(0).numpy()
     norm = Normalize(0, float(values.max()) if values.size else 1.0)
     ax.imshow(values, cmap=SEQUENTIAL, norm=norm, aspect="auto", interpolation="nearest")
     ax.set(xlabel="key (looked at)", ylabel="query (looks)")
     if names and len(names) <= 30:
-        labels = [short(name, 16) for name in names]
-        ax.set_xticks(range(len(names)), labels, rotation=90, fontsize="x-small")
-        if values.shape[0] == len(names):
-            ax.set_yticks(range(len(names)), labels, fontsize="x-small")
+        ax.set_xticks(range(len(names)), [short(name, 16) for name in names], rotation=90, fontsize="x-small")
+    rows = rows or (names if values.shape[0] == values.shape[1] else ())
+    if rows and len(rows) <= 30:
+        ax.set_yticks(range(len(rows)), [short(name, 16) for name in rows], fontsize="x-small")
     for row in node_link.ids(focus) if focus is not None else []:
         ax.axhspan(row - 0.5, row + 0.5, fill=False, edgecolor=node_link.RING, linewidth=1.5)
     colour_bar(ax, norm, "attention, mean over heads", SEQUENTIAL)

@@ -51,6 +51,10 @@ class Heads(nn.Module):
         e = (e - e.amax(-1, True)).exp()
         return (e / e.sum(-1, keepdim=True) @ k).transpose(1, 2)
 
+    def sums(self, q, k):
+        weights = torch.einsum("bihd,bjhd->bijh", q, k).softmax(2)
+        return (weights[..., None] * k[:, None]).sum(dim=2)
+
     def columns(self, q, k):
         q, k = q.transpose(1, 2), k.transpose(1, 2)
         return (k.mT @ (k @ q.mT).softmax(-2)).mT.transpose(1, 2)
@@ -60,7 +64,7 @@ class Heads(nn.Module):
         return torch.bmm(torch.baddbmm(q.new_zeros(()), q, k.mT).softmax(-1), k).unflatten(0, (-1, 2)).transpose(1, 2)
 
 
-NOTATIONS = ["matmul", "einsum", "heads_last", "ellipsis", "exponentials", "columns", "merged"]
+NOTATIONS = ["matmul", "einsum", "heads_last", "ellipsis", "exponentials", "sums", "columns", "merged"]
 
 
 def heads(notation):
