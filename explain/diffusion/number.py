@@ -13,7 +13,7 @@ from torch import Tensor
 from explain.diffusion.bound import StepWeights, check_chain, check_weights, said
 from explain.diffusion.conventions import position
 from explain.diffusion.denoiser import Condition
-from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff
+from explain.diffusion.payoffs import STEP_PAYOFFS, StepPayoff, check_payoff
 from explain.diffusion.process import Gaussian, gaussian
 from explain.diffusion.proofs import check_guidance, check_rows, elsewhere
 from explain.diffusion.recomputing import recomputed
@@ -30,7 +30,7 @@ from explain.diffusion.settings import (
 from explain.diffusion.sites import KINDS, sites, tiled
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, other_random_states, usual_modes
-from explain.payoffs import one_a_row, probed
+from explain.payoffs import one_a_row
 from explain.types import Parameters, Unsupported
 
 _OTHER_START = 0x2545F4914F6CDD1D
@@ -121,7 +121,7 @@ class StepNumber(DenoiserNumber):
         if payoff == "elbo":
             self.assumed["elbo"] = said(gaussian(model.process, "the bound"))
         if callable(payoff):
-            probed(payoff, image[None])
+            check_payoff(payoff, image[None])
         self._check_answers(self.noised[:1], self.times[:1], both)
 
     @property
@@ -225,7 +225,7 @@ class TrajectoryNumber(DenoiserNumber):
         self.eta = checked_eta(self.eta, self.model.scheduler)
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
         self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
-        probed(self.payoff, self.start)
+        check_payoff(self.payoff, self.start)
         t = self.place(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
         self._check_answers(self.start[:1], t, self.guidance != 1)
         if denoiser.hears_itself(self.start[:1], t, self.condition):

@@ -11,7 +11,7 @@ from torch import Tensor
 from explain.diffusion.bound import StepWeights, bound_terms, error_weights
 from explain.diffusion.process import Process, gaussian
 from explain.diffusion.sites import over_channels
-from explain.payoffs import one_a_row
+from explain.payoffs import one_a_row, probed
 
 STEP_PAYOFFS = ("error", "evidence", "norm", "x0", "elbo")
 
@@ -82,6 +82,32 @@ class StepPayoff:
             return squares
         process = gaussian(self.process, "a weight by signal and noise")
         return squares * error_weights(self.weights, process, times).to(squares)
+
+
+SAMPLES, PICTURES, LATENTS = "samples as the network has them", "pictures in [0, 1]", "latents"
+_REMEDY = ". Of pictures [n, 3, H, W] in [0, 1] ask with space='pixels'"
+
+
+def check_payoff(payoff: Callable[[Tensor], Tensor], rows: Tensor, what: str = SAMPLES) -> None:
+    """Raise where a payoff cannot be called with such rows, is random, or looks across them; see `probed`.
+
+    Args:
+        payoff: ``[n, ...] -> [n]``.
+        rows: what it may be given.
+        what: they are, in words.
+
+    Raises:
+        ValueError: it does not answer, or not row by row.
+        OutOfMemoryError: as torch raises it.
+    """
+    try:
+        probed(payoff, rows)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        latent = what == LATENTS or (rows.dim() == 4 and rows.size(1) not in (1, 3))
+        remedy = _REMEDY if latent else ""
+        raise ValueError(f"the payoff cannot be called with {what} {list(rows.shape)}: {error}{remedy}") from error
 
 
 class Nearness:

@@ -74,6 +74,16 @@ def test_a_payoff_of_pictures_is_told_of_latents():
         explain.wrap(built("sd")).trajectory(**asked("sd", payoff=lambda x: judge(x).mean((1, 2, 3)), space="latents"))
 
 
+def test_a_payoff_is_told_of_what_it_cannot_be_called_with():
+    judge, model = nn.Conv2d(3, 1, 3).requires_grad_(False), explain.wrap(built("sd"))
+    latent = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for payoff in (lambda x: judge(x).mean((1, 2, 3)), lambda x: x[:, :, 12, 12].mean(1)):
+        with pytest.raises(ValueError, match=r"network has them \[1, 4, 8, 8\].*with space='pixels'"):
+            model.step(latent, 500, PROMPT, payoff=payoff)
+    with pytest.raises(ValueError, match=r"with pictures in \[0, 1\] \[1, 3, 16, 16\]"):
+        model.step(picture()[0], 500, PROMPT, payoff=lambda x: x[:, 5].mean((1, 2)))
+
+
 @pytest.mark.parametrize("name", ["dit", "ldm", "consistency"])
 def test_latents_are_latents_also_of_a_pipeline_that_gives_pictures_for_them(name):
     seen = []
@@ -158,7 +168,9 @@ def test_another_vae_is_told():
     made.vae = seeded(AutoencoderKL, **three, block_out_channels=(8, 8, 8), norm_num_groups=4, latent_channels=4)
     run = run_of(pipeline=made)
     assert run.assumed["vae"].startswith("pictures are 4 times as high as the latent where the pipeline counts with 2")
-    assert "vae" not in run_of().assumed
+    assert "vae" not in run_of(pipeline=stable_diffusion(vae=vae(scaling_factor=3.0))).assumed
+    other = run_of(pipeline=stable_diffusion(vae=vae(scaling_factor=0.01)))
+    assert "where denoisers are trained on about 1" in other.assumed["vae"]
     small = explain.wrap(stable_diffusion(vae=vae(scaling_factor=0.01))).step(picture()[0], 500, PROMPT)
     assert "where denoisers are trained on about 1" in small.assumed["vae"]
     made.vae = vae(channels=16)

@@ -152,6 +152,19 @@ def coder_of(pipeline: Any, sample: Tensor, picture: Tensor, heard: list[tuple[T
     return Coder(vae, *found)
 
 
+def latent_of(pipeline: Any, picture: Tensor) -> Tensor | None:
+    """The latent ``[C, h, w]`` of a picture ``[1, 3, H, W]`` in [0, 1] by a pipeline's VAE, where it has and can."""
+    part = Listening(pipeline).part
+    if part is None or picture.dim() != 4:
+        return None
+    vae = getattr(pipeline, part)
+    try:
+        with torch.no_grad():
+            return Coder(vae, *_ways(vae)[0]).encode(picture)[0]
+    except (ValueError, TypeError, AttributeError, NonFinite):  # of sound, or in half precision
+        return None
+
+
 def _ways(vae: Any) -> list[tuple[Tensor, Tensor]]:
     """Factors and shifts that a VAE's configuration may mean."""
     config = vae.config

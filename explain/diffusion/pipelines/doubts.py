@@ -13,6 +13,8 @@ from explain.types import NonFinite
 
 _HIDDEN = ("nsfw_content_detected", "nsfw_detected")  # what the answers of pipelines call it
 
+_SPREAD = (0.25, 4.0)  # the deviation of latents that a denoiser was trained on is about 1
+
 
 def check_finite(name: str, net: nn.Module, steps: Sequence[PipelineStep], picture: Tensor) -> None:
     """Raise where a run holds NaN or infinity, naming what said it first.
@@ -74,6 +76,17 @@ def said_of_size(pipeline: Any, sample: Tensor, picture: Tensor) -> str | None:
     return (
         f"pictures are {own[0]:g} times as high as the latent where the pipeline counts with {factor}: is this the VAE "
         "that the network was trained with?"
+    )
+
+
+def said_of_spread(latent: Tensor) -> str | None:
+    """What is odd about the scale of a picture's latent ``[C, h, w]``, as the VAE encodes it."""
+    spread = float(latent.std())
+    if _SPREAD[0] <= spread <= _SPREAD[1]:
+        return None
+    return (
+        f"the picture's latent spreads by {spread:.2g} where denoisers are trained on about 1: is this the VAE that "
+        "the network was trained with?"
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from explain.diffusion.payoffs import LATENTS, PICTURES, check_payoff
 from explain.diffusion.pipelines.call import PipelineCall, Row
 from explain.diffusion.pipelines.tracing import TracedRun, Variation
 from explain.diffusion.pipelines.watched import Watched
@@ -17,7 +18,7 @@ from explain.diffusion.recomputing import recomputed
 from explain.diffusion.sampling import Fork
 from explain.diffusion.sweep import Sweep, checked_weights, swept
 from explain.guard import usual_modes
-from explain.payoffs import one_a_row, probed
+from explain.payoffs import one_a_row
 from explain.plain import plain_operations
 from explain.types import Game, Masks, Parameters, Players, Unsupported, Values
 
@@ -174,20 +175,9 @@ class PipelineNumber(TracedRun):
         """Raise where the payoff is random or looks across rows; see `explain.payoffs.probed`.
 
         Raises:
-            ValueError: it does, or it takes no latents.
-            RuntimeError: the payoff's own.
-            IndexError: the payoff's own.
+            ValueError: it does, or it cannot be called with what it is to see.
         """
         if self.payoff is None:
             return
         with usual_modes():
-            first = self.first()
-            try:
-                probed(self.payoff, first)
-            except (RuntimeError, IndexError) as error:
-                if self.space == "pixels":
-                    raise
-                raise ValueError(
-                    f"the payoff cannot be called with latents {list(first.shape)}: {error}. Of pictures "
-                    "[n, 3, H, W] in [0, 1] ask with space='pixels'"
-                ) from error
+            check_payoff(self.payoff, self.first(), PICTURES if self.space == "pixels" else LATENTS)

@@ -16,7 +16,9 @@ from explain.diffusion.denoiser import Condition, checked_image
 from explain.diffusion.fills import checked_reference
 from explain.diffusion.games import StepCoalitions
 from explain.diffusion.objective import DenoisingObjective
+from explain.diffusion.payoffs import PICTURES, check_payoff
 from explain.diffusion.pipelines.coder import Coder
+from explain.diffusion.pipelines.doubts import said_of_spread
 from explain.diffusion.players import image_players, label_player, owner_of_pixels
 from explain.diffusion.settings import checked_region
 from explain.diffusion.targets import StepTarget
@@ -28,7 +30,6 @@ from explain.payoffs import one_a_row
 from explain.types import Differentiable, Game, Masks, Objective, Players, Values, present_atoms
 
 FILLS = ("mean", "reference", "zeros")
-_SPREAD = (0.25, 4.0)  # the deviation of latents that a denoiser was trained on is about 1
 _ENCODED = 32  # training pictures that the VAE is given at once
 Encoded = Callable[[list[Any]], Condition]
 
@@ -90,6 +91,8 @@ class PictureStep(StepTarget):
             raise ValueError("the bound is of the whole latent: ask for payoff='elbo' without a region")
         with torch.no_grad():
             latent = coder.encode(picture[None])[0]
+            if callable(payoff):
+                check_payoff(payoff, coder.decode(latent[None]), PICTURES)
         seen = self._decoded if callable(payoff) or payoff == "x0" else payoff
         super().__init__(
             model, latent, steps, condition, seed, draws, seen, None, guidance, "mean", None, batch_size, weights
@@ -113,15 +116,11 @@ class PictureStep(StepTarget):
             return {"x0": "a picture in [0, 1], which the network sees as 2 x - 1"}
         with torch.no_grad():
             lost = float((self.coder.decode(latent[None])[0] - self.picture).abs().mean())
-        spread = float(latent.std())
         found = {
             "x0": f"a picture in [0, 1], as the mean of the VAE encodes it; decoded it is {lost:.2g} off on average"
         }
-        if not _SPREAD[0] <= spread <= _SPREAD[1]:
-            found["vae"] = (
-                f"the picture's latent spreads by {spread:.2g} where denoisers are trained on about 1: is this the VAE "
-                "that the network was trained with?"
-            )
+        if odd := said_of_spread(latent):
+            found["vae"] = odd
         return found
 
     @cached_property

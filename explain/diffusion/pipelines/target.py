@@ -16,7 +16,8 @@ from explain.diffusion.commit import commit_times
 from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.objective import training_objective
 from explain.diffusion.pipelines.call import Heard, PipelineCall
-from explain.diffusion.pipelines.doubts import said_of_size
+from explain.diffusion.pipelines.coder import latent_of
+from explain.diffusion.pipelines.doubts import said_of_size, said_of_spread
 from explain.diffusion.pipelines.games import (
     PROMPT,
     Absent,
@@ -364,7 +365,9 @@ class PipelineRun(PipelineNumber, Target):
         if self.negative and not self.plan.guided:
             found["negative"] = "not read: this call has no branch without the prompt (guidance 1, or distilled)"
         steps, picture = self.traced
-        if steps and (odd := said_of_size(self.call.pipeline, steps[-1].after, picture)):
+        latent = latent_of(self.call.pipeline, picture)
+        odd = said_of_size(self.call.pipeline, steps[-1].after, picture) if steps else None
+        if odd := odd or (None if latent is None else said_of_spread(latent)):
             found["vae"] = odd
         beside = [name for name in self.call.shared if _PROMPT_BESIDE.fullmatch(name) and self.call.shared[name]]
         if beside:
