@@ -87,6 +87,7 @@ class Recipe:
         steps: of Adam.
         warm: steps whose labels are the mean field's; later ones are sampled from the denoiser.
         lr: Adam's step size.
+        decay: whether it falls to 0 along a cosine.
         weight_decay: Adam's.
         temperature: of the runs that sample labels.
         first_temperature: of the mean field's labels.
@@ -100,6 +101,7 @@ class Recipe:
     steps: int = 20_000
     warm: int = 2_000
     lr: float = 0.01
+    decay: bool = False
     weight_decay: float = 0.01
     temperature: float = 0.1
     first_temperature: float = 0.1
@@ -110,8 +112,19 @@ class Recipe:
     mean_field: int = 500
 
 
-LADDER = Recipe(steps=4_000, warm=300, lr=0.003, weight_decay=0.0, first_temperature=1.0, mean_field=100)
-LADDER_STEPS = 20
+LADDER = Recipe(
+    steps=4_000,
+    warm=300,
+    lr=0.005,
+    decay=True,
+    weight_decay=0.0,
+    first_temperature=1.0,
+    buffer=20,
+    renewed=3,
+    every=50,
+    mean_field=100,
+)
+LADDER_STEPS = 40
 
 
 class Fitted(NamedTuple):
@@ -203,6 +216,9 @@ def train(data: Data, recipe: Recipe, *, seed: int, steps: int = 80, progress: b
         log_p = mean_field(data.x, data.edge_index).detach().log_softmax(1)
         net = DPMSNC(data.num_features, classes, **sizes)
         adam = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        slower = torch.optim.lr_scheduler.LambdaLR(
+            adam, lambda step: (1 + math.cos(math.pi * step / recipe.steps)) / 2 if recipe.decay else 1.0
+        )
         generator = torch.Generator().manual_seed(seed)
 
         def completed(warm: bool) -> Tensor:
@@ -230,6 +246,7 @@ def train(data: Data, recipe: Recipe, *, seed: int, steps: int = 80, progress: b
             adam.zero_grad()
             loss.backward()
             adam.step()
+            slower.step()
             if step % recipe.every == 0:
                 net.eval()
                 fresh = [completed(step <= recipe.warm) for _ in range(recipe.renewed)]

@@ -93,7 +93,7 @@ class GraphStepTarget(GraphStepNumber, _GraphTarget):
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""
         entry = {"entry": list(self.entry), "label": self.label} if self.entry else {}
-        return {**self._described(), "question": "step", "t": self.t, **entry}
+        return {**self._described(), "question": "step", "t": [self.t], **entry}
 
 
 class GraphRunTarget(GraphRunNumber, _GraphTarget):

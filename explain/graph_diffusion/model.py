@@ -34,13 +34,14 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
         prediction_type: "epsilon", "sample" or "v_prediction"; found out on the known labels when None. A network of
             `Categorical` answers logits.
         scale: of one-hot labels, "0/1" or "-1/1"; found out as well.
-        rule: of `Categorical`, "mixture" (DiGress) or "joint" (D3PM); see there.
+        rule: of `Categorical`, "mixture" (DiGress; when None) or "joint" (D3PM); see there.
         classes: ``C``; from the labels when None.
         known: bool ``[n]``, whose label is known; ``graph.train_mask`` when None.
         label: the field of the graph with the labels.
 
     Raises:
-        TypeError: none or several of scheduler, betas, process and sampler; a network whose arguments cannot be told.
+        TypeError: none or several of scheduler, betas, process and sampler; a network whose arguments cannot be told;
+            options of another noise, or of ours beside your own sampler.
         ValueError: labels, classes or masks that do not go together; a prediction that cannot be told.
 
     ``assumed`` says what was taken to be so without being told; it is written into every answer.

@@ -53,6 +53,8 @@ def players_of(number: LabelNumber, kind: str, options: dict[str, Any]) -> Playe
     own = near.clone()
     if kind == "known_labels":
         own &= number.model.known.cpu()
+        if not bool(own.any()):
+            raise ValueError("no label is known here: say who is, wrap(..., known=bool [n]), or widen hops=")
     elif kind == "nodes" and number.node is not None:
         own[number.node] = False
     index = own.nonzero().view(-1)

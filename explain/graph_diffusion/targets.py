@@ -150,4 +150,4 @@ class StepTarget(StepNumber, _LabelTarget):
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""
-        return {**self._described("step"), "t": self.t}
+        return {**self._described("step"), "t": [self.t]}

@@ -44,7 +44,7 @@ class TrainedLabelDenoiser:
         call: Call | None = None,
         prediction_type: Prediction | None = None,
         scale: str | None = None,
-        rule: str = "mixture",
+        rule: str | None = None,
         classes: int | None = None,
         known: Tensor | None = None,
         label: str = "y",
@@ -60,8 +60,13 @@ class TrainedLabelDenoiser:
                 "(Gaussian, Categorical) of its training, or your own function sampler=(network, graph, known, "
                 f"generator) -> labels; got {', '.join([*given, *['sampler'] * (sampler is not None)]) or 'none'}"
             )
+        if sampler is not None:
+            ours = {"time": time, "call": call, "prediction_type": prediction_type, "scale": scale, "rule": rule}
+            if unused := [name for name, part in ours.items() if part is not None]:
+                raise TypeError(f"{', '.join(unused)}= are of our sampler, and {OWN}, which calls the network itself")
         if not (isinstance(net, nn.Module) or callable(net)):
             raise TypeError(f"a denoiser of labels is a module or a function, got {type(net).__name__}")
+        self.net, self.module = net, as_module(net)
         self.graph, self.label, self.sampler = checked_graph(graph, label), label, sampler
         self.assumed: dict[str, str] = {}
         self.nodes = int(graph.num_nodes)
@@ -75,7 +80,6 @@ class TrainedLabelDenoiser:
                 f"{int(bad.nonzero()[0])}: say classes= and who is known, known=bool [{self.nodes}]"
             )
         self.labels = F.one_hot(self.truth.clamp(0, self.classes - 1), self.classes).to(self.device, self.dtype)
-        self.net, self.module = net, as_module(net)
         self.network: LabelNetwork | None = None
         self.process: LabelProcess | None = None
         if sampler is None:
@@ -104,9 +108,9 @@ class TrainedLabelDenoiser:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the features."""
-        x = self.graph.get("x")
-        return x.dtype if x is not None and x.is_floating_point() else torch.get_default_dtype()
+        """Of the network's parameters, of the features where it has none."""
+        held = [part for part in (*self.module.parameters(), self.graph.get("x")) if part is not None]
+        return next((part.dtype for part in held if part.is_floating_point()), torch.get_default_dtype())
 
     @property
     def device(self) -> torch.device:
@@ -163,14 +167,18 @@ class TrainedLabelDenoiser:
             self.assumed["batch"] = "copies see one another in one batch: each is run by itself"
 
     def _read(
-        self, process: Gaussian | Categorical, prediction_type: Prediction | None, scale: str | None, rule: str
+        self, process: Gaussian | Categorical, prediction_type: Prediction | None, scale: str | None, rule: str | None
     ) -> LabelProcess:
         """The noise on labels, with how the network's answer is read.
 
         Raises:
             ValueError: a process of other classes, or an unknown prediction, scale or rule.
+            TypeError: a rule of Gaussian noise, or a prediction or scale of classes that are drawn.
         """
         if isinstance(process, Categorical):
+            if prediction_type is not None or scale is not None:
+                raise TypeError("prediction_type= and scale= are of Gaussian noise; of Categorical logits are answered")
+            rule = rule or "mixture"
             if process.classes != self.classes:
                 raise ValueError(
                     f"the process has {process.classes} classes and the labels {self.classes}: say classes= (a mask "
@@ -180,6 +188,8 @@ class TrainedLabelDenoiser:
                 raise ValueError(f"rule must be 'mixture' (DiGress) or 'joint' (D3PM), got {rule!r}")
             self.assumed["prediction"] = f"logits of p(label | noised labels); reverse step: {rule}"
             return CategoricalLabels(process, rule)
+        if rule is not None:
+            raise TypeError("rule= is of Categorical, how logits make a reverse step; these labels have Gaussian noise")
         if scale is not None and scale not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}, of one-hot labels, got {scale!r}")
         if prediction_type is not None and prediction_type not in READINGS:

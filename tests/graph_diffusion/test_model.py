@@ -115,6 +115,13 @@ def test_your_own_call_and_other_units_of_time(data):
         ({"process": Categorical.uniform(BETAS, 3), "betas": None}, ValueError, "3 classes and the labels 2"),
         ({"tme": "step"}, TypeError, "did you mean 'time'"),
         ({"task": "node"}, ValueError, "a denoiser of labels has no task"),
+        ({"rule": "joint"}, TypeError, "rule= is of Categorical"),
+        (
+            {"process": Categorical.uniform(BETAS, 2), "betas": None, "scale": "0/1"},
+            TypeError,
+            "scale= are of Gaussian",
+        ),
+        ({"sampler": print, "betas": None}, TypeError, "time= are of our sampler"),
         ({"label": "x"}, ValueError, r"one class a node, graph.x int64 \[n\]"),
     ],
 )
@@ -155,6 +162,25 @@ def test_graphs_that_cannot_be_asked_about(data):
 
     with pytest.raises(ValueError, match="not deterministic"):
         explain.wrap(Random(), data, betas=BETAS, time="step", prediction_type="epsilon", scale="0/1")
+
+
+def test_nobody_known_and_features_that_are_none(data):
+    bare = Data(edge_index=data.edge_index, y=data.y, num_nodes=10)
+    options = {"betas": BETAS, "prediction_type": "epsilon", "scale": "0/1", "known": torch.zeros(10).bool()}
+    ones = torch.ones(10, 1).double()
+    model = explain.wrap(
+        Colouring(),
+        bare,
+        call=lambda net, graph, y, t: net(ones.repeat(len(y) // 10, 1), y, t, graph.edge_index),
+        **options,
+    )
+    assert model.labels.dtype == torch.float64  # the network's, where the graph has no features
+    asked = model.trajectory(4, 1, draws=2)
+    assert asked.value() == by_hand(Colouring(), data, torch.zeros(10).bool(), 4, 1, 2)
+    with pytest.raises(ValueError, match="no label is known here"):
+        asked.players("known_labels")
+    with pytest.raises(ValueError, match="the graph has no features x"):
+        asked.players("features")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +344,7 @@ def test_a_step_of_gaussian_labels_foresees_and_has_a_gradient(data):
     model = explain.wrap(Colouring(), data, betas=BETAS, time="step")
     asked = model.step(t=5, node=4, draws=3)
     assert 0 < asked.value() < 1
-    assert asked.describe()["t"] == 5
+    assert asked.describe()["t"] == [5]
     why = explain.Gradient("features").explain(asked)
     assert why.checks["completeness_gap"] < 0.01
     empty, full = asked.game("labels").ends()

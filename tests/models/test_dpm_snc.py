@@ -9,13 +9,13 @@ import explain
 from models.dpm_snc import LADDER, cosine_betas, on_ladder, sample, sinusoids
 from models.ladder import ladder
 
-SMALL = replace(LADDER, steps=400, warm=200, every=50, buffer=20, renewed=1)
+SMALL = replace(LADDER, steps=400, warm=200, lr=0.003, decay=False, renewed=1)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     before = torch.get_rng_state()
-    found = on_ladder(0, 30, SMALL, folder=tmp_path_factory.mktemp("cache"), progress=False)
+    found = on_ladder(0, 30, SMALL, 20, folder=tmp_path_factory.mktemp("cache"), progress=False)
     assert torch.equal(torch.get_rng_state(), before)
     return found
 
