@@ -79,10 +79,11 @@ class Coder:
         seen = 2 * pictures - 1
         if self.vae is None:
             return seen
-        own = next(self.vae.parameters())
-        with evaluating(self.vae):
+        vae: Any = self.vae  # a module's attributes may be anything to mypy, also no function
+        own = next(vae.parameters())
+        with evaluating(vae):
             try:
-                answer = self.vae.encode(seen.to(own))  # type: ignore[operator]
+                answer = vae.encode(seen.to(own))
             except RuntimeError as error:
                 raise ValueError(
                     f"the pipeline's VAE cannot encode pictures {list(pictures.shape)}: {error}"
@@ -101,8 +102,9 @@ class Coder:
         made = samples
         if self.vae is not None:
             z = _shaped(self.factor, samples) * samples + _shaped(self.shift, samples)
-            with evaluating(self.vae):
-                made = tensors(self.vae.decode(z.to(next(self.vae.parameters()))))[0].to(samples)  # type: ignore[operator]
+            vae: Any = self.vae
+            with evaluating(vae):
+                made = tensors(vae.decode(z.to(next(vae.parameters()))))[0].to(samples)
             self._check(made, "decodes a sample to")
         return (made / 2 + 0.5).clamp(0, 1)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from explain.diffusion.payoffs import LATENTS, PICTURES, check_payoff
-from explain.diffusion.pipelines.call import PipelineCall, Row
+from explain.diffusion.pipelines.call import Row
 from explain.diffusion.pipelines.tracing import TracedRun, Variation
 from explain.diffusion.pipelines.watched import Watched
 from explain.diffusion.recomputing import recomputed
@@ -23,6 +23,7 @@ from explain.plain import plain_operations
 from explain.types import Game, Masks, Parameters, Players, Unsupported, Values
 
 
+@dataclass(eq=False, repr=False)
 class PipelineNumber(TracedRun):
     """``payoff(pictures)`` of a pipeline's own call, a mean over ``draws`` seeds; see `TracedRun`.
 
@@ -33,22 +34,12 @@ class PipelineNumber(TracedRun):
         ValueError: settings out of range.
     """
 
-    def __init__(
-        self,
-        call: PipelineCall,
-        condition: Any,
-        negative: str | None,
-        payoff: Callable[[Tensor], Tensor] | None,
-        seed: int,
-        draws: int,
-        latents: Tensor | None,
-        space: Literal["pixels", "latents"],
-        batch_size: int | None,
-    ) -> None:
-        if payoff is not None and not callable(payoff):
-            raise ValueError(f"payoff must be a function of the pictures, [n, 3, H, W] -> [n], got {payoff!r}")
-        super().__init__(call, condition, negative, seed, draws, latents, space, batch_size)
-        self.payoff = payoff
+    payoff: Callable[[Tensor], Tensor] | None
+
+    def __post_init__(self) -> None:
+        if self.payoff is not None and not callable(self.payoff):
+            raise ValueError(f"payoff must be a function of the pictures, [n, 3, H, W] -> [n], got {self.payoff!r}")
+        super().__post_init__()
         self.assumed: dict[str, str] = {}
         self.proofs: dict[str, Any] = {}
 

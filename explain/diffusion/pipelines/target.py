@@ -6,8 +6,8 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from explain.diffusion.commit import commit_times
 from explain.diffusion.forks import Decided, decided, forks
 from explain.diffusion.objective import training_objective
-from explain.diffusion.pipelines.call import Heard, PipelineCall
+from explain.diffusion.pipelines.call import Heard
 from explain.diffusion.pipelines.coder import latent_of
 from explain.diffusion.pipelines.doubts import said_of_size, said_of_spread
 from explain.diffusion.pipelines.games import (
@@ -45,31 +45,23 @@ _PROMPT_BESIDE = re.compile(r"(negative_)?prompt_\d")  # texts of further encode
 _POOLED = ("pooled_projections", "text_embeds")
 
 
+@dataclass(eq=False, repr=False)
 class PipelineRun(PipelineNumber, Target):
     """The number that a payoff says about the picture of a pipeline's own call; see `PipelineModel.trajectory`.
 
-    Beside the settings of `PipelineNumber`: what an absent word is, ``absent``, "drop" or "pad".
+    Beside the settings of `PipelineNumber`: what an absent word is, ``absent``, "drop" or "pad"; what absent parts of a
+    picture show, ``fill``; and the network alone, ``inside``.
     """
 
-    def __init__(
-        self,
-        call: PipelineCall,
-        condition: Any,
-        negative: str | None,
-        payoff: Callable[[Tensor], Tensor] | None,
-        seed: int,
-        draws: int,
-        latents: Tensor | None,
-        space: Literal["pixels", "latents"],
-        batch_size: int | None,
-        absent: Absent,
-        fill: SourceFill,
-        inside: Callable[[], TrainedDenoiser],
-    ) -> None:
-        if absent not in ("drop", "pad"):
-            raise ValueError(f"absent must be 'drop' or 'pad', got {absent!r}")
-        super().__init__(call, condition, negative, payoff, seed, draws, latents, space, batch_size)
-        self.absent, self.fill, self.inside = absent, checked_fill(fill), inside
+    absent: Absent
+    fill: SourceFill
+    inside: Callable[[], TrainedDenoiser]
+
+    def __post_init__(self) -> None:
+        if self.absent not in ("drop", "pad"):
+            raise ValueError(f"absent must be 'drop' or 'pad', got {self.absent!r}")
+        super().__post_init__()
+        self.fill = checked_fill(self.fill)
         self._state = self._parameters()
         with usual_modes():
             self.traced  # noqa: B018 - the user's own call, which may fail, and what its words are read from

@@ -62,6 +62,7 @@ class Variation:
         return self.condition, self.negative, weights, sources, tuple(self.settings.items())
 
 
+@dataclass(eq=False, repr=False)
 class TracedRun:
     """A pipeline's own call and what is found out about it, once.
 
@@ -79,24 +80,22 @@ class TracedRun:
         ValueError: settings out of range.
     """
 
-    def __init__(
-        self,
-        call: PipelineCall,
-        condition: Any,
-        negative: str | None,
-        seed: int,
-        draws: int,
-        latents: Tensor | None,
-        space: Literal["pixels", "latents"],
-        batch_size: int | None,
-    ) -> None:
-        if space not in ("pixels", "latents"):
-            raise ValueError(f"space must be 'pixels' (decoded, in [0, 1]) or 'latents', got {space!r}")
-        self.call, self.condition, self.negative = call, condition, negative
-        self.seed, self.draws = checked_seed(seed), checked_count(draws, "draws")
+    call: PipelineCall
+    condition: Any
+    negative: str | None
+    seed: int
+    draws: int
+    latents: Tensor | None
+    space: Literal["pixels", "latents"]
+    batch_size: int | None
+
+    def __post_init__(self) -> None:
+        if self.space not in ("pixels", "latents"):
+            raise ValueError(f"space must be 'pixels' (decoded, in [0, 1]) or 'latents', got {self.space!r}")
+        self.seed, self.draws = checked_seed(self.seed), checked_count(self.draws, "draws")
         checked_seed(self.seed + self.draws)
-        self.latents = None if latents is None else _starts(latents, self.draws)
-        self.space, self.batch_size = space, checked_batch_size(batch_size)
+        self.latents = None if self.latents is None else _starts(self.latents, self.draws)
+        self.batch_size = checked_batch_size(self.batch_size)
         self.heard = Heard()
         self.centred = False  # until the run says otherwise
 
