@@ -5,5 +5,24 @@ One subject a file; each says how it was proved, and nothing here hands out cred
 
 from explain.analysis.diffusivity import Diffusivity, diffusivity
 from explain.analysis.energy import Energy, best_diffusivity, energy
+from explain.analysis.pruning import PruningCurve, by_magnitude, by_saliency, pruning_curve, weights_kept
+from explain.analysis.relations import Relations, relations
+from explain.analysis.similar import Because, because, similar
 
-__all__ = ["Diffusivity", "Energy", "best_diffusivity", "diffusivity", "energy"]
+__all__ = [
+    "Because",
+    "Diffusivity",
+    "Energy",
+    "PruningCurve",
+    "Relations",
+    "because",
+    "best_diffusivity",
+    "by_magnitude",
+    "by_saliency",
+    "diffusivity",
+    "energy",
+    "pruning_curve",
+    "relations",
+    "similar",
+    "weights_kept",
+]
