@@ -65,7 +65,8 @@ class Explainer:
         """
         if not isinstance(target, Target):
             raise TypeError(
-                f"{type(self).__name__}.explain needs a target such as explain.wrap(model, data).node(3), "
+                f"{type(self).__name__}.explain needs a target such as explain.wrap(model, data).node(3) or "
+                "explain.wrap(pipeline).trajectory(...), "
                 f"got {type(target).__name__}"
             )
         seed, generator = seeded(getattr(self, "seed", None))

@@ -152,7 +152,7 @@ def one_a_row(values: Any, count: int, row: str = "row") -> Tensor:
     """
     if not isinstance(values, Tensor) or values.shape != (count,):
         got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"payoff must give one number a {row}, [{count}], got {got}")
+        raise ValueError(f"payoff must give one number a {row}, a tensor [{count}], got {got}")
     return values
 
 

@@ -22,8 +22,8 @@ ROW = torch.tensor([[0.3, -1.2, 0.8]])
         (lambda out: out[:, 0] + torch.rand(len(out)), "random"),
         (lambda out: out[:, 0] * torch.rand(()), "random"),
         (lambda out: nn.functional.dropout(out, 0.5)[:, 0], "random"),
-        (lambda out: out.sum(), r"one number a row, \[4\], got \[\]"),
-        (lambda out: out[:, :1], r"one number a row, \[4\], got \[4, 1\]"),
+        (lambda out: out.sum(), r"one number a row, a tensor \[4\], got \[\]"),
+        (lambda out: out[:, :1], r"one number a row, a tensor \[4\], got \[4, 1\]"),
         (lambda out: [0.0] * len(out), "got list"),
     ],
 )

@@ -28,11 +28,13 @@ def alike(images: Tensor) -> list[np.ndarray]:
 
 
 def one_picture(image: Any, what: str) -> np.ndarray:
-    """A picture ``[C, H, W]`` as matplotlib shows it.
+    """A picture ``[C, H, W]``, or a PIL image, as matplotlib shows it.
 
     Raises:
         ValueError: no such picture.
     """
+    if hasattr(image, "convert"):
+        image = torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0).float() / 255
     if not isinstance(image, Tensor) or image.dim() != 3 or image.size(0) not in (1, 3):
         got = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
         video = isinstance(image, Tensor) and image.dim() == 4

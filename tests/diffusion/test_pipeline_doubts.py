@@ -31,6 +31,23 @@ def test_words_beyond_the_encoder_are_named_and_do_not_play():
     assert of_step.describe()["assumed"]["prompt"] == said
 
 
+def test_the_negative_prompt_goes_by_the_pipelines_own_name_too():
+    """Its words were left out of the players."""
+    model = explain.wrap(built("sd"))
+    run = model.trajectory("a fox", negative_prompt=["blurry grey"], num_inference_steps=2, payoff=ink)
+    assert run.players("words").names == ("a", "fox", "not: blurry", "not: grey")
+    assert run.players("words", phrases="a fox").names[0] == "a fox"
+    with pytest.raises(TypeError, match="given twice: as negative= and as negative_prompt="):
+        model.trajectory("a fox", "grey", negative_prompt="blurry", payoff=ink)
+    with pytest.raises(TypeError, match="must be one text"):
+        model.trajectory("a fox", negative_prompt=["blurry", "grey"], payoff=ink)
+    with pytest.raises(ValueError, match="steps must be a whole number, at least 1, got 0"):
+        model.trajectory("a fox", steps=0, payoff=ink)
+    with pytest.raises(TypeError, match=r"explain.wrap\(pipeline\).trajectory\(...\), got PipelineModel"):
+        explain.Shapley("words").explain(model)
+    assert "StableDiffusionPipeline: ask trajectory(prompt, payoff=...)" in repr(model)
+
+
 def test_a_word_that_one_encoder_reads_is_read():
     assert run_of("sd3", prompt=LONG).assumed["prompt"].endswith("2 words were cut: in snow")
 

@@ -155,6 +155,13 @@ def test_maps_have_one_scale_and_each_its_chance_beside(summed):
     assert "fox,\n0.03, by chance 0.02" in texts(ax)
 
 
+def test_the_pipelines_own_images_can_lie_beneath():
+    whole = (255 * PICTURE).round().byte()
+    own = Image.fromarray(whole.movedim(0, -1).numpy())
+    drawn = [plot.words(credited(), over=over).child_axes[0].images[0] for over in (own, whole.float() / 255)]
+    assert np.array_equal(np.asarray(drawn[0].get_array()), np.asarray(drawn[1].get_array()))
+
+
 def test_words_by_steps_are_in_times_of_chance():
     why, shares = attended()
     ax = plot.word_steps(why)

@@ -198,7 +198,7 @@ def test_a_regressor_with_several_outputs_asks_which():
     ("payoff", "message"),
     [
         ("margin", "payoff must be one of"),
-        (lambda out: out, r"one number a row, \[4\], got \[4, 2\]"),
+        (lambda out: out, r"one number a row, a tensor \[4\], got \[4, 2\]"),
     ],
 )
 def test_an_unknown_payoff(payoff, message):

@@ -51,6 +51,10 @@ class PipelineModel:
         self.pipeline, self.options = pipeline, options
         self.module: nn.Module = getattr(pipeline, denoising_part(pipeline))
 
+    def __repr__(self) -> str:
+        asked = "trajectory(prompt, payoff=...), step(picture, t, prompt), invert(picture, prompt)"
+        return f"PipelineModel of {type(self.pipeline).__name__}: ask {asked}"
+
     @found_alone
     def inside(self) -> DiffusionModel:
         """The network and scheduler alone.
@@ -113,6 +117,7 @@ class PipelineModel:
             Unsupported: a network that is given something anew at every step, such as a ControlNet's answer.
         """
         x0, given = as_tensor(x0), prompt if label is None else label
+        negative, call = _said_once(negative, call)
         space = self._checked_space(space, x0)
         whole = given is None or isinstance(given, (int, Tensor, Mapping))
         if space == "latents" and whole and negative is None and not call and (given is None or self._followed()):
@@ -216,7 +221,7 @@ class PipelineModel:
 
         Args:
             prompt: the text; of pipelines that take a class instead, the class.
-            negative: the negative prompt, where the pipeline takes one.
+            negative: the negative prompt, where the pipeline takes one; ``negative_prompt=`` is the same.
             label: the class, under the name that networks have for it.
             payoff: ``pictures [n, 3, H, W] in [0, 1] -> [n]``, one number a picture; may be left out where only
                 pictures and attention are asked for.
@@ -239,6 +244,8 @@ class PipelineModel:
         """
         cast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
         with usual_modes():
+            negative, call = _said_once(negative, call)
+            steps = None if steps is None else checked_count(steps, "steps")
             made = PipelineCall(self.pipeline, steps, guidance, call)
             condition = _condition(made, prompt if label is None else label)
             if negative is not None and "negative_prompt" not in made.takes:
@@ -363,6 +370,24 @@ class PipelineModel:
         if len(each) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need {len(prompts)} seeds, or one for all, got {len(each)}")
         return [self.trajectory(prompt, seed=seed, **settings) for prompt, seed in zip(prompts, each, strict=True)]
+
+
+def _said_once(negative: str | None, call: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The negative prompt, by either name, and the rest of the call: its words play.
+
+    Raises:
+        TypeError: it is given twice, or is no text.
+    """
+    own = call.get("negative_prompt")
+    if own is None:
+        return negative, call
+    if isinstance(own, (list, tuple)) and len(own) == 1:
+        own = own[0]
+    if negative is not None:
+        raise TypeError("the negative prompt is given twice: as negative= and as negative_prompt=")
+    if not isinstance(own, str):
+        raise TypeError(f"negative_prompt must be one text, got {own!r}")
+    return own, {name: value for name, value in call.items() if name != "negative_prompt"}
 
 
 def _condition(call: PipelineCall, given: Any) -> Any:

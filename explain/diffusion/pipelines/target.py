@@ -152,7 +152,8 @@ class PipelineRun(PipelineNumber, Target):
             made = _sampled(self.traced[1])[0]
             return image_players(made if of is None else played_source(self, of).picture, kind, options)
         raise ValueError(
-            f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {kind!r}"
+            "a pipeline's run plays with words, conditions, steps, guidance, labels, patches or superpixels; "
+            f"got {kind!r}"
         )
 
     def _conditions(self) -> Players:
@@ -166,7 +167,8 @@ class PipelineRun(PipelineNumber, Target):
             raise ValueError(f"{self.call.name} is given no prompt, negative prompt or ControlNet's picture here")
         return Players("conditions", torch.arange(len(names)), names)
 
-    def _words(self, phrases: Sequence[str] = (), negative: bool = True) -> Players:
+    def _words(self, phrases: str | Sequence[str] = (), negative: bool = True) -> Players:
+        phrases = [phrases] if isinstance(phrases, str) else phrases
         of_prompt = self.reading.words(phrases)
         of_negative = words_of(self.negative, self.reading.tokenizer) if negative and self.negative else Words("", ())
         kept = [i for i, here in enumerate(self.reading.reads(of_prompt)) if here]
@@ -200,7 +202,8 @@ class PipelineRun(PipelineNumber, Target):
         if players.kind in ("steps", "guidance", "labels"):
             return GuidanceCoalitions(self, players).game()
         raise Unsupported(
-            f"a pipeline's run plays with words, steps, guidance, labels, patches or superpixels; got {players.kind!r}"
+            "a pipeline's run plays with words, conditions, steps, guidance, labels, patches or superpixels; "
+            f"got {players.kind!r}"
         )
 
     def tokens(self, players: Players, negative: bool = False) -> dict[int, tuple[Tensor, ...]]:
