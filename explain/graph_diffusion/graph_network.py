@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from explain.draws import seeded_by_input, seeded_remedy
 from explain.graph_diffusion.graph_states import GraphNoise, State
 from explain.graph_diffusion.network import TIMES, UNITS, as_module
 from explain.guard import evaluating, other_random_states
@@ -106,8 +107,8 @@ class GraphDenoiser:
         """Ask about two graphs, in one batch and each alone, and twice.
 
         Raises:
-            ValueError: it cannot be called, is not deterministic, sees other rows, or tells one direction of a pair
-                otherwise than the other.
+            ValueError: it cannot be called, is not deterministic, draws from a seed that its input makes, sees other
+                rows, or tells one direction of a pair otherwise than the other.
             NonFinite: NaN or infinity.
             OutOfMemoryError: as torch raises it.
         """
@@ -136,6 +137,10 @@ class GraphDenoiser:
         ):
             if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(first, other, strict=True)):
                 raise ValueError(f"the denoiser {what}")
+        scaled = State(*(1.01 * part for part in joined))  # two graphs may have the same sum
+        with evaluating(self.module):
+            if seeded_by_input(lambda: self(joined, t), lambda: self(scaled, t)):
+                raise ValueError(seeded_remedy("each step of each coalition"))
         if not torch.allclose(first.pairs, first.pairs.transpose(1, 2), rtol=1e-3, atol=1e-4):
             raise ValueError(
                 "the denoiser answers otherwise about (i, j) than about (j, i), and pairs are undirected here: "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from explain.draws import seeded_by_input, seeded_remedy
 from explain.guard import evaluating, other_random_states
 from explain.types import NonFinite
 
@@ -169,7 +170,7 @@ class LabelNetwork:
         """Whether two copies side by side are answered as each by itself.
 
         Raises:
-            ValueError: two calls on the same labels differ.
+            ValueError: two calls on the same labels differ, or what is drawn is seeded by them.
         """
         with other_random_states(0), evaluating(self.module):
             together = self(both, y, t)
@@ -179,6 +180,9 @@ class LabelNetwork:
         scale = float(together.abs().max())
         if not torch.allclose(together, again, rtol=1e-3, atol=1e-5 * scale):
             raise ValueError("the denoiser is not deterministic: two calls in eval mode differ")
+        with evaluating(self.module):
+            if seeded_by_input(lambda: self(both, y, t), lambda: self(both, 1.01 * y, t)):
+                raise ValueError(seeded_remedy("each step of each coalition"))
         return torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * scale)
 
 

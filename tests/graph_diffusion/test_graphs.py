@@ -39,6 +39,13 @@ def typed(net, X, E, t):
     ] * net.weight
 
 
+def seeded(E, t):
+    """Weighted by what is drawn from a seed of each row."""
+    seeds = [int(1e6 * row.square().sum()) for row in E]
+    drawn = [torch.rand((), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return E * torch.stack(drawn).view(-1, 1, 1, 1)
+
+
 @pytest.fixture(scope="module")
 def model():
     return explain.wrap(Closing(), process=NOISE, time="step")
@@ -208,6 +215,7 @@ class Mixing(nn.Module):
         (OneWay(), {"process": NOISE, "time": "step"}, ValueError, r"about \(i, j\) than about \(j, i\)"),
         (Mixing(), {"process": NOISE, "time": "step"}, ValueError, "a row of a batch otherwise than alone"),
         (lambda E, t: torch.rand_like(E), {"process": NOISE, "time": "step"}, ValueError, "not deterministic"),
+        (seeded, {"process": NOISE, "time": "step"}, ValueError, "from a seed that its input makes"),
         (Closing(), {"process": NOISE, "time": "step", "task": "graph"}, ValueError, "has no task"),
     ],
 )

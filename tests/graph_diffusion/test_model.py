@@ -160,8 +160,14 @@ def test_graphs_that_cannot_be_asked_about(data):
         def forward(self, x, y_t, t, edge_index):
             return y_t + torch.randn_like(y_t)
 
-    with pytest.raises(ValueError, match="not deterministic"):
-        explain.wrap(Random(), data, betas=BETAS, time="step", prediction_type="epsilon", scale="0/1")
+    class Seeded(Colouring):
+        def forward(self, x, y_t, t, edge_index):
+            torch.manual_seed(int(y_t.abs().sum() * 1e6))
+            return y_t + torch.randn_like(y_t)
+
+    for net, message in ((Random(), "not deterministic"), (Seeded(), "from a seed that its input makes")):
+        with pytest.raises(ValueError, match=message):
+            explain.wrap(net, data, betas=BETAS, time="step", prediction_type="epsilon", scale="0/1")
 
 
 def test_nobody_known_and_features_that_are_none(data):
