@@ -4,8 +4,9 @@ import networkx as nx
 import pytest
 import torch
 
+import explain
 from models.communities import communities
-from models.digress import DiGress, Recipe, cycles, generate, padded, symmetric, train
+from models.digress import DiGress, Recipe, cycles, generate, on_communities, padded, symmetric
 
 
 def test_cycles_through_each_node_are_those_of_networkx():
@@ -39,17 +40,29 @@ def test_padding_and_the_order_of_nodes_change_nothing():
     torch.testing.assert_close(turned, turned.transpose(1, 2))
 
 
-def test_training_lowers_the_loss_and_runs_end_in_graphs():
+def test_after_a_little_training_it_knows_more_than_the_limit_and_is_explained(tmp_path):
     before = torch.get_rng_state()
-    graphs = communities(12, sizes=(6, 8))
-    short, longer = (train(graphs, Recipe(updates, batch=8, steps=10), seed=0, progress=False) for updates in (2, 40))
+    recipe = Recipe(updates=40, batch=8, steps=8)
+    found, noise = on_communities(0, recipe, 16, folder=tmp_path, progress=False)
+    again, _ = on_communities(0, recipe, 16, folder=tmp_path, progress=False)
     assert torch.equal(torch.get_rng_state(), before)
-    assert longer.loss < short.loss
-    found = generate(longer.net, longer.process, 8, 3, torch.Generator().manual_seed(0))
-    assert torch.equal(found, found.transpose(1, 2))
-    assert not found.diagonal(dim1=1, dim2=2).any()
-    share = sum(float(graph.float().mean()) for graph in graphs) / 12
-    assert float(longer.process.limit[1]) == pytest.approx(share * 8 / 7, rel=0.2)
+    assert again.cached
+    assert again.facts == found.facts
+    assert found.facts["loss"] < 0.9 * found.facts["nats_of_the_limit"]  # of the clean pairs, at all steps alike
+    assert 0 < found.facts["nats"] < 1
+    assert abs(found.facts["limit"]["degree"] - found.facts["real"]["degree"]) < 1
+    model = explain.wrap(found.module, process=noise, time="step")
+    assert model.assumed["arguments"] == "E = one-hot pairs, t = the time; at their defaults: real"
+    graph = communities(1, seed=3)[0]
+    asked = model.step(graph, t=3, edge=(0, 1), draws=2)
+    why = explain.Occlusion("nodes").explain(asked)
+    assert why.value == pytest.approx(asked.value())
+    assert int(why.scores.abs().argmax()) in (0, 1)  # its ends hold the pair itself
+    run = model.trajectory(8, payoff=lambda pairs: pairs.sum((1, 2)).double(), draws=3)
+    ends = generate(found.module, noise.edges, 8, 3, torch.Generator().manual_seed(0))
+    for graphs in (ends, run.graphs()):
+        assert torch.equal(graphs, graphs.transpose(1, 2))
+        assert not graphs.diagonal(dim1=1, dim2=2).any()
 
 
 def test_noise_of_a_pair_is_that_of_both_directions():
