@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from models import gat, gcn
 from models.datasets import karate_club
-from models.layers import dropout
+from models.layers import dropout, once
 from models.training import Recipe, accuracy, gradient_norm, objective, train
 
 
@@ -110,3 +110,44 @@ def test_sparse_dropout_keeps_the_expected_value_and_the_zeros():
 def test_sparse_features_give_the_same_logits(kind, club):
     net = kind(34, 4).eval()
     torch.testing.assert_close(net(club.x.to_sparse(), club.edge_index), net(club.x, club.edge_index))
+
+
+def test_the_validation_nodes_are_looked_at_as_often_as_the_recipe_says():
+    data, looks = _noise(), []
+
+    class Watched(gcn.GCN):
+        def forward(self, x, edge_index):
+            looks.append(self.training)
+            return super().forward(x, edge_index)
+
+    train(Watched(5, 3), data, Recipe(epochs=9, lr=0.05, weight_decay=0.0, every=3), seed=0, progress=False)
+    assert looks == 3 * [True, True, True, False]
+
+
+def test_what_a_paper_adds_to_the_loss_is_added_in_training_alone(club):
+    class Added(gcn.GCN):
+        def regulariser(self):
+            return 3 * self.conv1.bias.sum() + 2
+
+    net = Added(34, 4, dropout=0.0)
+    net.conv1.bias.data.fill_(0.1)
+    plain = objective(net.eval(), club, 0.0)
+    torch.testing.assert_close(objective(net.train(), club, 0.0), plain + 3 * 1.6 + 2)
+
+
+def test_what_follows_from_the_data_alone_is_computed_once_in_a_training(club):
+    calls = []
+
+    class Counting(gcn.GCN):
+        def forward(self, x, edge_index):
+            once(self.told, x)
+            return super().forward(x, edge_index)
+
+        def told(self, x):
+            calls.append(len(x))
+
+    net = train(Counting(34, 4), club, Recipe(epochs=5, lr=0.01, weight_decay=0.0), seed=0, progress=False)
+    assert calls == [34]
+    net(club.x, club.edge_index)
+    net(club.x, club.edge_index)
+    assert len(calls) == 3  # outside of a training the data may change
