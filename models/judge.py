@@ -106,6 +106,21 @@ def accuracy(net: nn.Module, data: Images) -> float:
         return float((net(data.images).argmax(1) == data.labels).double().mean())
 
 
+@torch.no_grad()
+def distance(net: nn.Module, made: Tensor, real: Tensor) -> float:
+    """Frechet distance of generated to real digits in the features of the judge's last layer but one.
+
+    ``|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2))``, means and covariances of both (Heusel et al. 2017, in another's).
+    """
+    assert isinstance(net, Judge)
+    with evaluating(net):
+        both = [net.layers[:-2](x).double() for x in (made, real)]
+    means, spreads = zip(*((x.mean(0), torch.cov(x.T)) for x in both), strict=True)
+    roots = torch.linalg.eigvals(spreads[0] @ spreads[1]).real.clamp_min(0).sqrt()
+    total = (means[0] - means[1]).square().sum() + spreads[0].trace() + spreads[1].trace() - 2 * roots.sum()
+    return float(total)
+
+
 def log_probability(net: nn.Module, label: int) -> Callable[[Tensor], Tensor]:
     """``samples [n, 1, H, W] -> log p(label | sample) [n]``, a payoff for whole sampling runs and for ``x0_hat``."""
 
