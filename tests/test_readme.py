@@ -87,6 +87,13 @@ def test_the_influence_example_runs(capsys):
         assert told in found
 
 
+def test_the_readings_that_are_no_credit_run(capsys):
+    exec(compile(READING, "README.md", "exec"), {})
+    first, second = capsys.readouterr().out.strip().splitlines()
+    assert first.startswith("convs.0 (attention): N S - 1 up to ")
+    assert "accuracy " in second
+
+
 def test_what_the_outputs_are_is_found_and_said(capsys):
     exec(compile(QUESTION, "README.md", "exec"), {})
     assumed, values = capsys.readouterr().out.strip().splitlines()

@@ -5,6 +5,16 @@ One subject a file; each says how it was proved, and nothing here hands out cred
 
 from explain.analysis.activation import MostActivating, most_activating, most_activating_nodes, unit
 from explain.analysis.bound import Bound, kl_full, kl_gaussians, vae_bound
+from explain.analysis.contrastive import (
+    ContentShare,
+    Recovered,
+    alignment,
+    content_share,
+    invariance,
+    recoverability,
+    separability,
+    turned_by_edges,
+)
 from explain.analysis.diffusivity import Diffusivity, diffusivity
 from explain.analysis.energy import Energy, best_diffusivity, energy
 from explain.analysis.pruning import PruningCurve, by_magnitude, by_saliency, pruning_curve, weights_kept
@@ -14,24 +24,32 @@ from explain.analysis.similar import Because, because, similar
 __all__ = [
     "Because",
     "Bound",
+    "ContentShare",
     "Diffusivity",
     "Energy",
     "MostActivating",
     "PruningCurve",
+    "Recovered",
     "Relations",
+    "alignment",
     "because",
     "best_diffusivity",
     "by_magnitude",
     "by_saliency",
+    "content_share",
     "diffusivity",
     "energy",
+    "invariance",
     "kl_full",
     "kl_gaussians",
     "most_activating",
     "most_activating_nodes",
     "pruning_curve",
+    "recoverability",
     "relations",
+    "separability",
     "similar",
+    "turned_by_edges",
     "unit",
     "vae_bound",
     "weights_kept",
