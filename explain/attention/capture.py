@@ -134,8 +134,8 @@ class _Capture(Interception):
     @contextmanager
     def told(self, functions: dict[str, Callable[..., Any]]) -> Iterator[None]:
         """Within: these layers' maps are what their functions say after each call."""
-        owner, parts = threading.get_ident(), dict(self.net.named_modules())
-        whole = type(self.net).__name__
+        owner, whole = threading.get_ident(), type(self.net).__name__
+        parts = dict(self.net.named_modules()) if functions else {}
 
         def after(name: str, layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if threading.get_ident() != owner or self.quiet:

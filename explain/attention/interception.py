@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch_geometric.nn import GATConv, GATv2Conv, MessagePassing, TransformerConv
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from explain.attention.written_out import KINDS, Weighed, WrittenOut, alike, replaced, shares
+from explain.attention.written_out import Weighed, WrittenOut, alike, replaced, shares
 
 CONVOLUTIONS = (GATConv, GATv2Conv, TransformerConv)
 _SCALED_DOT_PRODUCT = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")  # a builtin without a signature
@@ -93,7 +93,7 @@ class Interception(TorchFunctionMode):
             return self.multi_head(dict(zip(_MULTI_HEAD, args, strict=False), **kwargs))
         if self.curious and self.parts:
             self.passed(func)
-        if self.written is not None and self.parts and (kind := KINDS.get(func)) is not None:
+        if self.written is not None and self.parts and (kind := self.written.may_follow(func)) is not None:
             return self._followed(self.written, kind, func, args, kwargs)
         return func(*args, **kwargs)
 

@@ -42,6 +42,7 @@ KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys(_TIMES, "times"),
     **dict.fromkeys(_SUMS, "sum"),
 }
+_BEGIN = {"softmax", "exp"}  # without one of them there is nothing to follow
 _SAMPLED = 64  # rows that are proved to add up at each product; all of a map that is kept
 _GAP = {torch.float64: 1e-6, torch.float32: 1e-3}  # of a row's sum from 1, by type; others: 2e-2
 
@@ -102,9 +103,19 @@ class WrittenOut:
     """Follows softmaxes through the functions of one forward."""
 
     def __init__(self) -> None:
+        self.begun = False  # whether a softmax or an exponential may still be there
         self.weights: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.exponentials: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.scaled: WeakIdKeyDictionary = WeakIdKeyDictionary()  # values times weights: both
+
+    def may_follow(self, func: Callable[..., Any]) -> str | None:
+        """The kind of a function that begins or may go on what is followed; None of all others, which are most."""
+        kind = KINDS.get(func)
+        if kind is None or kind in _BEGIN:
+            self.begun |= kind is not None
+            return kind
+        self.begun = self.begun and any(map(len, (self.weights, self.exponentials, self.scaled)))
+        return kind if self.begun else None
 
     def follow(
         self, kind: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], found: Any
