@@ -21,6 +21,7 @@ STATES = (
 TIMES = ("t", "time", "timestep", "timesteps", "time_step", "ts", "step", "steps")
 _ALSO = {"features": "x", "feats": "x", "feat": "x", "h": "x", "edges": "edge_index", "ei": "edge_index"}
 UNITS = ("step", "unit")
+_FORMS = ("one for all", "one a graph", "one a node", "a number")
 Call = Callable[[Any, Data, Tensor, Tensor], Any]
 
 
@@ -52,6 +53,7 @@ class LabelNetwork:
         call: Call | None,
     ) -> None:
         self.net, self.module, self.classes, self.steps = net, module, classes, steps
+        self.nodes = int(graph.num_nodes)
         self.assumed: dict[str, str] = {}
         self.arguments = None if call is not None else self._named(graph)
         self._call = call
@@ -63,7 +65,8 @@ class LabelNetwork:
         if time is not None and not callable(time) and time not in UNITS:
             raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the step t, got {time!r}")
         self.time = time or "step"
-        self.rows: str | None = None  # how the time is given: one number, one for all nodes, or one a node
+        self.forms: list[str] = list(_FORMS)  # how the time may be given
+        self.rows = self.forms[0]
 
     def _named(self, graph: Data) -> dict[str, str]:
         """For each argument of forward: "state", "time", or a field of the graph.
@@ -89,7 +92,13 @@ class LabelNetwork:
             field = _ALSO.get(p.name, p.name)
             if p.name in found or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 continue
-            if field == "batch" or graph.get(field) is not None:
+            held = graph.get(field)
+            if field not in ("edge_index", "batch") and _holds_the_edges(held, self.nodes):
+                raise TypeError(
+                    f"{field!r} holds the edges again, and those that are taken away are taken from edge_index: {own}, "
+                    f"with {p.name} made of graph.edge_index"
+                )
+            if field == "batch" or held is not None:
                 found[p.name] = field
             elif p.default is p.empty:
                 raise TypeError(
@@ -106,7 +115,8 @@ class LabelNetwork:
         return found
 
     def _given_time(self, t: int, nodes: int, like: Tensor) -> Tensor:
-        step = torch.full((nodes if self.rows == "one a node" else 1,), t, device=like.device)
+        count = {"one a node": nodes, "one a graph": nodes // self.nodes}.get(self.rows, 1)
+        step = torch.full((count,), t, device=like.device)
         if callable(self.time):
             return self.time(step)
         found = step if self.time == "step" else (step.double() / self.steps).to(like)
@@ -141,8 +151,7 @@ class LabelNetwork:
             OutOfMemoryError: as torch raises it.
         """
         answers, failures = {}, []
-        forms = ("one for all", "one a node", "a number")
-        for form in forms:
+        for form in _FORMS:
             self.rows = form
             try:
                 with torch.no_grad(), other_random_states(0), evaluating(self.module):
@@ -156,6 +165,7 @@ class LabelNetwork:
                 f"the denoiser cannot be called with y_t {list(y.shape)} and t (tried {'; '.join(failures)}): give "
                 "your own call, call=lambda net, graph, y_t, t: ..., with t a step, int64 [1] or [n]"
             )
+        self.forms = list(answers)
         self.rows, answer = next(iter(answers.items()))
         if any(not torch.allclose(answer, other, rtol=1e-3, atol=1e-5) for other in answers.values()):
             raise ValueError(
@@ -167,23 +177,37 @@ class LabelNetwork:
 
     @torch.no_grad()
     def batched(self, both: Data, alone: list[Data], y: Tensor, t: int) -> bool:
-        """Whether two copies side by side are answered as each by itself.
+        """Whether two copies side by side are answered as each by itself, with the time in some form.
+
+        A network of a fixed number of nodes, or one that looks at all nodes of its batch, answers otherwise or not.
 
         Raises:
             ValueError: two calls on the same labels differ, or what is drawn is seeded by them.
         """
-        with other_random_states(0), evaluating(self.module):
-            together = self(both, y, t)
-            apart = torch.cat([self(one, part, t) for one, part in zip(alone, y.chunk(2), strict=True)])
-        with other_random_states(1), evaluating(self.module):
-            again = self(both, y, t)
-        scale = float(together.abs().max())
-        if not torch.allclose(together, again, rtol=1e-3, atol=1e-5 * scale):
+        one, first = alone[0], y.chunk(2)[0]
+        apart, again = (self._both(alone, y, t, seed) for seed in (0, 1))
+        scale = float(apart.abs().max())
+        if not torch.allclose(apart, again, rtol=1e-3, atol=1e-5 * scale):
             raise ValueError("the denoiser is not deterministic: two calls in eval mode differ")
         with evaluating(self.module):
-            if seeded_by_input(lambda: self(both, y, t), lambda: self(both, 1.01 * y, t)):
+            if seeded_by_input(lambda: self(one, first, t), lambda: self(one, 1.01 * first, t)):
                 raise ValueError(seeded_remedy("each step of each coalition"))
-        return torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * scale)
+        for form in self.forms:
+            self.rows = form
+            try:
+                with other_random_states(0), evaluating(self.module):
+                    together = self(both, y, t)
+            except (RuntimeError, IndexError, ValueError):
+                continue
+            if torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * scale):
+                return True
+        self.rows = self.forms[0]
+        return False
+
+    def _both(self, alone: list[Data], y: Tensor, t: int, seed: int) -> Tensor:
+        """The answers to each copy by itself, one below the other."""
+        with other_random_states(seed), evaluating(self.module):
+            return torch.cat([self(one, part, t) for one, part in zip(alone, y.chunk(2), strict=True)])
 
 
 class _Function(nn.Module):
@@ -196,6 +220,13 @@ class _Function(nn.Module):
     def forward(self, *given: Any, **named: Any) -> Any:
         """As the function answers."""
         return self.function(*given, **named)
+
+
+def _holds_the_edges(value: Any, nodes: int) -> bool:
+    """Whether this is an adjacency matrix, dense, sparse, or of a library of its own."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__ in ("SparseTensor", "EdgeIndex", "Adj")
+    return value.layout != torch.strided or (value.dim() == 2 and nodes > 1 and value.shape == (nodes, nodes))
 
 
 def as_module(net: Any) -> nn.Module:

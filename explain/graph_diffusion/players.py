@@ -43,6 +43,11 @@ def players_of(number: LabelNumber, kind: str, options: dict[str, Any]) -> Playe
         if number.graph.get("x") is None:
             raise ValueError("the graph has no features x")
         return Players("features", torch.arange(number.graph.x.size(1)))
+    if kind in ("edges", "nodes") and not number.model.reads_edges:
+        raise ValueError(
+            "the network answers the same without any edge: does it hold a graph of its own? Edges and nodes play "
+            "where it reads graph.edge_index, call=lambda net, graph, y_t, t: ..."
+        )
     near = _near(number, options.get("hops"))
     edges = number.graph.edge_index.cpu()
     geometry = {"edge_index": edges[:, near[edges].all(0)]}

@@ -72,7 +72,8 @@ class TrainedLabelDenoiser:
         self.nodes = int(graph.num_nodes)
         self.known = self._who_is_known(known)
         self.classes = self._how_many(classes)
-        self.truth = torch.zeros(self.nodes, dtype=torch.long) if label not in graph else graph[label].long()
+        self.truth = _classes_in(graph, label, self.nodes)
+        self.reads_edges = True
         bad = self.known & ((self.truth < 0) | (self.truth >= self.classes))
         if bool(bad.any()):
             raise ValueError(
@@ -164,7 +165,13 @@ class TrainedLabelDenoiser:
         self.network.tried(parts[0], y[: self.nodes], t)
         self.batched = self.network.batched(self.union(both), parts, y, t)
         if not self.batched:
-            self.assumed["batch"] = "copies see one another in one batch: each is run by itself"
+            self.assumed["batch"] = "copies side by side are not answered as each by itself: each is run by itself"
+        with torch.no_grad(), evaluating(self.module):
+            none = self.union(Copies(self.known[None], torch.zeros_like(edges[:1])))
+            with_edges, without = (self.network(graph, y[: self.nodes], t) for graph in (parts[0], none))
+        self.reads_edges = edges.size(1) == 0 or not torch.equal(with_edges, without)
+        if not self.reads_edges:
+            self.assumed["edges"] = "the network answers the same without any: it reads no edge_index that it is given"
 
     def _read(
         self, process: Gaussian | Categorical, prediction_type: Prediction | None, scale: str | None, rule: str | None
@@ -215,3 +222,17 @@ class TrainedLabelDenoiser:
         assert self.network is not None
         with evaluating(self.module):
             return self.network(self.union(self.asked()), y, t)
+
+
+def _classes_in(graph: Data, label: str, nodes: int) -> Tensor:
+    """The label of each node, int64 ``[n]``.
+
+    Raises:
+        ValueError: labels that are no whole numbers.
+    """
+    if label not in graph:
+        return torch.zeros(nodes, dtype=torch.long)
+    found = graph[label]
+    if found.is_floating_point() and not torch.equal(found, found.round()):
+        raise ValueError(f"labels must be classes, whole numbers, got graph.{label} with {float(found[0]):.3g}")
+    return found.long()
