@@ -15,7 +15,7 @@ from explain.types import Game, Players, Target
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLE, DENOISER, PROMPT, LABELS, CAPTURE, INFLUENCE, QUESTION, EXTENSION = re.findall(
+EXAMPLE, DENOISER, PROMPT, LABELS, CAPTURE, INFLUENCE, READING, QUESTION, EXTENSION = re.findall(
     r"```python\n(.*?)```", README, re.DOTALL
 )
 
