@@ -12,15 +12,15 @@ import diffusers
 import torch
 import torch.nn.functional as F
 import transformers
-from diffusers import DDIMScheduler, SD3Transformer2DModel
+from diffusers import DDIMScheduler, DiffusionPipeline, SD3Transformer2DModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from explain.guard import evaluating, random_states_kept
 from models import checkpoints, descent, judge, prompt_pipeline, words
 from models.datasets import Images, digits
 from models.descent import BestAverage, descend
-from models.prompt_pipeline import LENGTH, PromptDigitsPipeline, word_tokenizer
+from models.prompt_pipeline import PromptDigitsPipeline, encoder_config, word_tokenizer
 from models.words import FAINT, NUMBERS, TRAITS, brightness, captions, centroid, dress, peak_ink
 
 
@@ -60,7 +60,7 @@ class Recipe:
 class Trained(NamedTuple):
     """A pipeline with the averaged weights of the best validation, how well it does, and where it is kept."""
 
-    pipeline: PromptDigitsPipeline
+    pipeline: Any
     facts: dict[str, Any]
     cached: bool
     path: os.PathLike[str]
@@ -88,7 +88,7 @@ def load_or_train(
         progress: shows tqdm.
     """
     recipe = recipe or Recipe()
-    learned = _of(digits()[0], recipe.numbers)
+    learned = of_numbers(digits()[0], recipe.numbers)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         pipeline, validation = train(learned, recipe, seed=seed, progress=progress)
@@ -117,19 +117,7 @@ JUDGE_EPOCHS = 8  # each digit is there in eight dresses
 def built(recipe: Recipe) -> PromptDigitsPipeline:
     """The pipeline with weights drawn from torch's global generator."""
     tokenizer = word_tokenizer()
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=recipe.width,
-            intermediate_size=2 * recipe.width,
-            num_hidden_layers=1,
-            num_attention_heads=recipe.heads,
-            max_position_embeddings=LENGTH,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    encoder = CLIPTextModel(encoder_config(tokenizer, recipe.width, recipe.heads))
     transformer = SD3Transformer2DModel(
         sample_size=8,
         patch_size=recipe.patch,
@@ -170,7 +158,7 @@ def train(data: Images, recipe: Recipe, *, seed: int = 0, progress: bool = True)
     with random_states_kept():
         torch.manual_seed(seed)
         pipeline = built(recipe)
-        own, others = _split(data)
+        own, others = split(data)
         asked = _batch(others, torch.arange(len(others.images)).repeat(4), pipeline, recipe)
         parts = _parts(pipeline)
         optimizer = torch.optim.AdamW(parts.parameters(), lr=recipe.lr, betas=(0.9, 0.99), fused=True)
@@ -215,13 +203,13 @@ def _loss(pipeline: PromptDigitsPipeline, batch: _Batch) -> Tensor:
     return F.mse_loss(said[0], batch.velocity)
 
 
-def _of(data: Images, numbers: Sequence[str]) -> Images:
+def of_numbers(data: Images, numbers: Sequence[str]) -> Images:
     """The digits of these numbers."""
     wanted = torch.isin(data.labels, torch.tensor([NUMBERS.index(number) for number in numbers]))
     return Images(data.images[wanted], data.labels[wanted])
 
 
-def _split(data: Images) -> tuple[Images, Images]:
+def split(data: Images) -> tuple[Images, Images]:
     """Nine digits in ten to train on, and the others."""
     count = len(data.images) - len(data.images) // 10
     return Images(data.images[:count], data.labels[:count]), Images(data.images[count:], data.labels[count:])
@@ -231,21 +219,22 @@ def _split(data: Images) -> tuple[Images, Images]:
 
 
 def obeyed(
-    pipeline: PromptDigitsPipeline,
+    pipeline: DiffusionPipeline,
     seen_by: nn.Module,
     numbers: Sequence[str] = NUMBERS,
     *,
     count: int = 480,
     seed: int = 0,
+    **call: Any,
 ) -> dict[str, float]:
-    """In which share of guided pictures of whole prompts each word was obeyed."""
+    """In which share of guided pictures of whole prompts each word was obeyed; ``call`` are more of the pipeline's."""
     known = torch.tensor([NUMBERS.index(number) for number in numbers])
     labels = known[torch.arange(count) // 8 % len(known)]
     traits = torch.cartesian_prod(*(torch.arange(2) for _ in TRAITS)).repeat(count // 8, 1)
     with random_states_kept():
         torch.manual_seed(seed)
         prompts = captions(labels, traits, drop=0.0)
-    pictures = pipeline(prompts, generator=torch.Generator().manual_seed(seed), output_type="pt").images
+    pictures = pipeline(prompts, generator=torch.Generator().manual_seed(seed), output_type="pt", **call).images
     middle = {"ink": (peak_ink, (1 + FAINT) / 2), "shift": (centroid, 3.5), "tone": (brightness, 0.5)}
     seen = {name: measure(pictures) > between for name, (measure, between) in middle.items()}
     with evaluating(seen_by), torch.no_grad():

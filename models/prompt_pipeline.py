@@ -12,7 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from models.words import NUMBERS, TRAITS
 
@@ -47,6 +47,22 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=_UNKNOWN,
         eos_token=_END,
         model_max_length=LENGTH,
+    )
+
+
+def encoder_config(tokenizer: PreTrainedTokenizerFast, width: int, heads: int) -> CLIPTextConfig:
+    """Of a text encoder of one layer that reads these tokens, and projects its pooled state to the same width."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=1,
+        num_attention_heads=heads,
+        max_position_embeddings=LENGTH,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import matplotlib.pyplot as plt
 import pytest
 from prompt_cases import FEW
 from typer import Typer
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 import explain
 from explain.explanation import Explanation
-from models import demo, demo_digits, demo_prompts
+from models import answers, demo, demo_digits, demo_prompts
 
 NODES, EDGES = ("Shapley", "Lime"), ("Shapley", "Lime", "Gradient", "Mask")
 
@@ -122,6 +123,18 @@ ASKED = {
 }
 
 
+@pytest.fixture
+def drawn_once(monkeypatch):
+    """Pictures are drawn for the page; files of them, which the graphs above are held to, are only named."""
+
+    def named(figure, path):
+        path.touch()
+        plt.close(figure)
+
+    monkeypatch.setattr(answers, "_picture", named)
+
+
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.xdist_group("ddpm")  # one worker trains the model where the cache has none
 def test_a_step_and_a_run_of_the_denoiser(app, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_digits, "EACH", 2)  # training images of a class; influence takes most of the time
@@ -165,6 +178,7 @@ def test_a_step_and_a_run_of_the_denoiser(app, tmp_path, monkeypatch):
 # --- the prompt ---
 
 
+@pytest.mark.usefixtures("drawn_once")
 @pytest.mark.xdist_group("prompt digits")  # one worker trains the pipeline where the cache has none
 def test_which_word_did_it(app, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_prompts, "RECIPE", FEW)
