@@ -142,7 +142,7 @@ ROWS = [
     ),
     Row(
         "JK-concat",
-        "Cora, 60/20/20 at random by seed",
+        "Cora, words 0 or 1, 60/20/20 at random by seed",
         "89.1 (Xu et al. 2018)",
         87.1,
         partial(on_cora, convolutions.JK, convolutions.JK_CORA, partial(_words, 0.6, 0.2)),
@@ -156,7 +156,7 @@ ROWS = [
     ),
     Row(
         "DCNN",
-        "Cora, thirds at random by seed",
+        "Cora, words 0 or 1, thirds at random by seed",
         "86.8 (Atwood and Towsley 2016)",
         84.8,
         partial(on_cora, dcnn.DCNN, dcnn.CORA, partial(_words, 1 / 3, 1 / 3)),
