@@ -31,7 +31,7 @@ notebooks: .venv/dev  ## run every notebook at full size; executed copies go to 
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) -e ".[dev,verify,cluster,notebooks,prompts]"
+	$(PIP) -e ".[dev,verify,cluster,notebooks,prompts,formula]"
 	touch $@
 
 clean:

@@ -17,6 +17,7 @@ from explain.analysis.contrastive import (
 )
 from explain.analysis.diffusivity import Diffusivity, diffusivity
 from explain.analysis.energy import Energy, best_diffusivity, energy
+from explain.analysis.formula import Formula, Messages, formula, messages
 from explain.analysis.pruning import PruningCurve, by_magnitude, by_saliency, pruning_curve, weights_kept
 from explain.analysis.relations import Relations, relations
 from explain.analysis.similar import Because, because, similar
@@ -27,6 +28,8 @@ __all__ = [
     "ContentShare",
     "Diffusivity",
     "Energy",
+    "Formula",
+    "Messages",
     "MostActivating",
     "PruningCurve",
     "Recovered",
@@ -39,9 +42,11 @@ __all__ = [
     "content_share",
     "diffusivity",
     "energy",
+    "formula",
     "invariance",
     "kl_full",
     "kl_gaussians",
+    "messages",
     "most_activating",
     "most_activating_nodes",
     "pruning_curve",
