@@ -70,7 +70,8 @@ def wrap(
     """A trained model, ready to be asked.
 
     Args:
-        model: the trained module, left exactly as it is; for denoisers also a diffusers pipeline or a function.
+        model: the trained module, left exactly as it is; for denoisers also a diffusers pipeline or a function. What it
+            says of itself, ``model.assumed = {"short name": "a sentence"}``, stands in every answer.
         data: graphs (torch_geometric ``Data``, ``HeteroData``, a dataset or list of them) for a graph model; one graph
             beside its noise for a denoiser of labels; otherwise the training set (``(inputs, labels)``, a Dataset or a
             DataLoader) or a background tensor ``[m, *shape]``.
