@@ -30,32 +30,39 @@ def fills(number: StepNumber, fill: str, reference: Tensor | None) -> Tensor:
     with usual_modes():
         if fill == "noise":
             return torch.randn(draws.shape, generator=generator, dtype=torch.float64).to(draws)
-        clean = _clean(number, fill, reference, generator)
+        clean = clean_fill(number.image, len(draws), fill, reference, generator).expand_as(draws)
         return number.model.process.absent(clean, draws, number.times)
 
 
-def _clean(number: StepNumber, fill: str, reference: Tensor | None, generator: torch.Generator) -> Tensor:
-    """The fill before it is noised.
+def clean_fill(
+    image: Tensor, draws: int, fill: str, reference: Tensor | None, generator: torch.Generator, grey: float = 0.0
+) -> Tensor:
+    """The fill before it is noised, one for all draws ``[1, *shape]`` or one a draw ``[K, *shape]``.
+
+    Args:
+        image: whose parts are absent, ``[*shape]``.
+        draws: ``K``.
+        fill: "mean", "reference" or "zeros".
+        reference: samples ``[m, *shape]``.
+        generator: of which of them are taken.
+        grey: what "zeros" is on the image's scale, its middle.
 
     Raises:
         ValueError: "reference" without reference images, or "mean" of a point without any.
     """
-    draws = number.noise
     if fill == "zeros":
-        return torch.zeros_like(draws)
+        return torch.full_like(image, grey)[None]
     if fill == "reference":
         if reference is None:
             raise ValueError('fill="reference" needs images to take patches from: step(..., reference=images)')
-        chosen = torch.randint(len(reference), (len(draws),), generator=generator)
-        return reference[chosen]
+        return reference[torch.randint(len(reference), (draws,), generator=generator)]
     if reference is not None:
-        return reference.mean(0).expand_as(draws)
-    shape = number.image.shape
-    if len(shape) == 1:
+        return reference.mean(0, keepdim=True)
+    if image.dim() == 1:
         raise ValueError(
             'fill="mean" of a point is the mean of others: step(..., reference=points [m, D]), or fill="zeros"'
         )
-    return number.image.mean(tuple(range(1, len(shape))), keepdim=True).expand_as(draws)
+    return image.mean(tuple(range(1, image.dim())), keepdim=True).expand_as(image)[None]
 
 
 def checked_reference(reference: Any, image: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from explain.diffusion.games import owner_of_steps
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.prompts import Words, count_of, padded
 from explain.diffusion.pipelines.tracing import Variation
@@ -118,10 +119,7 @@ class GuidanceCoalitions:
         steps = len(self.number.plan.times)
         if self.players.kind == "labels":
             return torch.zeros(steps, dtype=torch.long)
-        owner = torch.full((steps,), len(self.players))
-        for player, group in enumerate(self.players.groups or self.players.index.split(1)):
-            owner[group] = player
-        return owner
+        return owner_of_steps(self.players, steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from explain.diffusion.bound import StepWeights
 from explain.diffusion.denoiser import Condition, checked_image
-from explain.diffusion.fills import checked_reference
+from explain.diffusion.fills import checked_reference, clean_fill
 from explain.diffusion.games import StepCoalitions
 from explain.diffusion.objective import DenoisingObjective
 from explain.diffusion.payoffs import PICTURES, check_payoff
@@ -130,16 +130,8 @@ class PictureStep(StepTarget):
         Raises:
             ValueError: "reference" without pictures.
         """
-        if self.fill == "zeros":
-            return torch.full_like(self.picture, 0.5)[None]
-        if self.fill == "reference":
-            if self.reference is None:
-                raise ValueError('fill="reference" needs pictures to take patches from: step(..., reference=pictures)')
-            generator = torch.Generator().manual_seed(self.seed + 1)
-            return self.reference[torch.randint(len(self.reference), (len(self.times),), generator=generator)]
-        if self.reference is not None:
-            return self.reference.mean(0, keepdim=True)
-        return self.picture.mean((1, 2), keepdim=True).expand_as(self.picture)[None]
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        return clean_fill(self.picture, len(self.times), self.fill, self.reference, generator, grey=0.5)
 
     def noised_from(self, pictures: Tensor) -> Tensor:
         """``x_t [b, K, C, h, w]`` of clean pictures ``[b, 1, 3, H, W]``, or one a draw ``[b, K, 3, H, W]``."""
