@@ -193,3 +193,26 @@ def test_another_vae_is_told():
     made.vae = vae(channels=16)
     with pytest.raises(ValueError, match=r"StableDiffusionPipeline cannot be called so: RuntimeError: .*16 channels"):
         run_of(pipeline=made)
+
+
+def test_settings_out_of_range_and_conditions_given_twice():
+    model = explain.wrap(built("sd"))
+    for steps in (0, -1, 2.5, True, "2"):
+        with pytest.raises(ValueError, match="steps must be a whole number, at least 1"):
+            model.trajectory(PROMPT, steps=steps)
+    for guidance in ("7", float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="guidance"):
+            model.trajectory(PROMPT, guidance=guidance)
+    with pytest.raises(TypeError, match="class_labels= of the pipeline's call is said here by label="):
+        explain.wrap(built("dit")).trajectory(class_labels=[3])
+    with pytest.raises(TypeError, match="given twice, 3 and label=5"):
+        explain.wrap(built("dit")).trajectory(3, label=5)
+
+
+def test_words_of_another_prompt_and_settings_that_players_do_not_have():
+    run = run_of()
+    with pytest.raises(ValueError, match="words of another prompt, blue, cat: make them by"):
+        run.game(run_of(prompt="blue cat", negative=None).players("words"))
+    for kind in ("words", "labels", "conditions"):
+        with pytest.raises(TypeError, match="has no setting 'size'"):
+            run.players(kind, size=2)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from explain.diffusion.components import denoising_part
 from explain.diffusion.pipelines.prompts import PaddingTokenizer
 from explain.diffusion.pipelines.stand_ins import once_each, standing_in, stepping, tensors
+from explain.diffusion.settings import checked_count, checked_guidance
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.spelling import check_names
 
@@ -23,6 +24,7 @@ _HERE = {  # arguments of a pipeline's call that are asked for otherwise
     "generator": "seed=, of generator=torch.Generator().manual_seed(seed)",
     "output_type": "space='pixels' or 'latents'",
     "return_dict": "run.picture()",
+    "class_labels": "label=",
 }
 _GIVEN = {*_HERE, "batch_size", "latents"}
 _EMBEDDED = "prompt_embeds"
@@ -89,9 +91,13 @@ class PipelineCall:
         ours = {name: value for name, value in asked.items() if value is not None}
         if twice := next((name for name in ours if name in settings), None):
             raise TypeError(f"{twice} is given twice: under its own name and as steps= or guidance=")
-        if other := next((name for name in settings if name in _HERE and name in self.takes), None):
+        if other := next((name for name in _HERE if name in self.takes and settings.get(name) is not None), None):
             raise TypeError(f"{other}= of the pipeline's call is said here by {_HERE[other]}")
         shared = {name: value for name, value in {**ours, **settings}.items() if not _counts(name, value)}
+        if OURS["steps"] in shared:
+            shared[OURS["steps"]] = checked_count(shared[OURS["steps"]], "steps")
+        if OURS["guidance"] in shared:
+            shared[OURS["guidance"]] = checked_guidance(shared[OURS["guidance"]])
         check_names(self.name, shared, [name for name in self.takes if name not in _GIVEN])
         self.sources = {name: shared.pop(name) for name in _SOURCES if name in shared}
         self.shared = shared

@@ -116,7 +116,7 @@ class PipelineModel:
             ValueError: a picture of another size or range, a step outside the schedule, unknown payoff or fill.
             Unsupported: a network that is given something anew at every step, such as a ControlNet's answer.
         """
-        x0, given = as_tensor(x0), prompt if label is None else label
+        x0, given = as_tensor(x0), _one_of(prompt, label)
         negative, call = _said_once(negative, call)
         space = self._checked_space(space, x0)
         whole = given is None or isinstance(given, (int, Tensor, Mapping))
@@ -245,9 +245,8 @@ class PipelineModel:
         cast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
         with usual_modes():
             negative, call = _said_once(negative, call)
-            steps = None if steps is None else checked_count(steps, "steps")
             made = PipelineCall(self.pipeline, steps, guidance, call)
-            condition = _condition(made, prompt if label is None else label)
+            condition = _condition(made, _one_of(prompt, label))
             if negative is not None and "negative_prompt" not in made.takes:
                 raise TypeError(f"{made.name} takes no negative prompt")
             if latents is not None and "latents" not in made.takes:
@@ -318,7 +317,7 @@ class PipelineModel:
         call = self._sized(x0, space, call)
         with usual_modes(), torch.no_grad():
             own = {name: value for name, value in call.items() if name in takes.parameters}
-            inside, _ = self._asked(prompt if label is None else label, None, guidance, 0, own)
+            inside, _ = self._asked(_one_of(prompt, label), None, guidance, 0, own)
             weight = 1.0 if guidance is None and inside.run.plan.guided else guidance
             wanted, latent, proofs = self._taken_in(x0, space, inside)
             start = latents_of(inside, latent[0], checked_count(steps, "steps"), weight, iterations)
@@ -388,6 +387,17 @@ def _said_once(negative: str | None, call: dict[str, Any]) -> tuple[str | None, 
     if not isinstance(own, str):
         raise TypeError(f"negative_prompt must be one text, got {own!r}")
     return own, {name: value for name, value in call.items() if name != "negative_prompt"}
+
+
+def _one_of(prompt: Any, label: Any) -> Any:
+    """What a question is conditioned on.
+
+    Raises:
+        TypeError: it is given twice.
+    """
+    if prompt is not None and label is not None:
+        raise TypeError(f"the condition is given twice, {prompt!r:.60} and label={label!r:.60}: give one of them")
+    return prompt if label is None else label
 
 
 def _condition(call: PipelineCall, given: Any) -> Any:

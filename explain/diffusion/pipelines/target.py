@@ -36,12 +36,15 @@ from explain.diffusion.players import image_players, label_player, step_players
 from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
+from explain.spelling import check_names
 from explain.threads import found_alone
 from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
 
 _NONE = torch.zeros(0, dtype=torch.int64)
 _KINDS = {4: ", in [0, 1]", 5: ": a video [frames, channels, height, width] in [0, 1]"}
 _PROMPT_BESIDE = re.compile(r"(negative_)?prompt_\d")  # texts of further encoders
+_OPTIONS = {"words": ("phrases", "negative"), "conditions": (), "labels": ()}
+_PLAYS = "words, conditions, steps, guidance, labels, patches or superpixels"
 _POOLED = ("pooled_projections", "text_embeds")
 
 
@@ -135,6 +138,8 @@ class PipelineRun(PipelineNumber, Target):
         Raises:
             ValueError: no such kind, or no words.
         """
+        if kind in _OPTIONS:
+            check_names(f"players({kind!r})", options, _OPTIONS[kind])
         if kind == "words":
             return self._words(**options)
         if kind == "conditions":
@@ -151,10 +156,7 @@ class PipelineRun(PipelineNumber, Target):
             of = options.pop("of", None)
             made = _sampled(self.traced[1])[0]
             return image_players(made if of is None else played_source(self, of).picture, kind, options)
-        raise ValueError(
-            "a pipeline's run plays with words, conditions, steps, guidance, labels, patches or superpixels; "
-            f"got {kind!r}"
-        )
+        raise ValueError(f"a pipeline's run plays with {_PLAYS}; got {kind!r}")
 
     def _conditions(self) -> Players:
         """What the call is given, each a player.
@@ -201,10 +203,7 @@ class PipelineRun(PipelineNumber, Target):
             return LookCoalitions(self, players).game()
         if players.kind in ("steps", "guidance", "labels"):
             return GuidanceCoalitions(self, players).game()
-        raise Unsupported(
-            "a pipeline's run plays with words, conditions, steps, guidance, labels, patches or superpixels; "
-            f"got {players.kind!r}"
-        )
+        raise Unsupported(f"a pipeline's run plays with {_PLAYS}; got {players.kind!r}")
 
     def tokens(self, players: Players, negative: bool = False) -> dict[int, tuple[Tensor, ...]]:
         """Where the network finds each word's tokens: ``{text tokens of a call: positions of each player}``.
@@ -227,11 +226,23 @@ class PipelineRun(PipelineNumber, Target):
         return {text.size(1): tuple(next(found).long() if side == negative else _NONE for side in sides)}
 
     def _words_of(self, players: Players) -> tuple[Words, Words]:
-        """The players' words in the prompt, as far as that is read, and in the negative prompt."""
+        """The players' words in the prompt, as far as that is read, and in the negative prompt.
+
+        Raises:
+            ValueError: they are words of other texts.
+        """
         spans, negative = players.geometry["span"].tolist(), players.geometry["negative"].tolist()
         both: tuple[list[Span], list[Span]] = ([], [])
         for (start, end), other in zip(spans, negative, strict=True):
             both[bool(other)].append((int(start), int(end)))
+        texts = self.reading.prompt, self.negative or ""
+        found = [
+            f"not: {texts[1][a:b]}" if other else texts[0][a:b] for (a, b), other in zip(spans, negative, strict=True)
+        ]
+        if tuple(found) != players.names:
+            raise ValueError(
+                f"these are words of another prompt, {', '.join(players.names)}: make them by run.players('words')"
+            )
         return Words(self.reading.read, tuple(both[0])), Words(self.negative or "", tuple(both[1]))
 
     def _asked(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -331,7 +342,7 @@ class PipelineRun(PipelineNumber, Target):
             "model": self.call.name,
             "question": "trajectory",
             **self._said_condition(),
-            "payoff": None if self.payoff is None else getattr(self.payoff, "__name__", "callable"),
+            "payof": None if self.payoff is None else getattr(self.payoff, "__name__", "callable"),
             "space": self.space,
             "steps": len(self.plan.times),
             "scheduler": type(self.call.pipeline.scheduler).__name__,
