@@ -123,8 +123,8 @@ class GraphTarget(GraphNumber, OfOutputs):
         """Players that can matter to the number; with ``all=True`` all of the graph's nodes, edges or features.
 
         "nodes"; "edges" (``undirected=True``: a pair is one); "features", columns of ``x``; "node_features", its
-        entries; "edge_features", columns of ``edge_attr``; "relations"; "motifs", blocks of the graph, or the node sets
-        in ``motifs=``.
+        entries (``size=`` adjacent columns are one player, such as a window of a series' lags); "edge_features",
+        columns of ``edge_attr``; "relations"; "motifs", blocks of the graph, or the node sets in ``motifs=``.
 
         An edge is left out only where its removal changes nothing: ``checks["left_out_edges"]`` says how many were, and
         ``checks["left_out_change"]`` the most that the model's outputs moved when they were removed at random, in

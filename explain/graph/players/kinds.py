@@ -26,8 +26,8 @@ AFFORDABLE = 256  # players that the default budget of 2,048 coalitions serves, 
 _OPTIONS: dict[str, set[str]] = {
     "nodes": {"all"},
     "edges": {"undirected", "degrees", "all"},
-    "features": {"all"},
-    "node_features": {"all"},
+    "features": {"all", "size"},
+    "node_features": {"all", "size"},
     "relations": {"all"},
     "motifs": {"motifs", "all"},
 }
@@ -59,11 +59,41 @@ def players_of(place: Place, graph: Structure, kind: str, options: dict[str, Any
         return relation_players(edges, graph, geometry)
     if kind == "motifs":
         return motif_players(edges, graph, geometry, options.get("motifs"))
-    if kind == "node_features":
-        return _node_feature_players(place, graph, geometry, baseline)
     if kind == "edge_features":
         return _edge_feature_players(place, graph, baseline)
-    return _feature_players(place, graph, baseline, bool(options.get("all", False)))
+    if kind == "node_features":
+        found = _node_feature_players(place, graph, geometry, baseline)
+    else:
+        found = _feature_players(place, graph, baseline, bool(options.get("all", False)))
+    return found if options.get("size") is None else _windows(found, options["size"])
+
+
+def _windows(players: Players, size: Any) -> Players:
+    """Players of columns as players of ``size`` adjacent columns each, such as the lags of a series.
+
+    Raises:
+        ValueError: no whole number of columns.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be how many adjacent columns are one player, from 1 on, got {size!r}")
+    rows = players.index if players.index.dim() > 1 else players.index[:, None]
+    keys = torch.cat([rows[:, :-1], rows[:, -1:] // size], 1)
+    _, owner = torch.unique(keys, dim=0, return_inverse=True)
+    firsts = [int((owner == player).nonzero()[0]) for player in range(int(owner.max()) + 1)] if len(owner) else []
+    order = sorted(range(len(firsts)), key=lambda player: firsts[player])
+    groups = tuple(players.index[owner == player] for player in order)
+    names = tuple(_window_name(players, (owner == player).nonzero().view(-1)) for player in order)
+    kept = torch.tensor([firsts[player] for player in order], dtype=torch.long)
+    geometry = dict(players.geometry)
+    if "node" in geometry:
+        geometry["node"] = geometry["node"][kept]
+    return Players(players.kind, players.index[kept], names, groups, geometry)
+
+
+def _window_name(players: Players, members: Tensor) -> str:
+    """The name of the first column, up to the last where there are several."""
+    first, last = players.names[int(members[0])], int(players.index[int(members[-1])].reshape(-1)[-1])
+    return first if len(members) == 1 else f"{first}–{last}"
 
 
 def _playing(place: Place, kind: str, options: dict[str, Any]) -> Tensor:
