@@ -203,25 +203,22 @@ class TrainedLabelDenoiser:
             raise ValueError(f"prediction_type must be one of {', '.join(READINGS)}, got {prediction_type!r}")
         assert process.signal is not None
         if prediction_type is None or scale is None:
-            read = readings(
-                self._predicted,
-                process.signal,
-                self.labels,
-                self.known if bool(self.known.any()) else torch.ones_like(self.known),
-                READINGS if prediction_type is None else (prediction_type,),
-                tuple(SCALES) if scale is None else (scale,),
-            )
+            assert self.network is not None
+            network, whole = self.network, self.union(self.asked())
+            with torch.no_grad(), evaluating(self.module):
+                read = readings(
+                    lambda y, t: network(whole, y, t),
+                    process.signal,
+                    self.labels,
+                    self.known if bool(self.known.any()) else torch.ones_like(self.known),
+                    READINGS if prediction_type is None else (prediction_type,),
+                    tuple(SCALES) if scale is None else (scale,),
+                )
             best = settled(read)
             prediction_type, scale = best.prediction, best.scale
             self.assumed["prediction"] = said(best, read)
         low, high = SCALES[scale]
         return GaussianLabels(replace(process, prediction=prediction_type), low, high)
-
-    @torch.no_grad()
-    def _predicted(self, y: Tensor, t: int) -> Tensor:
-        assert self.network is not None
-        with evaluating(self.module):
-            return self.network(self.union(self.asked()), y, t)
 
 
 def _classes_in(graph: Data, label: str, nodes: int) -> Tensor:
