@@ -161,11 +161,12 @@ def diffusivity(
         for mixing in _mixings(calls, type(net).__name__, seen, told, len(x)):
             replaced = _replaced(net, ask, mixing, number)
             before, after = (_energy(states, edge_index, penalty) for states in (mixing.before, mixing.after))
-            S, factor = (None, None) if mixing.raw is None else _rows(mixing.raw)
-            said = (*mixing.said, *_doubts(mixing, factor))
+            S, factor, said = (None, None, ()) if mixing.raw is None else _rows(mixing.raw.double())
+            kind = mixing.kind if mixing.raw is None or S is not None else "unknown"
             found.append(
                 Diffusivity(
-                    *(mixing.name, mixing.kind, S, factor, mixing.gap, before, after, value, replaced, said),
+                    *(mixing.name, kind, S, factor, mixing.gap, before, after, value, replaced),
+                    (*mixing.said, *said),
                     *(edge_index, labels),
                 )
             )
@@ -303,23 +304,24 @@ def _given(one: Propagation) -> Tensor | None:
     return given.detach().flatten(1) if isinstance(given, Tensor) and given.dim() > 1 else None
 
 
-def _rows(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows divided by their sums, and these; a row without any weight is its own."""
-    raw = raw.double()
-    sums = raw.sum(1)
-    empty = ~raw.any(1)
+def _rows(raw: Tensor) -> tuple[Tensor | None, Tensor, tuple[str, ...]]:
+    """Rows divided by their sums, these, and what to know; a row without any weight is its own."""
+    sums, empty = raw.sum(1), ~raw.any(1)
+    if bool((sums <= 1e-6 * raw.abs().amax(1))[~empty].any()):
+        low, high = float(sums.min()), float(sums.max())
+        return None, sums, (f"its rows sum to {low:.3g} to {high:.3g}: differences of neighbours, and no diffusivity",)
     S = raw / torch.where(empty, 1.0, sums)[:, None]
-    return torch.where(empty[:, None], torch.eye(len(raw), dtype=raw.dtype, device=raw.device), S), sums
+    own = torch.eye(len(raw), dtype=raw.dtype, device=raw.device)
+    return torch.where(empty[:, None], own, S), sums, tuple(_doubts(raw, sums))
 
 
-def _doubts(mixing: _Mixing, factor: Tensor | None) -> Iterator[str]:
-    if mixing.raw is None or factor is None:
-        return
-    away = float((factor - 1).abs().max())
-    if away > CLOSE:
-        low, high = float(factor.min()), float(factor.max())
-        yield f"rows were divided by their sums, {low:.3g} to {high:.3g}"
-    if float(mixing.raw.min()) < -1e-12:
+def _doubts(raw: Tensor, factor: Tensor) -> Iterator[str]:
+    hears = raw.any(1)
+    if not hears.all():
+        yield f"nodes that hear nobody, and have themselves for a row: {int((~hears).sum())}"
+    if hears.any() and float((factor[hears] - 1).abs().max()) > CLOSE:
+        yield f"rows were divided by their sums, {float(factor[hears].min()):.3g} to {float(factor[hears].max()):.3g}"
+    if float(raw.min()) < -1e-12:
         yield "some weights are negative: a layer that sharpens, and no diffusion"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv
+from torch_geometric.nn import ChebConv, GATConv, GCNConv, GINConv, SAGEConv
 from torch_geometric.utils import to_dense_adj
 
 from explain.analysis import diffusivity
@@ -55,6 +55,7 @@ def test_of_graphsage_it_is_the_mean_over_neighbours_and_a_lonely_node_hears_its
     assert torch.allclose(layer.S[:-1], normalised(A)[:-1], atol=1e-6)
     assert layer.S[-1, -1] == 1
     assert layer.factor[-1] == 0
+    assert layer.said == ("nodes that hear nobody, and have themselves for a row: 1",)
 
 
 def test_of_a_gat_it_is_alpha():
@@ -132,6 +133,13 @@ def test_what_is_not_linear_in_its_states_has_no_s(layer):
     assert (found.kind, found.S) == ("unknown", None)
     with pytest.raises(ValueError, match="is no S times its states"):
         _ = found.deviation
+
+
+def test_rows_of_a_laplacian_are_no_diffusivity():
+    first, *_ = diffusivity(ChebConv(6, 3, K=2), X, EDGES)
+    assert (first.kind, first.S) == ("unknown", None)
+    assert first.gap < 1e-5
+    assert "differences of neighbours" in first.said[0]
 
 
 class Dense(nn.Module):
