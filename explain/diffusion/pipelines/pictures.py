@@ -238,13 +238,16 @@ def checked_picture(x0: Any, like: torch.dtype) -> Tensor:
     """A picture ``[3, H, W]`` in [0, 1], as the pipeline takes and gives them.
 
     Raises:
+        TypeError: whole numbers.
         ValueError: another shape or range.
     """
+    if isinstance(x0, Tensor) and not x0.dtype.is_floating_point:
+        raise TypeError(f"x0 must be a picture of floats in [0, 1], got {x0.dtype}: of 0 to 255 give x0 / 255")
     picture = checked_image(x0, like)
     if picture.dim() != 3 or picture.size(0) not in (1, 3):
         raise ValueError(
-            f"x0 must be a picture [3, H, W] in [0, 1], got {list(picture.shape)}: a latent is asked about with "
-            "space='latents'"
+            f"x0 must be a picture [3, H, W] in [0, 1], got {list(picture.shape)}: of several ask about each, x0[i]; a "
+            "latent is asked about with space='latents'"
         )
     low, high = float(picture.min()), float(picture.max())
     if low < 0 or high > 1:
