@@ -163,6 +163,8 @@ def diffusivity(
             before, after = (_energy(states, edge_index, penalty) for states in (mixing.before, mixing.after))
             S, factor, said = (None, None, ()) if mixing.raw is None else _rows(mixing.raw.double())
             kind = mixing.kind if mixing.raw is None or S is not None else "unknown"
+            if number is not None and replaced is None and kind in ("kernel", "propagation"):
+                said = (*said, "not made uniform: that is done to attention, and to kernels that give S z itself")
             found.append(
                 Diffusivity(
                     *(mixing.name, kind, S, factor, mixing.gap, before, after, value, replaced),

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import nn
 
 from explain.analysis import most_activating, most_activating_nodes, unit
@@ -51,6 +52,25 @@ def test_a_channel_of_a_cnn_is_the_picture_it_was_made_for():
     smooth = most_activating(net, unit("0", 0), (1, 1, 12, 12), (-1.0, 1.0), starts=2, steps=60, smooth=20.0)
     assert smooth.activation < found.activation
     assert smooth.input.diff(dim=3).abs().mean() < found.input.diff(dim=3).abs().mean()
+
+
+def test_a_channel_of_a_denoiser_is_asked_at_a_step():
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        *(8, 1, 1),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+    ).eval()
+    real = torch.rand(3, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    read = unit("mid_block", 3, call=lambda net, x: net(x, 500))
+    found = most_activating(unet, read, (1, 1, 8, 8), (0.0, 1.0), real=real, starts=1, steps=8)
+    assert found.activation > max(found.best_activation, found.climb[0])
+    with torch.no_grad():
+        assert float(read(unet, real[found.best])) == pytest.approx(found.best_activation, rel=1e-5)
+    assert all(not part._forward_hooks for part in unet.modules())
 
 
 def test_nodes_of_the_data_come_with_what_they_hear():

@@ -48,6 +48,7 @@ def test_of_a_gcn_it_is_the_normalised_adjacency():
         assert layer.uniform is None
         assert 0 <= layer.value <= 1
         assert "rows were divided by their sums" in layer.said[0]
+        assert "not made uniform" in layer.said[1]
 
 
 def test_of_graphsage_it_is_the_mean_over_neighbours_and_a_lonely_node_hears_itself():
