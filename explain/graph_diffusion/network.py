@@ -93,7 +93,7 @@ class LabelNetwork:
             if p.name in found or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 continue
             held = graph.get(field)
-            if field not in ("edge_index", "batch") and _holds_the_edges(held, self.nodes):
+            if field not in ("edge_index", "batch") and _holds_the_edges(held, graph.edge_index, self.nodes):
                 raise TypeError(
                     f"{field!r} holds the edges again, and those that are taken away are taken from edge_index: {own}, "
                     f"with {p.name} made of graph.edge_index"
@@ -222,11 +222,20 @@ class _Function(nn.Module):
         return self.function(*given, **named)
 
 
-def _holds_the_edges(value: Any, nodes: int) -> bool:
-    """Whether this is an adjacency matrix, dense, sparse, or of a library of its own."""
+def _holds_the_edges(value: Any, edge_index: Tensor, nodes: int) -> bool:
+    """Whether this is an adjacency matrix, sparse, of a library of its own, or dense with its entries at the edges."""
     if not isinstance(value, Tensor):
         return type(value).__name__ in ("SparseTensor", "EdgeIndex", "Adj")
-    return value.layout != torch.strided or (value.dim() == 2 and nodes > 1 and value.shape == (nodes, nodes))
+    if value.layout != torch.strided:
+        return value.shape == (nodes, nodes)
+    if value.shape != (nodes, nodes):
+        return False
+    edges = torch.zeros(nodes, nodes, dtype=torch.bool, device=edge_index.device)
+    edges[edge_index[0], edge_index[1]] = True
+    off = ~torch.eye(nodes, dtype=torch.bool, device=edges.device)
+    filled = (value != 0).to(edges.device) & off
+    edges &= off
+    return bool(edges.any()) and (torch.equal(filled, edges) or torch.equal(filled, edges.T))
 
 
 def as_module(net: Any) -> nn.Module:

@@ -123,6 +123,9 @@ def test_edges_that_are_held_elsewhere_are_not_taken_away_in_silence(data):
     doubled.adj = torch.zeros(10, 10).index_put(tuple(data.edge_index), torch.tensor(1.0))
     with pytest.raises(TypeError, match="'adj' holds the edges again"):
         explain.wrap(Dense(), doubled, betas=BETAS, time="step")
+    square = data.clone()
+    square.x = torch.eye(10).double() * 0.5 + 0.5  # as many features as nodes are no adjacency
+    assert explain.wrap(Colouring(), square, betas=BETAS, time="step").reads_edges
     halves = data.clone()
     halves.y = data.y + 0.5
     with pytest.raises(ValueError, match="labels must be classes, whole numbers"):
