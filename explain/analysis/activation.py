@@ -153,7 +153,7 @@ def most_activating_nodes(
     top = activations.detach().topk(min(k, len(activations)))
     found = []
     for value, node in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-        heard = torch.zeros(len(activations), dtype=torch.bool)
+        heard = torch.zeros(len(activations), dtype=torch.bool, device=edge_index.device)
         heard[node] = True
         for _ in range(hops):
             heard[edge_index[0][heard[edge_index[1]]]] = True

@@ -103,7 +103,7 @@ def recoverability(
     Recovered(plain=1.0, augmented=0.5, chance=0.5)
     """
     _check_views(representations, augmented)
-    h, views, y = representations.detach().numpy(), augmented.detach().numpy(), labels.numpy()
+    h, views, y = (given.detach().cpu().numpy() for given in (representations, augmented, labels))
     known, held = train_test_split(range(len(y)), train_size=train, stratify=y, random_state=seed)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(h[known], y[known])
     seen = sum(float(probe.score(view[held], y[held])) for view in views) / len(views)

@@ -212,7 +212,7 @@ def _mixings(
         elif call.name in own:
             yield from _by_propagation(call, nodes)
         elif type(call.layer) is nn.Linear and call.before is not None and not mixes(call, nodes):
-            yield _Mixing(call.name, "none", call, torch.eye(nodes), 0.0)
+            yield _Mixing(call.name, "none", call, torch.eye(nodes, device=call.before.device), 0.0)
         elif not any(_inside(name, call.name, root) for name in own | unknown) and mixes(call, nodes):
             unknown.add(call.name)
             why = "it mixes nodes, by no propagate and no softmax: say its S, attention={layer: function}"
