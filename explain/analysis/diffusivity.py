@@ -243,26 +243,31 @@ def _by_kernel(call: LayerCall, function: Callable[..., Tensor]) -> _Mixing:
         raise ValueError(
             f"attention of {call.name} must be S [nodes, nodes] or [heads, nodes, nodes], got {list(weights.shape)}"
         )
-    gap = _left_over(heads, call)
+    gap, rounding = _left_over(heads, call)
     said: tuple[str, ...] = ()
     if gap is None:
         said = ("too few nodes to prove that the output is a function of S z",)
-    elif gap > CLOSE:
+    elif gap > max(CLOSE, rounding):
         said = (f"of its output {gap:.3g} is no affine function of S z: it adds something else, or S is not its own",)
     return _Mixing(call.name, "kernel", call, heads.mean(0), gap, said)
 
 
-def _left_over(heads: Tensor, call: LayerCall) -> float | None:
-    """What the best affine function of ``S_h z`` over the heads leaves of the output, as a share of its size."""
+def _left_over(heads: Tensor, call: LayerCall) -> tuple[float | None, float]:
+    """What the best affine function of ``S_h z`` over the heads leaves of the output, and what rounding may leave.
+
+    As shares of how far the output differs from node to node: where ``S`` is nearly uniform that is nearly nothing.
+    """
     assert call.before is not None
     states = torch.nn.functional.pad(call.before.double(), (0, 1), value=1.0)  # a bias is heard, too
     one = states[None, :, -1:]
     known = torch.cat([*heads @ states, *one], 1)
     if call.after is None or len(known) < 2 * known.size(1):
-        return None
+        return None, 0.0
     output = call.after.double()
     best = torch.linalg.lstsq(known, output, driver="gelsd").solution
-    return float((output - known @ best).norm() / (output - output.mean(0)).norm().clamp_min(1e-12))
+    differs = (output - output.mean(0)).norm().clamp_min(1e-12)
+    rounding = 2 * torch.finfo(call.after.dtype).eps * output.norm() / differs
+    return float((output - known @ best).norm() / differs), float(rounding)
 
 
 def _by_propagation(call: LayerCall, nodes: int) -> Iterator[_Mixing]:

@@ -100,6 +100,14 @@ def test_weights_that_are_not_the_layers_own_are_said_to_be_no_function_of_it():
     assert "it adds something else, or S is not its own" in step.said[0]
 
 
+def test_where_all_hear_the_same_rounding_is_not_taken_for_another_function():
+    net = DIFFormer(6, 3, hidden=4, layers=1, graph=False).eval()
+    torch.nn.init.constant_(net.pairs[0].query.weight, 1e-5)
+    _, step, _ = diffusivity(net, X, EDGES, attention={"pairs.0": lambda layer, z: layer.weights(z)})
+    assert step.deviation < 0.1
+    assert step.said == ()
+
+
 def test_of_sgformer_it_is_the_linear_attention_beside_the_gcn():
     found = diffusivity(SGFormer(6, 3, hidden=4).eval(), X, EDGES)
     attentions = [layer for layer in found if layer.kind == "kernel"]
