@@ -100,7 +100,8 @@ def test_a_callback_that_remembers_makes_no_number():
 
 @pytest.mark.parametrize("name", ["sd", "flux"])
 def test_runs_and_steps_travel(name):
-    model, call = explain.wrap(built(name)), {} if name == "sd" else {"max_sequence_length": 16}
+    model, call = explain.wrap(built(name)), {"height": 16, "width": 16}
+    call |= {"max_sequence_length": 16} if name == "flux" else {}
     run = model.trajectory(PROMPT, payoff=ink, steps=2, **call)
     step = model.step(picture()[0], 500, PROMPT, draws=1, **call)
     for question in (run, step):

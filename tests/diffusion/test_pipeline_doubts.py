@@ -99,7 +99,7 @@ def test_a_payoff_is_told_of_what_it_cannot_be_called_with():
             model.step(latent, 500, PROMPT, payoff=payoff)
     with pytest.raises(TypeError, match="of 0 to 255 give x0 / 255"):
         model.step((picture()[0] * 255).byte(), 500, PROMPT)
-    with pytest.raises(ValueError, match=r"of several ask about each, x0\[i\]"):
+    with pytest.raises(ValueError, match=r"ask about one, x0\[i\]"):
         model.step(picture(), 500, PROMPT)
     with pytest.raises(ValueError, match=r"with pictures in \[0, 1\] \[1, 3, 16, 16\]"):
         model.step(picture()[0], 500, PROMPT, payoff=lambda x: x[:, 5].mean((1, 2)))

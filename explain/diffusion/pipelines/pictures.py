@@ -245,10 +245,8 @@ def checked_picture(x0: Any, like: torch.dtype) -> Tensor:
         raise TypeError(f"x0 must be a picture of floats in [0, 1], got {x0.dtype}: of 0 to 255 give x0 / 255")
     picture = checked_image(x0, like)
     if picture.dim() != 3 or picture.size(0) not in (1, 3):
-        raise ValueError(
-            f"x0 must be a picture [3, H, W] in [0, 1], got {list(picture.shape)}: of several ask about each, x0[i]; a "
-            "latent is asked about with space='latents'"
-        )
+        remedy = "a latent is asked about with space='latents'" if picture.dim() == 3 else "ask about one, x0[i]"
+        raise ValueError(f"x0 must be a picture [3, H, W] in [0, 1], got {list(picture.shape)}: {remedy}")
     low, high = float(picture.min()), float(picture.max())
     if low < 0 or high > 1:
         raise ValueError(
