@@ -47,7 +47,7 @@ def run_strip(
     height = pictures[0].shape[0] / pictures[0].shape[1]
     columns = min(across, len(chosen))
     rows = -(-len(chosen) // columns)
-    ax = axes(ax, (0.3 + 0.95 * columns, 0.5 + (0.9 * height + 0.25) * rows))
+    ax = axes(ax, (0.3 + 0.95 * max(columns, 2), 0.5 + (0.9 * height + 0.25) * rows))
     for place, (step, name) in enumerate(zip(chosen, names, strict=True)):
         put(ax, pictures[step], place % columns * 1.06, place // columns * (height + 0.26), name)
     framed(ax, columns * 1.06 - 0.06, rows * (height + 0.26) - 0.26)

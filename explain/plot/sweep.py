@@ -66,6 +66,7 @@ def sweep(
     low, high = low - 0.08 * gap, high + 0.08 * gap
     ax.set_ylim(low, low + (high - low) / (1 - room))
     ax.set_yticks([tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high])
+    ax.ticklabel_format(axis="y", useOffset=False)  # whole numbers, where they differ by little too
     span = (at[-1] - at[0]) or 1.0
     ax.set_xlim(at[0] - 0.04 * span, at[-1] + 0.04 * span)
     ax.set_xlabel("guidance w")

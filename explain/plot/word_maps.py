@@ -86,7 +86,7 @@ def word_steps(explanation: Credit, ax: Axes | None = None, most: int = 24) -> A
     read = np.flatnonzero(chance > 0)
     chosen = even(shares.shape[1], most)
     ratio = shares[read][:, chosen] / chance[read, None]
-    ax = axes(ax, (2.6 + 0.5 * len(chosen), 1.2 + 0.32 * len(read)))
+    ax = axes(ax, (2.6 + 0.5 * len(chosen), 1.2 + 0.32 * max(len(read), 5)))
     norm = around_uniform([ratio]) if ratio.size else Normalize(0, 1)
     ax.imshow(ratio, cmap=RATIO, norm=norm, aspect="auto", interpolation="nearest")
     steps = explanation.parts["steps"].tolist() if "steps" in explanation.parts else range(shares.shape[1])

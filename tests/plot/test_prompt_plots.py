@@ -257,6 +257,23 @@ def test_a_sweep_is_the_number_at_each_weight_with_its_picture():
     assert {"asked: 7.5", "fox score"} <= set(texts(ax))
 
 
+def test_small_pictures_say_all_they_say():
+    """A sweep of near numbers was labelled by what is above an offset; of few words or steps labels were cut."""
+    ax = plot.sweep([1.0, 4.0], [176.0, 175.9])
+    ax.figure.canvas.draw()
+    assert "176.000" in [label.get_text() for label in ax.get_yticklabels()]
+    strip = plot.run_strip(RUN[:1])
+    strip.figure.canvas.draw()
+    assert strip._left_title.get_window_extent().x1 <= strip.figure.bbox.x1
+    why, _ = attended()
+    few = Players("words", torch.arange(2), NAMES[:2])
+    parts = {name: found[:2] if len(found) == 7 else found for name, found in why.parts.items()}
+    ax = plot.word_steps(Explanation(why.scores[:2], few, value=0.0, parts=parts, method="Attention"))
+    ax.figure.canvas.draw()
+    label = ax.figure.axes[1].yaxis.label.get_window_extent()
+    assert 0 <= label.y0 < label.y1 <= ax.figure.bbox.y1
+
+
 def test_forks_say_by_how_much_their_ends_differ():
     same, other = RUN[:1].repeat(3, 1, 1, 1), RUN[:3]
     ax = plot.forks({2: other, 7: same}, shared=RUN)
