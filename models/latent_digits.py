@@ -33,8 +33,8 @@ from models.prompt_pipeline import encoder_config, word_tokenizer
 from models.words import NUMBERS, TRAITS, captions, dress, every_dress
 
 NOTHING = 1  # tokens of the T5 that is not there: Stable Diffusion 3 gives zeros in its place, 256 where it is not told
-CALL: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 1.5, "max_sequence_length": NOTHING}
-ASKED: dict[str, Any] = {"steps": 10, "guidance": 1.5, "max_sequence_length": NOTHING}  # the same, of `trajectory`
+CALL: dict[str, Any] = {"num_inference_steps": 10, "guidance_scale": 2.0, "max_sequence_length": NOTHING}
+ASKED: dict[str, Any] = {"steps": 10, "guidance": 2.0, "max_sequence_length": NOTHING}  # the same, of `trajectory`
 
 
 @dataclass(frozen=True)
