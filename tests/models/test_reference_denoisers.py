@@ -24,11 +24,15 @@ def few():
     return Images(*(part[:64] for part in digits()[0]))
 
 
-@pytest.mark.parametrize("degradation", ["blur", "mask"])
-def test_degradations_begin_with_the_picture_and_leave_almost_nothing_of_it(degradation, few):
+@pytest.mark.parametrize(
+    ("degradation", "gone"), [("blur", (slice(None), slice(None))), ("mask", (slice(3, 5), slice(3, 5)))]
+)
+def test_degradations_begin_with_the_picture_and_leave_almost_nothing_of_it(degradation, gone, few):
     cold = cold_diffusion.process(degradation)
     cold.check(few.images[0])
-    spread = [float(cold.noised(few.images, None, t).flatten(1).std(1).mean()) for t in range(cold.steps + 1)]
+    spread = [
+        float(cold.noised(few.images, None, t)[:, :, *gone].flatten(1).std(1).mean()) for t in range(cold.steps + 1)
+    ]
     assert spread == sorted(spread, reverse=True)
     assert spread[-1] < 0.1 * spread[0]
 
