@@ -82,10 +82,13 @@ def load_or_train(
     """The DDPM of `models.ddpm` without its labels, and a classifier, from the cache where they were trained before.
 
     ``facts["class_accuracy"]`` is the share of 500 guided samples that `models.judge`, which saw neither, takes for the
-    digit that was asked for; ``facts["unguided"]`` that of samples without guidance.
+    digit that was asked for; ``facts["unguided"]`` that of samples without guidance. The schedule does not clip: what
+    guidance moves beyond [-1, 1] would be cut off at every step, and of 200 samples 15 % came out as asked in place of
+    97.5 %.
     """
     found = ddpm.load_or_train("digits", folder=folder, progress=progress)
-    unet, scheduler, data = Unlabelled(found.unet).eval(), found.scheduler, found.info.data
+    unet, data = Unlabelled(found.unet).eval(), found.info.data
+    scheduler = DDIMScheduler.from_config(found.scheduler.config, clip_sample=False)
     classifier = _fresh(seed)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -146,7 +149,7 @@ def sample(
     scheduler: DDIMScheduler,
     classifier: NoisedClassifier,
     labels: Tensor,
-    steps: int = 25,
+    steps: int = 50,
     scale: float = SCALE,
     *,
     generator: torch.Generator,

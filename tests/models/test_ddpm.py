@@ -220,7 +220,7 @@ def test_a_pickle_and_another_model_are_refused(tmp_path):
         ddpm.load(tmp_path / "unet.pt")
     judge.load_or_train(epochs=1, folder=tmp_path, progress=False)
     (path,) = tmp_path.glob("Judge*")
-    with pytest.raises(ValueError, match="holds a 'Judge', not this DDPM"):
+    with pytest.raises(ValueError, match="holds a 'Judge', not these"):
         ddpm.load(path)
 
 
