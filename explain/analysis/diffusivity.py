@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -148,8 +149,7 @@ def diffusivity(
     ask = call or (lambda net: net(x, edge_index))
     told = layers_told(net, attention)
     if number is None and labels is not None:
-        known = labels
-        number = lambda output: float((output.argmax(-1) == known).double().mean())  # noqa: E731
+        number = partial(_accuracy, labels=labels)
     with untouched(net), torch.no_grad():
         value = None if number is None else number(_numbers(ask(net)))
         seen: dict[str, list[AttentionMap]] = defaultdict(list)
@@ -280,6 +280,11 @@ def _by_propagation(call: LayerCall, nodes: int) -> Iterator[_Mixing]:
         yield _Mixing(name, "unknown" if raw is None else "propagation", call, raw, gap, said, *own)
 
 
+def _accuracy(output: Tensor, labels: Tensor) -> float:
+    """The share of rows whose largest output is their label."""
+    return float((output.argmax(-1) == labels).double().mean())
+
+
 def _pushed(layer: nn.Module, one: Propagation, nodes: int) -> tuple[Tensor | None, float | None, tuple[str, ...]]:
     """``S`` by indicators of the nodes in the place of the states, as many at a time as there are columns."""
     states = _given(one)
@@ -287,7 +292,7 @@ def _pushed(layer: nn.Module, one: Propagation, nodes: int) -> tuple[Tensor | No
     if states is None or len(states) != nodes or result.shape != states.shape:
         return None, None, ("what it propagates is no row of states a node: no S",)
     width, raw = states.size(1), []
-    propagate: Callable[..., Tensor] = layer.propagate  # type: ignore[assignment]
+    propagate: Callable[..., Tensor] = layer.propagate  # type: ignore[assignment]  # of a MessagePassing, by `recorded`
     for columns in torch.eye(nodes, dtype=states.dtype, device=states.device).split(width, 1):
         block = torch.nn.functional.pad(columns, (0, width - columns.size(1)))
         given = one.arguments["x"]

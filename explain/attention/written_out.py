@@ -43,7 +43,7 @@ KINDS: dict[Callable[..., Any], str] = {
     **dict.fromkeys(_SUMS, "sum"),
 }
 _BEGIN = {"softmax", "exp"}  # without one of them there is nothing to follow
-_SAMPLED = 64  # rows that are proved to add up at each product; all of a map that is kept
+_SAMPLED = 64  # first and last rows that are proved to add up at each product; `row_sum_error` is of all
 _GAP = {torch.float64: 1e-6, torch.float32: 1e-3}  # of a row's sum from 1, by type; others: 2e-2
 
 
@@ -66,10 +66,11 @@ class Weighed:
     values: Tensor | None = None
 
     def rows(self) -> Tensor:
-        """``[batch, heads, queries, keys]``: the last of the other axes are the heads."""
+        """``[batch, heads, queries, keys]``, at least float32: the last of the other axes are the heads."""
         axes = {axis % self.weights.dim() for axis in (self.keys, self.queries) if axis is not None}
         others = [axis for axis in range(self.weights.dim()) if axis not in axes]
-        moved = self.weights.detach().movedim(self.keys, -1)
+        wide = torch.promote_types(self.weights.dtype, torch.float32)
+        moved = self.weights.detach().to(wide).movedim(self.keys, -1)
         if self.queries is None:
             moved = moved.unsqueeze(-2)
         else:

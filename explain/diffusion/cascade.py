@@ -218,12 +218,17 @@ class Cascade(Target):
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""
         last = self.runs[-1]
+        stages = [run.describe() for run in self.runs]
+        assumed = {
+            f"stage {i}: {k}": v for i, stage in enumerate(stages, 1) for k, v in stage.get("assumed", {}).items()
+        }
         return {
             "family": "diffusion",
             "question": "cascade",
             "payoff": payoff_name(last.payoff),
             "into": list(self.names),
-            "stages": [run.describe() for run in self.runs],
+            "stages": stages,
+            **({"assumed": assumed} if assumed else {}),
         }
 
 

@@ -50,7 +50,7 @@ class DenoiserNumber:
     @property
     def like(self) -> Tensor:
         """A sample ``[*shape]`` of the size that is asked about."""
-        raise NotImplementedError
+        raise NotImplementedError  # each number's own, as `measured`
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""
@@ -225,6 +225,7 @@ class TrajectoryNumber(DenoiserNumber):
         self.eta = checked_eta(self.eta, self.model.scheduler)
         self.scheduler = prepared(self.model.scheduler, self.steps)  # here: many use numpy, which derivatives forbid
         self.assumed = {"scheduler": "DDIM without clipping, made from betas"} if self.model.made_here else {}
+        self.model.process.check(self.start[0])
         check_payoff(self.payoff, self.start)
         t = self.place(torch.as_tensor(self.scheduler.timesteps[:1])).to(self.start.device)
         self._check_answers(self.start[:1], t, self.guidance != 1)

@@ -113,6 +113,17 @@ def test_masked_keys_stay_masked_and_dropout_is_left_out():
         assert torch.allclose(net(x), means, atol=1e-6)
 
 
+def test_half_precision_is_read_in_float32_and_left_as_it_is():
+    net, x = heads("matmul")
+    net, x = net.bfloat16(), x.bfloat16()
+    with torch.no_grad(), capture(net) as maps:
+        watched = net(x)
+    with torch.no_grad():
+        assert torch.equal(watched, net(x))
+    assert maps[0].weights.dtype == torch.float32
+    assert float((maps[0].row_sums() - 1).abs().max()) < 2e-2
+
+
 def test_what_weighs_nothing_or_is_no_share_is_no_attention():
     class Gates(nn.Module):
         def __init__(self):

@@ -92,6 +92,16 @@ def test_credit_adds_up_and_is_named_by_stage():
     assert cascade.describe()["stages"][1]["steps"] == 3
 
 
+def test_what_is_assumed_of_a_stage_stands_in_the_answer():
+    net, _, last = parts(draws=1)
+    betas = torch.linspace(1e-4, 0.02, 100)
+    first = explain.wrap(net[0], betas=betas, time="step", null=3, shape=(1, 4, 4)).trajectory(
+        1, payoff=middle, steps=2
+    )
+    assumed = Cascade([first, last], into="low", prepare=widened).describe()["assumed"]
+    assert assumed["stage 1: prediction_type"].startswith("epsilon")
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

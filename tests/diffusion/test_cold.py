@@ -127,3 +127,5 @@ def test_what_has_no_noise_is_asked_nothing_of_noise(ask, error, words):
 def test_degradations_are_tried(degrade, words):
     with pytest.raises(ValueError, match=words):
         model(degrade).step(digits_like()[0], t=2, label=3)
+    with pytest.raises(ValueError, match=words):
+        model(degrade).trajectory(3, payoff=middle, steps=2, latents=digits_like())
