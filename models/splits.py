@@ -12,7 +12,8 @@ from torch_geometric.data import Data
 def per_class(data: Data, seed: int, labelled: int = 20, validation: int = 500, test: int = 1000) -> Data:
     """So many labelled nodes of each class, then so many to choose the weights by and to test, all at random.
 
-    The split of DIFFormer (Wu et al. 2023) and of the semi-supervised NodeFormer.
+    The split of DIFFormer (Wu et al. 2023) and of the semi-supervised NodeFormer, drawn in the order of their code:
+    each class is shuffled by itself, then all that is left of them together. Seed 123 is the one they report.
 
     Raises:
         ValueError: the graph has fewer nodes.
@@ -22,16 +23,16 @@ def per_class(data: Data, seed: int, labelled: int = 20, validation: int = 500, 
     >>> split.y[split.train_mask].bincount().tolist(), int(split.val_mask.sum())
     ([2, 2, 2, 2], 10)
     """
-    order = _shuffled(data, seed)
-    first = [order[data.y[order] == label][:labelled] for label in data.y.unique()]
-    train = torch.cat(first)
-    rest = order[~torch.isin(order, train)]
+    generator = torch.Generator().manual_seed(seed)
+    classes = [_shuffled((data.y == label).nonzero()[:, 0], generator) for label in range(int(data.y.max()) + 1)]
+    first = [nodes[:labelled] for nodes in classes]
+    rest = _shuffled(torch.cat([nodes[labelled:] for nodes in classes]), generator)
     if min(map(len, first)) < labelled or len(rest) < validation + test:
         raise ValueError(
             f"the split takes {labelled} nodes of each class, then {validation} and {test}: the graph has "
             f"{data.num_nodes}, of classes {data.y.bincount().tolist()}; ask for fewer"
         )
-    return _masked(data, train, rest[:validation], rest[validation : validation + test])
+    return _masked(data, torch.cat(first), rest[:validation], rest[validation : validation + test])
 
 
 def shares(data: Data, seed: int, train: float, validation: float) -> Data:
@@ -42,7 +43,7 @@ def shares(data: Data, seed: int, train: float, validation: float) -> Data:
     >>> int(split.train_mask.sum()), int(split.val_mask.sum()), int(split.test_mask.sum())
     (11, 12, 11)
     """
-    order = _shuffled(data, seed)
+    order = _shuffled(torch.arange(data.num_nodes), torch.Generator().manual_seed(seed))
     first, second = round(train * len(order)), round((train + validation) * len(order))
     return _masked(data, order[:first], order[first:second], order[second:])
 
@@ -58,8 +59,8 @@ def folds(labels: Tensor, seed: int, count: int = 10) -> Tensor:
     return torch.empty_like(order).index_copy(0, order, torch.arange(len(order)) % count)
 
 
-def _shuffled(data: Data, seed: int) -> Tensor:
-    return torch.randperm(data.num_nodes, generator=torch.Generator().manual_seed(seed))
+def _shuffled(nodes: Tensor, generator: torch.Generator) -> Tensor:
+    return nodes[torch.randperm(len(nodes), generator=generator)]
 
 
 def _masked(data: Data, train: Tensor, validation: Tensor, test: Tensor) -> Data:

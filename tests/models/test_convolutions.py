@@ -84,3 +84,18 @@ def test_a_recommendation_is_explained_by_what_was_liked():
 def test_a_split_that_takes_more_than_there_is_says_so():
     with pytest.raises(ValueError, match="the graph has 34, of classes"):
         per_class(karate_club(), seed=0)
+
+
+def test_classes_are_shuffled_one_by_one_then_the_rest_together():
+    club = karate_club()
+    split = per_class(club, seed=5, labelled=2, validation=10, test=10)
+    torch.manual_seed(5)
+    first, rest = [], []
+    for label in range(4):
+        nodes = (club.y == label).nonzero()[:, 0]
+        nodes = nodes[torch.randperm(len(nodes))].tolist()
+        first, rest = first + nodes[:2], rest + nodes[2:]
+    rest = torch.tensor(rest)[torch.randperm(len(rest))].tolist()
+    assert sorted(first) == split.train_mask.nonzero()[:, 0].tolist()
+    assert sorted(rest[:10]) == split.val_mask.nonzero()[:, 0].tolist()
+    assert sorted(rest[10:20]) == split.test_mask.nonzero()[:, 0].tolist()
