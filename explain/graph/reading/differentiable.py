@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from explain.graph.number import GraphNumber
 from explain.graph.players.absent_features import absent_features, feature_matrix
 from explain.graph.players.kinds import ATOMS, owners
 from explain.graph.tensors.cuts import Place
+from explain.graph.tensors.structure import Fields
 from explain.types import Differentiable, Players, Unsupported
 
 
@@ -18,7 +20,7 @@ def differentiable(number: GraphNumber, place: Place, players: Players) -> Diffe
     """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live.
 
     Raises:
-        Unsupported: edge features, nodes and features of typed graphs, features that are whole numbers.
+        Unsupported: edge features, or players that own a feature that is a whole number, or none at all.
     """
     owner = owners(players, place, number.graph)
     owner = torch.where(owner == len(players), -1, owner)
@@ -28,26 +30,55 @@ def differentiable(number: GraphNumber, place: Place, players: Players) -> Diffe
     if atoms == "edges":
         parameter = next(number.module.parameters(), torch.zeros(()))
         ones = torch.ones(1, place.graph.num_edges, dtype=parameter.dtype, device=owner.device)
-        return Differentiable(ones, torch.zeros_like(ones), _apart(number, place, "amounts"), owner)
-    if len(place.graph.counts) > 1:
-        raise Unsupported("gradients of node and feature players need a homogeneous graph: use edges, or Shapley")
-    kind = next(iter(place.graph.counts))
-    x = feature_matrix(place.graph, kind)
-    if not x.is_floating_point():
-        raise Unsupported(f"gradients need floating-point features, x is {x.dtype}: use edges, or Shapley")
-    base = absent_features(number.graph, place, number.baseline)[kind].mean(0)
-    shape = {"nodes": (len(x), 1), "features": (1, x.size(1)), "node_features": x.shape}[atoms]
-    grid = owner.reshape(shape).expand_as(x)
-    base = torch.where(grid >= 0, base, x)  # what no player owns does not move
-    return Differentiable(x[None], base[None], _apart(number, place, "features"), grid)
+        f = _apart(number, place, lambda part: {"amounts": part})
+        return Differentiable(ones, torch.zeros_like(ones), f, owner)
+    x = {kind: feature_matrix(place.graph, kind) for kind in place.graph.counts}
+    grids = _grids(x, players, atoms, owner)
+    base = absent_features(number.graph, place, number.baseline)
+    read = {kind: each for kind, each in x.items() if each.is_floating_point()}
+    # what no player owns does not move
+    absent = {kind: torch.where(grids[kind] >= 0, base[kind].mean(0), each) for kind, each in read.items()}
+    if len(x) == 1:
+        (kind,) = x
+        f = _apart(number, place, lambda part: {"features": {kind: part}})
+        return Differentiable(x[kind][None], absent[kind][None], f, grids[kind])
+    shapes = {kind: each.shape for kind, each in read.items()}
+    f = _apart(number, place, lambda part: {"features": _by_type(part, shapes)})
+    inputs, baseline, owned = (torch.cat([one[kind].reshape(-1) for kind in read]) for one in (x, absent, grids))
+    return Differentiable(inputs[None], baseline[None], f, owned)
 
 
-def _apart(number: GraphNumber, place: Place, edit: str) -> Any:
-    kind = next(iter(place.graph.counts))
+def _grids(x: Fields, players: Players, atoms: str, owner: Tensor) -> Fields:
+    """The player of each entry of each type's features, -1 for none; ``owner`` is of nodes, columns or entries.
+
+    Raises:
+        Unsupported: a type whose features are whole numbers, or that has none, and that players own.
+    """
+    found, first = {}, 0
+    for kind, each in x.items():
+        shape = {"nodes": (len(each), 1), "features": (1, each.size(1)), "node_features": each.shape}[atoms]
+        own = owner[first : first + shape[0] * shape[1]]
+        if (len(x) == 1 or bool((own >= 0).any())) and not (each.is_floating_point() and each.size(1)):
+            name = f"x of {kind}" if kind else "x"
+            what = f"{name} is {each.dtype}" if each.size(1) else f"there is no {name}"
+            raise Unsupported(
+                f"gradients of {players.kind} need floating-point features, {what}: use edges, or Shapley"
+            )
+        found[kind], first = own.reshape(shape).expand_as(each), first + len(own)
+    return found
+
+
+def _by_type(part: Tensor, shapes: dict[str, torch.Size]) -> Fields:
+    """Entries of all types, ``[batch, entries]``, as features by type, ``[batch, nodes, features]``."""
+    parts = part.split([shape.numel() for shape in shapes.values()], 1)
+    return {kind: each.reshape(-1, *shape) for (kind, shape), each in zip(shapes.items(), parts, strict=True)}
+
+
+def _apart(number: GraphNumber, place: Place, edits: Callable[[Tensor], dict[str, Any]]) -> Callable[[Tensor], Tensor]:
+    """The number for a batch of edits, one by one where copies do not answer together."""
 
     def numbers(batch: Tensor) -> Tensor:
         groups = [batch] if place.together else list(batch.split(1))
-        edits = [{edit: {kind: group} if edit == "features" else group} for group in groups]
-        return torch.cat([number.numbers(place, len(g), **e) for g, e in zip(groups, edits, strict=True)])
+        return torch.cat([number.numbers(place, len(group), **edits(group)) for group in groups])
 
     return numbers
