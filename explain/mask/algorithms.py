@@ -70,7 +70,7 @@ class PG(PGExplainer):
     def learn(self, epoch: int, lesson: Lesson) -> float:
         """One step of its network on one target; the loss."""
         call, self.reachable = lesson.call, lesson.reachable
-        with aligned_masks(lesson.module, call.edge_index), warnings.catch_warnings():
+        with aligned_masks(lesson.module, call.edge_index, call.columns), warnings.catch_warnings():
             # torch warns of the float() of a differentiable loss with which train() ends
             warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
             asked = {"target": lesson.labels, "index": lesson.row, **call.kwargs}
@@ -98,7 +98,7 @@ def masked(call: Call, algorithm: ExplainerAlgorithm, players: Players) -> tuple
         ValueError: the model's answer does not hang on what is masked.
     """
     labels, explainer = connected(call, algorithm, NODE_MASKS[players.kind])
-    with torch.enable_grad(), aligned_masks(explainer.model, call.edge_index) as unmasked:
+    with torch.enable_grad(), aligned_masks(explainer.model, call.edge_index, call.columns) as unmasked:
         try:
             found = explainer(call.x, call.edge_index, target=labels, index=call.row, **call.kwargs)
         except ValueError as error:
@@ -154,6 +154,8 @@ def atoms_of(players: Players, call: Call) -> list[Tensor]:
     Raises:
         ValueError: a player that is not in the call's part of the graph.
     """
+    if call.atoms is not None:
+        return call.atoms(players)
     owned = players.groups or tuple(players.index.view(-1, 1))
     if players.kind == "features":
         return [atoms.cpu() for atoms in owned]

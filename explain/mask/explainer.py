@@ -37,7 +37,8 @@ class Mask(Explainer):
 
     Args:
         players: "edges", "nodes", "features" (one mask for all nodes), or `Players` of one of these kinds. A player of
-            several atoms has the mean of their masks.
+            several atoms has the mean of their masks. On heterogeneous graphs all types are masked at once, by
+            "gnn_explainer".
         method: "gnn_explainer", "pg_explainer" (edges only, node and graph tasks) or "graph_mask" (edges only; layers
             with ``in_channels`` and ``out_channels``).
         epochs: steps of the optimiser.
@@ -169,6 +170,10 @@ class Mask(Explainer):
             raise Unsupported("edge masks need torch_geometric message-passing layers: use Shapley or Lime here")
         if self.method == "pg_explainer" and call.task not in ("node", "graph"):
             raise Unsupported(f"PGExplainer explains node and graph tasks, got {call.task!r}: use gnn_explainer")
+        if self.method == "pg_explainer" and call.atoms is not None:
+            raise Unsupported("PGExplainer reads one embedding a node of one type: use gnn_explainer on typed graphs")
+        if self.method == "graph_mask" and call.columns is not None:
+            raise Unsupported("GraphMask gates the messages of one relation: use gnn_explainer where edges have types")
         return call
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
@@ -13,14 +13,16 @@ from torch_geometric.utils import is_sparse
 
 from explain.types import Unsupported
 
+Columns = Callable[[str, Any], Tensor]
+
 
 @contextmanager
-def aligned_masks(module: nn.Module, edge_index: Tensor) -> Iterator[dict[str, int]]:
+def aligned_masks(module: nn.Module, edge_index: Tensor, columns: Columns | None = None) -> Iterator[dict[str, int]]:
     """Within: torch_geometric's edge masks on a *copy* of a model meet the right messages.
 
     torch_geometric lays a mask of ``E`` entries on ``E`` messages by position alone, although layers move stored
     self-loops to the end. Here every propagated edge finds its column of ``edge_index`` by its ends and its order among
-    parallel edges; self-loops that a layer adds for itself keep the amount 1.
+    parallel edges, or as ``columns`` says; self-loops that a layer adds for itself keep the amount 1.
 
     Yields how many other propagated edges of each layer have no column, by the layer's name.
 
@@ -31,7 +33,7 @@ def aligned_masks(module: nn.Module, edge_index: Tensor) -> Iterator[dict[str, i
     handles = []
     for name, layer in module.named_modules():
         if isinstance(layer, MessagePassing):
-            handles.append(_align(layer, name, edge_index, unmasked))
+            handles.append(_align(layer, name, edge_index, unmasked, columns))
     try:
         yield unmasked
     finally:
@@ -41,12 +43,15 @@ def aligned_masks(module: nn.Module, edge_index: Tensor) -> Iterator[dict[str, i
 
 
 def _align(
-    layer: MessagePassing, name: str, edge_index: Tensor, unmasked: dict[str, int]
+    layer: MessagePassing, name: str, edge_index: Tensor, unmasked: dict[str, int], columns: Columns | None
 ) -> tuple[MessagePassing, Any]:
     places: list[Tensor] = []
 
     def remember(layer: MessagePassing, inputs: tuple[Any, ...]) -> None:
         propagated = inputs[0]
+        if columns is not None:
+            places[:], unmasked[name] = [columns(name, propagated)], 0
+            return
         if is_sparse(propagated):
             raise Unsupported(
                 "edge masks need edge_index as a [2, edges] tensor, got a sparse matrix: use Shapley or Lime"

@@ -43,6 +43,11 @@ class Call(NamedTuple):
     ``module(x, edge_index, **kwargs)`` gives ``[rows, outputs]``, of which ``row`` and ``label`` are explained: logits
     of classes, or of a regressor the one value, ``label`` None. It may be a part of the graph: ``nodes`` and ``edges``
     are the numbers of its nodes and edges in the whole (int64, -1 for stand-ins), by which players are found again.
+
+    Of typed graphs ``x [nodes of all types, columns of all types]`` has the features of each type in its own rows and
+    columns, zeros elsewhere, and ``edge_index`` counts nodes through all types. ``columns(layer, propagated)`` then
+    says which column of ``edge_index`` each edge is that a layer propagates, -1 for its own loops, and ``atoms`` where
+    the rows of ``x``, its columns or the edges of each player are; None where ends and numbers tell it.
     """
 
     module: nn.Module
@@ -54,3 +59,5 @@ class Call(NamedTuple):
     label: int | None
     nodes: Tensor
     edges: Tensor
+    columns: Callable[[str, Any], Tensor] | None = None
+    atoms: Callable[[Players], list[Tensor]] | None = None
