@@ -109,8 +109,10 @@ def heading(ax: Axes, *parts: str) -> None:
 
 
 def title(ax: Axes, explanation: Credit) -> None:
-    """Method and question above the picture."""
-    heading(ax, explanation.method, "" if "number" in explanation.checks else question(explanation))
+    """Method, model and question above the picture."""
+    model = explanation.target.get("model")
+    asked = "" if "number" in explanation.checks else question(explanation)
+    heading(ax, explanation.method, _cut(model, 20) if isinstance(model, str) else "", asked)
 
 
 def note(ax: Axes, text: str, below: float = 6) -> None:

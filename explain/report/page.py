@@ -57,7 +57,7 @@ def write(
     """
     told = _told(explanations)
     compared = _named(comparisons)
-    page = _environment().get_template("page.html")
+    page = environment().get_template("page.html")
     text = page.render(
         title=title,
         sections=[_section(explanation) for explanation in told],
@@ -103,8 +103,9 @@ def encoded(picture: Picture) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of this folder, and of others that include its ``page.css``; what is filled in is escaped."""
+    loader = jinja2.FileSystemLoader([*folders, Path(__file__).parent])
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"words": _words, "said": said, "compact": lambda number: f"{number:.4g}"}
     return environment

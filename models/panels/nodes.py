@@ -1,0 +1,41 @@
+"""Who is asked about by panels of graph networks: a node of Cora, or of the karate club where that is not at hand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch_geometric.data import Data
+
+from models.checkpoints import trained
+from models.datasets import cora, karate_club
+from models.demo_graph import bridge
+from models.training import Recipe
+
+CLUB = Recipe(epochs=200, lr=0.01, weight_decay=5e-4)
+
+
+class Case(NamedTuple):
+    """A trained network, its graph and what that is called, and a node between classes that the network gets right."""
+
+    net: nn.Module
+    data: Data
+    name: str
+    node: int
+
+
+def case(kind: type[nn.Module], paper: Recipe, club: Recipe = CLUB, **sizes: Any) -> Case:
+    """``kind`` trained on Cora as in its paper, or on the karate club, from the cache where it was before.
+
+    Args:
+        kind: built as ``kind(features, classes, **sizes)``.
+        paper: the recipe for Cora.
+        club: that for the karate club.
+        sizes: of the network.
+    """
+    try:
+        data, name, recipe = cora(), "Cora", paper
+    except FileNotFoundError:
+        data, name, recipe = karate_club(labelled=3), "the karate club", club
+    found = trained(kind, data, recipe, seed=0, progress=False, **sizes)
+    return Case(found.module, data, name, bridge(data, {kind.__name__: found}))

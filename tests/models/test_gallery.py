@@ -1,0 +1,105 @@
+"""The gallery: one page that needs nothing else, whole after every panel, with the very lines that made each."""
+
+import re
+from html import unescape
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from graph_cases import doubled, random_graph
+from typer import Typer
+from typer.testing import CliRunner
+
+import explain
+from models import gallery, gcn
+from models.panels.by_hand import agreement, on_node, shapley
+from models.panels.panel import Finding, Panel, panel
+
+
+@panel("Bars <&>", "Nobody, 2000")
+def bars():
+    """Two bars."""
+    scores, players = torch.tensor([0.5, -2.0]), explain.Players("nodes", torch.tensor([4, 7]))
+    why = explain.Explanation(scores, players, value=1.0, base=2.5, method="Shapley", checks={"efficiency_gap": 0.0})
+    return Finding.of(why, "Who did <it>?", "logit of class 1", by_hand="nothing & nobody")
+
+
+@panel("Lines", "Nobody, 2001")
+def broken():
+    """Fails."""
+    raise ValueError("no line")
+
+
+@pytest.fixture
+def app(monkeypatch):
+    monkeypatch.setattr(gallery, "panels", lambda: [bars, broken])
+    app = Typer()
+    app.command()(gallery.main)
+    return app
+
+
+def test_the_page_tells_all_and_escapes_it(app, tmp_path):
+    out = tmp_path / "new" / "index.html"
+    result = CliRunner().invoke(app, ["--out", str(out), "--only", "bars <&>"], catch_exceptions=False)
+    assert result.exit_code == 0
+    page = out.read_text(encoding="utf-8")
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
+    assert "<script" not in page
+    assert "<it>" not in page
+    told = unescape(page)
+    for said in (
+        "Who did <it>?",
+        "1, with every player absent 2.5",
+        "node 7",
+        "−2",
+        "nothing & nobody",
+        "efficiency gap",
+    ):
+        assert said in told
+    assert bars.code in told
+    assert bars.code.startswith("def bars():")
+    alts = re.findall(r'<img alt="([^"]*)"', page)
+    assert len(set(alts)) == len(alts) == 1
+    assert not plt.get_fignums()
+
+
+def test_what_was_had_before_a_failure_is_a_whole_page(app, tmp_path):
+    result = CliRunner().invoke(app, ["--out", str(tmp_path / "index.html")])
+    assert isinstance(result.exception, ValueError)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.rstrip().endswith("</html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_a_panel_that_is_not_there_is_answered_with_those_that_are(app, tmp_path):
+    result = CliRunner().invoke(app, ["--only", "Circles", "--out", str(tmp_path / "index.html")])
+    assert result.exit_code == 2
+    assert "Lines" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_panels_have_names_of_their_own_and_show_their_lines():
+    everyone = gallery.panels()
+    assert len({one.name.lower() for one in everyone}) == len(everyone)
+    for one in everyone:
+        assert isinstance(one, Panel)
+        assert one.paper
+        assert one.code.startswith("def ")
+
+
+@pytest.mark.parametrize("kind", ["edges", "nodes", "features"])
+def test_proof_by_hand_holds_and_can_fail(kind):
+    torch.manual_seed(0)
+    data, net = doubled(random_graph(nodes=6, edges=8)), gcn.GCN(5, 3).double().eval()
+    target = explain.wrap(net, data).node(1, label=2)
+    why = explain.Shapley(kind).explain(target)
+    worth = on_node(net, data, 1, why)
+    assert "by hand" in agreement(target, why, worth)
+    with pytest.raises(RuntimeError, match="off by"):
+        agreement(target, why, lambda coalition: worth(coalition) + float(coalition[0]))
+
+
+def test_shapleys_formula_shares_a_product():
+    table = torch.zeros(8, dtype=torch.float64)
+    table[7] = 3.0  # all three or nothing
+    assert shapley(table).tolist() == pytest.approx([1, 1, 1])
