@@ -36,7 +36,10 @@ class Gradient(Explainer):
     ======================  =======================================================  =========================
 
     ``b`` is the target's baseline. Edges are differentiated by the amount of their messages, so this answers what a
-    *message* is worth, not what deleting the edge would do; other players are replaced by the baseline.
+    *message* is worth, not what deleting the edge would do. Where messages cannot be told apart (a dense adjacency,
+    spectral and diffusion layers, edges that a network rearranges) they are differentiated by the weight of their
+    entry, ``x``, if the network answers with weights of 0 as it does without the edges: then ``b`` is the graph that
+    lacks them. Other players are replaced by the baseline.
 
     Args:
         players: a kind or `Players`.
@@ -48,13 +51,17 @@ class Gradient(Explainer):
 
     Checks: ``completeness_gap``, ``|sum of all credit - (f(x) - f(b))| / |f(x) - f(b)|`` in float64 (captum's
     convergence delta made relative; absolute where ``f(x) = f(b)``), for the methods that should close it; ``unowned``,
-    the credit on atoms that no player owns; ``value_gap``, ``|f(x) - number|``; ``removal``, the question.
+    the credit on atoms that no player owns; ``value_gap``, ``|f(x) - number|``; ``removal``, the question. Of weights
+    of edges ``entries``, where they stand, ``entries_gap``, how far answers with a weight of 0 are from those without
+    the edge (relative, the most in a few coalitions), and ``entries_jump``, the part of all that the absence of edges
+    changes by which the answers jump where weights leave zero.
 
     Raises:
         ValueError: the number cannot be differentiated by these players.
 
     Warns:
-        UserWarning: integrated gradients miss more than 5 % of ``f(x) - f(b)``.
+        UserWarning: integrated gradients miss more than 5 % of ``f(x) - f(b)``, or the number jumps where weights of
+            edges leave zero.
 
     >>> Gradient("features", method="saliency").method
     'saliency'
@@ -84,8 +91,7 @@ class Gradient(Explainer):
         if not len(players):
             return Answer(scores=torch.zeros(0), players=players, value=value, base=None, checks=checks, calls=1)
         question = target.differentiable(players)
-        if players.kind not in _MESSAGES:
-            checks["removal"] = question.removal
+        checks |= {"removal": question.removal, **question.checks}
         counted = _Counted(question.f)
         question = question._replace(f=counted, inputs=question.inputs.detach().clone())
         seed = int(torch.randint(2**31, (), generator=generator))
@@ -99,7 +105,9 @@ class Gradient(Explainer):
         checks |= {"value_gap": abs(full - value), "unowned": unowned}
         complete = self.method in _COMPLETE
         if complete:
-            checks["completeness_gap"] = self._completeness(float(credit.sum()), full, base)
+            checks["completeness_gap"] = self._completeness(float(credit.sum()), full, base, question.doubt)
+        elif question.doubt:
+            warnings.warn(question.doubt, stacklevel=4)
         return Answer(
             scores=scores,
             players=players,
@@ -109,15 +117,16 @@ class Gradient(Explainer):
             calls=counted.calls + 1,
         )
 
-    def _completeness(self, total: float, full: float, base: float) -> float:
+    def _completeness(self, total: float, full: float, base: float, doubt: str) -> float:
         change = full - base
         gap = abs(total - change) / (abs(change) or 1.0)
-        if gap > _INCOMPLETE and self.method == "integrated_gradients" and abs(total - change) > 1e-6 * abs(full):
-            warnings.warn(
-                f"integrated gradients add up to {total:.4g}, the number changes by {change:.4g}: use more steps than "
-                f"{self.steps}",
-                stacklevel=5,
-            )
+        if gap > _INCOMPLETE and abs(total - change) > 1e-6 * abs(full):
+            why = doubt or f"use more steps than {self.steps} (where a model chooses, as top-k does, none are enough)"
+            if doubt or self.method == "integrated_gradients":
+                warnings.warn(
+                    f"{self.method.replace('_', ' ')} add up to {total:.4g}, the number changes by {change:.4g}: {why}",
+                    stacklevel=5,
+                )
         return gap
 
     def batch(self, inputs: Tensor) -> int:

@@ -70,6 +70,8 @@ def __new__(
     f,
     owner: Int[Tensor, "*atoms"],
     removal="",
+    checks=None,
+    doubt="",
 ): ...
 
 

@@ -30,7 +30,8 @@ class Asked(Target):
         return Players(kind, torch.arange(int(self.owner.max()) + 1 if self.owner.numel() else 0))
 
     def differentiable(self, players):
-        return Differentiable(self.inputs[None], self.baseline[None], self.f, self.owner)
+        removal = "message" if players.kind == "edges" else "features"
+        return Differentiable(self.inputs[None], self.baseline[None], self.f, self.owner, removal)
 
     def describe(self):
         return {}

@@ -32,8 +32,10 @@ class Mask(Explainer):
     (Luo et al. 2020) learns one network that gives the edge masks of many targets: call `fit` first. GraphMask
     (Schlichtkrull et al. 2021) learns gates on the messages of each layer, here for one target. All are
     torch_geometric's, run on copies. Edge masks multiply messages, node and feature masks multiply features, so this
-    answers what a *message* (a feature) is worth to the class, not what deleting the edge would do. Scores are mask
-    values: without a sign, and not in the number's units.
+    answers what a *message* (a feature) is worth to the class, not what deleting the edge would do. Where messages
+    cannot be told apart, GNNExplainer's edge masks multiply the weights of the edges' entries, if the model answers
+    with weights of 0 as it does without the edges. Scores are mask values: without a sign, and not in the number's
+    units.
 
     Args:
         players: "edges", "nodes", "features" (one mask for all nodes), or `Players` of one of these kinds. A player of
@@ -53,15 +55,17 @@ class Mask(Explainer):
     Checks: ``fidelity_top_k`` (the number with only the ``top_k`` best players, in the target's own game, whose removal
     is ``fidelity_removal``) and ``fidelity_rest`` (with all but these), ``final_loss`` (mean over runs), ``run_to_run``
     (mean Spearman correlation between runs), ``unmasked`` (edges that the model made itself and no mask reached),
-    ``removal``; of GraphMask ``moved``, by how much its normalised messages alone move the class's probability.
+    ``removal``; of masks of weights ``entries``, ``entries_gap`` and ``entries_jump``, see `Gradient`; of GraphMask
+    ``moved``, by how much its normalised messages alone move the class's probability.
 
     Raises:
         ValueError: unknown settings; "pg_explainer" asked before `fit`.
-        Unsupported: a model without torch_geometric message passing (edges), or a task that PGExplainer does not have.
+        Unsupported: a model without messages or weights of edges that can be told apart, or a task that PGExplainer
+            does not have.
 
     Warns:
-        UserWarning: the model sends messages over edges that no mask reaches, or GraphMask explains another prediction
-            than the model's.
+        UserWarning: the model sends messages over edges that no mask reaches, it jumps where weights of edges leave
+            zero, or GraphMask explains another prediction than the model's.
 
     >>> Mask("edges", epochs=50, seed=0).method
     'gnn_explainer'
@@ -146,10 +150,14 @@ class Mask(Explainer):
                 torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
                 with in_dtype_of(call):
                     runs.append(self._once(call, players, layers, bar))
-        found = {"final_loss": float(np.mean([run.loss for run in runs])), "unmasked": runs[-1].unmasked}
+        found: dict[str, Any] = {
+            "final_loss": float(np.mean([run.loss for run in runs])),
+            "unmasked": runs[-1].unmasked,
+        }
         if self.method == "graph_mask":
             found["moved"] = max(run.moved for run in runs)
             _warn_if_moved(found["moved"])
+        found |= _asked(call, players)
         return _agreed(target, players, torch.stack([run.mask for run in runs]), found, self.top_k, calls=steps)
 
     def _once(self, call: Call, players: Players, layers: int, bar: Any) -> _Run:
@@ -166,8 +174,8 @@ class Mask(Explainer):
 
     def _call(self, target: Target) -> Call:
         call = target.module_copy()
-        if self.kind == "edges" and not any(isinstance(part, MessagePassing) for part in call.module.modules()):
-            raise Unsupported("edge masks need torch_geometric message-passing layers: use Shapley or Lime here")
+        if self.kind == "edges":
+            self._check_edges(call)
         if self.method == "pg_explainer" and call.task not in ("node", "graph"):
             raise Unsupported(f"PGExplainer explains node and graph tasks, got {call.task!r}: use gnn_explainer")
         if self.method == "pg_explainer" and call.atoms is not None:
@@ -175,6 +183,24 @@ class Mask(Explainer):
         if self.method == "graph_mask" and call.columns is not None:
             raise Unsupported("GraphMask gates the messages of one relation: use gnn_explainer where edges have types")
         return call
+
+    def _check_edges(self, call: Call) -> None:
+        """Check that masks of edges can be learned by this method.
+
+        Raises:
+            Unsupported: they cannot.
+        """
+        if call.refused:
+            raise Unsupported(f"no mask of edges can be learned: {call.refused}")
+        if not any(isinstance(part, MessagePassing) for part in call.module.modules()):
+            raise Unsupported("edge masks need torch_geometric message-passing layers: use Shapley or Lime here")
+        if call.removal != "message" and self.method != "gnn_explainer":
+            raise Unsupported(
+                f"{self.method} reads the layers of torch_geometric, and here edges are masked by their weights: use "
+                "method='gnn_explainer', Shapley or Lime"
+            )
+        if call.doubt:
+            warnings.warn(call.doubt, stacklevel=5)
 
 
 class _Run(NamedTuple):
@@ -211,7 +237,7 @@ class FittedMask(Explainer):
             algorithm.reachable = among(players, call)
             mask, unmasked = masked(call, algorithm, players)
             runs.append(mask)
-        found = {"final_loss": self.final_loss, "unmasked": unmasked}
+        found = {"final_loss": self.final_loss, "unmasked": unmasked, **_asked(call, players)}
         return _agreed(target, players, torch.stack(runs), found, self.mask.top_k, calls=len(runs))
 
 
@@ -219,7 +245,6 @@ def _agreed(target: Target, players: Players, runs: Tensor, found: dict[str, Any
     """The mean of the runs ``[repeats, P]``, how far they agree, and what the number says to it."""
     scores = runs.mean(0)
     checks = found | {
-        "removal": "message" if players.kind == "edges" else "features",
         "scores": "mask values in [0, 1]: without a sign, not in units of the number",
         "run_to_run": _run_to_run(runs),
         **_fidelity(target, players, scores, top_k),
@@ -238,6 +263,11 @@ def _agreed(target: Target, players: Players, runs: Tensor, found: dict[str, Any
         checks=checks,
         calls=calls,
     )
+
+
+def _asked(call: Call, players: Players) -> dict[str, Any]:
+    """What masks of these players stand for, and what was measured of it."""
+    return {"removal": call.removal, **call.checks} if players.kind == "edges" else {"removal": "features"}
 
 
 def _fidelity(target: Target, players: Players, scores: Tensor, top_k: int) -> dict[str, Any]:

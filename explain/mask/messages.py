@@ -32,7 +32,7 @@ def aligned_masks(module: nn.Module, edge_index: Tensor, columns: Columns | None
     unmasked: dict[str, int] = {}
     handles = []
     for name, layer in module.named_modules():
-        if isinstance(layer, MessagePassing):
+        if isinstance(layer, MessagePassing) and layer.explain is not False:
             handles.append(_align(layer, name, edge_index, unmasked, columns))
     try:
         yield unmasked

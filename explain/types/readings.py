@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ class Differentiable(NamedTuple):
     """The number as a differentiable function of the atoms that players own.
 
     ``inputs``, ``baseline``: ``[1, *atoms]``; ``f``: ``[batch, *atoms] -> [batch]``; ``owner``: int64 ``[*atoms]``, the
-    player of each atom, -1 for none; ``removal``: what the baseline stands for, as games name it.
+    player of each atom, -1 for none; ``removal``: what the baseline stands for, as games name it; ``checks``: what was
+    measured of ``f``; ``doubt``: what is to be said of it, if anything.
     """
 
     inputs: Tensor
@@ -22,6 +24,8 @@ class Differentiable(NamedTuple):
     f: Callable[[Tensor], Tensor]
     owner: Tensor
     removal: str = "features"
+    checks: Mapping[str, Any] = MappingProxyType({})
+    doubt: str = ""
 
 
 class Neighbourhood(NamedTuple):
@@ -48,6 +52,10 @@ class Call(NamedTuple):
     columns, zeros elsewhere, and ``edge_index`` counts nodes through all types. ``columns(layer, propagated)`` then
     says which column of ``edge_index`` each edge is that a layer propagates, -1 for its own loops, and ``atoms`` where
     the rows of ``x``, its columns or the edges of each player are; None where ends and numbers tell it.
+
+    ``removal``: what a mask of edges at zero stands for, as games name it: "message", where it multiplies the messages
+    of the user's layers; else it multiplies weights of edges, in one layer of its own. ``refused``: why no mask of
+    edges can be learned, if it cannot; ``checks`` and ``doubt``: of such masks.
     """
 
     module: nn.Module
@@ -61,3 +69,7 @@ class Call(NamedTuple):
     edges: Tensor
     columns: Callable[[str, Any], Tensor] | None = None
     atoms: Callable[[Players], list[Tensor]] | None = None
+    removal: str = "message"
+    refused: str = ""
+    checks: Mapping[str, Any] = MappingProxyType({})
+    doubt: str = ""

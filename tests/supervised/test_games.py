@@ -139,9 +139,9 @@ def test_the_gradient_question_is_the_same_number(table, baseline):
     target = SupervisedModel(net, task="classification", background=rows).example(x, label=1, baseline=baseline)
     if baseline in ("background", "conditional"):
         with pytest.warns(UserWarning, match="the mean stands for"):
-            inputs, start, f, owner, _ = target.differentiable("features")
+            inputs, start, f, owner, *_ = target.differentiable("features")
     else:
-        inputs, start, f, owner, _ = target.differentiable("features")
+        inputs, start, f, owner, *_ = target.differentiable("features")
     assert owner.tolist() == [0, 1, 2, 3, 4, 5]
     assert f(inputs).item() == pytest.approx(target.value())
     torch.testing.assert_close(start[0], torch.zeros_like(x) if baseline == "zeros" else rows.mean(0))

@@ -1,4 +1,4 @@
-"""The number as a differentiable function of message amounts or of features, for gradients."""
+"""The number as a differentiable function of message amounts, of weights of edges or of features, for gradients."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from explain.graph.number import GraphNumber
 from explain.graph.players.absent_features import absent_features, feature_matrix
 from explain.graph.players.kinds import ATOMS, owners
+from explain.graph.reading.entries import WeighedNumber
+from explain.graph.reading.weighing import presence
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Fields
 from explain.types import Differentiable, Players, Unsupported
@@ -19,8 +21,11 @@ from explain.types import Differentiable, Players, Unsupported
 def differentiable(number: GraphNumber, place: Place, players: Players) -> Differentiable:
     """The number as a function of message amounts (edges) or of features (nodes, features), where coalitions live.
 
+    Where messages cannot be told apart, of the weights of edges.
+
     Raises:
-        Unsupported: edge features, or players that own a feature that is a whole number, or none at all.
+        Unsupported: edges with neither, edge features, or players that own a feature that is a whole number, or none
+            at all.
     """
     owner = owners(players, place, number.graph)
     owner = torch.where(owner == len(players), -1, owner)
@@ -28,10 +33,7 @@ def differentiable(number: GraphNumber, place: Place, players: Players) -> Diffe
     if atoms == "edge_features":
         raise Unsupported("gradients are of messages, nodes and features x, not of edge_attr: use Shapley or Lime")
     if atoms == "edges":
-        parameter = next(number.module.parameters(), torch.zeros(()))
-        ones = torch.ones(1, place.graph.num_edges, dtype=parameter.dtype, device=owner.device)
-        f = _apart(number, place, lambda part: {"amounts": part})
-        return Differentiable(ones, torch.zeros_like(ones), f, owner)
+        return _of_edges(number, place, owner, len(players))
     x = {kind: feature_matrix(place.graph, kind) for kind in place.graph.counts}
     grids = _grids(x, players, atoms, owner)
     base = absent_features(number.graph, place, number.baseline)
@@ -46,6 +48,27 @@ def differentiable(number: GraphNumber, place: Place, players: Players) -> Diffe
     f = _apart(number, place, lambda part: {"features": _by_type(part, shapes)})
     inputs, baseline, owned = (torch.cat([one[kind].reshape(-1) for kind in read]) for one in (x, absent, grids))
     return Differentiable(inputs[None], baseline[None], f, owned)
+
+
+def _of_edges(number: GraphNumber, place: Place, owner: Tensor, players: int) -> Differentiable:
+    """By the amount of messages, ones, where they can be told apart; else by the weights of edges."""
+    found = presence(number, place, owner, players)
+    if found is None:
+        parameter = next(number.module.parameters(), torch.zeros(()))
+        ones = torch.ones(1, place.graph.num_edges, dtype=parameter.dtype, device=owner.device)
+        f = _apart(number, place, lambda part: {"amounts": part})
+        return Differentiable(ones, torch.zeros_like(ones), f, owner, "message")
+    weighed = WeighedNumber(number, found.entries)
+    weights = found.entries.weights(place.graph, number.answer)[None]
+    base = torch.where(owner >= 0, 0, weights)  # what no player owns does not move
+    most = place.copies_at_once(place.graph.num_nodes) if place.together else 1
+
+    def numbers(batch: Tensor) -> Tensor:
+        groups = batch.split(most or len(batch))
+        told = torch.cat([weighed.numbers(place, group) for group in groups])
+        return told if found.moves else told + 0 * batch.sum(1)
+
+    return Differentiable(weights, base, numbers, owner, number.removal, found.checks, found.doubt)
 
 
 def _grids(x: Fields, players: Players, atoms: str, owner: Tensor) -> Fields:

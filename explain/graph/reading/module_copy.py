@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
 
 from explain.graph.hooks.caches import forget
 from explain.graph.hooks.propagated import edges_of
 from explain.graph.number import GraphNumber
 from explain.graph.players.absent_features import feature_matrix
 from explain.graph.players.kinds import owners
+from explain.graph.reading.entries import Entries
+from explain.graph.reading.weighing import Proof, presence
 from explain.graph.tensors.apart import Apart
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EDGE, NODE, Copies, Fields, Structure, copies
@@ -20,23 +24,59 @@ from explain.guard import copied
 from explain.types import Call, Players, Unsupported
 
 
-class _Standard(nn.Module):
-    """``(x, edge_index) -> [rows, outputs]``, logits or one value, whatever the user's forward takes and returns."""
+class _Weights(MessagePassing):
+    """The weight of each edge as its only message, which is not added up: torch_geometric's masks of edges lie here."""
 
-    def __init__(self, net: nn.Module, number: GraphNumber, place: Place, made: Copies) -> None:
+    def forward(self, edge_index: Tensor, weights: Tensor) -> Tensor:
+        """``[E]``, masked where there is a mask."""
+        nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
+        return self.propagate(edge_index, weights=weights[:, None], size=(nodes, nodes)).view(-1)
+
+    def message(self, weights: Tensor) -> Tensor:
+        """One column."""
+        return weights
+
+    def aggregate(self, inputs: Tensor) -> Tensor:
+        """As they are, in the order of the edges."""
+        return inputs
+
+
+class _Standard(nn.Module):
+    """``(x, edge_index) -> [rows, outputs]``, logits or one value, whatever the user's forward takes and returns.
+
+    Where ``entries`` says where the weights of edges stand, masks of edges multiply these.
+    """
+
+    def __init__(
+        self, net: nn.Module, number: GraphNumber, place: Place, made: Copies, entries: Entries | None = None
+    ) -> None:
         super().__init__()
         self.net, self.made, self.pairs = net, made, number.pairs(place, made)
-        self.inputs, self.part, self.apart = number.model.inputs, number.model.part, Apart()
+        self.entries = entries
+        if entries is not None:
+            for part in net.modules():
+                if isinstance(part, MessagePassing):
+                    part.explain = False  # torch_geometric lays no mask there
+            self.layer, self.weights = _Weights(), entries.weights(made.structure, number.answer)
+        self.inputs = number.model.inputs if entries is None else entries.inputs
+        self.part, self.apart = number.model.part, Apart()
         self.meaning, self.label = number.meaning, number.label
         self.kind = number.focus[0][0] if len(number.focus) == 1 else None
         self.expected = 1 if number.model.task == "graph" else None if self.pairs is None else self.pairs.size(1)
 
     def forward(self, x: Tensor, edge_index: Tensor, **_: Any) -> Tensor:
         edited = self._edited(x, edge_index)
+        within: AbstractContextManager[Any] = nullcontext()
+        if self.entries is not None:
+            weights = self.layer(edge_index, self.weights)
+            edited = self.entries.given(edited, weights)
+            within = self.entries.within(edited, weights)
         expected = edited.counts[self.kind or NODE] if self.expected is None else self.expected
         with self.apart.given(Copies(edited, self.made.owner, 1)) as given:
             args, kwargs = self.inputs.arguments(given, self.pairs)
-            rows = self.part.rows(self.net(*args, **kwargs), expected, self.kind)
+            with within:
+                answer = self.net(*args, **kwargs)
+            rows = self.part.rows(answer, expected, self.kind)
         return self.meaning.standard(rows, self.label)[0]
 
     def _edited(self, x: Tensor, edge_index: Tensor) -> Structure:
@@ -82,13 +122,31 @@ def module_copy(number: GraphNumber, place: Place) -> Call:
         if getattr(part, "cached", False) is True:
             forget(part)
     made = copies(graph, 1)
-    standard = (_Typed if typed else _Standard)(net, number, place, made)
+    found = _presence(number, place)
+    proof = found if isinstance(found, Proof) else None
+    standard = (_Typed if typed else _Standard)(net, number, place, made, proof and proof.entries)
     label = number.meaning.standard(number.answer[None], number.label)[1]
     row = place.focus[0][1] if len(place.focus) == 1 else 0
     call = Call(standard.eval(), features, graph.flat_edges, {}, model.task, row, label, place.nodes, place.edges)
     if any("edge_type" in fields for fields in graph.edge_fields.values()) or typed:
         call = call._replace(columns=lambda layer, propagated: edges_of(propagated, graph, layer))
-    return call._replace(atoms=lambda players: _atoms(players, place, number.graph)) if typed else call
+    if typed:
+        call = call._replace(atoms=lambda players: _atoms(players, place, number.graph))
+    if isinstance(found, str):
+        return call._replace(refused=found)
+    if proof is None:
+        return call
+    refused = "" if proof.moves else "no edge changes the model's answer"
+    return call._replace(removal=number.removal, checks=proof.checks, doubt=proof.doubt, refused=refused)
+
+
+def _presence(number: GraphNumber, place: Place) -> Proof | str | None:
+    """How masks of edges make them absent: by their messages, None, or weights; else why they do not."""
+    size = place.graph.num_edges
+    try:
+        return presence(number, place, torch.arange(size, device=place.edges.device), size)
+    except Unsupported as refusal:
+        return str(refusal)
 
 
 def _side_by_side(graph: Structure) -> Tensor | None:
