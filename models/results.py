@@ -5,6 +5,7 @@ Each seed's network is a checkpoint (`models.checkpoints`), so a run that was ki
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -97,7 +98,11 @@ def _one_random(data: Data, seed: int) -> Data:
 
 def _words(train: float, validation: float, data: Data, seed: int) -> Data:
     """These shares at random, the rest to test; a word is there or not, as in the papers before rows summed to one."""
-    data = shares(data, seed, train, validation)
+    return _there_or_not(shares(data, seed, train, validation), seed)
+
+
+def _there_or_not(data: Data, seed: int) -> Data:
+    data = copy.copy(data)
     data.x = (data.x > 0).to(data.x.dtype)
     return data
 
@@ -114,15 +119,28 @@ def on_mutag(kind: type[nn.Module], fold: int) -> dict[str, Any]:
     return without_fold(kind, graphs, fold, Schedule(epochs=100, lr=1e-3, batch_size=32)).facts
 
 
+def _joint_gain(seed: int) -> dict[str, Any]:
+    """By how much denoising all labels together gets more subgraphs right than its mean field."""
+    facts = dpm_snc.on_cora(seed, cora()).facts
+    return facts | {"test_accuracy": facts["subgraph_accuracy"] - facts["subgraph_alone"]}
+
+
 _PUBLIC = "Cora, public split"
 _RANDOM = "Cora, 20 a class, 500, 1000 at random (the authors' split, seed 123)"
 ROWS = [
     Row(
         "DPM-SNC",
-        "two-row ladder, 2 x 100, 30 % known",
+        "two-row ladder, 2 x 100, 30 % known (other splits than settings were chosen on)",
         "solved, where features alone are at 50 (Jang et al. 2023)",
         99.0,
-        lambda seed: dpm_snc.on_ladder(seed).facts,
+        lambda seed: dpm_snc.on_ladder(seed, split=1 + seed).facts,
+    ),
+    Row(
+        "DPM-SNC less its mean field",
+        "Cora, words 0 or 1, public split: a node and all its neighbours right, in points",
+        "better (Jang et al. 2023)",
+        0.0,
+        _joint_gain,
     ),
     Row("GCN", _PUBLIC, "81.5 (Kipf and Welling 2017)", 81.0, partial(on_cora, gcn.GCN, gcn.PAPER, _public)),
     Row("GAT", _PUBLIC, "83.0 (Veličković et al. 2018)", 82.0, partial(on_cora, gat.GAT, gat.PAPER, _public)),
@@ -163,10 +181,10 @@ ROWS = [
     ),
     Row(
         "Graph-BERT type",
-        _PUBLIC,
-        "84.3 (Zhang et al. 2020)",
+        "Cora, words 0 or 1, public split",
+        "84.3 (Zhang et al. 2020; pre-trained, best epoch on the test nodes)",
         80.0,
-        partial(on_cora, graph_bert.GraphBert, graph_bert.CORA, _public),
+        partial(on_cora, graph_bert.GraphBert, graph_bert.CORA, _there_or_not),
     ),
     *(
         Row(kind.__name__, "MUTAG, 10 folds", published, 66.5, partial(on_mutag, kind), seeds=10, of="folds ")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import explain
-from models.dpm_snc import LADDER, cosine_betas, on_ladder, sample, sinusoids
+from models.dpm_snc import DPMSNC, LADDER, Recipe, cosine_betas, on_cora, on_ladder, sample, sinusoids
 from models.ladder import ladder
 
 SMALL = replace(LADDER, steps=400, warm=200, lr=0.003, decay=False, renewed=1)
@@ -63,3 +63,20 @@ def test_the_ladder():
         ladder(1)
     with pytest.raises(ValueError, match="known leave somebody"):
         ladder(5, known=1.0)
+
+
+def test_copies_that_share_features_are_denoised_as_one_by_one():
+    torch.manual_seed(0)
+    net, data = DPMSNC(1, 2, hidden=4, layers=2).eval(), ladder(4)
+    noised, t = torch.randn(3, 8, 2), torch.tensor([0, 3, 7])
+    edges = torch.cat([data.edge_index + 8 * i for i in range(3)], 1)
+    together = net(data.x.to_sparse(), noised.flatten(0, 1), t.repeat_interleave(8), edges).view(3, 8, 2)
+    for own, time, expected in zip(noised, t, together, strict=True):
+        torch.testing.assert_close(net(data.x, own, time[None], data.edge_index), expected)
+
+
+def test_subgraphs_are_judged_beside_the_mean_field(tmp_path):
+    few = Recipe(steps=20, warm=10, buffer=4, renewed=1, every=10, mean_field=10, times=2)
+    facts = on_cora(0, ladder(6), few, 10, folder=tmp_path, progress=False).facts
+    assert 0 <= facts["subgraph_accuracy"] <= facts["test_accuracy"] <= 1
+    assert 0 <= facts["subgraph_alone"] <= facts["alone"] <= 1

@@ -1,5 +1,6 @@
 """Graph-BERT: each node's surroundings one by one, and what it learns."""
 
+import pytest
 import torch
 from graph_cases import random_graph
 from reference.networks import graph_bert
@@ -9,9 +10,10 @@ from models.graph_bert import GraphBert, intimacy
 from models.training import Recipe, accuracy, train
 
 
-def test_it_is_a_transformer_over_the_most_intimate_nodes():
+@pytest.mark.parametrize("residual", ["graph", "raw"])
+def test_it_is_a_transformer_over_the_most_intimate_nodes(residual):
     torch.manual_seed(0)
-    net = GraphBert(5, 3, hidden=8, k=3).double().eval()
+    net = GraphBert(5, 3, hidden=8, k=3, residual=residual).double().eval()
     data = random_graph(nodes=11, edges=12, undirected=False)
     x = data.x.double()
     torch.testing.assert_close(net(x, data.edge_index), graph_bert(net, x, data.edge_index), rtol=1e-9, atol=1e-12)
@@ -36,3 +38,8 @@ def test_it_learns_the_karate_club():
     net = GraphBert(34, 4, hidden=16, dropout=0.2)
     train(net, club, Recipe(epochs=60, lr=0.01, weight_decay=5e-4), seed=0, progress=False)
     assert accuracy(net, club, club.test_mask) >= 0.6  # the largest community is 38 % of the nodes
+
+
+def test_another_residual_is_refused():
+    with pytest.raises(ValueError, match='"graph" or "raw", got \'none\''):
+        GraphBert(5, 3, residual="none")

@@ -121,12 +121,6 @@ def hops_to(edge_index: Tensor, node: int, nodes: int, far: int) -> list[int]:
     return [found.get(other, far) for other in range(nodes)]
 
 
-def wave(number: int, size: int) -> Tensor:
-    """Vaswani et al. 2017, section 3.5."""
-    angles = [number / 10000 ** (2 * (i // 2) / size) for i in range(size)]
-    return torch.tensor([math.cos(a) if i % 2 else math.sin(a) for i, a in enumerate(angles)], dtype=torch.float64)
-
-
 def graph_bert(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     """Logits of a `GraphBert`, one node after the other; PageRank as a sum over walks."""
     step = torch.eye(len(x), dtype=torch.float64)
@@ -136,15 +130,16 @@ def graph_bert(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     for _ in range(600):
         near, walks = near + net.alpha * walks, (1 - net.alpha) * walks @ step
     degrees = torch.bincount(edge_index[1], minlength=len(x)).tolist()
+    heard = torch.zeros(len(x), 1) if net.heard is None else normalised_adjacency(edge_index, len(x)) @ net.heard(x)
     logits = []
     for node in range(len(x)):
         rank = {j: round(float(near[node, j]) * 1e10) for j in range(len(x)) if j != node}
         others = sorted((j for j in rank if rank[j]), key=lambda j: -rank[j])
         around = [node, *others[: net.k]]
-        hops = hops_to(edge_index, node, len(x), 64)
+        hops = hops_to(edge_index, node, len(x), 16)
         raw = net.embed(x[around])
-        codes = torch.stack([wave(hops[j], net.hidden) + wave(degrees[j], net.hidden) for j in around])
-        h = net.norm(raw + net.rank.weight[: len(around)] + codes)
+        h = raw + net.rank.weight[: len(around)]
+        h = net.norm(h + net.hops.weight[[hops[j] for j in around]] + net.degree.weight[[degrees[j] for j in around]])
         for block, residual in zip(net.blocks, net.raw, strict=True):
             each = []
             for q, k, v in zip(
@@ -152,6 +147,6 @@ def graph_bert(net: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
             ):
                 each.append((q @ k.T / math.sqrt(q.size(1))).softmax(1) @ v)
             h1 = block.norm1(h + block.joined(torch.cat(each, 1)))
-            h = block.norm2(h1 + block.narrow(nn.functional.gelu(block.wide(h1)))) + residual(raw)
+            h = block.norm2(h1 + block.narrow(nn.functional.gelu(block.wide(h1)))) + residual(raw) + heard[node]
         logits.append(net.out(h.mean(0)))
     return torch.stack(logits)
