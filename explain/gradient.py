@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from captum.attr import GradientShap, InputXGradient, IntegratedGradients, Noise
 from torch import Tensor
 
 from explain.explainer import Answer, Explainer
-from explain.types import Differentiable, Players, Target
+from explain.types import Differentiable, NonFinite, Players, Target
 
 Method: TypeAlias = Literal["saliency", "input_x_gradient", "integrated_gradients", "smooth_grad", "gradient_shap"]
 _BUDGET = 2**24  # numbers in one batch of path points or noisy inputs: bounds memory, never changes a score
@@ -58,6 +59,7 @@ class Gradient(Explainer):
 
     Raises:
         ValueError: the number cannot be differentiated by these players.
+        NonFinite: it is NaN or infinite at the baseline, and the method goes there.
 
     Warns:
         UserWarning: integrated gradients miss more than 5 % of ``f(x) - f(b)``, or the number jumps where weights of
@@ -104,6 +106,11 @@ class Gradient(Explainer):
             full, base = question.f(ends).double().tolist()
         checks |= {"value_gap": abs(full - value), "unowned": unowned}
         complete = self.method in _COMPLETE
+        if complete and not math.isfinite(base):
+            raise NonFinite(
+                "the number is NaN or infinite at the baseline, where nothing is there (a division by nothing?): "
+                'use method="saliency" or "input_x_gradient", which do not go there, or Shapley'
+            )
         if complete:
             checks["completeness_gap"] = self._completeness(float(credit.sum()), full, base, question.doubt)
         elif question.doubt:

@@ -13,8 +13,8 @@ from torch_geometric.utils import scatter, to_dense_adj, to_dense_batch
 
 import explain
 from explain import Gradient, Mask, Shapley
-from explain.types import Unsupported
-from models.convolutions import LineGraphNet
+from explain.types import NonFinite, Unsupported
+from models.convolutions import LineGraphNet, MoNet
 from models.dcnn import DCNN
 from models.difformer import DIFFormer
 from models.nodeformer import NodeFormer
@@ -419,3 +419,64 @@ def test_masks_of_weights_find_planted_causes():
     scores = Mask("edges", epochs=150, lr=0.1, repeats=1, seed=0).explain(target).scores
     assert min(scores[0], scores[3]) > 0.8
     assert max(scores[1], scores[4]) < 0.3
+
+
+class Beside(DenseGCN):
+    """A layer of torch_geometric's, and edges that are read beside it."""
+
+    def __init__(self, laid_out):
+        super().__init__()
+        self.conv, self.laid_out = GCNConv(3, 4), laid_out
+
+    def forward(self, x, edge_index):
+        h = self.conv(x, edge_index).tanh()
+        if self.laid_out:
+            return super().forward(x, to_dense_adj(edge_index, max_num_nodes=len(x))[0].to(x.dtype)) + self.second(h)
+        return self.second(h.index_add(0, edge_index[1], h[edge_index[0]]))
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_edges_that_are_read_beside_layers_too_are_weighed_in_both(laid_out):
+    target = asked(made(Beside, laid_out), ring())
+    question = target.differentiable("edges")
+    assert question.removal == "delete"
+    masks = torch.rand(8, len(target.players("edges")), generator=torch.Generator().manual_seed(0)) < 0.5
+    weights = torch.where(question.owner < 0, 1, masks.double()[:, question.owner])
+    torch.testing.assert_close(question.f(weights), target.game("edges")(masks))
+
+
+def test_degrees_that_are_counted_beside_layers_leave_messages_messages():
+    found = Gradient("edges").explain(asked(made(MoNet, 3, 2), ring()))
+    assert found.checks["removal"] == "message"
+
+
+def test_a_network_that_needs_edges_is_asked_only_where_it_answers():
+    class Attending(DenseGCN):
+        def forward(self, x, edge_index):
+            (source, target), h = edge_index, self.first(x)
+            score = (h[source] * h[target]).sum(1)
+            score = (score - score.detach().max()).exp()  # fails where there is none
+            total = 1e-16 + torch.zeros(len(x), dtype=x.dtype).index_add_(0, target, score)
+            return self.second(h.index_add(0, target, (score / total[target])[:, None] * h[source]))
+
+    target = asked(made(Attending), ring())
+    question = target.differentiable("edges")
+    assert question.checks["entries"] == "what it sums over its edges"
+    masks = torch.rand(8, len(target.players("edges")), generator=torch.Generator().manual_seed(0)) < 0.6
+    weights = torch.where(question.owner < 0, 1, masks.double()[:, question.owner])
+    torch.testing.assert_close(question.f(weights), target.game("edges")(masks))
+
+
+def test_a_baseline_without_a_number_is_said():
+    class Share(DenseGCN):
+        def forward(self, x, edge_index):
+            (source, target), h = edge_index, self.first(x)
+            score = (h[source] * h[target]).sum(1)
+            score = (score - score.detach().max()).exp()
+            total = torch.zeros(len(x), dtype=x.dtype).index_add(0, target, score)
+            return self.second(h.index_add(0, target, (score / total[target])[:, None] * h[source]))
+
+    target = asked(made(Share), ring())
+    with pytest.raises(NonFinite, match="NaN or infinite at the baseline"):
+        Gradient("edges").explain(target)
+    assert Gradient("edges", method="saliency").explain(target).scores.isfinite().all()

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch_geometric.nn import MessagePassing
 
 from explain.graph.tensors.structure import EDGE, NODE, Structure
 
@@ -65,9 +66,8 @@ class Weighing(TorchFunctionMode):
         loops, ones = nodes.expand(2, -1), weights.new_ones(len(nodes))
         found = [(edges, weights)]
         stored = edges[0] == edges[1]
-        if stored.any():  # a node's own is moved among those of all nodes
-            own = ones.index_put((edges[0, stored],), weights[stored])
-            found.append((torch.cat([edges[:, ~stored], loops], 1), torch.cat([weights[~stored], own])))
+        if stored.any():  # every node is given one, whether it had one or not
+            found.append((torch.cat([edges[:, ~stored], loops], 1), torch.cat([weights[~stored], ones])))
         found.append((torch.cat([edges, loops], 1), torch.cat([weights, ones])))
         found.append((torch.cat([loops, edges], 1), torch.cat([ones, weights])))
         found.append((torch.cat([edges, edges.flip(0)], 1), weights.repeat(2)))
@@ -161,3 +161,63 @@ class WeighedSums(Weighing):
         "sparse_coo_tensor": _sparse,
         "bincount": _counted,
     }
+
+
+class _Beside(WeighedSums):
+    """Within: what reads edges outside of torch_geometric's layers is written down; counts of edges, degrees, are not.
+
+    Weights of ones change nothing.
+    """
+
+    def __init__(self, graph: Structure) -> None:
+        super().__init__(graph, torch.ones(graph.num_edges, device=graph.edges[EDGE].device))
+        self.depth = 0  # layers that are being called
+        self.found: list[str] = []
+
+    def __torch_function__(
+        self, func: Operation, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What the operation gives."""
+        met, name = self.met, getattr(func, "__name__", "")
+        if self.depth or name == "bincount":
+            return func(*args, **(kwargs or {}))
+        found = super().__torch_function__(func, types, args, kwargs)
+        if self.met > met and not (name.startswith(("scatter", "index_add")) and self._counts(*args, **(kwargs or {}))):
+            self.found.append(name.strip("_"))
+        return found
+
+    def _counts(self, into: Tensor, dim: int, index: Tensor, rows: Any = None, *_: Any, **named: Any) -> bool:
+        """Whether ones are added up node by node."""
+        rows = next((part for part in (rows, named.get("src"), named.get("source")) if part is not None), None)
+        ones = isinstance(rows, Tensor) and bool((rows == 1).all())
+        return ones and into.dim() == 1 and self._numbers_nodes(index)
+
+
+def read_beside_layers(module: nn.Module, graph: Structure, ask: Callable[[], Any]) -> str:
+    """The operation by which a forward reads its edges outside of torch_geometric's layers; empty where there is none.
+
+    Args:
+        module: whose layers.
+        graph: that it is asked of; with types nothing is looked for.
+        ask: calls it.
+    """
+    if list(graph.edges) != [EDGE]:
+        return ""
+    beside = _Beside(graph)
+
+    def enter(*_: Any) -> None:
+        beside.depth += 1
+
+    def leave(*_: Any) -> None:
+        beside.depth -= 1
+
+    layers = [part for part in module.modules() if isinstance(part, MessagePassing)]
+    handles = [layer.register_forward_pre_hook(enter) for layer in layers]
+    handles += [layer.register_forward_hook(leave, always_call=True) for layer in layers]
+    try:
+        with beside:
+            ask()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next(iter(beside.found), "")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.graph.games.trials import trials
+from explain.graph.hooks.entries import read_beside_layers
 from explain.graph.hooks.messages import scaled_messages
 from explain.graph.number import GraphNumber
 from explain.graph.reading.entries import Entries, WeighedNumber, candidates
@@ -54,10 +55,10 @@ class Proof(NamedTuple):
 
 
 def _check_messages(number: GraphNumber, place: Place) -> None:
-    """Check that the messages of edges can be told apart, also in a graph that lacks one of them.
+    """Check that the messages of edges can be told apart, also in a graph that lacks one, and are all that edges do.
 
     Raises:
-        Unsupported: they cannot.
+        Unsupported: they cannot, or edges are read beside the layers that send them.
     """
     present = torch.ones(2, place.graph.num_edges, dtype=torch.bool, device=place.edges.device)
     present[1, :1] = False
@@ -65,6 +66,10 @@ def _check_messages(number: GraphNumber, place: Place) -> None:
         made = copies(place.graph, 1, edge_keep=keep)
         with torch.no_grad(), scaled_messages(number.module, made.structure, torch.ones(made.structure.num_edges)):
             number.answers(place, made)
+    with torch.no_grad():
+        beside = read_beside_layers(number.module, place.graph, lambda: number.outputs(place, 1))
+    if beside:
+        raise Unsupported(f"the network reads its edges beside its message-passing layers too, by {beside}")
 
 
 def presence(number: GraphNumber, place: Place, owner: Tensor, players: int) -> Proof | None:
@@ -120,9 +125,19 @@ class _Trial:
         masks = trials(place, torch.where(owner < 0, players, owner), players, edges=True)
         kept = torch.linspace(0, len(masks) - 1, min(_TRIED, len(masks))).long().to(masks.device)
         none = torch.zeros_like(masks[:1])
-        self.present = present_atoms(torch.cat([~none, none, masks[kept]]), owner)
-        with torch.no_grad():
-            self.answers = torch.cat([number.outputs(place, 1, edge_keep=keep) for keep in self.present.split(1)])
+        present, answers = [], []
+        for keep in present_atoms(torch.cat([~none, none, masks[kept]]), owner).split(1):
+            try:
+                with torch.no_grad():
+                    answers.append(number.outputs(place, 1, edge_keep=keep))
+                present.append(keep)
+            except Exception as error:  # whatever a user's forward raises of a graph without some edges, or any
+                failed = error
+        if len(present) < 3:
+            raise Unsupported(
+                f"it fails without edges ({type(failed).__name__}: {failed}), which weights of 0 stand for"
+            )
+        self.present, self.answers = torch.cat(present), torch.cat(answers)
         self.allowed = tolerance(self.answers)
 
     def of(self, entries: Entries) -> Proof | str:
