@@ -14,6 +14,7 @@ from explain.attention.ablation import uniform
 from explain.attention.capture import capture
 from explain.attention.deletion import deletion
 from explain.attention.image_tokens import image_layout
+from explain.attention.levels import LayerCall, layer_calls, levels
 from explain.attention.maps import AttentionMap
 from explain.attention.pixel_maps import KINDS, Gathering, to_players
 from explain.attention.rollout import NoChain, Residual, edge_credit, rollout, start
@@ -23,7 +24,7 @@ from explain.attention.to_players import to_edges, to_positions
 from explain.attention.told import Told
 from explain.attention.word_maps import WordAggregate, WordMaps
 from explain.explainer import Answer, Explainer
-from explain.types import Players, Target, Unsupported
+from explain.types import Players, Target, TypedEdges, Unsupported
 
 _AGGREGATES = ("auto", "rollout", "mean", "last", "daam", "output")
 _SHARES = "shares of attention: never negative, without a sign"
@@ -53,6 +54,12 @@ class Attention(Explainer):
         branch: which guidance branch; words are read in their own, those of a negative prompt in "uncond".
         attention: weights of layers that form none, said by functions as in `capture`. What is said and not computed
             cannot be made uniform in the network, so ``change_under_uniform`` is then not measured.
+
+    Graphs with types: the maps of all relations of a layer are one map over the nodes of all types, by flat numbers, so
+    that edges, nodes and "relations" are the players of the game. One softmax over all relations (HGT) stays as it is;
+    with one each (HeteroConv), a node's share is split alike over those that reach it, ``alpha / |relations|``; HAN's
+    ``alpha`` is times its semantic attention. ``checks["levels"]`` are the layers put together, ``["relations"]`` says
+    how, and ``parts["level.0"] [E']`` with ``["level.0.edge_index"]`` are the maps.
 
     Patches and superpixels: the pixels that the number is read from look, in every self-attention at its own
     resolution, ``ceil(H/f) x ceil(W/f)`` for an integer ``f`` (of latents, squares of pixels); what a token gets is
@@ -90,8 +97,9 @@ class Attention(Explainer):
     Raises:
         NothingCaptured: the model computed no attention that can be seen.
         ValueError: players that are no positions or edges of the maps, or maps that do not chain (see `rollout`).
-        Unsupported: players of another kind of model, rollout over images, "output" without joint attention, words
-            where image and text tokens cannot be told.
+        Unsupported: players of another kind of model, dense maps beside those of typed edges, typed edges that a layer
+            rearranges, rollout over images, "output" without joint attention, words where image and text tokens cannot
+            be told.
 
     Warns:
         UserWarning: attention is within 1 % of uniform; layers cannot be seen that may look at words; or dense maps and
@@ -229,10 +237,12 @@ class Attention(Explainer):
         with self._captured(target) as maps:
             target.run()
         players = _players(self.players, target, maps)
-        if players.index.dim() > 1:
+        if (typed := target.typed_edges(players)) is not None:
+            return self._typed(target, players, typed)
+        if players.index.dim() > 1 or players.kind == "relations":
             raise Unsupported(
-                f"attention shares credit on graphs of one node and edge type, got {players.kind} with an index "
-                f"{list(players.index.shape)}; `with capture(net) as maps` gives the maps themselves"
+                f"{type(target).__name__} does not say whose edges these maps run along, got {players.kind} with an "
+                f"index {list(players.index.shape)}; `with capture(net) as maps` gives the maps themselves"
             )
         rows = target.rows()
         value = target.value()
@@ -247,6 +257,47 @@ class Attention(Explainer):
         self._warn(maps, rows, players, checks)
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=_parts(maps), checks=checks, calls=3
+        )
+
+    def _typed(self, target: Target, players: Players, edges: TypedEdges) -> Answer:
+        """Of a graph with types: the maps of its relations put together, layer by layer.
+
+        Raises:
+            NoChain: a rollout over layers that do not read one another.
+        """
+        with self._captured(target) as maps, layer_calls(target.module, maps) as calls:
+            target.run()
+
+        def again(moved: frozenset[int]) -> list[LayerCall]:
+            with layer_calls(target.module, moved=moved) as others:
+                target.run()
+            return others
+
+        found = levels(calls, edges, again)
+        chained = self.aggregate in ("auto", "rollout")
+        if chained and found.broken:
+            raise NoChain(f"rollout goes layer by layer, and {found.broken}: use aggregate='mean' or 'last'")
+        rows, value = target.rows(), target.value()
+        unseen: dict[str, int] = {}
+        if players.kind == "nodes":
+            credit = self._positions(found.maps, rows).cpu()
+            own = edges.owner.cpu()
+            scores = credit.new_zeros(len(players)).index_add_(0, own[own >= 0], credit[own >= 0])
+            total = float(credit.sum())
+        else:
+            used = found if self.aggregate != "last" else replace(found, maps=found.maps[-1:], places=found.places[-1:])
+            flows = self._flows(used.maps, rows)
+            scores, unseen["unseen"] = used.to_players(flows, edges.owner, len(players))
+            scores, total = scores / len(flows), sum(float(flow.sum()) for flow in flows) / len(flows)
+        checks = _checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)} | unseen
+        checks |= {"levels": found.layers, "relations": list(dict.fromkeys(found.shared)), "scores": _SHARES}
+        checks["mass_on_players"] = float(scores.sum()) / total if total else None
+        _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
+        parts = _parts(maps) | {f"level.{i}": each.weights[:, 0].cpu() for i, each in enumerate(found.maps)}
+        parts |= {f"level.{i}.edge_index": torch.stack(each.ends()).cpu() for i, each in enumerate(found.maps)}
+        calls_made = 4 + len(found.maps)
+        return Answer(
+            scores=scores, players=players, value=value, base=None, parts=parts, checks=checks, calls=calls_made
         )
 
     def _shares(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> tuple[Tensor, float, int | None]:
@@ -286,15 +337,17 @@ class Attention(Explainer):
         return torch.stack([attention.pull(start(attention, rows)) for attention in used]).mean(0)
 
     def _edges(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players) -> tuple[Tensor, float, int]:
-        used = maps[-1:] if self.aggregate == "last" else maps
-        if self.aggregate in ("auto", "rollout"):
-            flows = edge_credit(maps, rows, self.residual)
-        elif self.aggregate == "mean":
-            flows = [attention.mean() for attention in maps]
-        else:
-            flows = [maps[-1].flow_from(start(maps[-1], rows))]
+        used, flows = maps[-1:] if self.aggregate == "last" else maps, self._flows(maps, rows)
         scores, found = to_edges(used, flows, players)
         return scores / len(used), sum(float(flow.sum()) for flow in flows) / len(used), int((~found).sum())
+
+    def _flows(self, maps: Sequence[AttentionMap], rows: Tensor) -> list[Tensor]:
+        """What passes through every weight of the maps that count."""
+        if self.aggregate in ("auto", "rollout"):
+            return edge_credit(maps, rows, self.residual)
+        if self.aggregate == "mean":
+            return [attention.mean() for attention in maps]
+        return [maps[-1].flow_from(start(maps[-1], rows))]
 
     def _warn(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players, checks: dict[str, Any]) -> None:
         _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
@@ -342,10 +395,10 @@ def _image_players(players: str | Players | None, target: Target) -> Players | N
 
 def _players(players: str | Players | None, target: Target, maps: Sequence[AttentionMap]) -> Players:
     sparse = any(attention.edge_index is not None for attention in maps)
-    kinds = ("edges", "nodes") if sparse else ("nodes", "tokens", "edges")
+    kinds = ("edges", "nodes", "relations") if sparse else ("nodes", "tokens", "edges")
     kind = players.kind if isinstance(players, Players) else players
     if kind is not None and kind not in kinds:
-        raise ValueError(f"attention maps share credit among {' or '.join(kinds)}, got players {kind!r}")
+        raise ValueError(f"attention maps share credit among {', '.join(kinds[:-1])} or {kinds[-1]}, got {kind!r}")
     if isinstance(players, Players):
         return players
     if players is not None or sparse:

@@ -18,6 +18,7 @@ from explain.graph.players.kinds import node_name, players_of
 from explain.graph.reading.differentiable import differentiable
 from explain.graph.reading.module_copy import module_copy
 from explain.graph.reading.one_pass import questions
+from explain.graph.reading.typed_edges import typed_edges
 from explain.graph.reading.variants import neighbourhood, randomised, with_noise
 from explain.graph.state import glance
 from explain.graph.tensors.apart import Apart
@@ -27,7 +28,7 @@ from explain.graph.training.objective import check_removable, graph_removal, tra
 from explain.guard import usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone
-from explain.types import Call, Differentiable, Game, Neighbourhood, Objective, Players, Questions, Target
+from explain.types import Call, Differentiable, Game, Neighbourhood, Objective, Players, Questions, Target, TypedEdges
 
 _NOTHING = "whatever edges are taken out of the graph, the model's answer stays as it is"
 _ROW_STAYS = (
@@ -226,6 +227,11 @@ class GraphTarget(GraphNumber, OfOutputs):
         self._look_again()
         with torch.no_grad():
             return self.outputs(whole(self.graph, self.focus), 1)
+
+    def typed_edges(self, players: Players) -> TypedEdges | None:
+        """The edges of the whole graph where it has types, by their numbers through all types, and who owns them."""
+        self._look_again()
+        return typed_edges(self, players)
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the labelled training nodes or graphs."""

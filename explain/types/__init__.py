@@ -18,7 +18,7 @@ from explain.types.objective import (
     Suspect,
 )
 from explain.types.players import Players
-from explain.types.readings import Call, Differentiable, Neighbourhood
+from explain.types.readings import Call, Differentiable, Neighbourhood, TypedEdges
 from explain.types.target import Target, expect_graph
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Scores",
     "Suspect",
     "Target",
+    "TypedEdges",
     "Unsupported",
     "Values",
     "check_text",

@@ -73,3 +73,18 @@ class Call(NamedTuple):
     refused: str = ""
     checks: Mapping[str, Any] = MappingProxyType({})
     doubt: str = ""
+
+
+class TypedEdges(NamedTuple):
+    """A graph whose nodes or edges have types, by numbers through all types, for maps along its edges.
+
+    ``nodes``: how many; ``owner``: int64, the player of each edge (of each node where players are nodes), -1 for none;
+    ``into``: the number of the node type that each type of edges leads to. ``find(layer, propagated)`` says which edges
+    a layer propagates: the number of their type, None for all side by side; the number of each, int64 ``[E']``, -1 for
+    the layer's own loops; and their ends ``[2, E']``.
+    """
+
+    nodes: int
+    owner: Tensor
+    into: tuple[int, ...]
+    find: Callable[[str, Tensor], tuple[int | None, Tensor, Tensor]]

@@ -13,7 +13,7 @@ from explain.types.errors import Unsupported
 from explain.types.game import Game
 from explain.types.objective import Objective, Questions
 from explain.types.players import Players
-from explain.types.readings import Call, Differentiable, Neighbourhood
+from explain.types.readings import Call, Differentiable, Neighbourhood, TypedEdges
 
 
 class Target:
@@ -133,6 +133,14 @@ class Target:
         In the text of the prompt, or of the negative prompt.
         """
         self._cannot("tokens")
+
+    def typed_edges(self, players: Players) -> TypedEdges | None:
+        """The edges of a graph whose nodes or edges have types, and who owns them; None of all others.
+
+        Raises:
+            Unsupported: players that own neither edges nor nodes.
+        """
+        return None
 
     def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
         """How the number hangs on the training examples, whose players are what ``remove`` says."""

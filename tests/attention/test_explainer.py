@@ -204,13 +204,13 @@ def test_a_node_without_edges_and_no_players():
 def test_players_that_attention_cannot_speak_of():
     net, x = TwoGAT().eval(), features()
     target = Asked(net, x, EDGES)
-    with pytest.raises(ValueError, match="edges or nodes, got players 'features'"):
+    with pytest.raises(ValueError, match="edges, nodes or relations, got 'features'"):
         Attention("features").explain(target)
     with pytest.raises(ValueError, match="0 to 4, got 1 to 7"):
         Attention(Players("nodes", torch.tensor([1, 7]))).explain(target)
     with pytest.raises(ValueError, match="ends"):
         Attention(Players("edges", torch.tensor([1]))).explain(target)
-    with pytest.raises(Unsupported, match="one node and edge type"):
+    with pytest.raises(Unsupported, match="whose edges these maps run along"):
         Attention(Players("nodes", torch.tensor([[0, 1]]))).explain(target)
     with pytest.raises(Unsupported, match="needs nodes or tokens"):
         Attention().explain(Asked(Tokens().eval(), x, kinds=("patches",)))

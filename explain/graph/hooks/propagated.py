@@ -27,6 +27,25 @@ def edges_of(propagated: Any, graph: Structure, layer: str) -> Tensor:
         Unsupported: no tensor of pairs; edges that are rearranged otherwise; several types with the same edges, and a
             layer without the name of one.
     """
+    return _edges_of(propagated, graph, layer)[1]
+
+
+def typed_edges_of(propagated: Any, graph: Structure, layer: str) -> tuple[int | None, Tensor, Tensor]:
+    """The same after the number of their type, None for all side by side; then their ends, flat, also of own loops."""
+    kind, places = _edges_of(propagated, graph, layer)
+    if kind is None:
+        return None, places, graph.flat_edges[:, places]
+    starts = [graph.node_starts[kind[0]], graph.node_starts[kind[2]]]
+    ends = propagated + torch.tensor(starts, device=propagated.device)[:, None]
+    return list(graph.edges).index(kind), places, ends
+
+
+def _edges_of(propagated: Any, graph: Structure, layer: str) -> tuple[EdgeType | None, Tensor]:
+    """The type of the edges, None for all side by side, and their flat numbers.
+
+    Raises:
+        Unsupported: see `edges_of`.
+    """
     if not isinstance(propagated, Tensor) or propagated.layout != torch.strided:
         raise Unsupported(
             "messages can be told apart where edge_index is a [2, edges] tensor, got a sparse matrix: use Shapley or "
@@ -36,14 +55,14 @@ def edges_of(propagated: Any, graph: Structure, layer: str) -> Tensor:
     found = list(_found(propagated, graph, named))
     if not found and named:  # a name that says something else
         found = list(_found(propagated, graph, list(graph.edges)))
-    if not found and len(graph.edges) > 1:
-        found = _joined(propagated, graph)
+    if not found and len(graph.edges) > 1 and _joined(propagated, graph):
+        return None, torch.arange(graph.num_edges, device=propagated.device)
     if not found:
         raise Unsupported(
             "a layer rearranges its edges, so their messages cannot be told apart: "
             'use Shapley or Lime with removal="delete"'
         )
-    if any(not torch.equal(found[0], other) for other in found[1:]):
+    if any(not torch.equal(found[0][1], other) for _, other in found[1:]):
         raise Unsupported(
             f"several types of edges join the same nodes in the same order, so the messages of {layer or 'a layer'} "
             'cannot be told apart: list the edges of one type in another order, or use removal="delete"'
@@ -51,14 +70,14 @@ def edges_of(propagated: Any, graph: Structure, layer: str) -> Tensor:
     return found[0]
 
 
-def _found(propagated: Tensor, graph: Structure, kinds: list[EdgeType]) -> Iterator[Tensor]:
+def _found(propagated: Tensor, graph: Structure, kinds: list[EdgeType]) -> Iterator[tuple[EdgeType, Tensor]]:
     """What the edges may be, of one type or of one relation of it."""
     for kind in kinds or graph.edges:
         stored, start = graph.edges[kind], graph.edge_starts[kind]
         for chosen in _selections(graph, kind, stored):
             places = _matched(propagated, stored[:, chosen], bipartite=kind[0] != kind[2])
             if places is not None:
-                yield torch.where(places < 0, -1, start + chosen[places.clamp_min(0)]) if len(chosen) else places
+                yield kind, torch.where(places < 0, -1, start + chosen[places.clamp_min(0)]) if len(chosen) else places
                 if len(chosen) == stored.size(1):  # no relation of it has other ones
                     break
 
@@ -90,10 +109,10 @@ def _matched(propagated: Tensor, stored: Tensor, bipartite: bool) -> Tensor | No
     return places
 
 
-def _joined(propagated: Tensor, graph: Structure) -> list[Tensor]:
-    """All types one after the other, where each is moved as a whole, and targets of one type alike."""
+def _joined(propagated: Tensor, graph: Structure) -> bool:
+    """Whether these are all types one after the other, each moved as a whole, and targets of one type alike."""
     if propagated.size(1) != graph.num_edges:
-        return []
+        return False
     moved: dict[str, int] = {}
     for kind, stored in graph.edges.items():
         start, count = graph.edge_starts[kind], stored.size(1)
@@ -101,8 +120,8 @@ def _joined(propagated: Tensor, graph: Structure) -> list[Tensor]:
             continue
         shift = propagated[:, start : start + count] - stored
         if bool((shift != shift[:, :1]).any()) or moved.setdefault(kind[2], int(shift[1, 0])) != int(shift[1, 0]):
-            return []
-    return [torch.arange(graph.num_edges, device=propagated.device)]
+            return False
+    return True
 
 
 def _is_named(kind: EdgeType, layer: str) -> bool:
