@@ -53,10 +53,10 @@ def agreement(target: Any, why: explain.Explanation, worth: Worth) -> str:
     count = len(why.players)
     if count <= MOST:
         table = torch.tensor([worth(coalition) for coalition in _every(count)], dtype=torch.float64)
-        return _held("brute force", f"all {len(table)} coalitions by hand", shapley(table), why.scores)
+        return held("brute force", f"all {len(table)} coalitions by hand", shapley(table), why.scores)
     some = torch.rand(SOME, count, generator=torch.Generator().manual_seed(0)) < 0.5
     by_hand = torch.tensor([worth(coalition) for coalition in some], dtype=torch.float64)
-    return _held("the game", f"{SOME} random coalitions by hand", by_hand, target.game(why.players)(some))
+    return held("the game", f"{SOME} random coalitions by hand", by_hand, target.game(why.players)(some))
 
 
 def shapley(table: Tensor) -> Tensor:
@@ -82,7 +82,12 @@ def _every(count: int) -> Tensor:
     return (torch.arange(1 << count)[:, None] >> torch.arange(count)) % 2 == 1
 
 
-def _held(what: str, how: str, expected: Tensor, found: Tensor) -> str:
+def held(what: str, how: str, expected: Tensor, found: Tensor) -> str:
+    """How far ``found`` is from what it is held to, in words.
+
+    Raises:
+        RuntimeError: further than rounding.
+    """
     gap, scale = float((expected - found).abs().max()), float(expected.abs().max())
     if gap > 1e-4 * max(1.0, scale):
         raise RuntimeError(f"{what} is off by {gap:.3g} from {how}, of {scale:.3g}")

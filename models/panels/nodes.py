@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -24,18 +26,20 @@ class Case(NamedTuple):
     node: int
 
 
-def case(kind: type[nn.Module], paper: Recipe, club: Recipe = CLUB, **sizes: Any) -> Case:
+def case(
+    kind: type[nn.Module], paper: Recipe, club: Recipe = CLUB, small: Mapping[str, Any] = MappingProxyType({})
+) -> Case:
     """``kind`` trained on Cora as in its paper, or on the karate club, from the cache where it was before.
 
     Args:
-        kind: built as ``kind(features, classes, **sizes)``.
+        kind: built as ``kind(features, classes)``, of the paper's sizes.
         paper: the recipe for Cora.
         club: that for the karate club.
-        sizes: of the network.
+        small: other sizes for the karate club.
     """
     try:
-        data, name, recipe = cora(), "Cora", paper
+        data, name, recipe, sizes = cora(), "Cora", paper, {}
     except FileNotFoundError:
-        data, name, recipe = karate_club(labelled=3), "the karate club", club
+        data, name, recipe, sizes = karate_club(labelled=3), "the karate club", club, dict(small)
     found = trained(kind, data, recipe, seed=0, progress=False, **sizes)
     return Case(found.module, data, name, bridge(data, {kind.__name__: found}))
