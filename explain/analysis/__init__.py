@@ -5,6 +5,7 @@ One subject a file; each says how it was proved, and nothing here hands out cred
 
 from explain.analysis.activation import MostActivating, most_activating, most_activating_nodes, unit
 from explain.analysis.bound import Bound, kl_full, kl_gaussians, vae_bound
+from explain.analysis.clusters import Clusters, clusters
 from explain.analysis.contrastive import (
     ContentShare,
     Recovered,
@@ -25,6 +26,7 @@ from explain.analysis.similar import Because, because, similar
 __all__ = [
     "Because",
     "Bound",
+    "Clusters",
     "ContentShare",
     "Diffusivity",
     "Energy",
@@ -39,6 +41,7 @@ __all__ = [
     "best_diffusivity",
     "by_magnitude",
     "by_saliency",
+    "clusters",
     "content_share",
     "diffusivity",
     "energy",

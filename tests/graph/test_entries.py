@@ -480,3 +480,15 @@ def test_a_baseline_without_a_number_is_said():
     with pytest.raises(NonFinite, match="NaN or infinite at the baseline"):
         Gradient("edges").explain(target)
     assert Gradient("edges", method="saliency").explain(target).scores.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:Converting sparse tensor", "ignore:Sparse")
+def test_matrices_that_torch_cannot_differentiate_are_refused_in_words():
+    data = ring()
+    matrix = torch.sparse_coo_tensor(data.edge_index.flip(0), torch.ones(8).double(), (5, 5)).coalesce()
+    target = asked(
+        made(GCNConv, 3, 2), Data(x=data.x, adj_t=matrix), inputs={"edge_index": "adj_t", "edge_weight": None}
+    )
+    for explainer in (Gradient("edges"), Mask("edges", epochs=2, seed=0)):
+        with pytest.raises(Unsupported, match=r"entries of adj_t: fails with them .*derivative"):
+            explainer.explain(target)

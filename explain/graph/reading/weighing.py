@@ -148,6 +148,7 @@ class _Trial:
             with torch.no_grad():
                 without = self._asked(weighed, weights * self.present)
                 nearly = self._asked(weighed, weights * torch.where(self.present, 1, _NEARLY))
+            self._check_differentiable(weighed, weights)
         except Exception as error:  # whatever a user's forward raises of weights that it does not know
             return f"fails with them ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
         gap = relative(without, self.answers)
@@ -168,3 +169,11 @@ class _Trial:
 
     def _asked(self, weighed: WeighedNumber, weights: Tensor) -> Tensor:
         return torch.cat([weighed.outputs(self.place, one) for one in weights.split(1)])
+
+    def _check_differentiable(self, weighed: WeighedNumber, weights: Tensor) -> None:
+        """Raise what torch raises of an operation that has no derivative."""
+        with torch.enable_grad():
+            leaf = weights.clone().requires_grad_()
+            told = weighed.outputs(self.place, leaf[None]).sum()
+            if told.requires_grad:
+                torch.autograd.grad(told, leaf, allow_unused=True)
