@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explain.attention import capture
 from explain.guard import evaluating, random_states_kept
 from models.descent import descend
 
@@ -144,3 +145,12 @@ def translated(net: Translator, words: list[str]) -> list[str]:
         while len(said) <= 2 * len(words) and said[-1] != END:
             said.append(int(net(source, torch.tensor([said]))[0, -1].argmax()))
     return [TARGET[word] for word in said[1:] if word != END]
+
+
+@torch.no_grad()
+def alignment(net: Translator, pair: Pair) -> Tensor:
+    """How much each word of the translation looked at each of the source when it was written, rows sum to 1."""
+    source, target = encoded([pair.source], SOURCE), encoded([pair.target], TARGET, bounds=True)[:, :-2]
+    with capture(net, modules="align") as maps:
+        net(source, target)
+    return torch.cat([one.weights[0, 0] for one in maps])

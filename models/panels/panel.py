@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import explain
+from explain.guard import random_states_kept
 from explain.summary import own_check
 
 
@@ -83,8 +84,9 @@ class Panel:
     make: Callable[[], Finding]
 
     def __call__(self) -> Finding:
-        """What it found; trained models come from the cache where they were trained before."""
-        return self.make()
+        """What it found; trained models come from the cache where they were trained before. Random states are kept."""
+        with random_states_kept():
+            return self.make()
 
     @property
     def code(self) -> str:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from explain import capture, plot
+from explain import plot
 from explain.attention.ablation import uniform
 from models import translation
-from models.translation import SOURCE, TARGET, encoded, translated
+from models.translation import alignment, translated
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +17,6 @@ def trained():
     return translation.train(learned, iterations=200, progress=False), held_out
 
 
-def looked_at(net, pair):
-    """``[target words, source words]``: one map a word that is written."""
-    inputs = encoded([pair.source], SOURCE), encoded([pair.target], TARGET, bounds=True)[:, :-2]
-    with torch.no_grad(), capture(net, modules="align") as maps:
-        net(*inputs)
-    return torch.cat([one.weights[0, 0] for one in maps])
-
-
 def test_sentences_never_seen_are_translated(trained):
     net, held_out = trained
     assert all(translated(net, pair.source) == pair.target for pair in held_out)
@@ -32,7 +24,7 @@ def test_sentences_never_seen_are_translated(trained):
 
 def test_each_word_looks_at_the_one_that_it_comes_from(trained):
     net, held_out = trained
-    maps = [looked_at(net, pair) for pair in held_out]
+    maps = [alignment(net, pair) for pair in held_out]
     hits = [m.argmax(1) == torch.tensor(pair.alignment) for m, pair in zip(maps, held_out, strict=True)]
     assert float(torch.cat(hits).double().mean()) > 0.9
     assert max(float((m.sum(1) - 1).abs().max()) for m in maps) < 1e-5
@@ -48,8 +40,8 @@ def test_without_looking_the_translation_is_lost(trained):
 def test_the_picture_has_the_words_of_both(trained):
     net, held_out = trained
     pair = held_out[0]
-    ax = plot.attention(looked_at(net, pair), names=pair.source, rows=pair.target)
+    ax = plot.attention(alignment(net, pair), names=pair.source, rows=pair.target)
     assert [label.get_text() for label in ax.get_xticklabels()] == pair.source
     assert [label.get_text() for label in ax.get_yticklabels()] == pair.target
     with pytest.raises(ValueError, match="labels"):
-        plot.attention(looked_at(net, pair), names=pair.source, rows=pair.source[:-1])
+        plot.attention(alignment(net, pair), names=pair.source, rows=pair.source[:-1])
