@@ -1,13 +1,16 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo gallery models prompts test lint notebooks clean
+.PHONY: demo gallery matrix models prompts test lint notebooks clean
 
 demo: .venv/core  ## train, explain and compare graph networks and a denoiser; writes demo/report.html
 	.venv/bin/python -m models.demo --out demo
 
 gallery: .venv/core  ## a panel of every system, asked one question and held to its proof; writes gallery/index.html
 	.venv/bin/python -m models.gallery --out gallery/index.html
+
+matrix: .venv/core  ## every explainer on each kind of model, beside brute force; writes models/MATRIX.md and the README's table
+	.venv/bin/python -m models.matrix
 
 models: .venv/core  ## train each system of models/ that is held to a paper (needs EXPLAIN_DATA); writes models/RESULTS.md
 	.venv/bin/python -m models.results

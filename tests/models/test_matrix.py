@@ -1,0 +1,57 @@
+"""The matrix: a part of it computed anew, and the README shows what the command wrote; no third kind of cell."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.matrix import table
+from models.matrix.graphs import NODES
+from models.matrix.oracles import shapley
+from models.matrix.table import COLUMNS, computed
+from models.matrix.trials import Trial
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "models" / "MATRIX.md").read_text(encoding="utf-8")
+ROWS = [line for line in PAGE.split("\n## ")[0].splitlines() if line.startswith("|")]
+
+
+def test_the_readme_shows_what_the_command_wrote_and_no_cell_is_wrong():
+    assert "\n".join(ROWS) in (ROOT / "README.md").read_text(encoding="utf-8")
+    cells = [row.strip("| ").split(" | ") for row in ROWS[2:]]
+    assert [row[0] for row in cells] == list(NODES)
+    assert all(set(row[1:]) <= {"✓", "–"} and len(row) == 1 + len(COLUMNS) for row in cells)
+    assert "WRONG" not in PAGE
+
+
+@pytest.mark.parametrize(("kind", "left"), [("GCN", ()), ("JK", ("Mask", "GlobalSurrogate"))], ids=["GCN", "JK"])
+def test_cells_computed_anew_are_as_written(kind, left):
+    cells = computed({kind: NODES[kind]}, lambda _, explainer: explainer not in left)
+    assert not [line for cell in cells for line in cell.wrong]
+    written = dict(
+        zip(
+            COLUMNS,
+            next(row for row in ROWS if row.startswith(f"| {kind} |")).strip("| ").split(" | ")[1:],
+            strict=True,
+        )
+    )
+    assert {cell.explainer: cell.mark for cell in cells} == {
+        name: written[name] for name in written if name not in left
+    }
+
+
+def _cell(monkeypatch, gap):
+    monkeypatch.setitem(COLUMNS, "Lime", lambda case: iter([Trial("edges", "by hand", gap)]))
+    return table.cell("GCN", NODES["GCN"](), "Lime")
+
+
+def test_a_wrong_number_and_a_raw_error_are_the_third_kind(monkeypatch):
+    assert _cell(monkeypatch, lambda: 0.1).mark == "✗"
+    assert _cell(monkeypatch, lambda: None + 1).mark == "✗"
+    assert _cell(monkeypatch, lambda: torch.zeros(2) @ torch.zeros(3)).mark == "✗"
+    assert _cell(monkeypatch, lambda: 1e-12).mark == "✓"
+
+
+def test_brute_force_of_a_known_game():
+    values = torch.tensor([0.0, 1.0, 2.0, 5.0]).double()  # 1 and 2 alone, 2 more together
+    assert shapley(values).tolist() == [2.0, 3.0]
