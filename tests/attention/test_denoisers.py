@@ -547,7 +547,7 @@ def test_what_cannot_be_asked():
         Attention("patches", aggregate="rollout").explain(step)
     with pytest.raises(ValueError, match="patches need geometry"):
         Attention(Players("patches", torch.arange(2))).explain(step)
-    with pytest.raises(ValueError, match="got players 'labels'"):
+    with pytest.raises(ValueError, match="got 'labels'"):
         Attention("labels").explain(step)
     silent = DiffusionModel(lambda x, t: 0 * x, time="step", betas=torch.linspace(1e-4, 0.02, 10), shape=(1, 8, 8))
     with pytest.raises(NothingCaptured):
