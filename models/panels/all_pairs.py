@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 import explain
 from models.difformer import CORA_S, DIFFormer
 from models.nodeformer import CORA, NodeFormer
+from models.panels.by_hand import without_features
 from models.panels.nodes import case
 from models.panels.panel import Finding, panel
 
@@ -17,12 +16,11 @@ def diffused() -> Finding:
     net, data, name, node = case(DIFFormer, CORA_S, small={"layers": 2, "hidden": 16})
     target = explain.wrap(net, data).node(node)
     why = explain.Gradient("features", method="integrated_gradients", steps=200).explain(target)
-    nothing = net(torch.zeros_like(data.x), data.edge_index)[node, target.label].item()
     return Finding.of(
         why,
         f"Which columns of x make a DIFFormer-s put node {node} of {name} into class {target.label}?",
         f"logit of class {target.label}",
-        by_hand=f"without any feature the network's own answer is {nothing:.4g}",
+        by_hand=without_features(net, data, node, why),
     )
 
 
@@ -32,11 +30,10 @@ def random_features() -> Finding:
     net, data, name, node = case(NodeFormer, CORA)
     target = explain.wrap(net, data).node(node)
     why = explain.Gradient("features", method="integrated_gradients", steps=200).explain(target)
-    nothing = net(torch.zeros_like(data.x), data.edge_index)[node, target.label].item()
     return Finding.of(
         why,
         f"Which columns of x make a NodeFormer put node {node} of {name} into class {target.label}?",
         f"logit of class {target.label}",
-        by_hand=f"without any feature the network's own answer is {nothing:.4g}",
+        by_hand=without_features(net, data, node, why),
         assumed=NodeFormer.assumed["projection"],
     )

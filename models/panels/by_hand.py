@@ -39,6 +39,18 @@ def on_node(net: nn.Module, data: Data, node: int, why: explain.Explanation) -> 
     return worth
 
 
+def without_features(net: nn.Module, data: Data, node: int, why: explain.Explanation) -> str:
+    """How far both ends of a path of features, all of them there and none, are from the network's own answers.
+
+    Raises:
+        RuntimeError: further than rounding.
+    """
+    ends = [on_node(net, data, node, why)(torch.full((len(why.players),), here)) for here in (True, False)]
+    assert why.base is not None
+    found = torch.tensor([why.value, why.base])
+    return held("both ends of the path", "with and without the features", torch.tensor(ends), found)
+
+
 def agreement(target: Any, why: explain.Explanation, worth: Worth) -> str:
     """How far an answer's game, and, of few players, its scores, are from the same by hand.
 

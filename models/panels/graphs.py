@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 import explain
 from models import dcnn, gat, gcn
 from models.additive import Additive
 from models.convolutions import CHEBNET, JK, JK_CORA, MONET, SAGE, ChebNet, MoNet
-from models.panels.by_hand import agreement, held, on_node
+from models.panels.by_hand import agreement, held, on_node, without_features
 from models.panels.nodes import CLUB, case
 from models.panels.panel import Finding, panel
 
@@ -33,12 +31,11 @@ def chebyshev() -> Finding:
     net, data, name, node = case(ChebNet, CHEBNET)
     target = explain.wrap(net, data).node(node)
     why = explain.Gradient("features", method="integrated_gradients", steps=50).explain(target)
-    nothing = net(torch.zeros_like(data.x), data.edge_index)[node, target.label].item()
     return Finding.of(
         why,
         f"Which columns of x make a ChebNet put node {node} of {name} into class {target.label}?",
         f"logit of class {target.label}",
-        by_hand=f"without any feature the network's own answer is {nothing:.4g}",
+        by_hand=without_features(net, data, node, why),
     )
 
 
@@ -104,12 +101,11 @@ def jumping() -> Finding:
     net, data, name, node = case(JK, JK_CORA)
     target = explain.wrap(net, data).node(node)
     why = explain.Gradient("features", method="integrated_gradients", steps=50).explain(target)
-    nothing = net(torch.zeros_like(data.x), data.edge_index)[node, target.label].item()
     return Finding.of(
         why,
         f"Which columns of x make a JK network put node {node} of {name} into class {target.label}?",
         f"logit of class {target.label}",
-        by_hand=f"without any feature the network's own answer is {nothing:.4g}",
+        by_hand=without_features(net, data, node, why),
     )
 
 

@@ -1,6 +1,7 @@
 """The gallery: one page that needs nothing else, whole after every panel, with the very lines that made each."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 import explain
 from models import gallery, gcn
-from models.panels.by_hand import agreement, on_node, shapley
+from models.datasets import karate_club
+from models.panels.by_hand import agreement, on_node, shapley, without_features
 from models.panels.panel import Finding, Panel, panel
 
 
@@ -103,3 +105,12 @@ def test_shapleys_formula_shares_a_product():
     table = torch.zeros(8, dtype=torch.float64)
     table[7] = 3.0  # all three or nothing
     assert shapley(table).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_a_path_whose_end_is_another_is_no_proof():
+    torch.manual_seed(0)
+    net, data = gcn.GCN(34, 4, hidden=4).eval(), karate_club()
+    why = explain.Gradient("features", method="integrated_gradients", steps=8).explain(explain.wrap(net, data).node(3))
+    assert without_features(net, data, 3, why).startswith("with and without the features")
+    with pytest.raises(RuntimeError, match="both ends of the path is off by 1"):
+        without_features(net, data, 3, replace(why, base=why.base + 1))
