@@ -61,6 +61,20 @@ def windows(series: Tensor, edge_index: Tensor, lags: int) -> Series:
     return Series(series.unfold(0, lags + 1, 1)[..., :-1], series[lags:], edge_index)
 
 
+def planted(weeks: int = 200, lags: int = 4) -> Series:
+    """A series whose law is known: six nodes in a ring, each of which follows the one before it, a week late.
+
+    >>> planted(10).lags.shape
+    torch.Size([7, 6, 4])
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(6, generator=generator)]
+    for _ in range(weeks):
+        rows.append(0.8 * rows[-1].roll(1) + 0.5 * torch.randn(6, generator=generator))
+    ring = torch.arange(6)
+    return windows(torch.stack(rows), torch.stack([ring, (ring + 1) % 6]), lags)
+
+
 class Forecaster(nn.Module):
     """``y = W_2 relu(P X W_1 + b_1) + b_2`` of each node, with ``P`` GCN's propagation, or none without the graph.
 

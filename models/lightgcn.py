@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric import nn as pyg
 from torch_geometric.nn import LGConv
 
 from explain.guard import random_states_kept
@@ -49,8 +52,11 @@ class LightGCN(nn.Module):
         return torch.stack(kept).mean(0)
 
 
+Net = TypeVar("Net", LightGCN, pyg.LightGCN)
+
+
 def train(
-    net: LightGCN,
+    net: Net,
     likes: Tensor,
     users: int,
     *,
@@ -58,7 +64,7 @@ def train(
     steps: int = 300,
     lr: float = 0.02,
     weight_decay: float = 1e-4,
-) -> LightGCN:
+) -> Net:
     """By Bayesian personalised ranking (Rendle et al. 2009): what is liked scores above what is not.
 
     ``-log sigmoid(score(u, i) - score(u, j))`` for each like ``(u, i)`` and a random item ``j``.

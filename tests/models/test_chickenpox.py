@@ -9,19 +9,9 @@ import explain
 from explain.gradient import Gradient
 from explain.shapley import Shapley
 from models import chickenpox
-from models.chickenpox import Forecaster, Series, errors, windows
+from models.chickenpox import Forecaster, Series, errors, planted
 
 RING = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
-
-
-def planted(weeks=200):
-    """Each county follows the one before it, a week late."""
-    generator = torch.Generator().manual_seed(0)
-    rows = [torch.randn(6, generator=generator)]
-    for _ in range(weeks):
-        noise = 0.5 * torch.randn(6, generator=generator)
-        rows.append(0.8 * rows[-1].roll(1) + noise)
-    return windows(torch.stack(rows), RING, 4)
 
 
 class Linear(nn.Module):
