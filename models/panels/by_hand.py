@@ -20,21 +20,24 @@ SOME = 32  # coalitions of more players
 
 def on_node(net: nn.Module, data: Data, node: int, why: explain.Explanation) -> Worth:
     """``coalition -> logit`` of the class at a node, in the graph without the absent edges, nodes or features."""
-    players, label = why.players, why.target["label"]
+    label = why.target["label"]
 
     @torch.no_grad()
     def worth(coalition: Tensor) -> float:
-        x, edges, place = data.x, data.edge_index, node
-        gone = _absent(players, coalition)
-        if players.kind == "edges":
-            edges = edges[:, ~torch.isin(torch.arange(edges.size(1)), gone)]
-        elif players.kind == "features":
-            x = x.index_fill(1, gone, 0.0)
-        else:
-            stay = ~torch.isin(torch.arange(len(x)), gone)
-            edges, _ = subgraph(stay, edges, relabel_nodes=True, num_nodes=len(x))
-            x, place = x[stay], int(stay[:node].sum())
-        return float(net(x, edges)[place, label])
+        x, edges, stay = _left(data, why.players, coalition)
+        return float(net(x, edges)[int(stay[:node].sum()), label])
+
+    return worth
+
+
+def on_graph(net: nn.Module, data: Data, why: explain.Explanation) -> Worth:
+    """``coalition -> logit`` of the class of the graph without the absent edges, nodes or features."""
+    label = why.target["label"]
+
+    @torch.no_grad()
+    def worth(coalition: Tensor) -> float:
+        x, edges, _ = _left(data, why.players, coalition)
+        return float(net(x, edges, edges.new_zeros(len(x)))[0, label])
 
     return worth
 
@@ -104,6 +107,20 @@ def held(what: str, how: str, expected: Tensor, found: Tensor) -> str:
     if gap > 1e-4 * max(1.0, scale):
         raise RuntimeError(f"{what} is off by {gap:.3g} from {how}, of {scale:.3g}")
     return f"{how}, {what} within {gap:.0e}"
+
+
+def _left(data: Data, players: explain.Players, coalition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features and edges of the graph without the absent, and which of its nodes stay, bool ``[nodes]``."""
+    x, edges, gone = data.x, data.edge_index, _absent(players, coalition)
+    stay = torch.ones(len(x), dtype=torch.bool)
+    if players.kind == "edges":
+        edges = edges[:, ~torch.isin(torch.arange(edges.size(1)), gone)]
+    elif players.kind == "features":
+        x = x.index_fill(1, gone, 0.0)
+    else:
+        stay[gone] = False
+        edges, _ = subgraph(stay, edges, relabel_nodes=True, num_nodes=len(x))
+    return x[stay], edges, stay
 
 
 def _absent(players: explain.Players, coalition: Tensor) -> Tensor:

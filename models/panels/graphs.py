@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch_geometric.transforms import OneHotDegree
+
 import explain
+from explain.analysis import clusters
+from explain.guard import random_states_kept
 from models import dcnn, gat, gcn
 from models.additive import Additive
-from models.convolutions import CHEBNET, JK, JK_CORA, MONET, SAGE, ChebNet, MoNet
-from models.panels.by_hand import agreement, held, on_node, without_features
+from models.convolutions import CHEBNET, JK, JK_CORA, MONET, RGCN, SAGE, ChebNet, MoNet
+from models.motif_nets import Schedule, fit
+from models.motifs import ba_2motif
+from models.panels.by_hand import agreement, held, on_graph, on_node, without_features
 from models.panels.nodes import CLUB, case
 from models.panels.panel import Finding, panel
+from models.pooling import DiffPool
+from models.votes import RELATIONS, votes
+from models.votes import train as train_votes
 
 
 @panel("GCN", "Kipf and Welling, ICLR 2017")
@@ -122,4 +135,59 @@ def glass_box() -> Finding:
         f"What does each edge tell an additive network of node {node} of {name}?",
         f"logit of class {target.label}",
         its_own_terms=held("the scores", "the network's own terms", own, why.scores),
+    )
+
+
+@panel("R-GCN", "Schlichtkrull et al., ESWC 2018")
+def relational() -> Finding:
+    """All edges of a relation as one player, where friends and foes are known to count, and strangers not to."""
+    data, node = votes(), 1
+    with random_states_kept():
+        torch.manual_seed(0)
+        net = train_votes(RGCN(2, 2, len(RELATIONS), hidden=8), data)
+    target = explain.wrap(net, data).node(node)
+    found = explain.Shapley("relations", seed=0).explain(target)
+    why = replace(found, players=replace(found.players, names=RELATIONS))
+
+    @torch.no_grad()
+    def worth(coalition: Tensor) -> float:
+        heard = coalition[data.edge_type]
+        return float(net(data.x, data.edge_index[:, heard], data.edge_type[heard])[node, target.label])
+
+    right = (net(data.x, data.edge_index, data.edge_type).argmax(1) == data.y)[~data.train_mask].float().mean()
+    return Finding.of(
+        why,
+        f"Who makes an R-GCN foresee the vote of person {node}: friends, foes, or strangers?",
+        f"logit of vote {target.label}",
+        explain.plot.bars(why),
+        by_hand=agreement(target, why, worth),
+        law=f"a vote is as friends', against foes'; it is foreseen of {right:.0%} of those not trained on",
+    )
+
+
+@panel("DiffPool", "Ying et al., NeurIPS 2018")
+def pooled() -> Finding:
+    """Links of a graph whose class is the motif in it, with the motif ringed; nodes know how many links they had."""
+    benchmark = ba_2motif(graphs=120)
+    graphs = [OneHotDegree(24, cat=False)(graph) for graph in benchmark.data]  # of 25 nodes
+    with random_states_kept():
+        torch.manual_seed(0)
+        net = DiffPool(graphs[0].num_features, 2, hidden=16, clusters=4)
+    fit(net, graphs[:80], Schedule(epochs=80, lr=0.01, batch_size=16), seed=0)
+    asked = 80
+    target = explain.wrap(net, graphs[asked], task="graph").graph(label=0)
+    found = explain.Shapley(target.players("edges", undirected=True), seed=0).explain(target)
+    motif = benchmark.truth(asked)
+    ringed = dict(found.players.geometry) | {"focus": graphs[asked].edge_index[:, motif].unique()}
+    why = replace(found, players=replace(found.players, geometry=ringed))
+    own = motif[why.players.index]
+    strongest = own[why.order()[: int(own.sum())]]
+    shares = clusters(net, graphs[asked].x, graphs[asked].edge_index, layer="assign").of.bincount()
+    return Finding.of(
+        why,
+        "Which links make a DiffPool see a house in this graph, and not a ring of five? The house is ringed.",
+        "logit of the house",
+        by_hand=agreement(target, why, on_graph(net, graphs[asked], why)),
+        motif=f"{int(strongest.sum())} of the {len(strongest)} strongest links are the house's own",
+        clusters=f"{int(shares.max())} of {int(shares.sum())} nodes are mostly in one cluster",
     )
