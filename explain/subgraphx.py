@@ -228,8 +228,7 @@ def _rollout(root: _State, settings: SubgraphX, rewards: Rewards, states: dict[N
             path[-1].children = _expanded(path[-1].nodes, settings, rewards, states)
         if not path[-1].children:
             break
-        visited = math.sqrt(max(1, sum(child.visits for child in path[-1].children)))
-        path.append(max(path[-1].children, key=lambda child: _promise(child, settings.explore * visited)))
+        path.append(_most_promising(path[-1].children, settings.explore))
     small = [state.prior for state in path if len(state.nodes) <= settings.size]
     reward = max(small, default=path[-1].prior)
     for state in path:
@@ -237,9 +236,19 @@ def _rollout(root: _State, settings: SubgraphX, rewards: Rewards, states: dict[N
         state.total += reward
 
 
-def _promise(state: _State, explore: float) -> float:
-    known = state.total / state.visits if state.visits else 0.0
-    return known + explore * state.prior / (1 + state.visits)
+def _most_promising(children: list[_State], explore: float) -> _State:
+    """By ``Q + c * reward * sqrt(sum N) / (1 + N)``; where rewards are negative, those above the least of them.
+
+    A negative reward would hold back the subgraphs that nobody has seen, and the search would go one way for ever.
+    """
+    visited = math.sqrt(max(1, sum(child.visits for child in children)))
+    least = min(0.0, *(child.prior for child in children))
+
+    def promise(child: _State) -> float:
+        known = child.total / child.visits if child.visits else 0.0
+        return known + explore * visited * (child.prior - least) / (1 + child.visits)
+
+    return max(children, key=promise)
 
 
 def _expanded(nodes: Nodes, settings: SubgraphX, rewards: Rewards, states: dict[Nodes, _State]) -> list[_State]:

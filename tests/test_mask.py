@@ -13,7 +13,7 @@ from torch import nn
 from torch_geometric.datasets import KarateClub
 from torch_geometric.explain import GNNExplainer, PGExplainer
 from torch_geometric.explain.algorithm.utils import set_masks
-from torch_geometric.nn import GCN, GATConv, GCNConv, MessagePassing, SAGEConv, SGConv, TAGConv
+from torch_geometric.nn import GCN, GATConv, GCNConv, MessagePassing, SAGEConv, SGConv, SimpleConv, TAGConv
 from torch_geometric.utils import to_undirected
 
 from explain.graph.model import GraphModel
@@ -410,3 +410,30 @@ def test_layers_that_graph_mask_cannot_gate_are_refused():
     target = GraphModel(graph_cases.network("gin"), graph_cases.random_graph()).node(3)
     with pytest.raises(Unsupported, match="cannot gate"):
         Mask("edges", method="graph_mask", epochs=2, seed=0).explain(target)
+
+
+class Sleeper(nn.Module):
+    """Awake where most of the graph is there: ``[0, relu(sum of neighbours - 3/4 of them all)]``."""
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.sum, self.threshold = SimpleConv("sum"), threshold
+
+    def forward(self, x, edge_index):
+        return torch.cat([torch.zeros_like(x), (self.sum(x, edge_index) - self.threshold).relu()], 1)
+
+
+FOUR_INTO_ONE = torch.tensor([[1, 2, 3, 4], [0, 0, 0, 0]])
+
+
+def test_units_that_are_dead_at_the_random_start_are_asked_near_the_whole_graph():
+    target = Asked(Sleeper(3.0), torch.ones(5, 1), FOUR_INTO_ONE, label=1)
+    why = Mask("edges", epochs=30, lr=0.1, coefficients={"edge_size": -1.0}, seed=0).explain(target)
+    assert bool((why.scores > 0.9).all())  # they are learned: more of them are asked for
+    assert torch.tensor(why.checks["final_loss"]).isfinite()
+
+
+def test_no_gradient_at_either_end_is_said():
+    target = Asked(Sleeper(5.0), torch.ones(5, 1), FOUR_INTO_ONE, label=1)
+    with pytest.raises(ValueError, match="no gradient reaches it"):
+        Mask("edges", epochs=2, seed=0).explain(target)

@@ -11,7 +11,7 @@ from torch_geometric.nn import global_add_pool
 
 import explain
 from explain import Shapley, SubgraphX
-from explain.subgraphx import Neighbours, Rewards
+from explain.subgraphx import Neighbours, Rewards, _most_promising, _State
 
 
 def shapley_of(game, nodes, around):
@@ -59,6 +59,12 @@ def test_the_best_connected_subgraph_is_found(name):
     assert why.checks["value"] == pytest.approx(values[best])
     assert why.checks["value_error"] is None
     assert float(why.scores.sum()) == pytest.approx(values[best])
+
+
+def test_a_subgraph_nobody_has_seen_is_tried_where_all_rewards_are_negative():
+    seen, unseen = _State(frozenset({0}), prior=-0.5), _State(frozenset({1}), prior=-0.1)
+    seen.visits, seen.total = 1000, -500.0  # its reward, a thousand times
+    assert _most_promising([seen, unseen], explore=5.0) is unseen
 
 
 def test_a_sampled_reward_is_the_shapley_value_within_its_error():

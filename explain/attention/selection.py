@@ -12,6 +12,7 @@ from torch import nn
 
 from explain.attention.interception import attends
 from explain.attention.maps import AttentionMap
+from explain.types import Unsupported
 
 Modules: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None
 Heads: TypeAlias = int | Sequence[int] | None
@@ -22,7 +23,7 @@ _SHOWN = 12  # names in an error
 _CLOSE = 1e-6  # relative: timesteps that went through float32
 
 
-class NothingCaptured(RuntimeError):
+class NothingCaptured(Unsupported, RuntimeError):
     """No attention was computed while the context was open, or none that was asked for."""
 
 

@@ -25,18 +25,60 @@ COEFFICIENTS = {
 }
 
 
+_NEARLY_WHOLE = 4.0  # a mask of .98, whose sigmoid still lets gradients through
+
+
 class GNN(GNNExplainer):
-    """GNNExplainer that remembers its loss and shows its progress."""
+    """GNNExplainer that remembers its loss and shows its progress.
+
+    Masks that no gradient reaches are left out, as by torch_geometric, who asks at the random start alone. There every
+    unit may be dead that is awake on the whole graph, so here masks are asked near the whole graph too.
+    """
 
     def __init__(self, epochs: int, lr: float, coefficients: Mapping[str, Any], bar: Any) -> None:
         super().__init__(epochs, lr, **coefficients)
         self.bar, self.loss = bar, float("nan")
+
+    def _train(self, model: Any, x: Any, edge_index: Any, *, target: Tensor, index: Any = None, **inputs: Any) -> None:
+        def unregularised() -> Tensor:
+            said = self._forward_with_masks(model, x, edge_index, **inputs)
+            return GNNExplainer._loss(self, *((said, target) if index is None else (said[index], target[index])))
+
+        self.unregularised = unregularised
+        super()._train(model, x, edge_index, target=target, index=index, **inputs)
+
+    def _collect_gradients(self) -> None:
+        near_whole = self._gradients_near_whole()
+        super()._collect_gradients()
+        hard = [*_tensors(self.hard_node_mask), *_tensors(self.hard_edge_mask)]
+        for reached, gradient in zip(hard, near_whole, strict=True):
+            reached |= gradient != 0
+        if not any(bool(reached.any()) for reached in hard):
+            raise ValueError("Could not compute gradients: all are zero")
+
+    def _gradients_near_whole(self) -> list[Tensor]:
+        masks = [*_tensors(self.node_mask), *_tensors(self.edge_mask)]
+        start = [mask.detach().clone() for mask in masks]
+        try:
+            for mask in masks:
+                mask.data.fill_(_NEARLY_WHOLE)
+            found = torch.autograd.grad(self.unregularised(), masks, allow_unused=True)
+        finally:
+            for mask, before in zip(masks, start, strict=True):
+                mask.data.copy_(before)
+        return [mask.new_zeros(()) if each is None else each for mask, each in zip(masks, found, strict=True)]
 
     def _loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         loss = super()._loss(y_hat, y)
         self.loss = float(loss.detach())
         self.bar.update()
         return loss
+
+
+def _tensors(masks: Tensor | Mapping[Any, Tensor | None] | None) -> list[Tensor]:
+    """Those that there are, of one type or of each."""
+    each = masks.values() if isinstance(masks, Mapping) else [masks]
+    return [mask for mask in each if mask is not None]
 
 
 class Lesson(NamedTuple):

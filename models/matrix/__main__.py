@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from models.matrix.graphs import NODES
+from models.matrix.kinds import KINDS
 from models.matrix.pages import marks, page
 from models.matrix.table import computed
 
@@ -21,7 +21,7 @@ def main() -> None:
     Raises:
         Exit: status 1 where a cell is neither right nor refused.
     """
-    cells = computed(NODES)
+    cells = computed(KINDS)
     PAGE.write_text(page(cells), encoding="utf-8")
     before, _, rest = README.read_text(encoding="utf-8").partition(FIRST)
     README.write_text(before + FIRST + marks(cells) + LAST + rest.partition(LAST)[2], encoding="utf-8")

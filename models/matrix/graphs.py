@@ -253,9 +253,20 @@ def gcn_() -> Case:
     return on_nodes(stirred(gcn.GCN(FEATURES, CLASSES, hidden=4)))
 
 
+def rgcn() -> Case:
+    """Edges of two types."""
+    data = graph()
+    data.edge_type = torch.tensor([0, 1, 0, 1, 0, 1])
+    net = stirred(convolutions.RGCN(FEATURES, CLASSES, relations=2, hidden=3))
+    kinds = ("edges", "nodes", "features", "relations")
+    return on_nodes(net, lambda net, data: net(data.x, data.edge_index, data.edge_type), data=data, kinds=kinds)
+
+
 NODES: dict[str, Callable[[], Case]] = {
     "GCN": gcn_,
     "ChebNet": lambda: on_nodes(stirred(convolutions.ChebNet(FEATURES, CLASSES, hidden=3))),
+    "GraphSAGE": lambda: on_nodes(stirred(convolutions.SAGE(FEATURES, CLASSES, hidden=3))),
+    "R-GCN": rgcn,
     "JK": lambda: on_nodes(stirred(convolutions.JK(FEATURES, CLASSES, hidden=3, layers=2))),
     "NodeFormer": lambda: on_nodes(stirred(nodeformer.NodeFormer(FEATURES, CLASSES, hidden=4, heads=2))),
     "Graph-BERT": lambda: on_nodes(stirred(graph_bert.GraphBert(FEATURES, CLASSES, hidden=4, k=2))),

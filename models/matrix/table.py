@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 
 import explain
-from explain.attention.selection import NothingCaptured
 from models.matrix import learned, trials
 from models.matrix.case import Case
 from models.matrix.trials import Trial
@@ -86,7 +85,7 @@ def _line(trial: Trial, tolerance: float) -> Line:
             gap = trial.gap()
     except AssertionError as error:
         return Line(trial.players, trial.against, None, wrong=str(error))
-    except (TypeError, ValueError, NothingCaptured) as error:
+    except (TypeError, ValueError) as error:
         if _said_by_us(error):
             return Line(trial.players, trial.against, None, refused=" ".join(str(error).split()))
         return Line(trial.players, trial.against, None, wrong=_raw(error))

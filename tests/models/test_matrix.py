@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.matrix import table
-from models.matrix.graphs import NODES
+from models.matrix.kinds import KINDS
 from models.matrix.oracles import shapley
 from models.matrix.table import COLUMNS, computed
 from models.matrix.trials import Trial
@@ -19,14 +19,14 @@ ROWS = [line for line in PAGE.split("\n## ")[0].splitlines() if line.startswith(
 def test_the_readme_shows_what_the_command_wrote_and_no_cell_is_wrong():
     assert "\n".join(ROWS) in (ROOT / "README.md").read_text(encoding="utf-8")
     cells = [row.strip("| ").split(" | ") for row in ROWS[2:]]
-    assert [row[0] for row in cells] == list(NODES)
+    assert [row[0] for row in cells] == list(KINDS)
     assert all(set(row[1:]) <= {"✓", "–"} and len(row) == 1 + len(COLUMNS) for row in cells)
     assert "WRONG" not in PAGE
 
 
 @pytest.mark.parametrize(("kind", "left"), [("GCN", ()), ("JK", ("Mask", "GlobalSurrogate"))], ids=["GCN", "JK"])
 def test_cells_computed_anew_are_as_written(kind, left):
-    cells = computed({kind: NODES[kind]}, lambda _, explainer: explainer not in left)
+    cells = computed({kind: KINDS[kind]}, lambda _, explainer: explainer not in left)
     assert not [line for cell in cells for line in cell.wrong]
     written = dict(
         zip(
@@ -42,7 +42,7 @@ def test_cells_computed_anew_are_as_written(kind, left):
 
 def _cell(monkeypatch, gap):
     monkeypatch.setitem(COLUMNS, "Lime", lambda case: iter([Trial("edges", "by hand", gap)]))
-    return table.cell("GCN", NODES["GCN"](), "Lime")
+    return table.cell("GCN", KINDS["GCN"](), "Lime")
 
 
 def test_a_wrong_number_and_a_raw_error_are_the_third_kind(monkeypatch):
