@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from models.matrix.table import COLUMNS, Cell, Line
 
@@ -13,31 +14,62 @@ that is written apart from the toolkit (`models/matrix/`). ✓ is right, – is 
 Differences are relative to the largest score; of answers that draw, what is beyond six standard errors.
 
 """
+_TITLE = "\n## "
 
 
-def marks(cells: Sequence[Cell]) -> str:
-    """The table of the README: a row a kind of model, a column an explainer."""
+class Part(NamedTuple):
+    """What is written of one kind of model: its row of marks, and each trial."""
+
+    row: str
+    section: str
+
+
+def written(cells: Sequence[Cell]) -> dict[str, Part]:
+    """The parts of the kinds whose cells were computed."""
     kinds = dict.fromkeys(cell.kind for cell in cells)
-    rows = [["", *COLUMNS], ["---", *[":-:"] * len(COLUMNS)]]
-    for kind in kinds:
-        found = {cell.explainer: cell.mark for cell in cells if cell.kind == kind}
-        rows.append([kind, *(found[name] for name in COLUMNS)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return {kind: _part(kind, {cell.explainer: cell for cell in cells if cell.kind == kind}) for kind in kinds}
 
 
-def page(cells: Sequence[Cell]) -> str:
+def _part(kind: str, found: Mapping[str, Cell]) -> Part:
+    head = f"{_TITLE}{kind}\n\n| explainer | players | beside | largest difference, or why not |\n|---|---|---|---|\n"
+    trials = [
+        f"| {cell.explainer} | {line.players} | {line.against} | {_said(line)} |\n"
+        for cell in found.values()
+        for line in cell.lines
+    ]
+    return Part(_row([kind, *(found[name].mark for name in COLUMNS)]), head + "".join(trials))
+
+
+def read(page: str) -> dict[str, Part]:
+    """The parts of a page.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    head, *sections = page.split(_TITLE)
+    if _columns() not in head:
+        raise ValueError("the page was written with other columns; expected those of today: compute every kind")
+    rows = head.partition(_columns())[2].splitlines(keepends=True)
+    kinds = [section.partition("\n")[0] for section in sections]
+    return {kind: Part(row, _TITLE + section) for kind, row, section in zip(kinds, rows, sections, strict=True)}
+
+
+def marks(parts: Mapping[str, Part]) -> str:
+    """The table of the README: a row a kind of model, a column an explainer."""
+    return _columns() + "".join(part.row for part in parts.values())
+
+
+def page(parts: Mapping[str, Part]) -> str:
     """The marks, then each trial of each cell."""
-    parts = [_HEAD, marks(cells)]
-    for kind in dict.fromkeys(cell.kind for cell in cells):
-        parts.append(
-            f"\n## {kind}\n\n| explainer | players | beside | largest difference, or why not |\n|---|---|---|---|\n"
-        )
-        for cell in cells:
-            if cell.kind == kind:
-                parts += [
-                    f"| {cell.explainer} | {line.players} | {line.against} | {_said(line)} |\n" for line in cell.lines
-                ]
-    return "".join(parts)
+    return _HEAD + marks(parts) + "".join(part.section for part in parts.values())
+
+
+def _columns() -> str:
+    return _row(["", *COLUMNS]) + _row(["---", *[":-:"] * len(COLUMNS)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _said(line: Line) -> str:

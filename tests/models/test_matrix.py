@@ -8,7 +8,8 @@ import torch
 from models.matrix import table
 from models.matrix.kinds import KINDS
 from models.matrix.oracles import shapley
-from models.matrix.table import COLUMNS, computed
+from models.matrix.pages import page, read, written
+from models.matrix.table import COLUMNS, Cell, Line, computed
 from models.matrix.trials import Trial
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,21 @@ def test_the_readme_shows_what_the_command_wrote_and_no_cell_is_wrong():
     assert [row[0] for row in cells] == list(KINDS)
     assert all(set(row[1:]) <= {"✓", "–"} and len(row) == 1 + len(COLUMNS) for row in cells)
     assert "WRONG" not in PAGE
+
+
+def test_kinds_computed_anew_take_their_places_and_the_others_stay():
+    parts = read(PAGE)
+    assert list(parts) == list(KINDS)
+    assert page(parts) == PAGE
+    found = Cell("GCN", "Lime", (Line("edges", "by hand", None, refused="no | thing"),))
+    anew = written([found._replace(explainer=name) for name in COLUMNS])
+    merged = page(parts | anew)
+    assert merged.count("no \\| thing") == len(COLUMNS)
+    assert list(read(merged)) == list(KINDS)
+    assert read(merged)["JK"] == parts["JK"]
+    assert read(merged)["GCN"] == anew["GCN"]
+    with pytest.raises(ValueError, match="compute every kind"):
+        read(PAGE.replace("| Lime |", "| LIME |"))
 
 
 @pytest.mark.parametrize(("kind", "left"), [("GCN", ()), ("JK", ("Mask", "GlobalSurrogate"))], ids=["GCN", "JK"])
