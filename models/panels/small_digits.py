@@ -1,0 +1,84 @@
+"""Denoisers of 8 x 8 digits that train in seconds: what the panels of diffusion ask about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import TypeVar
+
+import diffusers
+import matplotlib.pyplot as plt
+import torch
+from diffusers import DDIMScheduler, UNet2DModel
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import explain
+from explain.guard import random_states_kept
+from models import checkpoints, ddpm, descent, judge
+from models.datasets import Images, digits
+from models.ddpm import CLASSES, Recipe
+from models.demo_digits import log_odds
+
+Net = TypeVar("Net", bound=nn.Module)
+
+DIGIT = 3
+STEPS = 6
+RECIPE = replace(ddpm.DIGITS, channels=(16, 16), iterations=300, batch_size=64, lr=3e-3, average=0.98)
+
+
+def denoiser() -> tuple[UNet2DModel, DDIMScheduler]:
+    """A DDPM and its schedule."""
+    net = little("DDPM", lambda: ddpm.unet(RECIPE), lambda data: ddpm.train(data, RECIPE, progress=False)[0], RECIPE)
+    return net, ddpm.ddim(RECIPE)
+
+
+def little(name: str, build: Callable[[], Net], train: Callable[[Images], Net], recipe: Recipe) -> Net:
+    """A network trained on digits, in eval mode, from the cache where it was trained before.
+
+    Args:
+        name: of the network.
+        build: a fresh one.
+        train: what it is trained by.
+        recipe: its sizes and training.
+    """
+    learned, _ = digits()
+    with random_states_kept():
+        net = build()
+    settings = {"of": "digits", "recipe": asdict(recipe), "diffusers": diffusers.__version__}
+    config = checkpoints.origin(f"Little{name}", (train, ddpm, descent), learned, **settings)
+    found = checkpoints.kept(f"Little{name}", config, lambda: (train(learned).state_dict(), {}))
+    net.load_state_dict(found.state)
+    return net.eval()
+
+
+def seen_by() -> nn.Module:
+    """A judge of digits that no denoiser learned with."""
+    return judge.load_or_train("digits", epochs=20, progress=False).module
+
+
+def readable() -> Callable[[Tensor], Tensor]:
+    """``samples [n, 1, 8, 8] -> log p/(1 - p) [n]`` of the digit, by the judge."""
+    return log_odds(seen_by(), DIGIT)
+
+
+def read(samples: Callable[[Tensor], Tensor]) -> str:
+    """How many of ``samples(labels)``, ten of each digit, the judge takes for the digit asked for."""
+    wanted = torch.arange(100) % CLASSES
+    share = judge.accuracy(seen_by(), Images(samples(wanted), wanted))
+    return f"{share:.0%} of 100 samples are read as the digit asked for"
+
+
+def beside(image: Tensor, why: explain.Explanation) -> Figure:
+    """A digit ``[1, 8, 8]``, and the credit of its patches beside it, whose colours it does not darken."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4), layout="constrained", width_ratios=(1, 1.3))
+    left.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1)
+    left.set_axis_off()
+    left.set_title(f"the {DIGIT}", loc="left", fontsize="medium")
+    explain.plot.heatmap(why, right, alpha=1.0)
+    return figure
+
+
+def noise(*size: int, seed: int = 0) -> Tensor:
+    """Where a run starts."""
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
