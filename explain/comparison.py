@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from explain.doubts import doubt
 from explain.explanation import Explanation
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def compare(
     scores = [np.abs(found) for found in scores] if absolute else scores
     notes += _constants(scores, labels)
     for text in notes:
-        warnings.warn(text, stacklevel=2)
+        doubt(text)
     draws = _draws(len(first.players), resamples, seed)
     pairs = tuple(
         _agreement((labels[i], labels[j]), scores[i], scores[j], k, draws, confidence)

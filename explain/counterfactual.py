@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.types import Game, Masks, Players, Target, Unsupported, Values
 
@@ -85,7 +85,7 @@ class Counterfactual(Explainer):
         before = float(goal.margins(_without(len(game.players), [()])))
         found = self._search(goal.margins, len(game.players))
         if not found.flips:
-            warnings.warn(self._not_found(game.players, goal.what, found.tried), stacklevel=4)
+            doubt(self._not_found(game.players, goal.what, found.tried))
         deleted = torch.zeros(len(game.players), dtype=torch.bool)
         deleted[list(found.players)] = found.flips
         scores = _falls(game, found.players) if found.flips else torch.zeros(len(deleted), dtype=torch.float64)

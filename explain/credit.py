@@ -5,7 +5,7 @@ door (`plot`, `storage`, `conversion`, `summary`) takes a `Credit` and never lea
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ class Credit:
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     calls: int = 0
+    doubts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", self.scores.detach().to("cpu", torch.float64))
@@ -64,6 +65,10 @@ class Credit:
             raise ValueError(f"seconds and calls must be 0 or more, got {self.seconds:g} and {self.calls}")
         for where, text in (("method", self.method), ("parts", "".join(self.parts))):
             check_text(text, where)
+        if isinstance(self.doubts, str) or not all(isinstance(text, str) for text in self.doubts):
+            raise TypeError(f"doubts must be sentences, got {self.doubts!r:.60}")
+        object.__setattr__(self, "doubts", tuple(self.doubts))
+        check_text("".join(self.doubts), "doubts")
         for name in ("checks", "settings", "target", "versions"):
             object.__setattr__(self, name, _json(getattr(self, name), name))
 

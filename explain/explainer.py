@@ -6,12 +6,14 @@ import dataclasses
 import inspect
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
 
 import torch
 from torch import Tensor
 
+from explain.doubts import kept
 from explain.explanation import Explanation
 from explain.guard import untouched
 from explain.spelling import check_names, settings_of
@@ -71,12 +73,14 @@ class Explainer:
             )
         seed, generator = seeded(getattr(self, "seed", None))
         started = time.perf_counter()
-        with untouched(target.module, target.trained):
+        with kept() as doubts, untouched(target.module, target.trained):
             target.forget()
             answer = self._answer(target, generator)
-            return self._explanation(answer, target, seed, time.perf_counter() - started)
+            return self._explanation(answer, target, seed, time.perf_counter() - started, doubts)
 
-    def _explanation(self, answer: Answer, target: Target, seed: int, seconds: float) -> Explanation:
+    def _explanation(
+        self, answer: Answer, target: Target, seed: int, seconds: float, doubts: Sequence[str]
+    ) -> Explanation:
         return Explanation(
             **answer,
             method=type(self).__name__,
@@ -85,6 +89,7 @@ class Explainer:
             seed=seed,
             versions=versions(),
             seconds=seconds,
+            doubts=doubts,
         )
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:

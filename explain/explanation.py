@@ -41,11 +41,12 @@ class Explanation(Credit):
         versions: of explain and of what it computes with.
         seconds: wall time.
         calls: evaluations of the model.
+        doubts: what was warned of while it was made, a sentence each.
 
     Raises:
         ValueError: scores or errors that are not one a player, negative errors, or text that is not Unicode.
         NonFinite: NaN or infinity in scores, errors, parts, value or base.
-        TypeError: checks, settings or target that are not JSON values.
+        TypeError: checks, settings or target that are not JSON values, or doubts that are no sentences.
 
     >>> import torch
     >>> from explain.types import Players

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -13,6 +12,7 @@ import torch
 from captum.attr import GradientShap, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.types import Differentiable, NonFinite, Players, Target
 
@@ -114,7 +114,7 @@ class Gradient(Explainer):
         if complete:
             checks["completeness_gap"] = self._completeness(float(credit.sum()), full, base, question.doubt)
         elif question.doubt:
-            warnings.warn(question.doubt, stacklevel=4)
+            doubt(question.doubt)
         return Answer(
             scores=scores,
             players=players,
@@ -124,15 +124,14 @@ class Gradient(Explainer):
             calls=counted.calls + 1,
         )
 
-    def _completeness(self, total: float, full: float, base: float, doubt: str) -> float:
+    def _completeness(self, total: float, full: float, base: float, jumps: str) -> float:
         change = full - base
         gap = abs(total - change) / (abs(change) or 1.0)
         if gap > _INCOMPLETE and abs(total - change) > 1e-6 * abs(full):
-            why = doubt or f"use more steps than {self.steps} (where a model chooses, as top-k does, none are enough)"
-            if doubt or self.method == "integrated_gradients":
-                warnings.warn(
-                    f"{self.method.replace('_', ' ')} add up to {total:.4g}, the number changes by {change:.4g}: {why}",
-                    stacklevel=5,
+            why = jumps or f"use more steps than {self.steps} (where a model chooses, as top-k does, none are enough)"
+            if jumps or self.method == "integrated_gradients":
+                doubt(
+                    f"{self.method.replace('_', ' ')} add up to {total:.4g}, the number changes by {change:.4g}: {why}"
                 )
         return gap
 

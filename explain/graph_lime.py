@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import Lasso
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, expect_graph
 
@@ -73,12 +74,11 @@ class GraphLime(Explainer):
             predicted = found[:, 1:] if predicted.size(1) == 1 else found
         beta, explained, kkt = hsic_lasso(features, predicted, self.penalty)
         if not beta.numel() or explained is None:
-            warnings.warn("the nodes around do not differ: no feature can be told from another", stacklevel=4)
+            doubt("the nodes around do not differ: no feature can be told from another")
         elif kkt > _OPTIMAL:
-            warnings.warn(
+            doubt(
                 f"the lasso over {len(players)} features has not converged (its optimality conditions are missed by "
-                f"{kkt:.1g}): raise penalty, or take fewer nodes",
-                stacklevel=4,
+                f"{kkt:.1g}): raise penalty, or take fewer nodes"
             )
         return Answer(
             scores=beta,

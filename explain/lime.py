@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from lime.lime_base import LimeBase
 from sklearn.linear_model import Ridge
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.types import Game, Masks, Players, Scores, Target, Values
 
@@ -199,10 +199,9 @@ def _standard_errors(masks: Masks, weights: Tensor, residuals: Tensor, ridge: fl
 
 def _warn_if_doubtful(constant: bool, shrinkage: float, masks: Masks) -> None:
     if constant:
-        warnings.warn("the number does not depend on these players: R2 is undefined", stacklevel=5)
+        doubt("the number does not depend on these players: R2 is undefined")
     elif shrinkage > _SHRUNK:
-        warnings.warn(
+        doubt(
             f"{len(masks)} masks do not determine the coefficients of {masks.size(1)} players under this kernel (the "
-            f"ridge takes up to {shrinkage:.0%} away): raise samples or kernel_width",
-            stacklevel=5,
+            f"ridge takes up to {shrinkage:.0%} away): raise samples or kernel_width"
         )

@@ -22,7 +22,8 @@ from explain.types import Players
 Kind = TypeVar("Kind", bound=Credit)
 
 FORMAT = "explain.Explanation"
-VERSION = 1
+VERSION = 2
+READABLE = ("1", "2")  # before 2, doubts were not kept
 
 # what the JSON of a file of this version must hold
 RECORD: dict[str, tuple[type, ...]] = {
@@ -39,6 +40,7 @@ RECORD: dict[str, tuple[type, ...]] = {
     "versions": (dict,),
     "seconds": (float,),
     "calls": (int,),
+    "doubts": (list,),
 }
 
 
@@ -82,7 +84,10 @@ def load(path: str | os.PathLike[str], kind: type[Kind]) -> Kind:
         raise CorruptExplanation(f"{path} is not a whole safetensors file ({error}): save it again") from error
     _check_header(path, header, tensors)
     try:
-        return kind(**_rebuilt(json.loads(header["explanation"]), tensors))
+        record = json.loads(header["explanation"])
+        if header["version"] == "1" and isinstance(record, dict):
+            record.setdefault("doubts", [])
+        return kind(**_rebuilt(record, tensors))
     except (KeyError, ValueError, TypeError, RuntimeError, RecursionError, OverflowError) as error:
         raise CorruptExplanation(f"{path} does not hold a whole explanation: {error!r}") from error
 
@@ -168,6 +173,7 @@ def _record(explanation: Credit) -> dict[str, Any]:
         "versions": dict(explanation.versions),
         "seconds": explanation.seconds,
         "calls": explanation.calls,
+        "doubts": list(explanation.doubts),
     }
 
 
@@ -186,8 +192,8 @@ def _check_header(path: Any, header: Mapping[str, str], tensors: Mapping[str, Te
         raise NewerExplanation(
             f"{path} has format version {version}, this `explain` reads up to {VERSION}: upgrade `explain` to load it"
         )
-    if version != str(VERSION):
-        raise CorruptExplanation(f"{path} has format version {version!r}, expected {VERSION}")
+    if version not in READABLE:
+        raise CorruptExplanation(f"{path} has format version {version!r}, expected {' or '.join(READABLE)}")
     record = header.get("explanation", "")
     if header.get("sha256") != _digest(record, tensors):
         raise CorruptExplanation(f"{path} was altered after it was saved: its checksum does not fit")
@@ -214,8 +220,9 @@ def _rebuilt(record: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     for key, kinds in RECORD.items():
         if type(record[key]) not in kinds:
             raise ValueError(f"{key} must be {' or '.join(kind.__name__ for kind in kinds)}, got {record[key]!r:.60}")
-    if not all(isinstance(name, str) for name in record["names"]):
-        raise ValueError("names must be strings")
+    for key in ("names", "doubts"):
+        if not all(isinstance(text, str) for text in record[key]):
+            raise ValueError(f"{key} must be strings")
     index, scores, error = tensors["index"], tensors["scores"], tensors.get("error")
     if index.dtype.is_floating_point or index.dim() not in (1, 2):
         raise ValueError(f"index must be int64 [P] or [P, k], got {index.dtype} {list(index.shape)}")

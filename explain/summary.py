@@ -89,8 +89,9 @@ def told(explanation: Credit) -> list[str]:
 
 
 def text(explanation: Credit) -> str:
-    """The line, and one more for the trained loss and each thing that was assumed."""
-    return "\n".join([line(explanation), *(f"  {said}" for said in told(explanation))])
+    """The line, and one more for each doubt, the trained loss and each thing that was assumed."""
+    doubts = [f"doubt: {said}" for said in explanation.doubts]
+    return "\n".join([line(explanation), *(f"  {said}" for said in [*doubts, *told(explanation)])])
 
 
 def html(explanation: Credit, k: int = 10) -> str:
@@ -107,7 +108,8 @@ def html(explanation: Credit, k: int = 10) -> str:
         said.append(f"base {explanation.base:.4g}")
     said += [*filter(None, [own_check(explanation)]), f"{explanation.calls} calls", f"{explanation.seconds:.2g} s"]
     more = len(explanation.players) - len(shown)
-    facts = "".join(f"<br>{escape(fact)}" for fact in told(explanation))
+    facts = "".join(f"<br><mark>{escape(said)}</mark>" for said in explanation.doubts)
+    facts += "".join(f"<br>{escape(fact)}" for fact in told(explanation))
     rest = f"<tr><td colspan=3>{more} more</td></tr>" if more else ""
     return (
         f"<table><caption><b>{escape(explanation.method)}</b> · {escape(counted(explanation))} · "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import torch
 from sklearn.tree import DecisionTreeClassifier, export_text
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer, seeded
 from explain.explanation import Explanation
 from explain.types import Players, Target
@@ -89,10 +89,9 @@ class GlobalSurrogate:
         accuracy = float((tree.predict(rows[held]) == classes[held]).mean())
         majority = float((classes[held] == np.bincount(classes[grown]).argmax()).mean())
         if accuracy < majority + POOR:
-            warnings.warn(
+            doubt(
                 f"the surrogate names the class of {accuracy:.0%} of held-out targets, the largest class alone "
-                f"{majority:.0%}: these scores do not tell the classes apart, or depth={self.depth} is too little",
-                stacklevel=2,
+                f"{majority:.0%}: these scores do not tell the classes apart, or depth={self.depth} is too little"
             )
         return FittedSurrogate(self.explainer, players, tree, accuracy, majority, len(grown), len(held), seed)
 

@@ -18,7 +18,7 @@ EXPLAINERS = (
 )
 FAMILIES = ("diffusion", "graph", "graph_diffusion", "supervised")
 SHARED = {
-    *("draws", "examples", "guard", "layouts", "loaders", "losses"),
+    *("doubts", "draws", "examples", "guard", "layouts", "loaders", "losses"),
     *("classes", "obstacles", "outputs", "parts", "passes", "payoffs", "plain", "spelling", "threads", "training"),
 }
 DATA = {"credit", "types"}
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "snapshot": {"layouts"},
     "spelling": set(),
     "threads": set(),
+    "doubts": set(),
     "guard": {"snapshot", "threads"},
     "draws": {"guard"},
     "plain": {"threads"},
@@ -50,10 +51,11 @@ MAY_IMPORT = {
     "summary": DATA,
     "plot": DATA | {"conversion", "storage"},
     "explanation": {"credit"},  # and through its doors
-    "explainer": {"explanation", "guard", "spelling", "types", "versions"},
-    **{unit: {"explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
-    "attention": {"explainer", "explanation", "guard", "passes", "types"},
+    "explainer": {"doubts", "explanation", "guard", "spelling", "types", "versions"},
+    **{unit: {"doubts", "explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
+    "attention": {"doubts", "explainer", "explanation", "guard", "passes", "types"},
     "influence": {
+        "doubts",
         "explainer",
         "explanation",
         "guard",
@@ -68,8 +70,8 @@ MAY_IMPORT = {
     "wrapping": {*FAMILIES, "guard", "spelling"},
     # what can be done with an answer
     "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads", "versions"},
-    "comparison": ANSWER,  # and through its door
-    "metrics": ANSWER | {"comparison", "explainer"},
+    "comparison": ANSWER | {"doubts"},  # and through its door
+    "metrics": ANSWER | {"comparison", "doubts", "explainer"},
     "analysis": ANSWER | {"attention", "explainer", "guard"},  # readings that are not credit
     "report": ANSWER | {"comparison", "plot", "storage", "summary"},
     "explain": {

@@ -173,7 +173,7 @@ def test_a_forger_who_changes_nothing_is_believed(saved):
 
 
 def test_a_newer_version_says_so(saved):
-    rewrite(saved, lambda header, record, tensors: header.update(version="2", more="new"))
+    rewrite(saved, lambda header, record, tensors: header.update(version="3", more="new"))
     with pytest.raises(NewerExplanation, match="upgrade"):
         Explanation.load(saved)
 

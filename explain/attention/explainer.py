@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from explain.attention.text_tokens import text_layout
 from explain.attention.to_players import to_edges, to_positions
 from explain.attention.told import Told
 from explain.attention.word_maps import WordAggregate, WordMaps
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.types import Players, Target, TypedEdges, Unsupported
 
@@ -353,10 +353,9 @@ class Attention(Explainer):
         _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
         if self.aggregate in ("auto", "rollout") and len({attention.edge_index is None for attention in maps}) > 1:
             checks["mixed"] = True
-            warnings.warn(
+            doubt(
                 "dense maps and maps along edges are mixed: rollout takes them one after another in call order. Do "
-                f"they run side by side? Then {self._other(maps, rows, players)}",
-                stacklevel=4,
+                f"they run side by side? Then {self._other(maps, rows, players)}"
             )
 
 
@@ -367,18 +366,14 @@ def _negative(players: Players) -> Tensor:
 
 def _warn_when_flat(choice: bool, deviation: float) -> None:
     if choice and deviation < _FLAT:
-        warnings.warn(
-            f"attention is uniform to {deviation:.1%}: these shares say who is connected, not who was chosen",
-            stacklevel=5,
-        )
+        doubt(f"attention is uniform to {deviation:.1%}: these shares say who is connected, not who was chosen")
 
 
 def _warn_of_unseen(layers: list[str]) -> None:
     if layers:
-        warnings.warn(
+        doubt(
             f"the attention of {len(layers)} layers cannot be seen, and is missing: {', '.join(layers[:3])}"
-            f"{', ...' if len(layers) > 3 else ''}; let them use scaled_dot_product_attention (AttnProcessor2_0)",
-            stacklevel=5,
+            f"{', ...' if len(layers) > 3 else ''}; let them use scaled_dot_product_attention (AttnProcessor2_0)"
         )
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.explainer import Answer
 from explain.influence.curvature import Curvature
 from explain.influence.leverage import leverages
 from explain.influence.solvers.choice import SOLVERS, Chosen
 from explain.influence.solvers.solution import Solution
 from explain.influence.suspects import NOTED, advice, suspect_another
-from explain.influence.warning import doubt
 from explain.types import Objective
 
 LOOSE = 1e-2  # a residual above this is warned about

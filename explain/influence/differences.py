@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from explain.doubts import doubt
 from explain.influence.curvature import Curvature, GaussNewton, Mode
 from explain.influence.linear_maps import Bytes, twice_differentiable
-from explain.influence.warning import doubt
 from explain.types import Unsupported
 
 EXAMPLES = 16  # of the training set, that the difference is taken on

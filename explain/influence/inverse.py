@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.explainer import seeded
 from explain.guard import untouched
 from explain.influence.checks import LOOSE, loose
@@ -23,7 +24,6 @@ from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solver, relative
 from explain.influence.spectrum import Indefinite, extreme_eigenvalues
 from explain.influence.suspects import advice
-from explain.influence.warning import doubt
 from explain.types import EditableObjective, LabelledObjective, NonFinite, Objective, Target, Unsupported
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.influence.curvature import Curvature
 from explain.influence.linear_maps import Flat
 from explain.influence.scores import training_gradient
 from explain.influence.spectrum import Spectrum, extreme_eigenvalues
-from explain.influence.warning import doubt
 from explain.types import Edits, Objective
 
 Step: TypeAlias = Callable[[Curvature, Spectrum, Tensor], Tensor]  # A^-1 b

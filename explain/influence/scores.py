@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.influence.assembly import separate
 from explain.influence.curvature import Curvature, Hessian
 from explain.influence.example_gradients import MEMORY, example_gradients
@@ -14,7 +15,6 @@ from explain.influence.linear_maps import Columns, Flat, pullback, pushforward, 
 from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solver
 from explain.influence.spectrum import extreme_eigenvalues
-from explain.influence.warning import doubt
 from explain.types import Objective, Parameters, Questions
 
 FEW = 4  # directions up to which no gradient of a single example is worth making

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from explain.doubts import doubt
 from explain.influence.curvature import Curvature
 from explain.influence.scores import SHARED, along_and_norms, directional, separate
 from explain.influence.solvers.solution import Solution
@@ -106,8 +107,8 @@ class Question:
     def solved(self, solve: Callable[[], Solved]) -> Solved:
         """The solution on disk, or the one that ``solve`` finds, which is put there; its warnings are said again."""
         found = run(lambda _: _heard(solve), [0], store=self.solutions)[0]
-        for doubt in found.doubts:
-            warnings.warn(doubt, stacklevel=5)
+        for said in found.doubts:
+            doubt(said)
         device = next(iter(self.objective.params.values())).device
         tensors: dict[str, Any] = {name: value.to(device) for name, value in _tensors(found.solution).items()}
         return found._replace(solution=dataclasses.replace(found.solution, **tensors))

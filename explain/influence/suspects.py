@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.influence.linear_maps import Flat
 from explain.influence.scores import training_gradient
-from explain.influence.warning import doubt
 from explain.types import Objective, Suspect
 
 NOTED = 0.05  # of the effects that are asked about: training left to do that is looked into

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from explain.doubts import kept
 from explain.explainer import Answer, seeded
 from explain.explanation import Explanation
 from explain.guard import untouched
@@ -23,7 +24,9 @@ class Together:
     if TYPE_CHECKING:
         seed: int | torch.Generator | None
 
-        def _explanation(self, answer: Answer, target: Target, seed: int, seconds: float) -> Explanation: ...
+        def _explanation(
+            self, answer: Answer, target: Target, seed: int, seconds: float, doubts: Sequence[str]
+        ) -> Explanation: ...
 
     def explain_all(self, targets: Sequence[Target]) -> list[Explanation]:
         """The answers of `explain` for many numbers of one trained model, for about the cost of one.
@@ -44,12 +47,12 @@ class Together:
             raise ValueError("explain_all needs at least one target, all of the same model: ask each model by itself")
         seed, generator = seeded(self.seed)
         started = time.perf_counter()
-        with untouched(asked[0].module, asked[0].trained):
+        with kept() as doubts, untouched(asked[0].module, asked[0].trained):
             for target in asked:
                 target.forget()
             answers = self._answers(asked, generator)
             seconds = (time.perf_counter() - started) / len(asked)
-            return [self._explanation(*pair, seed, seconds) for pair in zip(answers, asked, strict=True)]
+            return [self._explanation(*pair, seed, seconds, doubts) for pair in zip(answers, asked, strict=True)]
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         return self._answers([target], generator)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer, seeded
 from explain.guard import random_states_kept, usual_modes
 from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, in_dtype_of, masked
@@ -200,7 +200,7 @@ class Mask(Explainer):
                 "method='gnn_explainer', Shapley or Lime"
             )
         if call.doubt:
-            warnings.warn(call.doubt, stacklevel=5)
+            doubt(call.doubt)
 
 
 class _Run(NamedTuple):
@@ -250,10 +250,7 @@ def _agreed(target: Target, players: Players, runs: Tensor, found: dict[str, Any
         **_fidelity(target, players, scores, top_k),
     }
     if checks["unmasked"]:
-        warnings.warn(
-            f"the model sends messages over {checks['unmasked']} edges that are not in edge_index: unmasked",
-            stacklevel=5,
-        )
+        doubt(f"the model sends messages over {checks['unmasked']} edges that are not in edge_index: unmasked")
     return Answer(
         scores=scores,
         players=players,
@@ -285,10 +282,9 @@ def _fidelity(target: Target, players: Players, scores: Tensor, top_k: int) -> d
 
 def _warn_if_moved(moved: float) -> None:
     if moved > _MOVED:
-        warnings.warn(
+        doubt(
             f"torch_geometric's GraphMask normalises messages, which alone moves the explained probability by "
-            f"{moved:.2g}: its mask is about another prediction than the model's. Use gnn_explainer, Shapley or Lime",
-            stacklevel=5,
+            f"{moved:.2g}: its mask is about another prediction than the model's. Use gnn_explainer, Shapley or Lime"
         )
 
 

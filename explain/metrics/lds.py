@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.explanation import Explanation
 
 
@@ -100,10 +100,9 @@ def lds(
     each = _spearman(predicted, real)
     flat = (np.ptp(predicted, 0) == 0) | (np.ptp(real, 0) == 0)
     if flat.any():
-        warnings.warn(
+        doubt(
             f"{int(flat.sum())} of {len(each)} measurements have predictions or outcomes that are all the same: they "
-            "count as 0",
-            stacklevel=2,
+            "count as 0"
         )
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.types import Game, Scores
 
 
@@ -40,7 +40,7 @@ def warn_if_drowned(scores: Tensor, error: Tensor | None, found: Estimate, what:
     if error is None:
         return None
     if error.norm() > max(float(scores.norm()) / 2, 1e-6 * _scale(found)):
-        warnings.warn(f"the standard errors are over half as large as the {what}: raise samples", stacklevel=5)
+        doubt(f"the standard errors are over half as large as the {what}: raise samples")
     return float(error.max())
 
 

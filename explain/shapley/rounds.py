@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import torch
 
+from explain.doubts import doubt
 from explain.shapley.estimate import Estimate, Estimator
 from explain.types import Game
 
@@ -52,10 +52,9 @@ def until_precise(
         needed = math.ceil(min(1.1 * spent * (interval / tolerance) ** 2, _GROWTH * spent)) - spent
         budget = min(max(spent, needed), limit - spent)
         if budget < rounds[0][0]:
-            warnings.warn(
+            doubt(
                 f"after {spent} samples the 95 % interval is {interval:.1%} of the scores, more than the tolerance of "
-                f"{tolerance:.1%}: raise limit={limit} or tolerance",
-                stacklevel=4,
+                f"{tolerance:.1%}: raise limit={limit} or tolerance"
             )
             return _reported(pooled, rounds, "limit")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -10,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.quasirandom import SobolEngine
+
+from explain.doubts import doubt
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +62,9 @@ class Conditional:
         eigenvalues, axes = torch.linalg.eigh(correlation)
         lift = max(0.0, self.ridge - float(eigenvalues[0]))
         if lift > 0:
-            warnings.warn(
+            doubt(
                 f"the background's covariance is singular ({len(self.rows)} rows, {len(scale)} features): its "
-                f"correlation matrix was lifted by {lift:.1g}; give more rows, or drop repeated features",
-                stacklevel=3,
+                f"correlation matrix was lifted by {lift:.1g}; give more rows, or drop repeated features"
             )
         root = axes * (eigenvalues + lift).clamp(min=0).sqrt()
         normals = _antithetic_normals(self.samples, len(scale), self.seed).to(root)

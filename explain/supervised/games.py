@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
+from explain.doubts import doubt
 from explain.guard import evaluating, untouched
 from explain.supervised.baselines import Baseline, Reference
 from explain.supervised.number import ExampleNumber
@@ -49,10 +48,7 @@ def differentiable(number: ExampleNumber, baseline: Baseline, players: Players) 
             "it the embedded tokens"
         )
     if not isinstance(baseline, Reference):
-        warnings.warn(
-            f"gradients start from one reference: the mean stands for the {baseline.removal} baseline",
-            stacklevel=3,
-        )
+        doubt(f"gradients start from one reference: the mean stands for the {baseline.removal} baseline")
 
     def numbers(x: Tensor) -> Tensor:
         with evaluating(number.model.module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.classes import OfOutputs
+from explain.doubts import doubt
 from explain.draws import own_words
 from explain.guard import copied, untouched, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed, shuffled
@@ -184,7 +184,7 @@ def asked(
         batching = batching_of(model.answers, x, absence.reference, model.batch_size)
         meaning, outputs = model.meaning(x, absence.reference, batching)
     if not batching.independent:
-        warnings.warn("rows of a batch see one another in this model: evaluated one by one, slowly", stacklevel=4)
+        doubt("rows of a batch see one another in this model: evaluated one by one, slowly")
     known = checked_label(label, outputs[0], meaning, payoff)
     wanted = payoff or meaning.default_payoff
     number = payoff_function(wanted, known, meaning)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.influence.explainer import Influence
 from explain.influence.inverse import (
     Inverse,
@@ -24,7 +25,6 @@ from explain.influence.inverse import (
 )
 from explain.influence.linear_maps import Flat
 from explain.influence.scores import directional, training_gradient
-from explain.influence.warning import doubt
 from explain.types import LabelledObjective, Parameters, Target
 
 FAR = 0.5  # a Newton step that leaves more of the gradient than this is warned about

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.explainer import seeded
 from explain.guard import untouched
 from explain.influence.explainer import Influence
@@ -27,7 +28,6 @@ from explain.influence.inverse import (
 from explain.influence.questions.minimum import refit
 from explain.influence.questions.perturbation import Extractor, input_gradients
 from explain.influence.scores import measured_gradient
-from explain.influence.warning import doubt
 from explain.types import EditableObjective, NonFinite, Objective, Parameters, Target
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from tqdm.auto import tqdm
 
+from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.influence.example_gradients import example_gradients, per_example
 from explain.influence.explainer import Influence
 from explain.influence.inverse import checked_engine, inverse_of, objective_for
 from explain.influence.scores import directional, example_losses, training_gradient
 from explain.influence.suspects import NOTED, advice, suspect_another
-from explain.influence.warning import doubt
 from explain.types import NonFinite, Target
 
 TOGETHER = 256  # gradients that are solved for at once

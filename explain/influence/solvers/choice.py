@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from explain.doubts import doubt
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
 from explain.influence.differences import hvp_checks
 from explain.influence.solvers.arnoldi import Arnoldi
@@ -24,7 +25,6 @@ from explain.influence.spectrum import (
     singular,
     sufficient_damping,
 )
-from explain.influence.warning import doubt
 from explain.types import Objective
 
 CURVATURES: dict[str, type[Curvature]] = {kind.name: kind for kind in (Hessian, GaussNewton)}
