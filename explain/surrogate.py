@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer, seeded
 from explain.explanation import Explanation
-from explain.types import Players, Target
+from explain.types import Players, Target, Unsupported, explained_by
 
 POOR = 0.05  # a surrogate that beats the largest class by less than this says nothing
 
@@ -66,12 +66,19 @@ class GlobalSurrogate:
 
         Raises:
             ValueError: fewer than 8 targets, one predicted class only, or no players.
+            Unsupported: numbers that belong to no class.
 
         Warns:
             UserWarning: the tree knows the class of held-out rows hardly better than always naming the largest one.
         """
         if len(targets) < 8:
             raise ValueError(f"a surrogate needs at least 8 targets to be grown on and measured, got {len(targets)}")
+        for target in targets:
+            if not target.has_classes:
+                raise Unsupported(
+                    f"a surrogate tells predicted classes apart, and this {type(target).__name__} has no classes: its "
+                    f"number is explained by {explained_by(target)}"
+                )
         seed, generator = seeded(self.seed)
         bar = tqdm(targets, desc="explained", disable=not self.progress, leave=False)
         explanations = [self.explainer.explain(target) for target in bar]

@@ -288,7 +288,10 @@ class TrainingObjective:
             Unsupported: the examples have none.
         """
         if not self.labelled:
-            raise Unsupported("these training examples have no labels that the model learns to predict")
+            raise Unsupported(
+                "these training examples have no labels that the model learns to predict; a denoiser's condition "
+                "is an input: ask what a whole example does, Influence, or its pixels, Perturbation"
+            )
         if labels.shape != self.labels.shape or labels.dtype != self.labels.dtype:
             raise ValueError(
                 f"labels must be {list(self.labels.shape)} of {self.labels.dtype} as they were, got "

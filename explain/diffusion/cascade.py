@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,17 @@ class Cascade(Target):
     ('stage 1', 'stage 2')
     """
 
+    instead: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            verb: f"ask about one stage by itself, {own}"
+            for verb, own in {
+                "objective": "the model.step(...) or model.trajectory(...) of each, with its own training images",
+                "differentiable": "Gradient('noise') of its own run, or here play with stages, noise and steps",
+                "pixels": "Attention of its own run",
+                "rows": "Attention of its own run",
+            }.items()
+        }
+    )
     runs: Sequence[TrajectoryTarget]
     into: str | Sequence[str]
     prepare: Prepare | Sequence[Prepare] | None = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from explain.diffusion.players import pixel_players
 from explain.diffusion.sites import tiled
 from explain.diffusion.trained import TrainedDenoiser
 from explain.diffusion.training_set import Conditions, Labels, check_answers, conditions_of, fitting, training_set
@@ -31,10 +32,12 @@ class DenoisingObjective(TrainingObjective):
         told: what was taken to be the trained loss, for the answer.
         asked: with other parameters, what is predicted for the image that is explained, ``[1, K, *shape]``; None of a
             run.
+        noising: the fixed draws under which they are predicted.
     """
 
     images: Tensor | Rows
     beside: Labels
+    noising: Noising
     told: Mapping[str, Any] = field(default_factory=dict, compare=False)
     asked: Callable[[Parameters], Tensor] | None = None
 
@@ -49,6 +52,40 @@ class DenoisingObjective(TrainingObjective):
                 "a run has no one image that is noised: ask about steps of what it made, model.step(x0, t=[...])"
             )
         return self.asked(params)
+
+    @property
+    def inputs(self) -> Tensor | Rows:
+        """The training images, `images`."""
+        return self.images
+
+    def losses(self, params: Parameters, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of images ``[k, *shape]``, each with the conditions of the one at its position, ``labels [k]``."""
+        return self.noising.loss_of(self.noising.foreseen(params, inputs, labels), inputs)
+
+    def losses_of(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss of predictions ``[k, K, *shape]`` for the images at positions ``labels [k]``."""
+        return self.noising.loss(outputs, labels)
+
+    def input_players(self, example: int) -> Players:
+        """The pixels of a training image, one a channel, or the sites of what else it is, in the flattened order.
+
+        Raises:
+            IndexError: no such training image.
+        """
+        if not 0 <= example < self.size:
+            raise IndexError(f"a training image must be from 0 to {self.size - 1}, got {example}")
+        return pixel_players(self.images[example])
+
+    def replaced(self, positions: Tensor, inputs: Tensor) -> Self:
+        """Nothing: a model is poisoned to predict another class.
+
+        Raises:
+            Unsupported: a denoiser predicts none.
+        """
+        raise Unsupported(
+            "poisoning trains again on other images until another class is predicted, and a denoiser predicts none: "
+            "Perturbation says what other pixels of one training image would do"
+        )
 
     @property
     def train(self) -> Read:
@@ -104,7 +141,7 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
     images = fitting(given, image)
     conditions = conditions_of(model, beside, len(images))
     check_answers(model, images, conditions, image)
-    noising = _Noising(model, images, conditions, *draws(model, image))
+    noising = Noising(model, images, conditions, *draws(model, image))
     made = DenoisingObjective(
         params=trainable(model.module),
         players=Players("train", positions, _names(beside, positions), None, _gallery(images, beside)),
@@ -120,6 +157,7 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
         data=(noising.times, noising.noise),
         images=images,
         beside=beside,
+        noising=noising,
         told=_told(model),
         asked=getattr(number, "predictions", None),
     )
@@ -128,7 +166,7 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
 
 
 @dataclass(frozen=True, eq=False)
-class _Noising:
+class Noising:
     """The training images under the fixed draws: ``K`` noised copies of each, what is predicted and what is wanted.
 
     Args:
@@ -147,7 +185,11 @@ class _Noising:
 
     def predict(self, params: Parameters, batch: Tensor) -> Tensor:
         """Predictions for the images at these positions, ``[k, K, *shape]``."""
-        x0, e, t = self._drawn(batch)
+        return self.foreseen(params, self.images[batch], batch)
+
+    def foreseen(self, params: Parameters, images: Tensor, batch: Tensor) -> Tensor:
+        """Predictions for ``images [k, *shape]`` with the conditions at these positions, ``[k, K, *shape]``."""
+        x0, e, t = self._drawn(images)
         copies = len(self.times)
         condition = {name: rows[batch].repeat_interleave(copies, 0) for name, rows in self.conditions.items()}
         with evaluating(self.model.module):
@@ -155,15 +197,19 @@ class _Noising:
         return out.view(len(batch), *self.noise.shape)
 
     def loss(self, predictions: Tensor, batch: Tensor) -> Tensor:
-        """The trained loss of each of these images, ``[k]``."""
+        """The trained loss of the images at these positions, ``[k]``."""
+        return self.loss_of(predictions, self.images[batch])
+
+    def loss_of(self, predictions: Tensor, images: Tensor) -> Tensor:
+        """The trained loss of each of these ``images [k, *shape]``, ``[k]``."""
         loss = self.model.loss
         loss_of = loss if callable(loss) else of_values(loss or "mse")
-        return loss_of(predictions, self.model.process.wanted(*self._drawn(batch)).view(predictions.shape))
+        return loss_of(predictions, self.model.process.wanted(*self._drawn(images)).view(predictions.shape))
 
-    def _drawn(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, noise and steps, a row for every image and draw."""
-        x0 = self.images[batch].repeat_interleave(len(self.times), 0)
-        return x0, tiled(self.noise, len(batch)), self.times.repeat(len(batch))
+        x0 = images.repeat_interleave(len(self.times), 0)
+        return x0, tiled(self.noise, len(images)), self.times.repeat(len(images))
 
 
 def draws(model: TrainedDenoiser, like: Tensor) -> tuple[Tensor, Tensor]:

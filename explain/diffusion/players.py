@@ -101,6 +101,15 @@ def superpixels(image: Tensor, segments: int = 12, compactness: float = 0.1) -> 
     return labels
 
 
+def pixel_players(image: Tensor) -> Players:
+    """Each number of one sample ``[*shape]``; ``index [P, dims]``, of an image channel, row and column."""
+    index = torch.cartesian_prod(*(torch.arange(size) for size in image.shape)).view(image.numel(), image.dim())
+    geometry = {"image": image.detach().cpu()}
+    if len(image) == 1 and image.dim() == 3:
+        geometry["labels"] = torch.arange(image.numel()).view(image.shape[1:])
+    return Players("pixels" if image.dim() == 3 else "sites", index, geometry=geometry)
+
+
 def owner_of_pixels(players: Players, shape: torch.Size) -> Tensor:
     """The player of each site, int64 ``[*sites]``, ``[H, W]`` of an image; -1 for sites that nobody owns."""
     owner = torch.full((shape.numel(),), -1)

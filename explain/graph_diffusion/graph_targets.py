@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +25,19 @@ class Edits(NamedTuple):
     retyped: Tensor
 
 
+_GAME = "ask the game, with pairs, nodes, edges or steps: Shapley, Lime or Occlusion"
+
+
 class _GraphTarget(GraphNumber, Target):
     """What steps and runs share."""
+
+    instead = MappingProxyType(
+        {
+            "objective": f"how a denoiser of graphs was trained is not followed; {_GAME}",
+            "differentiable": f"classes that are drawn have no derivative; {_GAME}",
+            "rows": f"what it attends to is that of noised graphs, drawn anew in each; {_GAME}",
+        }
+    )
 
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here

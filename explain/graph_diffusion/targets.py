@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,9 +19,16 @@ from explain.guard import usual_modes
 from explain.payoffs import payoff_name
 from explain.types import Differentiable, Game, NonFinite, Players, Target, Unsupported
 
+_NO_TRAINING = (
+    "how a denoiser of graphs was trained is not followed; that the answer hangs on which labels are known, nodes or "
+    "edges is asked of the game: Shapley, Lime or Occlusion"
+)
+
 
 class _LabelTarget(LabelNumber, Target):
     """What runs and steps share."""
+
+    instead = MappingProxyType({"objective": _NO_TRAINING})
 
     @property
     def module(self) -> nn.Module:  # type: ignore[override]  # read only here

@@ -88,6 +88,8 @@ def _checked_payoff(target: Target) -> str:
     Raises:
         ValueError: it does not ask how well something is predicted.
     """
+    if type(target).objective is Target.objective:
+        target.objective()  # says what to ask instead
     payoff = target.describe().get("payoff")
     if payoff not in SIGNS:
         raise ValueError(

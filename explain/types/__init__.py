@@ -19,7 +19,7 @@ from explain.types.objective import (
 )
 from explain.types.players import Players
 from explain.types.readings import Call, Differentiable, Neighbourhood, TypedEdges
-from explain.types.target import Target, expect_graph
+from explain.types.target import Target, expect_graph, explained_by
 
 __all__ = [
     "Call",
@@ -44,5 +44,6 @@ __all__ = [
     "Values",
     "check_text",
     "expect_graph",
+    "explained_by",
     "present_atoms",
 ]

@@ -15,18 +15,29 @@ from explain.types.objective import Objective, Questions
 from explain.types.players import Players
 from explain.types.readings import Call, Differentiable, Neighbourhood, TypedEdges
 
+_EXPLAINERS = {  # by the verb that they ask
+    "game": ("Shapley", "Banzhaf", "Interactions", "Lime", "Occlusion", "Counterfactual"),
+    "differentiable": ("Gradient",),
+    "module_copy": ("Mask",),
+    "rows": ("Attention",),
+    "pixels": ("Attention",),
+    "objective": ("Influence", "TracIn", "Trak"),
+}
+
 
 class Target:
     """One number that a trained model says, and the ways to question it.
 
     A family's target overrides the verbs it can answer; the others raise `Unsupported` and name what is offered.
     ``module`` is the user's model, as it was given; ``label`` the class the number belongs to, if any; ``told`` what
-    was found out about the question while it was answered, such as the trained loss: written into the answer's target.
+    was found out about the question while it was answered, such as the trained loss: written into the answer's target;
+    ``instead``, by a verb that it does not answer, what to ask in its place.
     """
 
     module: nn.Module
     told: Mapping[str, Any] = MappingProxyType({})
     found: ClassVar[tuple[str, ...]] = ("told",)  # follows from the rest
+    instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
     def trained(self) -> nn.Module:
@@ -177,9 +188,20 @@ class Target:
         return f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in asked)}"
 
     def _cannot(self, verb: str) -> NoReturn:
-        verbs = ("value", "game", "differentiable", "module_copy", "run", "objective")
-        offered = [name for name in verbs if getattr(type(self), name) is not getattr(Target, name)]
-        raise Unsupported(f"{type(self).__name__} does not offer {verb}(); it offers {', '.join(offered) or 'nothing'}")
+        asking = f", for {_listed(_EXPLAINERS[verb])}" if verb in _EXPLAINERS else ""
+        remedy = self.instead.get(verb, f"it is explained by {explained_by(self)}")
+        raise Unsupported(f"{type(self).__name__} does not offer {verb}(){asking}: {remedy}")
+
+
+def explained_by(target: Target) -> str:
+    """The explainers whose verbs this target answers."""
+    offered = [verb for verb in _EXPLAINERS if getattr(type(target), verb) is not getattr(Target, verb)]
+    return _listed(list(dict.fromkeys(name for verb in offered for name in _EXPLAINERS[verb]))) or "none"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, end = [*names] or [""]
+    return f"{', '.join(others)} and {end}" if others else end
 
 
 def expect_graph(target: Target, verb: str, what: str) -> None:
@@ -190,6 +212,5 @@ def expect_graph(target: Target, verb: str, what: str) -> None:
     """
     if getattr(type(target), verb) is getattr(Target, verb):
         raise Unsupported(
-            f"{what}, and {type(target).__name__} asks about none: tables, images and denoisers are for Shapley, Lime, "
-            "Occlusion and Gradient"
+            f"{what}, and {type(target).__name__} asks about none: it is explained by {explained_by(target)}"
         )

@@ -1,17 +1,24 @@
-"""Representatives that denoise pictures."""
+"""Representatives that denoise pictures: a step, and whole runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import explain
 from explain.types import Players
-from models.matrix.case import Case, Smooth
-from models.matrix.graphs import stirred
+from models.matrix.case import Case, Smooth, Training
+from models.matrix.graphs import flat, stirred
 
 SHAPE, STEPS, STEP, DRAWS = (1, 2, 3), 20, 8, 2
+RUN, LEVELS = 4, 3  # steps of a run, and noise levels at which a training picture is measured
+STEP_NOISE, OTHER = 0x5DEECE66, 0x2545F4914F6CDD1D  # streams of a seed: what steps add, what stands for absent noise
+Predict = Callable[[Tensor, int], Tensor]  # x_t [n, *shape], t -> what the network answers
 
 
 class _Denoiser(nn.Module):
@@ -25,33 +32,179 @@ class _Denoiser(nn.Module):
         return self.last((self.first(x) + t.view(-1, 1, 1, 1) / STEPS).tanh())
 
 
-def denoiser() -> Case:
+def pictures(count: int, seed: int = 1, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    """Float64, in [-1, 1]."""
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+
+
+def normal(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    """The first noise of a seed, float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def trained(
+    net: nn.Module,
+    kept: Tensor,
+    number: Callable[[Predict], Tensor],
+    size: Callable[[Predict], Tensor] | None = None,
+) -> Training:
+    """Five pictures whose noise a network learned to foresee, each at `LEVELS` fixed steps with fixed noise.
+
+    Args:
+        net: ``(x_t, t [n])``.
+        kept: ``abar_t``, float64 ``[T]``.
+        number: of a network ``(x_t, t)``.
+        size: the mean square of what it answers, where a step is asked about.
+    """
+    theta, back = flat(net)
+    x0, noise = pictures(5, seed=2), normal(0, (LEVELS, *SHAPE))
+    times = ((torch.arange(LEVELS) + 0.5) / LEVELS * len(kept)).long()
+    signal, spread = (part.sqrt()[times].view(-1, 1, 1, 1) for part in (kept, 1 - kept))
+
+    def foreseen(theta: Tensor, rows: Tensor) -> Tensor:
+        x = signal * rows[:, None] + spread * noise  # [n, LEVELS, *SHAPE]
+        asked = (x.flatten(0, 1), times.repeat(len(rows)))
+        return functional_call(net, back(theta), asked).view_as(x)
+
+    def losses(theta: Tensor, rows: Tensor) -> Tensor:
+        return (noise - foreseen(theta, rows)).square().flatten(1).mean(1)
+
+    def at(theta: Tensor) -> Predict:
+        return lambda x, t: functional_call(net, back(theta), (x, torch.full((len(x),), t)))
+
+    return Training(
+        theta,
+        lambda theta: losses(theta, x0),
+        lambda theta: number(at(theta)),
+        weight_decay=0.1,
+        train=x0,
+        inputs=x0,
+        losses_of=lambda theta, x: losses(theta, x[None]),
+        sizes=lambda theta: foreseen(theta, x0).square().flatten(1).mean(1),
+        size=None if size is None else lambda theta: size(at(theta)),
+    )
+
+
+def asked(net: nn.Module) -> Predict:
+    """The network as it is."""
+    return lambda x, t: net(x, torch.full((len(x),), t))
+
+
+def one_step() -> Case:
     """One step of a DDPM: how well it foresees the noise in a picture, patches of it mid-grey."""
     net, scheduler = stirred(_Denoiser()), DDPMScheduler(num_train_timesteps=STEPS)
-    generator = torch.Generator().manual_seed(1)
-    x0 = torch.rand(*SHAPE, generator=generator, dtype=torch.float64) * 2 - 1
-    noise = torch.randn(DRAWS, *x0.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    kept = scheduler.alphas_cumprod[STEP].double()
-    model = explain.wrap(net, scheduler=scheduler, shape=SHAPE, time="step", prediction_type="epsilon")
+    x0, noise = pictures(1)[0], normal(0, (DRAWS, *SHAPE))
+    kept = scheduler.alphas_cumprod.double()
+    model = explain.wrap(net, scheduler=scheduler, shape=SHAPE, time="step", weight_decay=0.1, draws=LEVELS)
 
     def noised(clean: Tensor) -> Tensor:
-        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        return kept[STEP].sqrt() * clean + (1 - kept[STEP]).sqrt() * noise
 
-    def number(noised: Tensor) -> Tensor:
-        foreseen = net(noised, torch.full((DRAWS,), STEP))
-        return -(noise - foreseen).square().flatten(1).sum(1).mean()
+    def number(x: Tensor, predict: Predict) -> Tensor:
+        return -(noise - predict(x, STEP)).square().flatten(1).sum(1).mean()
 
     def patches(players: Players, there: Tensor) -> Tensor:
         owner = players.geometry["labels"]
         with torch.no_grad():
-            return number(noised(torch.where(torch.isin(owner, there.nonzero()[:, 0])[None], x0, 0.0)))
+            return number(noised(torch.where(torch.isin(owner, there.nonzero()[:, 0])[None], x0, 0.0)), asked(net))
 
     def pixels(players: Players) -> Smooth:
         owner = players.geometry["labels"].expand(DRAWS, *SHAPE)
-        return Smooth(noised(x0), noised(torch.zeros_like(x0)), owner, number)
+        return Smooth(noised(x0), noised(torch.zeros_like(x0)), owner, lambda x: number(x, asked(net)))
 
     target = model.step(x0, STEP, draws=DRAWS, seed=0, fill="zeros")
-    return Case(target, {"patches": patches}, {"patches": pixels})
+    training = trained(
+        net,
+        kept,
+        lambda predict: number(noised(x0), predict),
+        size=lambda predict: predict(noised(x0), STEP).square().mean(),
+    )
+    return Case(target, {"patches": patches}, {"patches": pixels}, training=training)
 
 
-DENOISERS = {"DDPM step": denoiser}
+def brightness(samples: Tensor) -> Tensor:
+    """What runs are asked about: squares, weighted by place."""
+    weights = torch.linspace(0.5, 1.5, samples[0].numel(), dtype=samples.dtype)
+    return (samples.flatten(1).square() * weights).sum(1)
+
+
+def sampled(
+    predict: Predict, kept: Tensor, times: list[int], start: Tensor, eta: float, looks: Tensor, seed: int
+) -> Tensor:
+    """A run in the form of Song et al. (2021), equation 12; ``eta = 1`` over all steps is DDPM's ancestral sampler.
+
+    Where a step does not look, the picture that was foreseen before is held to, and at first zeros.
+
+    Args:
+        predict: the noise.
+        kept: ``abar_t [T]``.
+        times: the steps, from the noisiest on.
+        start: ``x_T [1, *shape]``.
+        eta: the share of the ancestral sampler's noise.
+        looks: bool, one a step.
+        seed: of the noise that steps add.
+    """
+    generator, x, held = torch.Generator().manual_seed(seed ^ STEP_NOISE), start, torch.zeros_like(start)
+    for step, t in enumerate(times):
+        a = kept[t]
+        before = kept[times[step + 1]] if step + 1 < len(times) else torch.ones(()).double()
+        if looks[step]:
+            held = (x - (1 - a).sqrt() * predict(x, t)) / a.sqrt()
+        noise = (x - a.sqrt() * held) / (1 - a).sqrt()
+        spread = eta * ((1 - before) / (1 - a)).sqrt() * (1 - a / before).sqrt()
+        x = before.sqrt() * held + (1 - before - spread**2).clamp_min(0).sqrt() * noise
+        if eta and step + 1 < len(times):
+            x = x + spread * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x
+
+
+def exact(scheduler: Any) -> Any:
+    """Its schedule in float64, where diffusers rounds to float32."""
+    for name in ("betas", "alphas", "alphas_cumprod", "one", "final_alpha_cumprod"):
+        if isinstance(getattr(scheduler, name, None), Tensor):
+            setattr(scheduler, name, getattr(scheduler, name).double())
+    return scheduler
+
+
+def ran(scheduler: Any, share: float, times: list[int], **options: Any) -> Case:
+    """Two runs without a condition: steps that do not look, and parts of the noise that they start from.
+
+    ``share`` of the ancestral sampler's noise is added at each of ``times``.
+    """
+    scheduler = exact(scheduler)
+    net, kept, looking = stirred(_Denoiser(), 0.3), scheduler.alphas_cumprod.double(), torch.ones(len(times)).bool()
+    model = explain.wrap(net, scheduler=scheduler, shape=SHAPE, time="step", weight_decay=0.1, draws=LEVELS)
+    target = model.trajectory(payoff=brightness, steps=len(times), draws=DRAWS, seed=0, **options)
+    starts = torch.stack([normal(seed) for seed in range(DRAWS)])
+    others = torch.stack([normal(seed ^ OTHER) for seed in range(DRAWS)])
+
+    def number(start: Tensor, looks: Tensor = looking, predict: Predict | None = None) -> Tensor:
+        ends = [
+            sampled(predict or asked(net), kept, times, start[seed][None], share, looks, seed) for seed in range(DRAWS)
+        ]
+        return brightness(torch.cat(ends)).mean()
+
+    def noise(players: Players, there: Tensor) -> Tensor:
+        present = torch.isin(players.geometry["labels"], there.nonzero()[:, 0])
+        return number(torch.where(present, starts, others))
+
+    def smooth(players: Players) -> Smooth:
+        return Smooth(starts, others, players.geometry["labels"].expand_as(starts), number)
+
+    training = trained(net, kept, lambda predict: number(starts, predict=predict))
+    answers = {"noise": torch.no_grad()(noise), "steps": torch.no_grad()(lambda _, there: number(starts, there))}
+    return Case(target, answers, {"noise": smooth}, training=training)
+
+
+def ddpm_run() -> Case:
+    """All steps of the ancestral sampler."""
+    return ran(DDPMScheduler(num_train_timesteps=RUN, clip_sample=False), 1.0, list(range(RUN - 1, -1, -1)))
+
+
+def ddim_run() -> Case:
+    """Every fifth step, with half of the ancestral noise."""
+    scheduler = DDIMScheduler(num_train_timesteps=STEPS, clip_sample=False)
+    return ran(scheduler, 0.5, [15, 10, 5, 0], eta=0.5)
+
+
+DENOISERS = {"DDPM step": one_step, "DDPM run": ddpm_run, "DDIM run": ddim_run}

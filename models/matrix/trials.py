@@ -13,6 +13,7 @@ import explain
 from explain import Explanation
 from explain.gradient import Method
 from explain.influence import Influence
+from explain.types import Target
 from models.matrix import calculus, oracles
 from models.matrix.case import Case
 
@@ -318,7 +319,7 @@ def dtrak(case: Case) -> Iterator[Trial]:
 
     def gap() -> float:
         train = case.training.train if case.training else None
-        target = case.target if hasattr(case.target, "steps") else case.target.asking("loss")
+        target = case.target if type(case.target).asking is Target.asking else case.target.asking("loss")
         why = explain.DTrak(None, train=train, damping=0.1, seed=0).explain(target)
         training = _known(case)
         if training.sizes is None or training.size is None:

@@ -9,7 +9,18 @@ from scipy.stats import pearsonr
 
 from explain.diffusion.model import DiffusionModel
 from explain.diffusion.objective import draws
-from explain.influence import ConjugateGradient, Hessian, Influence, Lissa, Perturbation, Relabelling, SelfInfluence
+from explain.influence import (
+    Attack,
+    Box,
+    ConjugateGradient,
+    Hessian,
+    Influence,
+    Lissa,
+    Perturbation,
+    Relabelling,
+    SelfInfluence,
+    poison,
+)
 from explain.types import Unsupported
 from models import tiny_denoiser
 from models.datasets import Images, digits
@@ -156,6 +167,7 @@ def test_the_answer_says_how_attention_was_differentiated(curvature):
     assert why.checks["derivatives"] == "reverse over reverse, plain attention"
 
 
+@pytest.mark.filterwarnings("ignore:the model is not at a minimum")  # of these six alone
 def test_further_questions_about_training_images(data, over_steps):
     few = data.images[:6], data.labels[:6]
     engine = Influence(train=few, solver="cg", curvature="ggn", damping=0.1, seed=0)
@@ -164,5 +176,14 @@ def test_further_questions_about_training_images(data, over_steps):
     assert (found.scores > 0).all()
     with pytest.raises(Unsupported, match="no labels that the model learns to predict"):
         Relabelling(1, engine=engine).explain(over_steps)
-    with pytest.raises(Unsupported, match="inputs of their own"):
-        Perturbation(0, engine=engine).explain(over_steps)
+    why = Perturbation(0, engine=engine).explain(over_steps)
+    assert (why.players.kind, why.scores.shape, why.parts["map"].shape) == ("pixels", (64,), (1, 8, 8))
+    most, by = int(why.scores.abs().argmax()), 1e-3
+    to = few[0][0].clone()
+    to.view(-1)[most] += by
+    moved = Perturbation(0, to, engine).explain(over_steps)
+    assert float(moved.scores[most]) / by == pytest.approx(float(why.scores[most]), rel=0.05)
+    with pytest.raises(IndexError, match="from 0 to 5"):
+        Perturbation(6, engine=engine).explain(over_steps)
+    with pytest.raises(Unsupported, match="a denoiser predicts none"):
+        poison(over_steps, 0, Attack(box=Box(low=-1.0), engine=engine))

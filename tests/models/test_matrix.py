@@ -40,7 +40,10 @@ def test_kinds_computed_anew_take_their_places_and_the_others_stay():
         read(PAGE.replace("| Lime |", "| LIME |"))
 
 
-@pytest.mark.parametrize(("kind", "left"), [("GCN", ()), ("JK", ("Mask", "GlobalSurrogate"))], ids=["GCN", "JK"])
+ANEW = {"GCN": (), "JK": ("Mask", "GlobalSurrogate"), "DDPM step": (), "DDIM run": ("Gradient",)}
+
+
+@pytest.mark.parametrize(("kind", "left"), ANEW.items(), ids=ANEW)
 def test_cells_computed_anew_are_as_written(kind, left):
     cells = computed({kind: KINDS[kind]}, lambda _, explainer: explainer not in left)
     assert not [line for cell in cells for line in cell.wrong]
