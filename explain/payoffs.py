@@ -156,9 +156,9 @@ def one_a_row(values: Any, count: int, row: str = "row") -> Tensor:
     return values
 
 
-def payoff_name(payoff: Payoff) -> str:
+def payoff_name(payoff: str | Callable[..., Any]) -> str:
     """As it is written into answers."""
-    return payoff if isinstance(payoff, str) else getattr(payoff, "__qualname__", "callable")
+    return payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "callable")
 
 
 def whole_number(given: Any) -> int | None:

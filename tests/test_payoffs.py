@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import explain
-from explain.payoffs import probed
+from explain.payoffs import payoff_name, probed
 
 ROW = torch.tensor([[0.3, -1.2, 0.8]])
 
@@ -56,3 +56,14 @@ def test_payoffs_are_probed_where_they_are_asked():
         data.example(ROW[0], payoff=lambda out: out[:, 0] - out[:, 0].mean())
     with pytest.raises(ValueError, match="random"):
         data.example(ROW[0], payoff=lambda out: out[:, 0] + torch.rand(len(out)))
+
+
+def test_a_function_made_inside_another_goes_by_its_own_name():
+    assert payoff_name(doubled_outputs()) == "outputs"
+
+
+def doubled_outputs():
+    def outputs(rows):
+        return 2 * rows[:, 0]
+
+    return outputs

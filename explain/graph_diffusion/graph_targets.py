@@ -72,7 +72,7 @@ class _GraphTarget(GraphNumber, Target):
         return {
             "family": "graph_diffusion",
             "model": type(self.model.net).__name__,
-            "payoff": self.payoff if isinstance(self.payoff, str) else payoff_name(self.payoff),
+            "payoff": payoff_name(self.payoff),
             "nodes": self.size,
             "draws": self.draws,
             "noise_seed": self.seed,

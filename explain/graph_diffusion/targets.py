@@ -76,7 +76,7 @@ class _LabelTarget(LabelNumber, Target):
             "question": question,
             "node": self.node,
             "label": self.label,
-            "payoff": self.payoff if isinstance(self.payoff, str) else payoff_name(self.payoff),
+            "payoff": payoff_name(self.payoff),
             "draws": self.draws,
             "noise_seed": self.seed,
             "baseline": self.baseline,

@@ -24,7 +24,7 @@ def one_step() -> Finding:
     seen, t = digits()[1], 300
     image = seen.images[seen.labels == DIGIT][0]
     target = explain.wrap(net, scheduler=scheduler, null=NULL).step(image, t=t, label=DIGIT, fill="zeros")
-    found = explain.Shapley("patches", samples=1024, seed=0).explain(target)
+    found = explain.Shapley("patches", samples=512, seed=0).explain(target)
     why = replace(found, target={**found.target, "payoff": "minus squared error"})
     label = torch.full((target.draws,), DIGIT)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 import diffusers
 import matplotlib.pyplot as plt
@@ -29,32 +30,42 @@ RECIPE = replace(ddpm.DIGITS, channels=(16, 16), iterations=300, batch_size=64, 
 
 def denoiser() -> tuple[UNet2DModel, DDIMScheduler]:
     """A DDPM and its schedule."""
-    net = little("DDPM", lambda: ddpm.unet(RECIPE), lambda data: ddpm.train(data, RECIPE, progress=False)[0], RECIPE)
+    net = little(
+        "DDPM", ddpm, lambda: ddpm.unet(RECIPE), lambda data: ddpm.train(data, RECIPE, progress=False)[0], RECIPE
+    )
     return net, ddpm.ddim(RECIPE)
 
 
-def little(name: str, build: Callable[[], Net], train: Callable[[Images], Net], recipe: Recipe) -> Net:
+def little(
+    name: str, code: ModuleType, build: Callable[[], Net], train: Callable[[Images], Net], recipe: Recipe
+) -> Net:
     """A network trained on digits, in eval mode, from the cache where it was trained before.
 
     Args:
         name: of the network.
+        code: the module that trains it.
         build: a fresh one.
         train: what it is trained by.
         recipe: its sizes and training.
     """
     learned, _ = digits()
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with random_states_kept():
+            torch.manual_seed(0)
+            return train(learned).state_dict(), {}
+
+    settings = {"of": "digits", "recipe": asdict(recipe), "diffusers": diffusers.__version__}
+    config = checkpoints.origin(f"Little{name}", (code, train, ddpm, descent), learned, **settings)
     with random_states_kept():
         net = build()
-    settings = {"of": "digits", "recipe": asdict(recipe), "diffusers": diffusers.__version__}
-    config = checkpoints.origin(f"Little{name}", (train, ddpm, descent), learned, **settings)
-    found = checkpoints.kept(f"Little{name}", config, lambda: (train(learned).state_dict(), {}))
-    net.load_state_dict(found.state)
+    net.load_state_dict(checkpoints.kept(f"Little{name}", config, make).state)
     return net.eval()
 
 
 def seen_by() -> nn.Module:
     """A judge of digits that no denoiser learned with."""
-    return judge.load_or_train("digits", epochs=20, progress=False).module
+    return judge.load_or_train("digits", epochs=20, progress=False).module.requires_grad_(False)
 
 
 def readable() -> Callable[[Tensor], Tensor]:
@@ -76,6 +87,18 @@ def beside(image: Tensor, why: explain.Explanation) -> Figure:
     left.set_axis_off()
     left.set_title(f"the {DIGIT}", loc="left", fontsize="medium")
     explain.plot.heatmap(why, right, alpha=1.0)
+    return figure
+
+
+def above(why: explain.Explanation, images: Mapping[str, Tensor]) -> Figure:
+    """Bars of credit, and above them pictures ``[1, h, w]`` by what is said of each."""
+    rows: Any = [list(images), ["credit"] * len(images)]
+    figure, axes = plt.subplot_mosaic(rows, figsize=(6.4, 3.8), layout="constrained")
+    for said, image in images.items():
+        axes[said].imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1)
+        axes[said].set_axis_off()
+        axes[said].set_title(said, fontsize="small")
+    explain.plot.bars(why, axes["credit"])
     return figure
 
 
