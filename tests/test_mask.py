@@ -437,3 +437,26 @@ def test_no_gradient_at_either_end_is_said():
     target = Asked(Sleeper(5.0), torch.ones(5, 1), FOUR_INTO_ONE, label=1)
     with pytest.raises(ValueError, match="no gradient reaches it"):
         Mask("edges", epochs=2, seed=0).explain(target)
+
+
+class Kinked(nn.Module):
+    """``[0, w_0 + relu(1/20 - w_1)]``: the second edge counts only where it is nearly gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.sum = SimpleConv("sum")
+
+    def forward(self, x, edge_index):
+        heard = self.sum(x, edge_index)
+        return torch.stack([torch.zeros(len(x)), heard[:, 0] + 10 * (0.05 - heard[:, 1]).relu()], 1)
+
+
+def test_final_loss_is_of_the_masks_that_are_the_answer():
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    target = Asked(Kinked(), x, torch.tensor([[1, 2], [0, 0]]), label=1)
+    why = Mask("edges", epochs=3, lr=1e-12, repeats=1, coefficients={"edge_ent": 0.0}, seed=0).explain(target)
+    kept = float(why.scores[0])
+    assert why.scores[1] == 0  # no gradient reaches it at the start, nor near the whole graph
+    said = torch.tensor([[0.0, kept + 0.5]])
+    expected = float(nn.functional.cross_entropy(said, torch.tensor([1]))) + 0.005 * kept
+    assert why.checks["final_loss"] == pytest.approx(expected, abs=1e-5)

@@ -247,7 +247,8 @@ def _why(watch: _Capture) -> str:
     if not watch.summed and not any(_may_hide(part) for part in watch.net.modules()):
         return (
             f"nothing captured: {name} has no attention that could be captured, as nothing in its forward is weighed "
-            "by a softmax: Shapley, Lime, Occlusion and Gradient explain any model"
+            "by a softmax; weights of a kernel are said, attention={layer: function (layer, *inputs) -> weights}, and "
+            "Shapley, Lime, Occlusion and Gradient explain any model"
         )
     return (
         f"nothing captured: {name} ran, but called neither scaled_dot_product_attention, nn.MultiheadAttention nor "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ class ToldMap(NamedTuple):
 
 
 def layers_told(net: nn.Module, told: Told) -> dict[str, Callable[..., Any]]:
-    """The function of each layer that is told of, by its name in the network.
+    """The function of each layer that is told of, by its name in the network; a pattern tells of no part of a layer.
 
     Raises:
         ValueError: a name that no module has.
@@ -43,8 +43,13 @@ def layers_told(net: nn.Module, told: Told) -> dict[str, Callable[..., Any]]:
             raise ValueError(
                 f"attention={pattern!r} is no module of {type(net).__name__}; it has {', '.join(names[:12])}"
             )
-        found |= dict.fromkeys(own, function)
+        found |= dict.fromkeys((name for name in own if not _inside(name, own)), function)
     return found
+
+
+def _inside(name: str, layers: Collection[str]) -> bool:
+    """Whether it is a part of one of the layers: "convs.*" matches ``convs.0.lin`` too."""
+    return any(name.startswith(f"{layer}.") for layer in layers)
 
 
 @torch.no_grad()

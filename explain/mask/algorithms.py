@@ -32,7 +32,8 @@ class GNN(GNNExplainer):
     """GNNExplainer that remembers its loss and shows its progress.
 
     Masks that no gradient reaches are left out, as by torch_geometric, who asks at the random start alone. There every
-    unit may be dead that is awake on the whole graph, so here masks are asked near the whole graph too.
+    unit may be dead that is awake on the whole graph, so here masks are asked near the whole graph too. What is left
+    out has the score 0, and is learned beside as 0, not as it started.
     """
 
     def __init__(self, epochs: int, lr: float, coefficients: Mapping[str, Any], bar: Any) -> None:
@@ -55,9 +56,11 @@ class GNN(GNNExplainer):
             reached |= gradient != 0
         if not any(bool(reached.any()) for reached in hard):
             raise ValueError("Could not compute gradients: all are zero")
+        for mask, reached in zip(self._masks(), hard, strict=True):
+            mask.data.masked_fill_(~reached, -torch.inf)
 
     def _gradients_near_whole(self) -> list[Tensor]:
-        masks = [*_tensors(self.node_mask), *_tensors(self.edge_mask)]
+        masks = self._masks()
         start = [mask.detach().clone() for mask in masks]
         try:
             for mask in masks:
@@ -67,6 +70,9 @@ class GNN(GNNExplainer):
             for mask, before in zip(masks, start, strict=True):
                 mask.data.copy_(before)
         return [mask.new_zeros(()) if each is None else each for mask, each in zip(masks, found, strict=True)]
+
+    def _masks(self) -> list[Tensor]:
+        return [*_tensors(self.node_mask), *_tensors(self.edge_mask)]
 
     def _loss(self, y_hat: Tensor, y: Tensor) -> Tensor:
         loss = super()._loss(y_hat, y)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from explain.attention.told import Told
 from explain.types import Players, Target
 
 Answers = Callable[[Players, Tensor], Tensor]  # players, bool [P] who are there -> the outputs that are read, [C] or []
@@ -58,6 +59,7 @@ class Case:
         smooth: by kind of players, the number as a function of what they own.
         masked: by kind of players, the outputs with messages or features multiplied.
         looked: shares of attention ``[P]`` of an aggregate, by hand.
+        told: functions that say the weights of layers that form none, for the question.
         training: how the number hangs on the training examples.
         around: the features ``[nodes, features]`` and outputs of the nodes around.
         others: the same of further targets, for what is learned over many.
@@ -70,6 +72,7 @@ class Case:
     smooth: Mapping[str, Callable[[Players], Smooth]] = field(default_factory=dict)
     masked: Mapping[str, Masked] = field(default_factory=dict)
     looked: Mapping[str, Callable[[Players], Tensor]] = field(default_factory=dict)
+    told: Told = None
     training: Training | None = None
     around: tuple[Tensor, Tensor] | None = None
     others: Sequence[Case] = ()
@@ -94,8 +97,8 @@ class Case:
         return players, self.read(outputs)
 
     def read(self, outputs: Tensor) -> Tensor:
-        """The number in rows of outputs."""
-        return outputs[..., self.label or 0]
+        """The number in rows of outputs; a single one is that of class 1."""
+        return outputs[..., self.label or 0 if outputs.size(-1) > 1 else 0]
 
 
 def coalitions(players: int) -> Tensor:

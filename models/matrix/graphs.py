@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,9 @@ from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 
 import explain
+from explain.attention.told import Told
 from explain.types import Players
-from models import convolutions, gcn, graph_bert, janossy, nodeformer
-from models.matrix.case import Case, Smooth, Training
+from models.matrix.case import Answers, Case, Masked, Smooth, Training
 
 FEATURES, CLASSES, NODE = 3, 2, 1
 EDGES = torch.tensor([[0, 2, 3, 4, 1, 4], [1, 1, 2, 0, 0, 3]])
@@ -30,6 +30,7 @@ def graph() -> Data:
 
 
 Call = Callable[[nn.Module, Any], Tensor]
+Weighed = Callable[[nn.Module, Any, Tensor], Tensor]  # with a weight of each edge
 
 
 def plain(net: nn.Module, data: Any) -> Tensor:
@@ -50,9 +51,9 @@ def with_features(data: Data, x: Tensor) -> Data:
     return changed
 
 
-def multiplied(net: nn.Module, amounts: Tensor, ask: Callable[[], Tensor]) -> Tensor:
+def multiplied(net: nn.Module, edge_index: Tensor, amounts: Tensor, ask: Callable[[], Tensor]) -> Tensor:
     """What the network says where each layer's message over edge ``e`` is multiplied by ``amounts[e]``."""
-    number = {pair: i for i, pair in enumerate(map(tuple, EDGES.t().tolist()))}
+    number = {pair: i for i, pair in enumerate(map(tuple, edge_index.t().tolist()))}
     sent: dict[nn.Module, Tensor] = {}
     handles = []
     for layer in [part for part in net.modules() if isinstance(part, MessagePassing)]:
@@ -74,10 +75,33 @@ def multiplied(net: nn.Module, amounts: Tensor, ask: Callable[[], Tensor]) -> Te
             handle.remove()
 
 
+def by_messages(call: Call) -> Weighed:
+    """What `multiplied` gives of a network that is called so."""
+    return lambda net, data, amounts: multiplied(net, data.edge_index, amounts, lambda: call(net, data))
+
+
 def _once(messages: Tensor, edges: int) -> list[int]:
     """The shape of messages, of which one dimension alone is that of the edges."""
     at = 0 if messages.size(0) == edges else messages.dim() - 2
     return [edges if i == at else 0 for i in range(messages.dim())]
+
+
+class Asked(NamedTuple):
+    """A network, how it is called, and the row that is read: of a node, or of the first of the graphs it is given."""
+
+    net: nn.Module
+    call: Call
+    weighed: Weighed
+    data: Data
+    node: int = 0
+
+    def of(self, data: Data) -> Tensor:
+        """The outputs that are read where the graph is another."""
+        return self.call(self.net, data)[self.node]
+
+    def at(self, weights: Tensor) -> Tensor:
+        """The outputs that are read where edges have weights."""
+        return self.weighed(self.net, self.data, weights)[self.node]
 
 
 def on_nodes(
@@ -88,85 +112,101 @@ def on_nodes(
     node: int = NODE,
     more: bool = True,
     looked: Callable[[nn.Module, Data, int], dict[str, Callable[[Players], Tensor]]] | None = None,
-    kinds: tuple[str, ...] = ("edges", "nodes", "features"),
+    kinds: Sequence[str] = ("edges", "features"),
     tolerance: float = 1e-7,
+    weighed: Weighed | None = None,
+    told: Told = None,
+    hops: int = 2,
 ) -> Case:
-    """A network for nodes, asked about one: ``call(net, data) -> [nodes, classes]``."""
-    data = graph() if data is None else data
-    with torch.no_grad():
-        whole = call(net, data)
-    label = int(whole[node].argmax())
-    target = explain.wrap(net, data, task="node", weight_decay=0.1).node(node, label=label)
+    """A network for nodes, asked about one: ``call(net, data) -> [nodes, classes]``.
 
-    def edges(players: Players, there: Tensor) -> Tensor:
-        return call(net, without_edges(data, players.index[~there]))[node]
+    ``weighed`` is the same with weights of edges, of one whose layers send no messages; it hears ``hops`` far.
+    """
+    asked = Asked(net, call, weighed or by_messages(call), graph() if data is None else data, node)
+    with torch.no_grad():
+        whole = call(net, asked.data)
+    label = int(whole[node].argmax())
 
     def nodes(players: Players, there: Tensor) -> Tensor:
-        stay = torch.ones(len(data.x), dtype=torch.bool).index_fill(0, players.index[~there], False)
-        return call(net, data.subgraph(stay))[int(stay[:node].sum())]
+        stay = torch.ones(len(asked.data.x), dtype=torch.bool).index_fill(0, players.index[~there], False)
+        return call(net, asked.data.subgraph(stay))[int(stay[:node].sum())]
 
-    def features(players: Players, there: Tensor) -> Tensor:
-        return call(net, with_features(data, data.x.index_fill(1, players.index[~there], 0.0)))[node]
+    def other(node: int) -> Case:
+        return on_nodes(net, call, data=data, node=node, more=False, weighed=weighed)
 
-    def relations(players: Players, there: Tensor) -> Tensor:
-        gone = torch.isin(data.edge_type, players.index[~there]).nonzero().view(-1)
-        return call(net, without_edges(data, gone))[node]
-
-    def columns(players: Players, there: Tensor) -> Tensor:
-        changed = data.clone()
-        changed.edge_attr = data.edge_attr.index_fill(1, players.index[~there], 0.0)
-        return call(net, changed)[node]
-
-    def entries(players: Players, there: Tensor) -> Tensor:
-        x = data.x.clone()
-        for rows, column in zip(players.geometry["node"][~there], players.index[~there, -1], strict=True):
-            x[rows, column] = 0.0
-        return call(net, with_features(data, x))[node]
-
-    answers = {"edges": edges, "nodes": nodes, "features": features, "relations": relations}
-    answers |= {"edge_features": columns, "node_features": entries}
     return Case(
-        target,
-        {kind: _quietly(answers[kind]) for kind in kinds},
-        _smooth(net, call, data, node, label),
-        _masked(net, call, data, node),
-        looked(net, data, node) if looked else {},
-        _training(net, call, data, node, label),
-        (data.x, whole.detach()),
-        tuple(_other(net, call, data, i) for i in range(5)) * 2 if more else (),
+        explain.wrap(net, asked.data, task="node", weight_decay=0.1).node(node, label=label),
+        {"nodes": torch.no_grad()(nodes)} | absences(asked, kinds),
+        slopes(asked, label),
+        masked(asked),
+        looked(net, asked.data, node) if looked else {},
+        told,
+        _training(asked, label),
+        _around(asked.data, whole, node, hops),
+        tuple(map(other, range(5))) * 2 if more else (),
         label,
         tolerance,
     )
 
 
-def _quietly(answer: Callable[[Players, Tensor], Tensor]) -> Callable[[Players, Tensor], Tensor]:
-    return torch.no_grad()(answer)
+def absences(asked: Asked, kinds: Sequence[str]) -> dict[str, Answers]:
+    """By kind of players, the outputs without some of them."""
+    data = asked.data
+
+    def edges(players: Players, there: Tensor) -> Tensor:
+        return asked.of(without_edges(data, players.index[~there]))
+
+    def features(players: Players, there: Tensor) -> Tensor:
+        return asked.of(with_features(data, data.x.index_fill(1, players.index[~there], 0.0)))
+
+    def relations(players: Players, there: Tensor) -> Tensor:
+        return asked.of(without_edges(data, torch.isin(data.edge_type, players.index[~there]).nonzero().view(-1)))
+
+    def columns(players: Players, there: Tensor) -> Tensor:
+        changed = data.clone()
+        changed.edge_attr = data.edge_attr.index_fill(1, players.index[~there], 0.0)
+        return asked.of(changed)
+
+    def entries(players: Players, there: Tensor) -> Tensor:
+        x = data.x.clone()
+        for rows, column in zip(players.geometry["node"][~there], players.index[~there, -1], strict=True):
+            x[rows, column] = 0.0
+        return asked.of(with_features(data, x))
+
+    found = {"edges": edges, "features": features, "relations": relations}
+    found |= {"edge_features": columns, "node_features": entries}
+    return {kind: torch.no_grad()(found[kind]) for kind in kinds}
 
 
-def _other(net: nn.Module, call: Call, data: Data, node: int) -> Case:
-    return on_nodes(net, call, data=data, node=node, more=False)
+def _around(data: Data, outputs: Tensor, node: int, hops: int) -> tuple[Tensor, Tensor]:
+    """The features and outputs of those who can be heard."""
+    near = {node}
+    for _ in range(hops):
+        near |= {source for source, target in data.edge_index.t().tolist() if target in near}
+    return data.x[sorted(near)], outputs[sorted(near)]
 
 
-def _smooth(net: nn.Module, call: Call, data: Data, node: int, label: int) -> dict[str, Callable[[Players], Smooth]]:
+def slopes(asked: Asked, label: int) -> dict[str, Callable[[Players], Smooth]]:
+    """By kind of players, the number as a function of features, or of amounts of messages."""
+    data = asked.data
+
     def of_features(owner: Callable[[Players], Tensor]) -> Callable[[Players], Smooth]:
         def made(players: Players) -> Smooth:
             own = owner(players).expand_as(data.x)
             base = torch.where(own >= 0, 0.0, data.x)
-            return Smooth(data.x, base, own, lambda x: call(net, with_features(data, x))[node, label])
+            return Smooth(data.x, base, own, lambda x: asked.of(with_features(data, x))[label])
 
         return made
 
     def messages(players: Players) -> Smooth:
-        owner = torch.full((EDGES.size(1),), -1)
+        owner = torch.full((data.edge_index.size(1),), -1)
         for i, atoms in enumerate(players.groups or players.index.view(-1, 1)):
             owner[atoms] = i
         ones = torch.ones(len(owner), dtype=data.x.dtype)
-        return Smooth(
-            ones, torch.zeros_like(ones), owner, lambda a: multiplied(net, a, lambda: call(net, data))[node, label]
-        )
+        return Smooth(ones, torch.zeros_like(ones), owner, lambda weights: asked.at(weights)[label])
 
     found = {
-        "features": of_features(lambda players: _numbered(players, FEATURES)[None]),
+        "features": of_features(lambda players: _numbered(players, data.x.size(1))[None]),
         "nodes": of_features(lambda players: _numbered(players, len(data.x))[:, None]),
     }
     kinds = ("edges", "relations") if "edge_type" in data else ("edges",)
@@ -179,14 +219,17 @@ def _numbered(players: Players, size: int) -> Tensor:
     return owner
 
 
-def _masked(net: nn.Module, call: Call, data: Data, node: int) -> dict[str, Callable[[Players, Tensor], Tensor]]:
+def masked(asked: Asked) -> dict[str, Masked]:
+    """By kind of players, the outputs with messages or features multiplied."""
+    data = asked.data
+
     def edges(players: Players, amounts: Tensor) -> Tensor:
-        each = torch.ones(EDGES.size(1), dtype=data.x.dtype).index_copy(0, players.index, amounts.to(data.x))
-        return multiplied(net, each, lambda: call(net, data))[node]
+        ones = torch.ones(data.edge_index.size(1), dtype=data.x.dtype)
+        return asked.at(ones.index_copy(0, players.index, amounts.to(data.x)))
 
     def features(players: Players, amounts: Tensor) -> Tensor:
-        each = torch.ones(FEATURES, dtype=data.x.dtype).index_copy(0, players.index, amounts.to(data.x))
-        return call(net, with_features(data, data.x * each))[node]
+        each = torch.ones(data.x.size(1), dtype=data.x.dtype).index_copy(0, players.index, amounts.to(data.x))
+        return asked.of(with_features(data, data.x * each))
 
     return {"edges": edges, "features": features}
 
@@ -224,51 +267,23 @@ def outputs_at(net: nn.Module, call: Call, data: Any) -> tuple[Tensor, Callable[
     return theta, outputs
 
 
-def _training(net: nn.Module, call: Call, data: Data, node: int, label: int) -> Training:
-    theta, outputs = outputs_at(net, call, data)
+def _training(asked: Asked, label: int) -> Training:
+    labels = asked.data.y
+    theta, outputs = outputs_at(asked.net, asked.call, asked.data)
     return Training(
         theta,
-        lambda theta: F.cross_entropy(outputs(theta), data.y, reduction="none"),
-        lambda theta: outputs(theta)[node, label],
+        lambda theta: F.cross_entropy(outputs(theta), labels, reduction="none"),
+        lambda theta: outputs(theta)[asked.node, label],
         weight_decay=0.1,
-        relabelled=lambda theta: F.cross_entropy(outputs(theta), torch.zeros_like(data.y), reduction="none"),
+        relabelled=lambda theta: F.cross_entropy(outputs(theta), torch.zeros_like(labels), reduction="none"),
     )
 
 
-# --- the kinds ---
-
-
-def stirred(net: nn.Module, spread: float = 0.5) -> nn.Module:
+def stirred(net: nn.Module, spread: float = 0.5, seed: int = 0) -> nn.Module:
     """In float64 and evaluation mode, its parameters drawn so that nothing in it is zero or alike."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     net = net.double().eval()
     with torch.no_grad():
         for weights in net.parameters():
             weights.add_(spread * torch.randn(weights.shape, generator=generator, dtype=weights.dtype))
     return net
-
-
-def gcn_() -> Case:
-    """Convolutions that torch_geometric has, with a fast path."""
-    return on_nodes(stirred(gcn.GCN(FEATURES, CLASSES, hidden=4)))
-
-
-def rgcn() -> Case:
-    """Edges of two types."""
-    data = graph()
-    data.edge_type = torch.tensor([0, 1, 0, 1, 0, 1])
-    net = stirred(convolutions.RGCN(FEATURES, CLASSES, relations=2, hidden=3))
-    kinds = ("edges", "nodes", "features", "relations")
-    return on_nodes(net, lambda net, data: net(data.x, data.edge_index, data.edge_type), data=data, kinds=kinds)
-
-
-NODES: dict[str, Callable[[], Case]] = {
-    "GCN": gcn_,
-    "ChebNet": lambda: on_nodes(stirred(convolutions.ChebNet(FEATURES, CLASSES, hidden=3))),
-    "GraphSAGE": lambda: on_nodes(stirred(convolutions.SAGE(FEATURES, CLASSES, hidden=3))),
-    "R-GCN": rgcn,
-    "JK": lambda: on_nodes(stirred(convolutions.JK(FEATURES, CLASSES, hidden=3, layers=2))),
-    "NodeFormer": lambda: on_nodes(stirred(nodeformer.NodeFormer(FEATURES, CLASSES, hidden=4, heads=2))),
-    "Graph-BERT": lambda: on_nodes(stirred(graph_bert.GraphBert(FEATURES, CLASSES, hidden=4, k=2))),
-    "Janossy": lambda: on_nodes(stirred(janossy.Janossy(FEATURES, CLASSES, hidden=4))),
-}

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from models.matrix.case import Case
 from models.matrix.denoisers import DENOISERS
-from models.matrix.graphs import NODES
+from models.matrix.graph_level import GRAPH_LEVEL
+from models.matrix.nodes import NODES
 from models.matrix.vectors import VECTORS
 
-KINDS: dict[str, Callable[[], Case]] = {**NODES, **VECTORS, **DENOISERS}
+KINDS: dict[str, Callable[[], Case]] = {**NODES, **GRAPH_LEVEL, **VECTORS, **DENOISERS}

@@ -105,7 +105,7 @@ def attention(case: Case) -> Iterator[Trial]:
     for aggregate in case.looked or ("auto",):
 
         def gap(aggregate: Any = aggregate) -> float:
-            why = explain.Attention(aggregate=cast("Any", aggregate)).explain(case.target)
+            why = explain.Attention(aggregate=cast("Any", aggregate), attention=case.told).explain(case.target)
             if aggregate not in case.looked:
                 raise AssertionError("an answer, and nothing to hold it against")
             return apart(why.scores, case.looked[aggregate](why.players))

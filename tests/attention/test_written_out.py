@@ -11,6 +11,7 @@ from torch_geometric.nn.models import AttentiveFP
 import explain
 from explain.attention import Attention, capture
 from explain.attention.ablation import uniform
+from explain.attention.told import layers_told
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2, 4, 1], [1, 0, 3, 2, 5, 4, 2, 0, 1, 4]])
 
@@ -241,6 +242,16 @@ def test_kernels_are_told_by_a_function_of_their_inputs():
     looked_at = (maps[1].weights[0, 0] @ maps[0].weights[0, 0])[2]
     assert torch.allclose(why.scores, looked_at[why.players.index].to(why.scores), atol=1e-6)
     assert why.checks["change_under_uniform"] is None
+
+
+def test_a_pattern_tells_of_layers_and_not_of_their_parts():
+    net = nn.Sequential(Kernel(), Kernel()).eval()
+    tower = nn.ModuleDict({"steps": net})
+    assert list(layers_told(tower, {"steps.*": len})) == ["steps.0", "steps.1"]
+    assert list(layers_told(tower, {"*.key": len})) == ["steps.0.key", "steps.1.key"]
+    with torch.no_grad(), capture(net, attention={"?": lambda layer, x: layer.weights(x)}) as maps:
+        net(torch.randn(6, 4))
+    assert [one.module for one in maps] == ["0", "1"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Representatives that classify nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.data import Data
+
+from explain.types import Players
+from models import additive, convolutions, dcnn, difformer, gat, gcn, graph_bert, janossy, nodeformer
+from models.matrix.case import Case
+from models.matrix.graphs import CLASSES, FEATURES, graph, on_nodes, stirred
+
+
+def gcn_() -> Case:
+    """Convolutions that torch_geometric has, with a fast path."""
+    return on_nodes(stirred(gcn.GCN(FEATURES, CLASSES, hidden=4), seed=58))
+
+
+def rgcn() -> Case:
+    """Edges of two types."""
+    data = graph()
+    data.edge_type = torch.tensor([0, 1, 0, 1, 0, 1])
+    net = stirred(convolutions.RGCN(FEATURES, CLASSES, relations=2, hidden=3))
+    kinds = ("edges", "features", "relations")
+    return on_nodes(net, lambda net, data: net(data.x, data.edge_index, data.edge_type), data=data, kinds=kinds)
+
+
+def gat_() -> Case:
+    """Attention along edges."""
+    return on_nodes(stirred(gat.GAT(FEATURES, CLASSES, hidden=2, heads=2), seed=1), looked=_of_gat)
+
+
+def _of_gat(net: Any, data: Data, node: int) -> dict[str, Callable[[Players], Tensor]]:
+    """What the two layers look at, from the parameters of each and what it is given, loops of nodes after the edges."""
+    loops = torch.arange(len(data.x)).expand(2, -1)
+    edges = torch.cat([data.edge_index, loops], 1)
+    with torch.no_grad():
+        first = _alpha(net.conv1, data.x, edges)
+        second = _alpha(net.conv2, F.elu(net.conv1(data.x, data.edge_index)), edges)
+    read = torch.zeros(len(data.x)).double().index_fill(0, torch.tensor([node]), 1.0)
+    last = read[edges[1]] * second
+    earlier = torch.zeros_like(read).index_add(0, edges[0], last)[edges[1]] * first
+    found = {"rollout": (last + earlier) / 2, "mean": (first + second) / 2, "last": last}
+    return {name: _each(credit) for name, credit in found.items()}
+
+
+def _each(credit: Tensor) -> Callable[[Players], Tensor]:
+    return lambda players: credit[players.index]
+
+
+def _alpha(layer: Any, x: Tensor, edges: Tensor) -> Tensor:
+    """``softmax_j LeakyReLU_0.2(a_s W x_j + a_t W x_i)``, the mean over heads."""
+    h = (x @ layer.lin.weight.T).view(len(x), layer.heads, -1)
+    source, target = ((h * a).sum(-1) for a in (layer.att_src, layer.att_dst))
+    raw = F.leaky_relu(source[edges[0]] + target[edges[1]], 0.2).exp()
+    return (raw / torch.zeros_like(target).index_add(0, edges[1], raw)[edges[1]]).mean(1)
+
+
+def additive_() -> Case:
+    """A glass box that hears its neighbours alone, and sums by a scatter."""
+
+    def weighed(net: Any, data: Data, weights: Tensor) -> Tensor:
+        own, told = net.contributions(data.x, data.edge_index)
+        heard = torch.zeros_like(own.sum(1)).index_add(0, data.edge_index[1], weights[:, None] * told.sum(1))
+        return net.bias + own.sum(1) + heard
+
+    return on_nodes(stirred(additive.Additive(FEATURES, CLASSES, hidden=3)), weighed=weighed, hops=1)
+
+
+def dcnn_() -> Case:
+    """Walks by a sparse matrix; a node that hears two is not at the bend where a lone edge starts to count."""
+    data = graph()
+    data.edge_index = torch.tensor([[0, 2, 3, 4, 1, 4, 3], [1, 1, 2, 0, 0, 2, 4]])
+
+    def weighed(net: Any, data: Data, weights: Tensor) -> Tensor:
+        step = torch.zeros(len(data.x), len(data.x), dtype=data.x.dtype)
+        step = step.index_put((data.edge_index[1], data.edge_index[0]), weights)
+        step = step / step.sum(1, keepdim=True).clamp(min=1)
+        walked = torch.stack([data.x, step @ data.x, step @ step @ data.x], 1)
+        return net.dense((net.weight * walked).tanh().flatten(1))
+
+    return on_nodes(stirred(dcnn.DCNN(FEATURES, CLASSES)), data=data, weighed=weighed)
+
+
+def difformer_() -> Case:
+    """All pairs of nodes, and the normalised adjacency beside them."""
+
+    def weighed(net: Any, data: Data, weights: Tensor) -> Tensor:
+        A = torch.eye(len(data.x), dtype=data.x.dtype)
+        A = A.index_put((data.edge_index[1], data.edge_index[0]), weights, accumulate=True)
+        root = A.sum(1).rsqrt()
+        A = root[:, None] * A * root
+        z = net.norms[0](net.first(data.x)).relu()
+        for pairs, norm in zip(net.pairs, net.norms[1:], strict=True):
+            z = norm((1 - net.tau) * z + net.tau * (pairs.weights(z).mean(0) @ z + A @ z))
+        return net.last(z)
+
+    net = stirred(difformer.DIFFormer(FEATURES, CLASSES, hidden=3, layers=2, heads=2, kernel="a"), seed=7)
+    return on_nodes(net, weighed=weighed, looked=_of_difformer, told={"pairs.*": lambda pairs, z: pairs.weights(z)})
+
+
+def _of_difformer(net: Any, data: Data, node: int) -> dict[str, Callable[[Players], Tensor]]:
+    """``sigmoid(q_i k_j)`` over its sum, layer by layer from what each is given; half of a row stays where it is."""
+    seen: list[Tensor] = []
+
+    def look(pairs: Any, given: tuple[Tensor], _: Tensor) -> None:
+        seen.append(_shares(pairs, *given))
+
+    handles = [pairs.register_forward_hook(look) for pairs in net.pairs]
+    with torch.no_grad():
+        net(data.x, data.edge_index)
+    for handle in handles:
+        handle.remove()
+    reach = torch.eye(len(data.x), dtype=data.x.dtype)[node]
+    for S in reversed(seen):
+        reach = reach / 2 + reach @ S / 2
+    found = {"rollout": reach, "mean": torch.stack(seen)[:, node].mean(0), "last": seen[-1][node]}
+    return {name: _each(credit) for name, credit in found.items()}
+
+
+def _shares(pairs: Any, z: Tensor) -> Tensor:
+    heads = []
+    for query, key in zip(pairs.query(z).chunk(pairs.heads, 1), pairs.key(z).chunk(pairs.heads, 1), strict=True):
+        raw = torch.sigmoid(query @ key.T)
+        heads.append(raw / raw.sum(1, keepdim=True))
+    return torch.stack(heads).mean(0)
+
+
+NODES: dict[str, Callable[[], Case]] = {
+    "GCN": gcn_,
+    "ChebNet": lambda: on_nodes(stirred(convolutions.ChebNet(FEATURES, CLASSES, hidden=3))),
+    "GraphSAGE": lambda: on_nodes(stirred(convolutions.SAGE(FEATURES, CLASSES, hidden=3))),
+    "R-GCN": rgcn,
+    "GAT": gat_,
+    "MoNet": lambda: on_nodes(stirred(convolutions.MoNet(FEATURES, CLASSES, hidden=3, gaussians=2))),
+    "JK": lambda: on_nodes(stirred(convolutions.JK(FEATURES, CLASSES, hidden=3, layers=2))),
+    "DCNN": dcnn_,
+    "DIFFormer": difformer_,
+    "NodeFormer": lambda: on_nodes(stirred(nodeformer.NodeFormer(FEATURES, CLASSES, hidden=4, heads=2))),
+    "Graph-BERT": lambda: on_nodes(stirred(graph_bert.GraphBert(FEATURES, CLASSES, hidden=4, k=2))),
+    "Janossy": lambda: on_nodes(stirred(janossy.Janossy(FEATURES, CLASSES, hidden=4), seed=17)),
+    "additive": additive_,
+}
