@@ -24,7 +24,7 @@ from explain.versions import versions
 from models.panels.panel import Finding, Panel
 from models.threads import one_thread
 
-SUBJECTS = ("graphs", "all_pairs", "explainers", "applications", "diffusion", "relatives", "graph_diffusion")
+SUBJECTS = ("graphs", "all_pairs", "explainers", "applications", "diffusion", "relatives", "latent", "graph_diffusion")
 
 
 @dataclass(frozen=True, eq=False)

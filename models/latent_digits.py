@@ -110,10 +110,10 @@ def load_or_train(
         facts = prompt_digits.obeyed(pipeline, seen_by.module, recipe.numbers, seed=seed, **CALL)
         facts |= {"judge_accuracy": seen_by.facts["accuracy"], "validation": validation}
         facts |= reconstructed(pipeline.vae, seen_by.module, split(learned)[1])
-        return _state(pipeline), facts
+        return state(pipeline), facts
 
     found = checkpoints.kept("LatentDigits", _config(learned, recipe, seed), make, folder=folder, fresh=fresh)
-    return Trained(_loaded(recipe, found.state), found.facts, found.cached, found.path)
+    return Trained(loaded(recipe, found.state), found.facts, found.cached, found.path)
 
 
 def load(path: str | os.PathLike[str]) -> StableDiffusion3Pipeline:
@@ -123,7 +123,7 @@ def load(path: str | os.PathLike[str]) -> StableDiffusion3Pipeline:
         ValueError: a pickle, a damaged file, or a checkpoint of another model.
         OSError: no such file, or it cannot be read.
     """
-    return checkpoints.rebuilt(path, lambda state, config: _loaded(Recipe(**config["recipe"]), state))
+    return checkpoints.rebuilt(path, lambda state, config: loaded(Recipe(**config["recipe"]), state))
 
 
 def built(recipe: Recipe) -> StableDiffusion3Pipeline:
@@ -303,14 +303,15 @@ def _trained(pipeline: StableDiffusion3Pipeline) -> nn.ModuleDict:
     return nn.ModuleDict({name: getattr(pipeline, name) for name in names})
 
 
-def _state(pipeline: StableDiffusion3Pipeline) -> dict[str, Tensor]:
+def state(pipeline: StableDiffusion3Pipeline) -> dict[str, Tensor]:
     """All weights, and the scale of the latent."""
     scale = torch.tensor([pipeline.vae.config.scaling_factor, pipeline.vae.config.shift_factor], dtype=torch.float64)
     coder = {f"vae.{name}": value for name, value in pipeline.vae.state_dict().items()}
     return _trained(pipeline).state_dict() | coder | {"scale": scale}
 
 
-def _loaded(recipe: Recipe, state: dict[str, Tensor]) -> StableDiffusion3Pipeline:
+def loaded(recipe: Recipe, state: dict[str, Tensor]) -> StableDiffusion3Pipeline:
+    """The pipeline of these weights."""
     with random_states_kept():  # the first weights are drawn, then replaced
         pipeline = built(recipe)
     coder = {name.removeprefix("vae."): value for name, value in state.items() if name.startswith("vae.")}

@@ -96,7 +96,7 @@ def above(why: explain.Explanation, images: Mapping[str, Tensor]) -> Figure:
     figure, axes = plt.subplot_mosaic(rows, figsize=(6.4, 3.8), layout="constrained")
     for said, image in images.items():
         axes[said].imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1)
-        axes[said].set_axis_off()
+        axes[said].set(xticks=[], yticks=[])
         axes[said].set_title(said, fontsize="small")
     explain.plot.bars(why, axes["credit"])
     return figure

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
@@ -12,6 +13,7 @@ import explain
 from models import judge, latent_digits, prompt_digits, words
 from models.datasets import Images, digits
 from models.latent_digits import ASKED, CALL
+from models.panels import latent
 
 SHORT = latent_digits.Recipe(
     coder=(8, 8), coder_iterations=60, coder_batch=16, width=16, heads=2, iterations=60, batch_size=16, validations=4
@@ -39,7 +41,7 @@ def test_the_same_seed_gives_the_same_pipeline_and_global_random_states_stay():
     barely = replace(SHORT, coder_iterations=3, iterations=3)
     found = [latent_digits.train(FEW, barely, seed=seed, progress=False) for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), random)
-    first, second, other = (latent_digits._state(pipeline) for pipeline, _ in found)
+    first, second, other = (latent_digits.state(pipeline) for pipeline, _ in found)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["scale"], other["scale"])
 
@@ -94,6 +96,14 @@ def test_words_are_asked_about_pixels_as_of_any_stable_diffusion_3(pipeline):
     why = explain.Shapley("words").explain(run)
     assert why.players.names == prompt
     assert why.checks["efficiency_gap"] <= 1e-5
+
+
+def test_the_panel_of_the_gallery_holds_its_words_to_pictures_made_without_them(pipeline, monkeypatch):
+    monkeypatch.setattr(latent, "pipeline_of", lambda numbers: pipeline)
+    finding = latent.latent()
+    plt.close(finding.figure())
+    assert "all 16 coalitions" in finding.proof["by hand"]
+    assert finding.strongest
 
 
 def test_the_cache_gives_the_pipeline_back(tmp_path, monkeypatch, trained):
