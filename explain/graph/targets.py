@@ -35,6 +35,7 @@ _ROW_STAYS = (
     "one that is removed stays as a row without features and edges: where the model sees it, in a norm or attention "
     "over all nodes, training on the smaller graph is another question"
 )
+_OWN_ROWS = "forward has rows of its own, or takes no fewer"
 _NOBODY = dict.fromkeys(("features", "node_features", "edge_features"), "no entry differs from what its absence is")
 
 
@@ -203,7 +204,7 @@ class GraphTarget(GraphNumber, OfOutputs):
                 f'{worth:.3g}: players("edges", degrees=True) lets them'
             )
         if coalitions.rows_stay:
-            self._assumed["nodes"] = "one that is absent stays, without features and edges: forward takes no fewer rows"
+            self._assumed["nodes"] = f"one that is absent stays, without features and edges: {_OWN_ROWS}"
         return coalitions.game()
 
     def differentiable(self, players: str | Players) -> Differentiable:

@@ -8,6 +8,8 @@ from models.matrix.case import Case
 from models.matrix.denoisers import DENOISERS
 from models.matrix.graph_level import GRAPH_LEVEL
 from models.matrix.nodes import NODES
+from models.matrix.recommendation import RECOMMENDATION
+from models.matrix.typed import TYPED
 from models.matrix.vectors import VECTORS
 
-KINDS: dict[str, Callable[[], Case]] = {**NODES, **GRAPH_LEVEL, **VECTORS, **DENOISERS}
+KINDS: dict[str, Callable[[], Case]] = {**NODES, **GRAPH_LEVEL, **TYPED, **RECOMMENDATION, **VECTORS, **DENOISERS}

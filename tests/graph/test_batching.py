@@ -10,6 +10,7 @@ from torch_geometric.nn import (
     GCNConv,
     GraphUNet,
     PairNorm,
+    RGCNConv,
     SAGEConv,
     SAGPooling,
     TopKPooling,
@@ -20,7 +21,7 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import to_dense_adj, to_dense_batch
 
-from explain import Shapley
+from explain import Occlusion, Shapley
 from explain.graph.model import GraphModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")  # torch, of the U-net's matrices
@@ -301,6 +302,33 @@ def test_a_model_with_rows_of_its_own_keeps_them_and_says_so():
     why = Shapley("nodes").explain(target)
     assert why.checks["efficiency_gap"] < 1e-6
     assert why.target["assumed"]["nodes"].startswith("one that is absent stays, without features and edges")
+
+
+class _Users(nn.Module):
+    """An embedding of each of six nodes, along edges of two types where there are any; the score of pairs."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.table, self.conv = nn.Embedding(6, 4), conv
+
+    def forward(self, edge_index, edge_label_index, edge_type=None):
+        z = self.conv(self.table.weight, edge_index, *([] if edge_type is None else [edge_type]))
+        return (z[edge_label_index[0]] * z[edge_label_index[1]]).sum(1)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_nodes_known_by_their_numbers_keep_them_where_others_are_absent(typed):
+    torch.manual_seed(0)
+    net = _Users(RGCNConv(4, 4, 2) if typed else GCNConv(4, 4)).eval()
+    types = torch.arange(EDGES.size(1)) % 2
+    data = Data(edge_index=EDGES, num_nodes=6, **({"edge_type": types} if typed else {}))
+    why = Occlusion("nodes").explain(GraphModel(net, data, task="edge", outputs="logits").edge(2, 4))
+    assert why.target["assumed"]["nodes"].startswith("one that is absent stays, without features and edges")
+    pair = torch.tensor([[2], [4]])
+    for node, found in zip(why.players.index.tolist(), why.scores.tolist(), strict=True):
+        kept = (node != EDGES).all(0)
+        without = net(EDGES[:, kept], pair, types[kept] if typed else None)
+        assert found == pytest.approx(why.value - float(without.detach()), abs=1e-5)
 
 
 class _AllPairs(nn.Module):

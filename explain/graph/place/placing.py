@@ -206,8 +206,8 @@ def placed_nodes(number: GraphNumber, place: Place) -> Place:
 
     A node without features and edges is as good as gone where nothing but edges leads from it to the answer, which is
     proved with the cut. Where norms, attention or positions see every row (and for pooled graphs), it leaves with its
-    row: the model is asked about the smaller graph, unless it takes none. A cut that is one of several graphs, or has
-    as many rows as the whole graph, is no such proof.
+    row: the model is asked about the smaller graph, unless it takes none, or would take other nodes for those that are
+    left. A cut that is one of several graphs, or has as many rows as the whole graph, is no such proof.
     """
     if number.removal != "delete":
         return place
@@ -218,7 +218,41 @@ def placed_nodes(number: GraphNumber, place: Place) -> Place:
         if _is_its_graph(number, place):
             return replace(place, smaller=True)
         place = _checked_together(number, whole(number.graph, number.focus))
-    return replace(place, smaller=not number.focus or takes_smaller(number, place))
+    return replace(place, smaller=not number.focus or (takes_smaller(number, place) and not _by_number(number, place)))
+
+
+def _by_number(number: GraphNumber, place: Place) -> bool:
+    """Whether nodes are known by their numbers alone: nothing of them is given, and numbered backwards they are others.
+
+    Such a model has a row of its own for each (an embedding of users and items): in a smaller graph, whose nodes are
+    numbered anew, it would answer about other ones.
+    """
+    inputs, graph = number.model.inputs, place.graph
+    given = {name for fields in graph.nodes.values() for name in fields}
+    if graph.graphs > 1 or (given if inputs.whole else given & {*inputs.sources.values()}):
+        return False
+    try:
+        with torch.no_grad():
+            turned, known = (number.outputs(where, 1) for where in (_backwards(place), place))
+    except Exception:  # whatever a user's forward raises: what it cannot take says nothing about numbers
+        return False
+    return not relative(turned, known) <= tolerance(known)
+
+
+def _backwards(place: Place) -> Place:
+    """The same graph, nodes of each type numbered from the last."""
+    graph = place.graph
+    last = {kind: size - 1 for kind, size in graph.counts.items()}
+    edges = {
+        kind: torch.stack([last[kind[0]] - source, last[kind[2]] - target])
+        for kind, (source, target) in graph.edges.items()
+    }
+    nodes = {kind: {name: rows.flip(0) for name, rows in fields.items()} for kind, fields in graph.nodes.items()}
+    return replace(
+        place,
+        graph=replace(graph, nodes=nodes, edges=edges),
+        focus=tuple((kind, last[kind] - node) for kind, node in place.focus),
+    )
 
 
 def takes_smaller(number: GraphNumber, place: Place) -> bool:
