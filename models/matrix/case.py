@@ -63,6 +63,7 @@ class Case:
         training: how the number hangs on the training examples.
         around: the features ``[nodes, features]`` and outputs of the nodes around.
         others: the same of further targets, for what is learned over many.
+        options: by kind of players, which of them are asked about, where they are not the usual ones.
         label: whose output is the number; None where the output is the number.
         tolerance: what rounding may leave, relative to the largest score.
     """
@@ -76,6 +77,7 @@ class Case:
     training: Training | None = None
     around: tuple[Tensor, Tensor] | None = None
     others: Sequence[Case] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label: int | None = None
     tolerance: float = 1e-7
 
@@ -83,10 +85,14 @@ class Case:
     def _tables(self) -> dict[str, tuple[Players, Tensor]]:
         return {}
 
+    def players(self, kind: str) -> str | Players:
+        """What an explainer is given: the kind, or players of it."""
+        return self.target.players(kind, **self.options[kind]) if kind in self.options else kind
+
     def table(self, kind: str) -> tuple[Players, Tensor]:
         """The players, and the outputs of all ``2^P`` coalitions, ``[2^P, C]``: bit ``i`` of a row is player ``i``."""
         if kind not in self._tables:
-            players = self.target.players(kind)
+            players = self.target.players(kind, **self.options.get(kind, {}))
             rows = [self.answers[kind](players, mask) for mask in coalitions(len(players))]
             self._tables[kind] = players, torch.stack(rows).detach().double().reshape(len(rows), -1)
         return self._tables[kind]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -117,33 +118,38 @@ def on_nodes(
     weighed: Weighed | None = None,
     told: Told = None,
     hops: int = 2,
+    values: bool = False,
+    options: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Case:
     """A network for nodes, asked about one: ``call(net, data) -> [nodes, classes]``.
 
-    ``weighed`` is the same with weights of edges, of one whose layers send no messages; it hears ``hops`` far.
+    ``weighed`` is the same with weights of edges, of one whose layers send no messages; it hears ``hops`` far. Of
+    ``values`` the first is the number, trained by their squared error.
     """
     asked = Asked(net, call, weighed or by_messages(call), graph() if data is None else data, node)
     with torch.no_grad():
         whole = call(net, asked.data)
-    label = int(whole[node].argmax())
+    label = None if values else int(whole[node].argmax())
+    model = explain.wrap(net, asked.data, task="node", weight_decay=0.1, **({"outputs": "values"} if values else {}))
 
     def nodes(players: Players, there: Tensor) -> Tensor:
         stay = torch.ones(len(asked.data.x), dtype=torch.bool).index_fill(0, players.index[~there], False)
         return call(net, asked.data.subgraph(stay))[int(stay[:node].sum())]
 
     def other(node: int) -> Case:
-        return on_nodes(net, call, data=data, node=node, more=False, weighed=weighed)
+        return on_nodes(net, call, data=data, node=node, more=False, weighed=weighed, values=values)
 
     return Case(
-        explain.wrap(net, asked.data, task="node", weight_decay=0.1).node(node, label=label),
+        model.node(node, label=label),
         {"nodes": torch.no_grad()(nodes)} | absences(asked, kinds),
-        slopes(asked, label),
+        slopes(asked, label or 0),
         masked(asked),
         looked(net, asked.data, node) if looked else {},
         told,
-        _training(asked, label),
+        _fitted(asked) if values else _training(asked, label or 0),
         _around(asked.data, whole, node, hops),
         tuple(map(other, range(5))) * 2 if more else (),
+        options,
         label,
         tolerance,
     )
@@ -168,10 +174,8 @@ def absences(asked: Asked, kinds: Sequence[str]) -> dict[str, Answers]:
         return asked.of(changed)
 
     def entries(players: Players, there: Tensor) -> Tensor:
-        x = data.x.clone()
-        for rows, column in zip(players.geometry["node"][~there], players.index[~there, -1], strict=True):
-            x[rows, column] = 0.0
-        return asked.of(with_features(data, x))
+        owner = _entries(players, data.x)
+        return asked.of(with_features(data, data.x.masked_fill(torch.isin(owner, (~there).nonzero()[:, 0]), 0.0)))
 
     found = {"edges": edges, "features": features, "relations": relations}
     found |= {"edge_features": columns, "node_features": entries}
@@ -208,9 +212,18 @@ def slopes(asked: Asked, label: int) -> dict[str, Callable[[Players], Smooth]]:
     found = {
         "features": of_features(lambda players: _numbered(players, data.x.size(1))[None]),
         "nodes": of_features(lambda players: _numbered(players, len(data.x))[:, None]),
+        "node_features": of_features(lambda players: _entries(players, data.x)),
     }
     kinds = ("edges", "relations") if "edge_type" in data else ("edges",)
     return found | dict.fromkeys(kinds, messages)
+
+
+def _entries(players: Players, x: Tensor) -> Tensor:
+    """The player of each entry of the features, ``[nodes, features]``; a window is several of one node."""
+    owner = torch.full(x.shape, -1)
+    for i, own in enumerate(players.groups or players.index[:, None]):
+        owner[own[:, 0], own[:, 1]] = i
+    return owner
 
 
 def _numbered(players: Players, size: int) -> Tensor:
@@ -276,6 +289,17 @@ def _training(asked: Asked, label: int) -> Training:
         lambda theta: outputs(theta)[asked.node, label],
         weight_decay=0.1,
         relabelled=lambda theta: F.cross_entropy(outputs(theta), torch.zeros_like(labels), reduction="none"),
+    )
+
+
+def _fitted(asked: Asked) -> Training:
+    theta, outputs = outputs_at(asked.net, asked.call, asked.data)
+    return Training(
+        theta,
+        lambda theta: (outputs(theta)[:, 0] - asked.data.y).square(),
+        lambda theta: outputs(theta)[asked.node, 0],
+        weight_decay=0.1,
+        relabelled=lambda theta: outputs(theta)[:, 0].square(),
     )
 
 

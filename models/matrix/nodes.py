@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch_geometric.data import Data
 
 from explain.types import Players
 from models import additive, convolutions, dcnn, difformer, gat, gcn, graph_bert, janossy, nodeformer
+from models.chickenpox import Forecaster
 from models.matrix.case import Case
 from models.matrix.graphs import CLASSES, FEATURES, graph, on_nodes, stirred
 
@@ -101,17 +103,48 @@ def difformer_() -> Case:
         return net.last(z)
 
     net = stirred(difformer.DIFFormer(FEATURES, CLASSES, hidden=3, layers=2, heads=2, kernel="a"), seed=7)
-    return on_nodes(net, weighed=weighed, looked=_of_difformer, told={"pairs.*": lambda pairs, z: pairs.weights(z)})
+    looked = partial(_of_all_pairs, layers="pairs", shares=_sigmoids)
+    return on_nodes(net, weighed=weighed, looked=looked, told={"pairs.*": lambda pairs, z: pairs.weights(z)})
 
 
-def _of_difformer(net: Any, data: Data, node: int) -> dict[str, Callable[[Players], Tensor]]:
-    """``sigmoid(q_i k_j)`` over its sum, layer by layer from what each is given; half of a row stays where it is."""
+def _sigmoids(pairs: Any, z: Tensor) -> Tensor:
+    """``sigmoid(q_i k_j)`` over its sum, the mean over heads."""
+    heads = []
+    for query, key in zip(pairs.query(z).chunk(pairs.heads, 1), pairs.key(z).chunk(pairs.heads, 1), strict=True):
+        raw = torch.sigmoid(query @ key.T)
+        heads.append(raw / raw.sum(1, keepdim=True))
+    return torch.stack(heads).mean(0)
+
+
+def nodeformer_() -> Case:
+    """All pairs of nodes by random features, and two powers of the adjacency."""
+    net = stirred(nodeformer.NodeFormer(FEATURES, CLASSES, hidden=4, heads=2))
+    looked = partial(_of_all_pairs, layers="layers", shares=_random_features)
+    return on_nodes(net, looked=looked, told={"layers.*": lambda layer, z, _: layer.weights(z)})
+
+
+def _random_features(layer: Any, z: Tensor, _: list[Tensor]) -> Tensor:
+    """``phi(q_i) phi(k_j)`` over its sum, the mean over heads; to each feature 1e-6 is added."""
+    parts = ((part(z) / (layer.tau**0.5 * layer.size**0.25)).chunk(layer.heads, 1) for part in (layer.query, layer.key))
+    queries, keys = ([(u @ layer.projection.T, u.square().sum(1, keepdim=True) / 2) for u in heads] for heads in parts)
+    most = torch.stack([along for along, _ in keys]).amax((1, 2))
+    heads = []
+    for (q, q_norm), (k, k_norm), largest in zip(queries, keys, most, strict=True):
+        raw = ((q - q_norm - q.amax(1, keepdim=True)).exp() + 1e-6) @ ((k - k_norm - largest).exp() + 1e-6).T
+        heads.append(raw / raw.sum(1, keepdim=True))
+    return torch.stack(heads).mean(0)
+
+
+def _of_all_pairs(
+    net: Any, data: Data, node: int, layers: str, shares: Callable[..., Tensor]
+) -> dict[str, Callable[[Players], Tensor]]:
+    """The shares of all pairs, layer by layer from what each is given; half of a row stays where it is."""
     seen: list[Tensor] = []
 
-    def look(pairs: Any, given: tuple[Tensor], _: Tensor) -> None:
-        seen.append(_shares(pairs, *given))
+    def look(layer: Any, given: tuple[Any, ...], _: Tensor) -> None:
+        seen.append(shares(layer, *given))
 
-    handles = [pairs.register_forward_hook(look) for pairs in net.pairs]
+    handles = [layer.register_forward_hook(look) for layer in getattr(net, layers)]
     with torch.no_grad():
         net(data.x, data.edge_index)
     for handle in handles:
@@ -123,12 +156,12 @@ def _of_difformer(net: Any, data: Data, node: int) -> dict[str, Callable[[Player
     return {name: _each(credit) for name, credit in found.items()}
 
 
-def _shares(pairs: Any, z: Tensor) -> Tensor:
-    heads = []
-    for query, key in zip(pairs.query(z).chunk(pairs.heads, 1), pairs.key(z).chunk(pairs.heads, 1), strict=True):
-        raw = torch.sigmoid(query @ key.T)
-        heads.append(raw / raw.sum(1, keepdim=True))
-    return torch.stack(heads).mean(0)
+def forecaster() -> Case:
+    """A number from the last lags of a node and those that it hears; windows of two lags play."""
+    data = graph()
+    data.y = torch.randn(len(data.x), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    net, kinds = stirred(Forecaster(FEATURES, hidden=4)), ("edges", "features", "node_features")
+    return on_nodes(net, data=data, values=True, hops=1, kinds=kinds, options={"node_features": {"size": 2}})
 
 
 NODES: dict[str, Callable[[], Case]] = {
@@ -141,8 +174,9 @@ NODES: dict[str, Callable[[], Case]] = {
     "JK": lambda: on_nodes(stirred(convolutions.JK(FEATURES, CLASSES, hidden=3, layers=2))),
     "DCNN": dcnn_,
     "DIFFormer": difformer_,
-    "NodeFormer": lambda: on_nodes(stirred(nodeformer.NodeFormer(FEATURES, CLASSES, hidden=4, heads=2))),
+    "NodeFormer": nodeformer_,
     "Graph-BERT": lambda: on_nodes(stirred(graph_bert.GraphBert(FEATURES, CLASSES, hidden=4, k=2))),
     "Janossy": lambda: on_nodes(stirred(janossy.Janossy(FEATURES, CLASSES, hidden=4), seed=17)),
     "additive": additive_,
+    "forecaster": forecaster,
 }

@@ -13,7 +13,7 @@ import explain
 from explain import Explanation
 from explain.gradient import Method
 from explain.influence import Influence
-from explain.types import Target
+from explain.types import Players, Target
 from models.matrix import calculus, oracles
 from models.matrix.case import Case
 
@@ -50,14 +50,14 @@ def apart(found: Tensor, expected: Tensor, error: Tensor | None = None) -> float
 
 def _played(
     case: Case,
-    explainer: Callable[[str], explain.Explainer],
+    explainer: Callable[[str | Players], explain.Explainer],
     rule: Callable[[Tensor], Tensor],
     kinds: int | None = None,
 ) -> Iterator[tuple[str, Callable[[], float]]]:
     for kind in list(case.answers)[:kinds]:
 
         def gap(kind: str = kind) -> float:
-            why = explainer(kind).explain(case.target)
+            why = explainer(case.players(kind)).explain(case.target)
             return apart(why.scores, rule(case.numbers(kind)[1]), why.error)
 
         yield kind, gap
@@ -87,7 +87,8 @@ def interactions(case: Case) -> Iterator[Trial]:
         for index in ("shapley", "banzhaf"):
 
             def gap(kind: str = kind, index: str = index) -> float:
-                found = explain.Interactions(kind, index, seed=0).explain(case.target).parts["interactions"].clone()
+                asked = explain.Interactions(case.players(kind), index, seed=0)
+                found = asked.explain(case.target).parts["interactions"].clone()
                 values = case.numbers(kind)[1]
                 expected = oracles.interactions(values, index)
                 found.fill_diagonal_(0)
@@ -128,7 +129,7 @@ def _half_fallen(case: Case, kind: str) -> float:
 
 
 def _flipped(case: Case, kind: str, change: float | None) -> float:
-    why = explain.Counterfactual(kind, change=change).explain(case.target)
+    why = explain.Counterfactual(case.players(kind), change=change).explain(case.target)
     players, outputs = case.table(kind)
     values = case.read(outputs)
     sets = oracles.smallest_flips(outputs) if change is None else oracles.smallest_falls(values, change)
@@ -160,7 +161,7 @@ def gradient(case: Case) -> Iterator[Trial]:
 
             def gap(kind: str = kind, method: Method = method) -> float:
                 steps = POINTS if method == "integrated_gradients" else DRAWS
-                why = explain.Gradient(kind, method, steps=steps, seed=0).explain(case.target)
+                why = explain.Gradient(case.players(kind), method, steps=steps, seed=0).explain(case.target)
                 return _slope_gap(case, kind, method, why)
 
             how = "central differences" if method in ("saliency", "input_x_gradient") else "slopes at other points"

@@ -32,9 +32,35 @@ def table() -> Case:
     return Case(target, {"features": features}, {"features": smooth}, training=_fitted(net, x, label), label=label)
 
 
+def picture() -> Case:
+    """Two convolutions over two channels, absent patches and pixels zero."""
+    layers = nn.Conv2d(2, 2, 3, padding=1), nn.Tanh(), nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)
+    net, x = stirred(nn.Sequential(*layers)), torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        label = int(net(x[None])[0].argmax())
+
+    def patches(players: Players, there: Tensor) -> Tensor:
+        seen = torch.isin(players.geometry["labels"], there.nonzero()[:, 0])
+        with torch.no_grad():
+            return net(torch.where(seen, x, 0.0)[None])[0]
+
+    def smooth(players: Players) -> Smooth:
+        owner = players.geometry["labels"].expand(x.shape)
+        return Smooth(x, torch.zeros_like(x), owner, lambda image: net(image[None])[0, label])
+
+    return Case(
+        explain.wrap(net, task="classification", weight_decay=0.1).example(x, label, baseline="zeros"),
+        {"patches": patches},
+        {"patches": smooth},
+        training=_fitted(net, x, label),
+        options={"patches": {"size": 2}},
+        label=label,
+    )
+
+
 def _fitted(net: nn.Module, x: Tensor, label: int) -> Training:
-    """Eight rows that it was fitted to."""
-    rows = torch.randn(8, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    """Eight examples that it was fitted to."""
+    rows = torch.randn(8, *x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     classes = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
     theta, outputs = outputs_at(net, lambda net, rows: net(rows), rows)
     _, one = outputs_at(net, lambda net, rows: net(rows), x[None])
@@ -57,4 +83,4 @@ def _fitted(net: nn.Module, x: Tensor, label: int) -> Training:
     )
 
 
-VECTORS = {"table": table}
+VECTORS = {"table": table, "CNN": picture}
