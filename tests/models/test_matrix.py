@@ -40,7 +40,7 @@ def test_kinds_computed_anew_take_their_places_and_the_others_stay():
         read(PAGE.replace("| Lime |", "| LIME |"))
 
 
-ANEW = {"GCN": (), "JK": ("Mask", "GlobalSurrogate"), "DDPM step": (), "DDIM run": ("Gradient",)}
+ANEW = {"GCN": (), "CNN": (), "DDPM step": (), "DDIM run": ("Gradient",)}
 
 
 @pytest.mark.parametrize(("kind", "left"), ANEW.items(), ids=ANEW)
