@@ -17,6 +17,7 @@ from models.content_style import content_style, without_any, without_style
 from models.graph_cl import GraphEncoder, pretrain
 from models.panels.by_hand import agreement, held
 from models.panels.panel import Finding, panel
+from models.panels.pictures import in_units
 
 FILMS = ("Rio Bravo", "High Noon", "Shane", "Stagecoach", "Solaris", "Alien", "Metropolis", "Stalker")
 
@@ -77,7 +78,7 @@ def weeks() -> Finding:
     target = explain.wrap(net, week, task="node", outputs="values").node(node)
     found = explain.Shapley("node_features", seed=0).explain(target)
     names = tuple(f"node {n}, week −{data.lags.size(2) - lag}" for n, lag in found.players.index.tolist())
-    why = replace(found, players=replace(found.players, names=names), target={**found.target, "payoff": unit})
+    why = in_units(replace(found, players=replace(found.players, names=names)), unit)
 
     @torch.no_grad()
     def worth(coalition: Tensor) -> float:

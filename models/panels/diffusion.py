@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -14,7 +12,8 @@ from models.datasets import digits
 from models.ddpm import NULL
 from models.panels.by_hand import agreement
 from models.panels.panel import Finding, panel
-from models.panels.small_digits import DIGIT, STEPS, beside, denoiser, noise, read, readable
+from models.panels.pictures import beside, in_units
+from models.panels.small_digits import DIGIT, STEPS, denoiser, noise, read, readable
 
 
 @panel("DDPM", "Ho et al., NeurIPS 2020")
@@ -24,8 +23,7 @@ def one_step() -> Finding:
     seen, t = digits()[1], 300
     image = seen.images[seen.labels == DIGIT][0]
     target = explain.wrap(net, scheduler=scheduler, null=NULL).step(image, t=t, label=DIGIT, fill="zeros")
-    found = explain.Shapley("patches", samples=512, seed=0).explain(target)
-    why = replace(found, target={**found.target, "payoff": "minus squared error"})
+    why = in_units(explain.Shapley("patches", samples=512, seed=0).explain(target), "minus squared error")
     label = torch.full((target.draws,), DIGIT)
 
     @torch.no_grad()
@@ -39,7 +37,7 @@ def one_step() -> Finding:
         why,
         f"Which parts of a {DIGIT} let a DDPM tell the noise on it, at step {t} of 1000?",
         f"minus the squared error of the noise, the mean of {target.draws} draws",
-        beside(image, why),
+        beside(image, f"the {DIGIT}", why),
         by_hand=agreement(target, why, worth),
     )
 

@@ -14,6 +14,7 @@ from models.linear import Linear
 from models.optimum import fit, fit_without, fitted
 from models.panels.by_hand import held, shapley
 from models.panels.panel import Finding, panel
+from models.panels.pictures import beside, in_units
 
 DECAY = 0.01
 
@@ -27,7 +28,7 @@ def shapley_values() -> Finding:
     x, y = torch.tensor(table.data) * 20, torch.tensor(table.target)[:, None] / 100
     net = fit(_network(10, 8, 1), x, y, weight_decay=DECAY, loss=lambda out, y: (out - y).square().sum(1), slope=1e-4)
     model = explain.wrap(net, x[:20], task="regression", feature_names=tuple(table.feature_names))
-    why = explain.Shapley("features", seed=0).explain(model.example(x[100]))
+    why = in_units(explain.Shapley("features", seed=0).explain(model.example(x[100])), "progression, hundreds")
     present = (torch.arange(1024)[:, None] >> torch.arange(10)) % 2 == 1
     with torch.no_grad():
         worth = net(torch.where(present[:, None], x[100], x[:20]))[..., 0].mean(1)
@@ -62,6 +63,7 @@ def surrogate() -> Finding:
         why,
         "Which patches of this digit make a small network read a 7 and not a 1?",
         "logit of 7",
+        beside(image, "the 7", why),
         by_hand=held("the scores", "least squares over all 65536 coalitions by hand", fitted_by_hand, why.scores),
     )
 

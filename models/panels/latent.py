@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from models import checkpoints, descent, words
 from models.datasets import digits
 from models.panels.by_hand import agreement
 from models.panels.panel import Finding, panel
-from models.panels.small_digits import above
+from models.panels.pictures import above, in_units
 
 PROMPT, DRAWS = "a dark three left", 4
 SIZES: dict[str, Any] = {"coder": (8, 16), "coder_iterations": 250, "coder_batch": 32, "width": 64}
@@ -42,8 +42,7 @@ def latent() -> Finding:
     steps, guidance, length = 6, 2.0, 1  # a token of the third text encoder, which is not there
     asked: dict[str, Any] = {"steps": steps, "guidance": guidance, "max_sequence_length": length}
     target = explain.wrap(pipeline).trajectory(PROMPT, payoff=words.centroid, seed=0, draws=DRAWS, **asked)
-    found = explain.Shapley("words").explain(target)
-    why = replace(found, target={**found.target, "payoff": "pixels to the right"})
+    why = in_units(explain.Shapley("words").explain(target), "pixels to the right")
 
     def made(coalition: Tensor) -> Tensor:
         text = " ".join(word for word, said in zip(PROMPT.split(), coalition.tolist(), strict=True) if said)

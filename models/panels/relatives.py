@@ -18,7 +18,8 @@ from models.datasets import Images, digits
 from models.ddpm import NULL
 from models.panels.by_hand import agreement
 from models.panels.panel import Finding, panel
-from models.panels.small_digits import DIGIT, RECIPE, STEPS, above, denoiser, little, noise, read, readable
+from models.panels.pictures import above
+from models.panels.small_digits import DIGIT, RECIPE, STEPS, denoiser, little, noise, read, readable
 
 COLD = replace(cold_diffusion.DIGITS, channels=(16, 16), iterations=200, batch_size=64, lr=3e-3, average=0.98)
 SMALL = replace(RECIPE, size=4, iterations=200)

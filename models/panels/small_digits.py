@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any, TypeVar
 
 import diffusers
-import matplotlib.pyplot as plt
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-import explain
 from explain.guard import random_states_kept
 from models import checkpoints, ddpm, descent, judge
 from models.datasets import Images, digits
@@ -78,28 +75,6 @@ def read(samples: Callable[[Tensor], Tensor]) -> str:
     wanted = torch.arange(100) % CLASSES
     share = judge.accuracy(seen_by(), Images(samples(wanted), wanted))
     return f"{share:.0%} of 100 samples are read as the digit asked for"
-
-
-def beside(image: Tensor, why: explain.Explanation) -> Figure:
-    """A digit ``[1, 8, 8]``, and the credit of its patches beside it, whose colours it does not darken."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4), layout="constrained", width_ratios=(1, 1.3))
-    left.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1)
-    left.set_axis_off()
-    left.set_title(f"the {DIGIT}", loc="left", fontsize="medium")
-    explain.plot.heatmap(why, right, alpha=1.0)
-    return figure
-
-
-def above(why: explain.Explanation, images: Mapping[str, Tensor]) -> Figure:
-    """Bars of credit, and above them pictures ``[1, h, w]`` by what is said of each."""
-    rows: Any = [list(images), ["credit"] * len(images)]
-    figure, axes = plt.subplot_mosaic(rows, figsize=(6.4, 3.8), layout="constrained")
-    for said, image in images.items():
-        axes[said].imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1)
-        axes[said].set(xticks=[], yticks=[])
-        axes[said].set_title(said, fontsize="small")
-    explain.plot.bars(why, axes["credit"])
-    return figure
 
 
 def noise(*size: int, seed: int = 0) -> Tensor:
