@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 import explain
@@ -15,6 +14,9 @@ from models.datasets import digits
 from models.panels.by_hand import agreement
 from models.panels.panel import Finding, panel
 from models.panels.pictures import above, in_units
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusion3Pipeline
 
 PROMPT, DRAWS = "a dark three left", 4
 SIZES: dict[str, Any] = {"coder": (8, 16), "coder_iterations": 250, "coder_batch": 32, "width": 64}
