@@ -48,8 +48,8 @@ class Credit:
             if not tensor.isfinite().all():
                 raise NonFinite(
                     f"{name} hold NaN or infinity: the model, or a derivative of it, does for some of what it was "
-                    "asked. Check the inputs, and operations like log or sqrt at 0; a model of half precision may "
-                    "overflow: model.float()"
+                    "asked. Check the inputs, and operations like log or sqrt at 0, or eigh and svd of equal "
+                    "eigenvalues; a model of half precision may overflow: model.float()"
                 )
         if self.error is not None and bool((self.error < 0).any()):
             raise ValueError(f"error must be standard errors, 0 or more, got {float(self.error.min()):g}")

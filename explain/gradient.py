@@ -12,6 +12,7 @@ import torch
 from captum.attr import GradientShap, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from torch import Tensor
 
+from explain.derivatives import Derivative, derivative
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
 from explain.types import Differentiable, NonFinite, Players, Target
@@ -52,18 +53,21 @@ class Gradient(Explainer):
 
     Checks: ``completeness_gap``, ``|sum of all credit - (f(x) - f(b))| / |f(x) - f(b)|`` in float64 (captum's
     convergence delta made relative; absolute where ``f(x) = f(b)``), for the methods that should close it; ``unowned``,
-    the credit on atoms that no player owns; ``value_gap``, ``|f(x) - number|``; ``removal``, the question. Of weights
+    the credit on atoms that no player owns; ``derivative_gap``, how far torch's derivative at ``x`` lies outside the
+    slopes of small steps of ``f`` either way along one direction, relative (1 where ``f`` jumps there): not 0 behind a
+    detach, a straight-through gradient or equal eigenvalues, where credit is of torch's derivative, not of ``f``'s;
+    ``value_gap``, ``|f(x) - number|``; ``removal``, the question. Of weights
     of edges ``entries``, where they stand, ``entries_gap``, how far answers with a weight of 0 are from those without
     the edge (relative, the most in a few coalitions), and ``entries_jump``, the part of all that the absence of edges
     changes by which the answers jump where weights leave zero.
 
     Raises:
         ValueError: the number cannot be differentiated by these players.
-        NonFinite: it is NaN or infinite at the baseline, and the method goes there.
+        NonFinite: it is NaN or infinite at the baseline, and the method goes there, or torch's derivative is.
 
     Warns:
-        UserWarning: integrated gradients miss more than 5 % of ``f(x) - f(b)``, or the number jumps where weights of
-            edges leave zero.
+        UserWarning: integrated gradients miss more than 5 % of ``f(x) - f(b)``, torch's derivative is not that of
+            ``f``, or the number jumps where weights of edges leave zero.
 
     >>> Gradient("features", method="saliency").method
     'saliency'
@@ -99,12 +103,14 @@ class Gradient(Explainer):
         seed = int(torch.randint(2**31, (), generator=generator))
         torch.manual_seed(seed)  # captum draws from the global states, which are put back afterwards
         np.random.seed(seed)  # noqa: NPY002 - as above
-        credit = _differentiated(_METHODS[self.method], question, self).detach().double()[0]
+        measured = _measured(question, self, torch.Generator().manual_seed(seed))
+        with torch.enable_grad():
+            credit = _METHODS[self.method](question, self).detach().double()[0]
         scores, unowned = _owned(credit, question.owner, len(players))
         with torch.no_grad():
             ends = torch.cat([question.inputs, question.baseline.to(question.inputs)])
             full, base = question.f(ends).double().tolist()
-        checks |= {"value_gap": abs(full - value), "unowned": unowned}
+        checks |= {"value_gap": abs(full - value), "unowned": unowned, "derivative_gap": measured.gap}
         complete = self.method in _COMPLETE
         if complete and not math.isfinite(base):
             raise NonFinite(
@@ -115,6 +121,8 @@ class Gradient(Explainer):
             checks["completeness_gap"] = self._completeness(float(credit.sum()), full, base, question.doubt)
         elif question.doubt:
             doubt(question.doubt)
+        if measured.doubt and scores.isfinite().all():
+            doubt(measured.doubt)
         return Answer(
             scores=scores,
             players=players,
@@ -195,10 +203,8 @@ _METHODS: dict[str, Callable[[Differentiable, Gradient], Tensor]] = {
 _COMPLETE = ("integrated_gradients", "gradient_shap")
 
 
-def _differentiated(
-    method: Callable[[Differentiable, Gradient], Tensor], question: Differentiable, settings: Gradient
-) -> Tensor:
-    """What captum answers, once the number is known to hang on the inputs by a derivative.
+def _measured(question: Differentiable, settings: Gradient, generator: torch.Generator) -> Derivative:
+    """How torch's derivative stands to the number's small steps, once it is known to hang on the inputs by one.
 
     Raises:
         ValueError: it does not, or is not one number a row.
@@ -210,12 +216,14 @@ def _differentiated(
         gradient = (
             torch.autograd.grad(probe.sum(), question.inputs, allow_unused=True) if probe.requires_grad else (None,)
         )
-        if gradient[0] is None:
-            raise ValueError(
-                "the number cannot be differentiated by these players: no gradient reaches them (a detach, a rounding "
-                "or a no_grad inside the model?); use Shapley or Lime"
-            )
-        return method(question, settings)
+    if gradient[0] is None:
+        raise ValueError(
+            "the number cannot be differentiated by these players: no gradient reaches them (a detach, a rounding "
+            "or a no_grad inside the model?); use Shapley or Lime"
+        )
+    owned = (question.owner.to(gradient[0].device) >= 0).expand_as(question.inputs)
+    asked = question.inputs, float(probe.detach()), gradient[0], owned, generator
+    return derivative(question.f, *asked, batch=settings.batch(question.inputs))
 
 
 def _owned(credit: Tensor, owner: Tensor, players: int) -> tuple[Tensor, float]:

@@ -18,13 +18,14 @@ EXPLAINERS = (
 )
 FAMILIES = ("diffusion", "graph", "graph_diffusion", "supervised")
 SHARED = {
-    *("doubts", "draws", "examples", "guard", "layouts", "loaders", "losses"),
+    *("derivatives", "doubts", "draws", "examples", "guard", "layouts", "loaders", "losses"),
     *("classes", "obstacles", "outputs", "parts", "passes", "payoffs", "plain", "spelling", "threads", "training"),
 }
 DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}
 MAY_IMPORT = {
     "types": set(),
+    "derivatives": set(),
     "layouts": set(),
     "snapshot": {"layouts"},
     "spelling": set(),
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     "explainer": {"doubts", "explanation", "guard", "spelling", "types", "versions"},
     **{unit: {"doubts", "explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "attention": {"doubts", "explainer", "explanation", "guard", "passes", "types"},
+    "gradient": {"derivatives", "doubts", "explainer", "explanation", "guard", "types"},
     "influence": {
         "doubts",
         "explainer",

@@ -55,8 +55,8 @@ class Mask(Explainer):
     Checks: ``fidelity_top_k`` (the number with only the ``top_k`` best players, in the target's own game, whose removal
     is ``fidelity_removal``) and ``fidelity_rest`` (with all but these), ``final_loss`` (mean over runs), ``run_to_run``
     (mean Spearman correlation between runs), ``unmasked`` (edges that the model made itself and no mask reached),
-    ``removal``; of masks of weights ``entries``, ``entries_gap`` and ``entries_jump``, see `Gradient`; of GraphMask
-    ``moved``, by how much its normalised messages alone move the class's probability.
+    ``removal``; of masks of weights ``entries``, ``entries_gap``, ``entries_jump`` and ``derivative_gap``, see
+    `Gradient`; of GraphMask ``moved``, by how much its normalised messages alone move the class's probability.
 
     Raises:
         ValueError: unknown settings; "pg_explainer" asked before `fit`.
@@ -65,7 +65,7 @@ class Mask(Explainer):
 
     Warns:
         UserWarning: the model sends messages over edges that no mask reaches, it jumps where weights of edges leave
-            zero, or GraphMask explains another prediction than the model's.
+            zero, torch's derivative by these is not its own, or GraphMask explains another prediction than the model's.
 
     >>> Mask("edges", epochs=50, seed=0).method
     'gnn_explainer'

@@ -492,3 +492,40 @@ def test_matrices_that_torch_cannot_differentiate_are_refused_in_words():
     for explainer in (Gradient("edges"), Mask("edges", epochs=2, seed=0)):
         with pytest.raises(Unsupported, match=r"entries of adj_t: fails with them .*derivative"):
             explainer.explain(target)
+
+
+class Heat(DenseGCN):
+    """Heat that spreads on a graph, by eigenvectors of its Laplacian."""
+
+    def forward(self, x, adj):
+        values, vectors = torch.linalg.eigh(torch.diag(adj.sum(1)) - (adj + adj.T) / 2)
+        return self.second(vectors @ ((-values).exp()[:, None] * (vectors.T @ self.first(x).tanh())))
+
+
+def heat(nodes, step=None):
+    there = torch.arange(nodes)
+    data = ring(torch.cat([torch.stack([there, (there + 1) % nodes]), torch.stack([(there + 1) % nodes, there])], 1))
+    data.adj = dense(data, step)
+    return asked(made(Heat), data, call=lambda net, data: net(data.x, data.adj))
+
+
+def test_a_derivative_through_equal_eigenvalues_is_not_the_numbers_own_and_that_is_said():
+    target = heat(6)
+    question = target.differentiable("edges")
+    own = by_differences(lambda w: question.f(w[None])[0], question.inputs[0])
+    with pytest.warns(UserWarning, match="torch's derivative is not the number's own"):
+        found = Gradient("edges", method="saliency").explain(target)
+    assert float((found.scores - own.abs()).norm() / own.norm()) > 0.01  # torch's is another
+    assert found.checks["derivative_gap"] > 1e-3
+    with pytest.warns(UserWarning, match="torch's derivative is not the number's own"):
+        mask = Mask("edges", epochs=2, repeats=1, seed=0).explain(target)
+    assert mask.checks["derivative_gap"] > 1e-3
+
+
+def test_where_no_eigenvalues_are_equal_it_is():
+    target = heat(6, 1 + torch.rand(12, generator=torch.Generator().manual_seed(2)).double())
+    question = target.differentiable("edges")
+    own = by_differences(lambda w: question.f(w[None])[0], question.inputs[0])
+    found = Gradient("edges", method="saliency").explain(target)
+    torch.testing.assert_close(found.scores, own.abs(), rtol=1e-5, atol=1e-8)
+    assert found.checks["derivative_gap"] < 1e-6

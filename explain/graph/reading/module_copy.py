@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
+from explain.derivatives import Derivative
 from explain.graph.hooks.caches import forget
 from explain.graph.hooks.propagated import edges_of
 from explain.graph.number import GraphNumber
 from explain.graph.players.absent_features import feature_matrix
 from explain.graph.players.kinds import owners
 from explain.graph.reading.entries import Entries
-from explain.graph.reading.weighing import Proof, presence
+from explain.graph.reading.weighing import Proof, derivative_by_weights, presence
 from explain.graph.tensors.apart import Apart
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EDGE, NODE, Copies, Fields, Structure, copies
@@ -137,7 +138,10 @@ def module_copy(number: GraphNumber, place: Place) -> Call:
     if proof is None:
         return call
     refused = "" if proof.moves else "no edge changes the model's answer"
-    return call._replace(removal=number.removal, checks=proof.checks, doubt=proof.doubt, refused=refused)
+    measured = derivative_by_weights(number, place, proof.entries) if proof.moves else Derivative(0.0)
+    checks = {**proof.checks, "derivative_gap": measured.gap}
+    doubt = proof.doubt or measured.doubt
+    return call._replace(removal=number.removal, checks=checks, doubt=doubt, refused=refused)
 
 
 def _presence(number: GraphNumber, place: Place) -> Proof | str | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from explain.derivatives import Derivative, derivative
 from explain.graph.games.trials import trials
 from explain.graph.hooks.entries import read_beside_layers
 from explain.graph.hooks.messages import scaled_messages
@@ -15,7 +16,7 @@ from explain.graph.reading.entries import Entries, WeighedNumber, candidates
 from explain.graph.tensors.agreement import relative, tolerance
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EDGE, copies
-from explain.types import Unsupported, present_atoms
+from explain.types import NonFinite, Unsupported, present_atoms
 
 _NEARLY = 1e-6  # of a weight that is all but gone
 _JUMP = 0.01  # of what the absence of edges changes
@@ -117,6 +118,19 @@ def entries_of(number: GraphNumber, place: Place, owner: Tensor, players: int) -
     raise Unsupported("; ".join(said))
 
 
+def derivative_by_weights(number: GraphNumber, place: Place, entries: Entries) -> Derivative:
+    """How torch's derivative of the number by these weights stands to small steps of them."""
+    weighed = WeighedNumber(number, entries)
+    weights = entries.weights(place.graph, number.answer)[None]
+    with torch.enable_grad():
+        leaf = weights.clone().requires_grad_()
+        told = weighed.numbers(place, leaf)
+        (gradient,) = torch.autograd.grad(told.sum(), leaf)
+    moved = torch.ones_like(weights, dtype=torch.bool)
+    asked = weights, float(told.detach()), gradient, moved, torch.Generator().manual_seed(0)
+    return derivative(lambda batch: weighed.numbers(place, batch), *asked, batch=1)
+
+
 class _Trial:
     """Coalitions of edges, and what the network answers without the others."""
 
@@ -171,9 +185,15 @@ class _Trial:
         return torch.cat([weighed.outputs(self.place, one) for one in weights.split(1)])
 
     def _check_differentiable(self, weighed: WeighedNumber, weights: Tensor) -> None:
-        """Raise what torch raises of an operation that has no derivative."""
+        """Check that torch has a derivative, or raise what it raises of an operation without one.
+
+        Raises:
+            NonFinite: it is NaN or infinite.
+        """
         with torch.enable_grad():
             leaf = weights.clone().requires_grad_()
             told = weighed.outputs(self.place, leaf[None]).sum()
             if told.requires_grad:
-                torch.autograd.grad(told, leaf, allow_unused=True)
+                (gradient,) = torch.autograd.grad(told, leaf, allow_unused=True)
+                if gradient is not None and not gradient.isfinite().all():
+                    raise NonFinite("torch's derivative is NaN or infinite, as of equal eigenvalues")
