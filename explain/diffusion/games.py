@@ -110,7 +110,10 @@ def differentiable(number: StepNumber, players: Players, fill: str, reference: T
         Unsupported: players that are no part of the image.
     """
     if players.groups is None or players.kind not in IMAGE_KINDS:
-        raise Unsupported(f"gradients of a step are over {' or '.join(IMAGE_KINDS)}; got {players.kind!r}")
+        raise Unsupported(
+            f"gradients of a step are over {' or '.join(IMAGE_KINDS)}; with {players.kind!r} use Shapley, Lime or "
+            "Occlusion"
+        )
     shape = number.image.shape
     owner = over_channels(owner_of_pixels(players, sites(shape)), shape).to(number.image.device)
     owner = owner.expand_as(number.noised)
@@ -192,7 +195,10 @@ def differentiable_run(number: TrajectoryNumber, players: Players) -> Differenti
         Unsupported: players that are no part of the starting noise.
     """
     if players.groups is None or players.kind != "noise":
-        raise Unsupported(f"gradients of a run are over the parts of its starting noise, 'noise'; got {players.kind!r}")
+        raise Unsupported(
+            f"gradients of a run are over the parts of its starting noise, 'noise'; with {players.kind!r} use Shapley, "
+            "Lime or Occlusion"
+        )
     shape = tuple(number.shape)
     owner = over_channels(owner_of_pixels(players, sites(shape)), shape).to(number.start.device)
 

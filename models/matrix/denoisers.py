@@ -18,10 +18,11 @@ from models.matrix.graphs import flat, stirred
 SHAPE, STEPS, STEP, DRAWS = (1, 2, 3), 20, 8, 2
 RUN, LEVELS = 4, 3  # steps of a run, and noise levels at which a training picture is measured
 STEP_NOISE, OTHER = 0x5DEECE66, 0x2545F4914F6CDD1D  # streams of a seed: what steps add, what stands for absent noise
-Predict = Callable[[Tensor, int], Tensor]  # x_t [n, *shape], t -> what the network answers
+Network = Callable[..., Tensor]  # x_t [n, *shape], t [n], and what else it is given -> its answer
+Predict = Callable[[Tensor, int], Tensor]  # x_t [n, *shape], t -> what a step is made of
 
 
-class _Denoiser(nn.Module):
+class Denoiser(nn.Module):
     """The noise in pictures ``[n, 1, 2, 3]``, by two convolutions."""
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class _Denoiser(nn.Module):
         self.first, self.last = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 1, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """At steps ``t [n]``."""
         return self.last((self.first(x) + t.view(-1, 1, 1, 1) / STEPS).tanh())
 
 
@@ -44,55 +46,80 @@ def normal(seed: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
 
 def trained(
     net: nn.Module,
-    kept: Tensor,
-    number: Callable[[Predict], Tensor],
-    size: Callable[[Predict], Tensor] | None = None,
+    number: Callable[[Network], Tensor],
+    seen: Callable[[Tensor], Tensor],
+    wanted: Callable[[Tensor], Tensor],
+    times: Tensor,
+    labels: Tensor | None = None,
+    size: Callable[[Network], Tensor] | None = None,
 ) -> Training:
-    """Five pictures whose noise a network learned to foresee, each at `LEVELS` fixed steps with fixed noise.
+    """Five pictures that a network learned to denoise, each at `LEVELS` fixed steps with fixed noise.
 
     Args:
-        net: ``(x_t, t [n])``.
-        kept: ``abar_t``, float64 ``[T]``.
-        number: of a network ``(x_t, t)``.
+        net: ``(x_t, t [n], ...)``.
+        number: of a network that is called so.
+        seen: what it is given for pictures ``[n, *shape]``, ``[n, LEVELS, *shape]``.
+        wanted: what it is to answer.
+        times: the steps, ``[LEVELS]``.
+        labels: beside each picture, ``[5]``.
         size: the mean square of what it answers, where a step is asked about.
     """
     theta, back = flat(net)
-    x0, noise = pictures(5, seed=2), normal(0, (LEVELS, *SHAPE))
-    times = ((torch.arange(LEVELS) + 0.5) / LEVELS * len(kept)).long()
-    signal, spread = (part.sqrt()[times].view(-1, 1, 1, 1) for part in (kept, 1 - kept))
+    x0 = pictures(5, seed=2, shape=SHAPE)
 
-    def foreseen(theta: Tensor, rows: Tensor) -> Tensor:
-        x = signal * rows[:, None] + spread * noise  # [n, LEVELS, *SHAPE]
-        asked = (x.flatten(0, 1), times.repeat(len(rows)))
-        return functional_call(net, back(theta), asked).view_as(x)
+    def at(theta: Tensor) -> Network:
+        return lambda *inputs: functional_call(net, back(theta), inputs)
+
+    def answers(theta: Tensor, rows: Tensor) -> Tensor:
+        beside = [] if labels is None else [labels[: len(rows)].repeat_interleave(LEVELS)]
+        x = seen(rows)
+        return at(theta)(x.flatten(0, 1), times.repeat(len(rows)), *beside).view_as(x)
 
     def losses(theta: Tensor, rows: Tensor) -> Tensor:
-        return (noise - foreseen(theta, rows)).square().flatten(1).mean(1)
-
-    def at(theta: Tensor) -> Predict:
-        return lambda x, t: functional_call(net, back(theta), (x, torch.full((len(x),), t)))
+        return (wanted(rows) - answers(theta, rows)).square().flatten(1).mean(1)
 
     return Training(
         theta,
         lambda theta: losses(theta, x0),
         lambda theta: number(at(theta)),
         weight_decay=0.1,
-        train=x0,
+        train=x0 if labels is None else (x0, labels),
         inputs=x0,
         losses_of=lambda theta, x: losses(theta, x[None]),
-        sizes=lambda theta: foreseen(theta, x0).square().flatten(1).mean(1),
+        sizes=lambda theta: answers(theta, x0).square().flatten(1).mean(1),
         size=None if size is None else lambda theta: size(at(theta)),
     )
 
 
-def asked(net: nn.Module) -> Predict:
-    """The network as it is."""
+def of_noise(
+    net: nn.Module,
+    kept: Tensor,
+    number: Callable[[Network], Tensor],
+    labels: Tensor | None = None,
+    size: Callable[[Network], Tensor] | None = None,
+) -> Training:
+    """The same of a network that foresees noise; ``kept`` is ``abar_t [T]``."""
+    noise, times = normal(0, (LEVELS, *SHAPE)), ((torch.arange(LEVELS) + 0.5) / LEVELS * len(kept)).long()
+    signal, spread = (part.sqrt()[times].view(-1, 1, 1, 1) for part in (kept, 1 - kept))
+    return trained(
+        net,
+        number,
+        lambda rows: signal * rows[:, None] + spread * noise,
+        lambda rows: noise.expand(len(rows), *noise.shape),
+        times,
+        labels,
+        size,
+    )
+
+
+def at_step(net: Network) -> Predict:
+    """A network of pictures and steps, all at one."""
     return lambda x, t: net(x, torch.full((len(x),), t))
 
 
 def one_step() -> Case:
     """One step of a DDPM: how well it foresees the noise in a picture, patches of it mid-grey."""
-    net, scheduler = stirred(_Denoiser()), DDPMScheduler(num_train_timesteps=STEPS)
+    net, scheduler = stirred(Denoiser()), DDPMScheduler(num_train_timesteps=STEPS)
     x0, noise = pictures(1)[0], normal(0, (DRAWS, *SHAPE))
     kept = scheduler.alphas_cumprod.double()
     model = explain.wrap(net, scheduler=scheduler, shape=SHAPE, time="step", weight_decay=0.1, draws=LEVELS)
@@ -106,18 +133,18 @@ def one_step() -> Case:
     def patches(players: Players, there: Tensor) -> Tensor:
         owner = players.geometry["labels"]
         with torch.no_grad():
-            return number(noised(torch.where(torch.isin(owner, there.nonzero()[:, 0])[None], x0, 0.0)), asked(net))
+            return number(noised(torch.where(torch.isin(owner, there.nonzero()[:, 0])[None], x0, 0.0)), at_step(net))
 
     def pixels(players: Players) -> Smooth:
         owner = players.geometry["labels"].expand(DRAWS, *SHAPE)
-        return Smooth(noised(x0), noised(torch.zeros_like(x0)), owner, lambda x: number(x, asked(net)))
+        return Smooth(noised(x0), noised(torch.zeros_like(x0)), owner, lambda x: number(x, at_step(net)))
 
     target = model.step(x0, STEP, draws=DRAWS, seed=0, fill="zeros")
-    training = trained(
+    training = of_noise(
         net,
         kept,
-        lambda predict: number(noised(x0), predict),
-        size=lambda predict: predict(noised(x0), STEP).square().mean(),
+        lambda net: number(noised(x0), at_step(net)),
+        size=lambda net: at_step(net)(noised(x0), STEP).square().mean(),
     )
     return Case(target, {"patches": patches}, {"patches": pixels}, training=training)
 
@@ -166,23 +193,24 @@ def exact(scheduler: Any) -> Any:
     return scheduler
 
 
-def ran(scheduler: Any, share: float, times: list[int], **options: Any) -> Case:
+def ran(
+    scheduler: Any, share: float, times: list[int], payoff: Callable[[Tensor], Tensor] = brightness, **options: Any
+) -> Case:
     """Two runs without a condition: steps that do not look, and parts of the noise that they start from.
 
-    ``share`` of the ancestral sampler's noise is added at each of ``times``.
+    ``share`` of the ancestral sampler's noise is added at each of ``times``; the ``payoff`` is of the ends.
     """
     scheduler = exact(scheduler)
-    net, kept, looking = stirred(_Denoiser(), 0.3), scheduler.alphas_cumprod.double(), torch.ones(len(times)).bool()
+    net, kept, looking = stirred(Denoiser(), 0.3), scheduler.alphas_cumprod.double(), torch.ones(len(times)).bool()
     model = explain.wrap(net, scheduler=scheduler, shape=SHAPE, time="step", weight_decay=0.1, draws=LEVELS)
-    target = model.trajectory(payoff=brightness, steps=len(times), draws=DRAWS, seed=0, **options)
+    target = model.trajectory(payoff=payoff, steps=len(times), draws=DRAWS, seed=0, **options)
     starts = torch.stack([normal(seed) for seed in range(DRAWS)])
     others = torch.stack([normal(seed ^ OTHER) for seed in range(DRAWS)])
 
     def number(start: Tensor, looks: Tensor = looking, predict: Predict | None = None) -> Tensor:
-        ends = [
-            sampled(predict or asked(net), kept, times, start[seed][None], share, looks, seed) for seed in range(DRAWS)
-        ]
-        return brightness(torch.cat(ends)).mean()
+        own = predict or at_step(net)
+        ends = [sampled(own, kept, times, start[i][None], share, looks, seed=i) for i in range(DRAWS)]
+        return payoff(torch.cat(ends)).mean()
 
     def noise(players: Players, there: Tensor) -> Tensor:
         present = torch.isin(players.geometry["labels"], there.nonzero()[:, 0])
@@ -191,7 +219,7 @@ def ran(scheduler: Any, share: float, times: list[int], **options: Any) -> Case:
     def smooth(players: Players) -> Smooth:
         return Smooth(starts, others, players.geometry["labels"].expand_as(starts), number)
 
-    training = trained(net, kept, lambda predict: number(starts, predict=predict))
+    training = of_noise(net, kept, lambda net: number(starts, predict=at_step(net)))
     answers = {"noise": torch.no_grad()(noise), "steps": torch.no_grad()(lambda _, there: number(starts, there))}
     return Case(target, answers, {"noise": smooth}, training=training)
 

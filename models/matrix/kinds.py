@@ -7,9 +7,12 @@ from collections.abc import Callable
 from models.matrix.case import Case
 from models.matrix.denoisers import DENOISERS
 from models.matrix.graph_level import GRAPH_LEVEL
+from models.matrix.guided import GUIDED
 from models.matrix.nodes import NODES
 from models.matrix.recommendation import RECOMMENDATION
+from models.matrix.states import STATES
 from models.matrix.typed import TYPED
 from models.matrix.vectors import VECTORS
 
-KINDS: dict[str, Callable[[], Case]] = {**NODES, **GRAPH_LEVEL, **TYPED, **RECOMMENDATION, **VECTORS, **DENOISERS}
+ON_GRAPHS: dict[str, Callable[[], Case]] = {**NODES, **GRAPH_LEVEL, **TYPED, **RECOMMENDATION}
+KINDS: dict[str, Callable[[], Case]] = {**ON_GRAPHS, **VECTORS, **DENOISERS, **GUIDED, **STATES}
