@@ -13,7 +13,7 @@ from models.ddpm import NULL
 from models.panels.by_hand import agreement
 from models.panels.panel import Finding, panel
 from models.panels.pictures import beside, in_units
-from models.panels.small_digits import DIGIT, STEPS, denoiser, noise, read, readable
+from models.panels.small_digits import DIGIT, STEPS, denoiser, noise, read, readable, run_by_hand
 
 
 @panel("DDPM", "Ho et al., NeurIPS 2020")
@@ -52,14 +52,8 @@ def run() -> Finding:
     )
     why = explain.Shapley("steps", seed=0).explain(target)
 
-    @torch.no_grad()
     def worth(coalition: Tensor) -> float:
-        own, x = DDIMScheduler.from_config(scheduler.config), start
-        own.set_timesteps(STEPS)
-        for t, told in zip(own.timesteps, coalition, strict=True):
-            label = torch.tensor([DIGIT if told else NULL])
-            x = own.step(net(x, t, class_labels=label).sample, t, x).prev_sample
-        return float(payoff(x))
+        return float(payoff(run_by_hand(net, DDIMScheduler.from_config(scheduler.config), start, coalition)))
 
     return Finding.of(
         why,

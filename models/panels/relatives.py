@@ -19,7 +19,7 @@ from models.ddpm import NULL
 from models.panels.by_hand import agreement
 from models.panels.panel import Finding, panel
 from models.panels.pictures import above
-from models.panels.small_digits import DIGIT, RECIPE, STEPS, denoiser, little, noise, read, readable
+from models.panels.small_digits import DIGIT, RECIPE, STEPS, denoiser, little, noise, read, readable, run_by_hand
 
 COLD = replace(cold_diffusion.DIGITS, channels=(16, 16), iterations=200, batch_size=64, lr=3e-3, average=0.98)
 SMALL = replace(RECIPE, size=4, iterations=200)
@@ -149,14 +149,8 @@ def cold() -> Finding:
     )
     why = explain.Shapley("steps", seed=0).explain(target)
 
-    @torch.no_grad()
     def worth(coalition: Tensor) -> float:
-        own, x = cold_diffusion.process("blur", COLD), start
-        own.set_timesteps(STEPS)
-        for t, told in zip(own.timesteps, coalition, strict=True):
-            label = torch.tensor([DIGIT if told else NULL])
-            x = own.step(net(x, t, class_labels=label).sample, t, x).prev_sample
-        return float(payoff(x))
+        return float(payoff(run_by_hand(net, cold_diffusion.process("blur", COLD), start, coalition)))
 
     return Finding.of(
         why,

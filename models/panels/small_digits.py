@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from explain.guard import random_states_kept
 from models import checkpoints, ddpm, descent, judge
 from models.datasets import Images, digits
-from models.ddpm import CLASSES, Recipe
+from models.ddpm import CLASSES, NULL, Recipe
 from models.demo_digits import log_odds
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -58,6 +58,17 @@ def little(
         net = build()
     net.load_state_dict(checkpoints.kept(f"Little{name}", config, make).state)
     return net.eval()
+
+
+@torch.no_grad()
+def run_by_hand(net: UNet2DModel, schedule: Any, start: Tensor, told: Tensor) -> Tensor:
+    """Where a run from ``start`` ends: a step has the label where ``told [steps]`` is true."""
+    x = start
+    schedule.set_timesteps(len(told))
+    for t, known in zip(schedule.timesteps, told, strict=True):
+        label = torch.tensor([DIGIT if known else NULL])
+        x = schedule.step(net(x, t, class_labels=label).sample, t, x).prev_sample
+    return x
 
 
 def seen_by() -> nn.Module:
