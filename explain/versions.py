@@ -4,6 +4,8 @@ import importlib.metadata
 import platform
 from functools import cache
 
+DISTRIBUTIONS = {"explain": "explain-models"}  # where a package is installed under another name than it is imported by
+
 
 @cache
 def versions() -> dict[str, str]:
@@ -11,7 +13,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("explain", "torch", "torch_geometric", "captum", "shap", "lime", "numpy"):
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(DISTRIBUTIONS.get(name, name))
         except importlib.metadata.PackageNotFoundError:
             continue  # run from a source tree, or an optional package left out
     return found

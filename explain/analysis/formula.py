@@ -73,7 +73,7 @@ def formula(
     try:
         from gplearn.genetic import SymbolicRegressor
     except ImportError as missing:
-        raise ImportError("formula searches with gplearn: pip install 'explain[formula]'") from missing
+        raise ImportError("formula searches with gplearn: pip install 'explain-models[formula]'") from missing
     rows, numbers = x.detach().double().cpu().numpy(), y.detach().double().cpu().numpy()
     if rows.ndim != 2 or numbers.shape != rows.shape[:1] or len(rows) < 8:
         raise ValueError(f"x must be [n, columns] and y [n], 8 rows or more, got {list(x.shape)} and {list(y.shape)}")

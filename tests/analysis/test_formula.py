@@ -77,5 +77,5 @@ def test_what_has_no_messages_or_rows_is_said():
 
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gplearn.genetic", None)
-    with pytest.raises(ImportError, match=r"explain\[formula\]"):
+    with pytest.raises(ImportError, match=r"explain-models\[formula\]"):
         formula(drawn(9, 2), drawn(9))
