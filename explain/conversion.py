@@ -154,7 +154,7 @@ def to_pyg(explanation: Credit) -> torch_geometric.explain.Explanation:
     edge_index, owner = context(explanation)
     ids = node_ids(explanation, edge_index)
     made = torch_geometric.explain.Explanation(
-        edge_index=torch.searchsorted(ids, edge_index), node_id=ids, num_nodes=len(ids), **common
+        edge_index=torch.searchsorted(ids, edge_index.contiguous()), node_id=ids, num_nodes=len(ids), **common
     )
     if types := list(explanation.target.get("node_types", {})):
         named = named_nodes(explanation, ids.tolist())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
+    from explain.types import Players, Target
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation(Credit):
@@ -96,6 +98,94 @@ class Explanation(Credit):
         from explain.conversion import to_shap
 
         return to_shap(self)
+
+    @classmethod
+    def from_pyg(
+        cls,
+        found: torch_geometric.explain.Explanation,
+        target: Target,
+        players: str | Players = "edges",
+        method: str = "torch_geometric",
+    ) -> Explanation:
+        """What torch_geometric's `Explainer` found about the same number, over the target's players.
+
+        ``edge_mask [edges]`` is credit of "edges" (both directions of a pair are summed), ``node_mask [nodes or 1,
+        features or 1]`` of "nodes", "features" or "node_features", summed. Edges are found by their ends. Credit of
+        what cannot matter to the number, and does not play, is left out: ``checks["left_out"]``, with a doubt.
+
+        Args:
+            found: on the whole graph, or on a part whose ``node_id`` says which.
+            target: the question; its number is asked again.
+            players: a kind or players of the target's own.
+            method: what to call it, such as "GNNExplainer".
+
+        Raises:
+            ValueError: a mask that is missing, of another graph, or of groups.
+            TypeError: no target.
+
+        >>> import torch, explain
+        >>> from torch_geometric import data, nn
+        >>> graph = data.Data(torch.eye(3), torch.tensor([[0, 1], [1, 2]]), y=torch.tensor([0, 1, 0]))
+        >>> target = explain.wrap(nn.GCN(3, 4, 2, 2), graph).node(2)
+        >>> why = explain.Shapley("edges").explain(target)
+        >>> (Explanation.from_pyg(why.to_pyg(), target).scores - why.scores).abs().max() < 1e-6
+        tensor(True)
+        """
+        from explain.elsewhere import from_pyg
+
+        return from_pyg(found, target, players, method, cls)
+
+    @classmethod
+    def from_captum(
+        cls, attributions: Tensor, target: Target, players: str | Players = "features", method: str = "captum"
+    ) -> Explanation:
+        """What one of captum's methods attributed to one input of the model, summed over each player's entries.
+
+        Args:
+            attributions: of the input that the target explains, ``[*input]`` or ``[1, *input]``; on graphs of ``x``,
+                ``[nodes, features]``.
+            target: the question; its number is asked again.
+            players: a kind or players of the target's own.
+            method: what to call it, such as "DeepLift".
+
+        Raises:
+            ValueError: attributions of another shape than the input's.
+            TypeError: no tensor, or no target.
+
+        >>> import captum.attr, torch, explain
+        >>> net, x = torch.nn.Linear(3, 1), torch.ones(3)
+        >>> target = explain.wrap(net, task="regression").example(x)
+        >>> found = captum.attr.IntegratedGradients(net).attribute(x[None])
+        >>> Explanation.from_captum(found, target, method="IntegratedGradients").players
+        Players: 3 features: feature 0, feature 1, feature 2
+        """
+        from explain.elsewhere import from_captum
+
+        return from_captum(attributions, target, players, method, cls)
+
+    @classmethod
+    def from_shap(
+        cls, found: shap.Explanation, target: Target | None = None, players: str | Players = "features"
+    ) -> Explanation:
+        """One row of ``shap`` values. With the target, ``checks["efficiency_gap"]`` is how far they miss its number.
+
+        Args:
+            found: one row of one output, ``values [features]``.
+            target: the question, if its number is to be asked again; else it is base + the sum of the values.
+            players: a kind or players of the target's own; without a target the columns by shap's names.
+
+        Raises:
+            ValueError: several rows or outputs, or another number of players than the target's.
+            TypeError: no target.
+
+        >>> import numpy as np, shap
+        >>> found = shap.Explanation(np.array([0.5, -2.0]), base_values=1.0, feature_names=["age", "dose"])
+        >>> Explanation.from_shap(found)
+        SHAP: 2 features, value -0.5, top dose -2, age +0.5
+        """
+        from explain.elsewhere import from_shap
+
+        return from_shap(found, target, players, cls)
 
     def plot(self, ax: Axes | None = None, over: Tensor | None = None) -> Axes:
         """The picture that fits the players: a graph, a heat-map, a prompt, an attention map, or bars.

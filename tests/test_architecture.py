@@ -48,10 +48,11 @@ MAY_IMPORT = {
     "credit": {"types"},
     # behind the doors of an answer: its data alone
     "conversion": DATA,
+    "elsewhere": {"credit", "doubts", "types"},
     "storage": DATA,
     "summary": DATA,
     "plot": DATA | {"conversion", "storage"},
-    "explanation": {"credit"},  # and through its doors
+    "explanation": {"credit", "types"},  # and through its doors
     "explainer": {"doubts", "explanation", "guard", "spelling", "types", "versions"},
     **{unit: {"doubts", "explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
     "attention": {"doubts", "explainer", "explanation", "guard", "passes", "types"},
@@ -109,6 +110,9 @@ DOORS = {  # imports inside these functions alone, for pandas and matplotlib tak
     ("explanation", "Explanation.to_networkx", "conversion"),
     ("explanation", "Explanation.to_pyg", "conversion"),
     ("explanation", "Explanation.to_shap", "conversion"),
+    ("explanation", "Explanation.from_pyg", "elsewhere"),
+    ("explanation", "Explanation.from_captum", "elsewhere"),
+    ("explanation", "Explanation.from_shap", "elsewhere"),
     ("explanation", "Explanation.plot", "plot"),
     ("explanation", "Explanation.__repr__", "summary"),
     ("explanation", "Explanation.__str__", "summary"),
