@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
+from explain.names import checked_names
 from explain.outputs import Meaning
 from explain.types import Target
+
+
+def names_of_classes(given: Any, meaning: Meaning) -> tuple[str, ...]:
+    """``class_names`` as they were given, one a class, or one an output of a regressor.
+
+    Raises:
+        TypeError: no list of texts.
+        ValueError: another number of them.
+
+    >>> names_of_classes(["no", "yes"], Meaning("logits", 1))
+    ('no', 'yes')
+    """
+    return checked_names(
+        "class_names", given, meaning.classes or meaning.count, "class" if meaning.classes else "output"
+    )
 
 
 class OfOutputs(Target):
@@ -18,6 +35,13 @@ class OfOutputs(Target):
 
     meaning: Meaning
     label: int | None
+
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> dict[str, str]:
+        """The name of the class that is asked about, for `describe`; empty where it has none."""
+        return {"class_name": self.class_names[self.label]} if self.class_names and self.label is not None else {}
 
     @property
     def has_classes(self) -> bool:

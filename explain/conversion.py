@@ -32,6 +32,14 @@ def named_nodes(explanation: Credit, nodes: Iterable[int]) -> list[Node]:
     return [(types[kind], node - starts[kind]) for node, kind in found]
 
 
+def node_labels(explanation: Credit, nodes: Iterable[int]) -> list[str]:
+    """What nodes are called in a picture of them: their names, else their numbers within their types."""
+    names: list[str] | None = explanation.target.get("node_names")
+    if names is not None:
+        return [names[node] for node in nodes]
+    return [str(node[1] if isinstance(node, tuple) else node) for node in named_nodes(explanation, nodes)]
+
+
 def to_pandas(explanation: Credit) -> pd.DataFrame:
     """Index: names. Columns: ``score``, ``error`` (NaN where unknown), ``rank`` (1 = largest absolute score), then ids:
     ``id``, or ``id_0, id_1, ...`` for an index ``[P, k]``, and ``source``, ``target`` for edges (in a heterogeneous
@@ -105,8 +113,8 @@ def node_ids(explanation: Credit, edge_index: Tensor) -> Tensor:
 def to_networkx(explanation: Credit) -> nx.MultiDiGraph:
     """The graph context in global node ids, ``(type, number)`` in a heterogeneous graph; parallel edges are kept.
 
-    Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``. Where
-    a player owns both directions of an edge, both carry its score.
+    Players carry ``player`` (name), ``score`` and, where known, ``error``; explained nodes carry ``focus=True``, nodes
+    that have names ``name``. Where a player owns both directions of an edge, both carry its score.
 
     Raises:
         ValueError: the players do not live on a graph.
@@ -119,6 +127,9 @@ def to_networkx(explanation: Credit) -> nx.MultiDiGraph:
     ids = node_ids(explanation, edge_index).tolist()
     names = dict(zip(ids, named_nodes(explanation, ids), strict=True))
     graph.add_nodes_from((names[node], {"focus": node in focus}) for node in ids)
+    if "node_names" in explanation.target:
+        for node, label in zip(ids, node_labels(explanation, ids), strict=True):
+            graph.nodes[names[node]]["name"] = label
     for (source, target), player in zip(_pairs(edge_index), owner, strict=True):
         graph.add_edge(names[source], names[target], **(_attributes(explanation, player) if player >= 0 else {}))
     nodes = node_players(explanation)

@@ -68,8 +68,9 @@ def top_players(explanation: Credit, k: int = 3) -> str:
 
 def number(explanation: Credit) -> list[str]:
     """The label, where the number is a class's or one of several outputs', and the number."""
-    label = explanation.target.get("label")
-    return [*([f"label {label}"] if isinstance(label, int) else []), f"value {explanation.value:.4g}"]
+    label, name = explanation.target.get("label"), explanation.target.get("class_name")
+    said = f"label {label} ({name})" if name else f"label {label}"
+    return [*([said] if isinstance(label, int) else []), f"value {explanation.value:.4g}"]
 
 
 def line(explanation: Credit) -> str:

@@ -18,7 +18,7 @@ EXPLAINERS = (
 )
 FAMILIES = ("diffusion", "graph", "graph_diffusion", "supervised")
 SHARED = {
-    *("derivatives", "doubts", "draws", "examples", "guard", "layouts", "loaders", "losses"),
+    *("derivatives", "doubts", "draws", "examples", "guard", "layouts", "loaders", "losses", "names"),
     *("classes", "obstacles", "outputs", "parts", "passes", "payoffs", "plain", "spelling", "threads", "training"),
 }
 DATA = {"credit", "types"}
@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "outputs": set(),
     "parts": set(),
     "passes": set(),
-    "classes": {"outputs", "types"},
+    "names": set(),
+    "classes": {"names", "outputs", "types"},
     "losses": {"outputs"},
     "payoffs": {"guard", "outputs"},
     "loaders": {"guard"},

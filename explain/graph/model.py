@@ -36,10 +36,17 @@ class GraphModel(GraphNetwork):
             for links it holds ``edge_label_index``.
         decoder: for link models that return embeddings, ``(z, edge_label_index [2, pairs]) -> [pairs]``; a module with
             ``encode`` and ``decode`` needs none.
+        node_names: one text a node, by type where there are types; of several graphs a list for each, or a function
+            of a graph that gives it, such as ``lambda data: [ATOMS[i] for i in data.x.argmax(1)]``. None: those in the
+            data, ``data.node_names``; the same of the next three.
+        class_names: one a class, or one an output of a regressor.
+        feature_names: one a column of ``x``.
+        edge_names: one an edge.
 
     Raises:
-        TypeError: data of another kind, a parameter without a source, or with several, another dtype or device.
-        ValueError: an empty graph, edges that point outside, an unknown task.
+        TypeError: data of another kind, a parameter without a source, or with several, another dtype or device, names
+            that are no texts.
+        ValueError: an empty graph, edges that point outside, an unknown task, another number of names.
 
     >>> from torch_geometric.datasets import KarateClub
     >>> from torch_geometric.nn import GCN

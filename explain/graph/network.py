@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch_geometric.data import Batch, Data, HeteroData
 
+from explain.classes import names_of_classes
 from explain.draws import own_words
 from explain.graph.arguments.callables import Decoder, UserCall
 from explain.graph.arguments.proving import read
@@ -18,10 +20,12 @@ from explain.graph.state import contents
 from explain.graph.tensors.inputs import check_values, structure_of
 from explain.graph.tensors.labels import labels_of
 from explain.graph.tensors.members import Members, check_one_graph
+from explain.graph.tensors.names import Given, named
 from explain.graph.tensors.structure import NODE, Copies, Structure
 from explain.guard import usual_modes
 from explain.losses import Loss, check_loss, check_weight_decay
-from explain.outputs import Kind, check_kind, column_count
+from explain.names import is_text
+from explain.outputs import Kind, Meaning, check_kind, column_count
 from explain.parts import Output, Part
 from explain.payoffs import whole_number
 from explain.plain import plain_operations
@@ -48,6 +52,10 @@ class GraphNetwork:
         inputs: Mapping[str, str | None] | None = None,
         call: UserCall | None = None,
         decoder: Decoder | None = None,
+        node_names: Any = None,
+        class_names: Sequence[str] | None = None,
+        feature_names: Any = None,
+        edge_names: Any = None,
     ) -> None:
         single = isinstance(data, (Data, HeteroData))
         if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
@@ -71,6 +79,8 @@ class GraphNetwork:
         self.loss = loss
         self.given_outputs = outputs
         self.part = Part(output, column_count(labels_of(data, self.task)))
+        self.named = Given(node_names, edge_names, feature_names)
+        self.class_names = class_names
         check_loss(loss)
         check_weight_decay(weight_decay)
         check_kind(outputs)
@@ -103,8 +113,20 @@ class GraphNetwork:
             if self.task == "graph":
                 check_one_graph(data)
             graph = structure_of(data, self.inputs)
+            graph = named(graph, data, self.named.of(data, None if self.single else found))
         check_values(self.module, graph)
         return graph
+
+    def names_of_classes(self, meaning: Meaning) -> tuple[str, ...]:
+        """What the classes are called, or a regressor's outputs: as was said, as the data says, or nothing.
+
+        Raises:
+            TypeError: no list of texts.
+            ValueError: not one a class.
+        """
+        own = getattr(self.data if self.single else self.data[0], "class_names", None)
+        given = own if self.class_names is None and is_text(own) else self.class_names
+        return names_of_classes(given, meaning)
 
     def outputs(
         self,

@@ -14,7 +14,8 @@ from explain.graph.meanings import meaning_of_number
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.placing import is_large, placed, placed_nodes
-from explain.graph.players.kinds import node_name, players_of
+from explain.graph.players.kinds import players_of
+from explain.graph.players.naming import node_name, node_names
 from explain.graph.reading.differentiable import differentiable
 from explain.graph.reading.module_copy import module_copy
 from explain.graph.reading.one_pass import questions
@@ -70,6 +71,7 @@ class GraphTarget(GraphNumber, OfOutputs):
             self._ask()
             self.meaning = meaning_of_number(self)
         self.label, self.label_given = checked_label(label, self.answer, self.meaning, payoff), label is not None
+        self.class_names = model.names_of_classes(self.meaning)
         self.payoff = payoff or self.meaning.default_payoff
         self.read = payoff_function(self.payoff, self.label, self.meaning)
         if callable(payoff):
@@ -307,10 +309,12 @@ class GraphTarget(GraphNumber, OfOutputs):
             self.model.task: what,
             **({"graph": self.index} if self.focus and self.index is not None else {}),
             "label": self.label,
+            **self.called,
             "payoff": payoff_name(self.payoff),
             "removal": self.removal,
             "baseline": self.baseline,
             **({"node_types": dict(self.graph.counts)} if len(self.graph.counts) > 1 else {}),
+            **({"node_names": node_names(self.graph)} if self.graph.names.nodes else {}),
             "outputs": self.meaning.kind,
             "arguments": self.model.inputs.said,
             **self.model.checks,

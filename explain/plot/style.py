@@ -90,7 +90,7 @@ def question(explanation: Credit) -> str:
     asked = target.get(task) if isinstance(task, str) else None
     said = [f"{task} {'–'.join(map(str, asked)) if isinstance(asked, list) else asked}"] if asked is not None else []
     if target.get("label") is not None:
-        said.append(f"class {target['label']}")
+        said.append(f"class {target.get('class_name', target['label'])}")
     return ", ".join(said)
 
 

@@ -131,7 +131,7 @@ def _section(explanation: Explanation) -> dict[str, Any]:
         "players": counted(explanation),
         "top": top_players(explanation),
         "check": own_check(explanation),
-        "asked": {name: value for name, value in explanation.target.items() if name != "assumed"},
+        "asked": {name: value for name, value in explanation.target.items() if name not in ("assumed", "node_names")},
         "assumed": assumed(explanation),
         "images": _images(explanation),
     }

@@ -30,6 +30,7 @@ class SupervisedModel(TrainedNetwork):
             background or the training inputs. Several outputs that do not exclude one another have ``loss="bce"``.
         output: which part of a tuple, mapping or object the model returns: its position, its name, or a function.
         feature_names: one a feature of a table.
+        class_names: one a class, or one an output of a regressor.
         batch_size: rows in one call of the model; from a memory budget when None. Never changes a result.
         query_rows: for `Attention`, the rows of an attention map that outputs are read from: ``(0,)``, a class token.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from explain.classes import OfOutputs
+from explain.classes import OfOutputs, names_of_classes
 from explain.doubts import doubt
 from explain.draws import own_words
 from explain.guard import copied, untouched, usual_modes
@@ -36,10 +36,12 @@ class ExampleTarget(ExampleNumber, OfOutputs):
     Args, beside those of `ExampleNumber`:
         baseline: what absence means.
         label_given: whether the label was, or is that which the model predicts.
+        class_names: one a class, or none.
     """
 
     baseline: Baseline
     label_given: bool
+    class_names: tuple[str, ...] = ()
 
     found: ClassVar[tuple[str, ...]] = (*OfOutputs.found, "label_given")
 
@@ -149,6 +151,7 @@ class ExampleTarget(ExampleNumber, OfOutputs):
             "task": self.model.task,
             "shape": list(self.x.shape),
             "label": self.label,
+            **self.called,
             "payoff": payoff_name(self.payoff),
             "baseline": self.baseline.name,
             "removal": self.baseline.removal,
@@ -190,4 +193,6 @@ def asked(
     number = payoff_function(wanted, known, meaning)
     if callable(wanted):
         probed(wanted, outputs)
-    return ExampleTarget(model, x, known, wanted, number, meaning, batching, absence, label is not None)
+    given = label is not None
+    classes = names_of_classes(model.class_names, meaning)
+    return ExampleTarget(model, x, known, wanted, number, meaning, batching, absence, given, classes)

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from explain.guard import evaluating, recordable
 from explain.losses import OF_VALUES, Loss, check_loss, check_weight_decay
+from explain.names import checked_names
 from explain.outputs import (
     Kind,
     LastOperation,
@@ -44,6 +45,7 @@ class TrainedNetwork:
     outputs: Kind | None = None
     output: Output | None = None
     feature_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
     batch_size: int | None = None
     query_rows: tuple[int, ...] | None = None
     part: Part = field(init=False, repr=False)
@@ -64,7 +66,8 @@ class TrainedNetwork:
         check_kind(self.outputs)
         if (self.outputs == "values") != (self.task == "regression") and self.outputs is not None:
             raise ValueError(f"outputs={self.outputs!r} do not go with task={self.task!r}: values are a regressor's")
-        object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        for what, names in (("feature_names", self.feature_names), ("class_names", self.class_names)):
+            object.__setattr__(self, what, checked_names(what, names, len(names or ()), what.split("_")[0]))
         inputs, labels = _at_hand(self.train)
         object.__setattr__(self, "_inputs", inputs)
         object.__setattr__(self, "_labels", labels)

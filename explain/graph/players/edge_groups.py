@@ -8,6 +8,7 @@ import networkx as nx
 import torch
 from torch import Tensor
 
+from explain.graph.players.naming import node_name
 from explain.graph.tensors.structure import EDGE, Fields, Structure
 from explain.payoffs import whole_number
 from explain.types import Players
@@ -73,7 +74,7 @@ def motif_players(
     if len(groups) and len(torch.cat(groups)) != len(torch.cat(groups).unique()):
         raise ValueError("two motifs share an edge: each edge belongs to one player; join them")
     order = sorted(range(len(groups)), key=lambda i: int(groups[i][0]))
-    names = tuple(_name(sets[i]) for i in order)
+    names = tuple(_name(sets[i], graph) for i in order)
     groups = [groups[i] for i in order]
     return Players("motifs", torch.arange(len(order)), names, tuple(groups), _drawn(flat, groups, geometry))
 
@@ -88,9 +89,9 @@ def _node_set(motif: Iterable[int], count: int) -> frozenset[int]:
     return nodes
 
 
-def _name(nodes: frozenset[int]) -> str:
+def _name(nodes: frozenset[int], graph: Structure) -> str:
     listed = sorted(nodes)
-    few = "–".join(map(str, listed[:_NAMED]))
+    few = "–".join(node_name(graph, node) for node in listed[:_NAMED])
     return few if len(listed) <= _NAMED else f"{few}–… ({len(listed)} nodes)"
 
 

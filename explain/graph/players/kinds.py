@@ -16,6 +16,7 @@ from explain.graph.players.absent_features import (
     real_rows,
 )
 from explain.graph.players.edge_groups import motif_players, relation_players
+from explain.graph.players.naming import edge_name, feature_name, node_name
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Fields, Structure
 from explain.types import Players
@@ -130,7 +131,10 @@ def _edge_players(flat: Tensor, graph: Structure, geometry: Fields, undirected: 
         pairs, owner = torch.unique(ends.sort(0).values, dim=1, return_inverse=True)
         groups = tuple(flat[owner == pair] for pair in range(pairs.size(1)))
         flat, ends, arrow = torch.stack([group[0] for group in groups]) if groups else flat, pairs, "–"
-    names = tuple(f"{node_name(graph, u)}{arrow}{node_name(graph, v)}" for u, v in ends.t().tolist())
+    pairs = zip(flat.tolist(), ends.t().tolist(), strict=True)
+    names = tuple(
+        edge_name(graph, edge) or f"{node_name(graph, u)}{arrow}{node_name(graph, v)}" for edge, (u, v) in pairs
+    )
     index = flat if len(graph.edges) == 1 else _typed(flat, graph.edge_starts)
     return Players(
         "edges",
@@ -159,10 +163,9 @@ def _feature_players(place: Place, graph: Structure, baseline: str, everything: 
         kept = torch.arange(x.size(1)) if everything else moves.nonzero().view(-1).cpu()
         columns += [[number, column] for column in kept.tolist()]
     index = torch.tensor(columns, dtype=torch.long).reshape(-1, 2)
-    if len(graph.counts) == 1:
-        return Players("features", index[:, 1])
     kinds = list(graph.counts)
-    return Players("features", index, tuple(f"{kinds[t]} feature {c}" for t, c in columns))
+    names = tuple(f"{kinds[t]} {feature_name(graph, kinds[t], c)}".strip() for t, c in columns)
+    return Players("features", index[:, 1] if len(kinds) == 1 else index, names)
 
 
 def _node_feature_players(place: Place, graph: Structure, geometry: Fields, baseline: str) -> Players:
@@ -176,7 +179,11 @@ def _node_feature_players(place: Place, graph: Structure, geometry: Fields, base
         rows.append(torch.stack([torch.full_like(node, number), node - graph.node_starts[kind], column, node], 1))
     index = torch.cat(rows)
     index = index[index[:, 3].argsort(stable=True)]
-    names = tuple(f"{node_name(graph, node)} feature {column}" for _, _, column, node in index.tolist())
+    kinds = list(graph.counts)
+    names = tuple(
+        f"{node_name(graph, node)} {feature_name(graph, kinds[number], column)}"
+        for number, _, column, node in index.tolist()
+    )
     short = index[:, 1:3] if len(graph.counts) == 1 else index[:, :3]
     return Players("node_features", short, names, geometry={**geometry, "node": index[:, 3]})
 
@@ -200,12 +207,6 @@ def _edge_feature_players(place: Place, graph: Structure, baseline: str) -> Play
         return Players("edge_features", index[:, 1])
     kinds = ["-".join(kind) for kind in graph.edges]
     return Players("edge_features", index, tuple(f"{kinds[t]} feature {c}" for t, c in columns))
-
-
-def node_name(graph: Structure, flat: int) -> str:
-    """A node's number, after its type where there are types."""
-    kind = [kind for kind, start in graph.node_starts.items() if start <= flat][-1]
-    return f"{kind} {flat - graph.node_starts[kind]}".strip() if len(graph.counts) > 1 else str(flat)
 
 
 def _typed(flat: Tensor, starts: dict[Any, int]) -> Tensor:

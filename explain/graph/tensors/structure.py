@@ -21,6 +21,15 @@ BESIDE = 32  # numbers that an edge, or a node beside its fields, is counted for
 EDGE_FIELDS = ("edge_attr", "edge_weight")  # what features of an edge are called; the first that is there
 
 
+@dataclass(frozen=True)
+class Names:
+    """What nodes, edges and columns of ``x`` are called, by type; what is not there goes by its number."""
+
+    nodes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    edges: Mapping[EdgeType, tuple[str, ...]] = field(default_factory=dict)
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Structure:
     """Nodes and edges by type; features are the node field ``x [nodes, features]``.
@@ -29,7 +38,7 @@ class Structure:
     ``[2, edges]``, numbered within their types. ``shared``: one row a graph. *Flat* numbers count through all types in
     order; in a homogeneous graph they are the usual ones. ``graphs``: how many were batched into this one, where nodes
     have a field ``batch`` that says which of them they are of. ``plain``: what is read beside tensors, and no edit
-    changes.
+    changes. ``names``: of the whole graph's nodes, edges and features, which copies and cuts do not carry.
     """
 
     counts: dict[str, int]
@@ -39,6 +48,7 @@ class Structure:
     shared: Fields
     graphs: int = 1
     plain: Mapping[str, Any] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
 
     @cached_property
     def node_starts(self) -> dict[str, int]:

@@ -13,7 +13,7 @@ from torch_geometric.data.data import BaseData
 
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
-from explain.graph.players.kinds import node_name
+from explain.graph.players.naming import node_name
 from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.inputs import structure_of
@@ -114,7 +114,9 @@ def _read(number: GraphNumber, train: Any, players: Players) -> tuple[list[Focus
         return [((number.focus[0][0], node),) for node in players.index.tolist()], everyone
     if number.model.task == "edge":
         (first, _), (second, _) = number.focus
-        return [((first, u), (second, v)) for u, v in players.geometry["ends"].T.tolist()], everyone
+        starts = torch.tensor([[number.graph.node_starts[first]], [number.graph.node_starts[second]]])
+        ends = players.geometry["ends"] - starts
+        return [((first, u), (second, v)) for u, v in ends.T.tolist()], everyone
     if train is None:
         return [()], torch.tensor([number.index if not number.model.single else 0])
     graphs = training_graphs(number, train)[0]
@@ -152,8 +154,8 @@ def _nodes(number: GraphNumber, train: Any) -> Training:
     predict = reading_nodes(number.model, graph, kind, nodes)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": number.rows(), "classes": labels.cpu()}
-    typed = len(graph.counts) > 1
-    names = tuple(node_name(graph, node) if typed else f"node {node}" for node in flat.tolist())
+    said = "" if len(graph.counts) > 1 or graph.names.nodes else "node "
+    names = tuple(f"{said}{node_name(graph, node)}" for node in flat.tolist())
     players = Players("train", nodes.cpu(), names, None, geometry)
     return Training(predict, labels, players)
 
@@ -194,5 +196,5 @@ def _pairs(number: GraphNumber, train: Any) -> Training:
     starts = torch.tensor([number.graph.node_starts[kind] for kind, _ in number.focus])
     flat = pairs.t().cpu() + starts
     names = tuple("–".join(node_name(number.graph, node) for node in pair) for pair in flat.tolist())
-    geometry = {"edge_index": number.graph.flat_edges.cpu(), "focus": number.rows(), "ends": pairs.cpu()}
+    geometry = {"edge_index": number.graph.flat_edges.cpu(), "focus": number.rows(), "ends": flat.t()}
     return Training(predict, labels, Players("train", torch.arange(len(labels)), names, None, geometry))
