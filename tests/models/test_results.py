@@ -3,7 +3,7 @@
 import pytest
 
 from models import results
-from models.results import ROWS, Row, written
+from models.results import ROWS, SECTIONS, Row, Section, written
 
 
 def _row(name, *shares, hold=80.0):
@@ -30,8 +30,22 @@ def test_of_one_seed_nothing_is_said_of_others():
     assert row.line() == "| Cascade | digits | none | 95.0 | 99.60 | 0 | 271 | pass |"
 
 
+def test_a_section_stays_below_the_rows_and_is_replaced_by_itself_alone(tmp_path, monkeypatch):
+    page, table = tmp_path / "RESULTS.md", "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    first, second = Section("Ratios", "What is measured.", lambda: table), Section("Others", "Else.", lambda: "| c |\n")
+    monkeypatch.setattr(results, "SECTIONS", [first, second])
+    written([first], page)
+    written([_row("GCN", 0.80, 0.79, 0.78), second], page)
+    text = page.read_text(encoding="utf-8")
+    parts = ("| GCN |", f"\n## Ratios\n\nWhat is measured.\n\n{table}", "\n## Others\n\nElse.")
+    assert sorted(parts, key=text.index) == list(parts)
+    table = table.replace("| 1 | 2 |", "| 1 | 3 |")
+    written([first], page)
+    assert page.read_text(encoding="utf-8") == text.replace("| 1 | 2 |", "| 1 | 3 |")
+
+
 def test_systems_have_different_names_and_others_are_refused():
-    names = [row.name for row in ROWS]
+    names = [row.name for row in (*ROWS, *SECTIONS)]
     assert len(set(names)) == len(names)
     with pytest.raises(Exception, match="one of DPM-SNC, DPM-SNC less"):
         results.main(["Transformer"])
