@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo gallery matrix models prompts test lint notebooks clean
+.PHONY: demo gallery matrix models prompts test lint notebooks docs clean
 
 demo: .venv/core  ## train, explain and compare graph networks and a denoiser; writes demo/report.html
 	.venv/bin/python -m models.demo --out demo
@@ -29,6 +29,9 @@ lint: .venv/dev
 notebooks: .venv/dev  ## run every notebook at full size; executed copies go to demo/notebooks
 	.venv/bin/python -m tests.run_notebooks
 
+docs: .venv/dev  ## the pages of notebooks/, a page a method and a page an error, as a site; a warning is an error
+	.venv/bin/python -W ignore -m mkdocs build --strict
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -37,8 +40,8 @@ notebooks: .venv/dev  ## run every notebook at full size; executed copies go to 
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) -e ".[dev,verify,cluster,notebooks,prompts,formula]"
+	$(PIP) -e ".[dev,docs,verify,cluster,notebooks,prompts,formula]"
 	touch $@
 
 clean:
-	rm -rf .venv demo gallery
+	rm -rf .venv demo gallery site

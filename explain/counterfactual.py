@@ -28,6 +28,8 @@ class Counterfactual(Explainer):
     The scores are what each deletion took from the number, in the order in which the deletions hurt most; they sum to
     the number's fall, and players that stay have zero.
 
+    Not for: what a player is worth: those that stay get zero, however much they push the number.
+
     Args:
         players: a kind such as "edges", or `Players`; ``target.players("edges", undirected=True)`` deletes pairs.
         limit: the most players deleted.

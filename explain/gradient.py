@@ -27,21 +27,22 @@ _MESSAGES = ("edges", "relations", "motifs")  # players whose atoms are amounts 
 class Gradient(Explainer):
     """Derivatives of the number ``f`` along the atoms ``x`` that players own, summed over each player's atoms.
 
-    ======================  =======================================================  =========================
-    method                  credit of atom ``i``                                     source
-    ======================  =======================================================  =========================
-    "saliency"              ``|d f/d x_i|``                                          Simonyan et al. 2013
-    "input_x_gradient"      ``x_i d f/d x_i``                                        Shrikumar et al. 2016
-    "integrated_gradients"  ``(x_i - b_i) int_0^1 d f/d x_i (b + a (x - b)) da``     Sundararajan et al. 2017
-    "smooth_grad"           ``|mean over noise of d f/d x_i (x + noise)|``           Smilkov et al. 2017
-    "gradient_shap"         as integrated gradients, ``a`` drawn at random           Lundberg and Lee 2017
-    ======================  =======================================================  =========================
+    | method                 | credit of atom ``i``                                 | source                   |
+    |------------------------|------------------------------------------------------|--------------------------|
+    | "saliency"             | ``abs(d f/d x_i)``                                   | Simonyan et al. 2013     |
+    | "input_x_gradient"     | ``x_i d f/d x_i``                                    | Shrikumar et al. 2016    |
+    | "integrated_gradients" | ``(x_i - b_i) int_0^1 d f/d x_i (b + a (x - b)) da`` | Sundararajan et al. 2017 |
+    | "smooth_grad"          | ``abs(mean over noise of d f/d x_i (x + noise))``    | Smilkov et al. 2017      |
+    | "gradient_shap"        | as integrated gradients, ``a`` drawn at random       | Lundberg and Lee 2017    |
 
     ``b`` is the target's baseline. Edges are differentiated by the amount of their messages, so this answers what a
     *message* is worth, not what deleting the edge would do. Where messages cannot be told apart (a dense adjacency,
     spectral and diffusion layers, edges that a network rearranges) they are differentiated by the weight of their
     entry, ``x``, if the network answers with weights of 0 as it does without the edges: then ``b`` is the graph that
     lacks them. Other players are replaced by the baseline.
+
+    Not for: what the absence of a player does to a number that is saturated, or that hangs on hard choices (top-k,
+    rounding).
 
     Args:
         players: a kind or `Players`.

@@ -30,6 +30,8 @@ class GraphLime(Explainer):
     goes with the likeness of a feature. They have no sign and are not in the number's units. Features of one kernel
     share their credit equally. Without classes ``L`` is that of the outputs.
 
+    Not for: what the model does with a feature: it says what goes with the predictions nearby, not what moves them.
+
     Args:
         penalty: of the lasso; 1 leaves nothing, 0 selects most.
         nodes: the most nodes compared; of more, the explained one and others at random. Fewer where the kernels of all

@@ -30,6 +30,9 @@ class Lime(Explainer):
     Players are present with probability 1/2 each, and the first mask has all of them. Where ``2^P <= samples`` each
     coalition is taken once instead: nothing is left to chance, and ``error`` is None.
 
+    Not for: numbers that hang on pairs of players, which a linear fit misses (``r2`` and the gap say so), or shares
+    that are to add up.
+
     Args:
         players: a kind such as "edges", or `Players`.
         samples: masks; equal ones are evaluated once.

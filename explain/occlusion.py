@@ -20,6 +20,8 @@ class Occlusion(Explainer):
     ``v(all) - v(empty)`` unless the game is additive: two players who can stand in for each other both get nothing when
     one is left out, and two who are needed together both get nothing alone.
 
+    Not for: players that stand in for one another, or that are needed together.
+
     Args:
         players: a kind such as "edges", or `Players`.
         variant: "leave_one_out" or "only_one".

@@ -29,6 +29,8 @@ class SubgraphX(Explainer):
 
     The subgraph's value is shared equally among its nodes; every other node has zero.
 
+    Not for: the credit of single nodes: all of the subgraph get the same, and all others nothing.
+
     Args:
         size: the most nodes of the answer, the explained one not counted.
         players: "nodes", or `Players` of that kind.

@@ -26,6 +26,8 @@ class GlobalSurrogate:
     relations, groups of your own). A player that an answer leaves out cannot matter there and has zero. The tree's
     depth keeps it readable; its agreement with the model is measured on rows that it was not grown on.
 
+    Not for: one prediction, or a handful of targets, on which any tree fits.
+
     Args:
         explainer: gives the scores, such as ``Shapley("features", seed=0)``.
         depth: of the tree.

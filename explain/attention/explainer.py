@@ -39,6 +39,8 @@ class Attention(Explainer):
     averaged. ``checks["change_under_uniform"]`` tells how far the number moves when every attention is made uniform: a
     model that does not care what its attention says is not explained by it.
 
+    Not for: what pushes the number up or down, or anything where the change under uniform attention is small.
+
     Args:
         players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones, "patches"
             for denoisers, "words" for runs with a prompt.

@@ -23,8 +23,6 @@ _INSTEAD = (
 class DTrak(Trak):
     """``score_i = phi(x)^T (Phi^T Phi + n damping I)^-1 phi(x_i)`` (Zheng, Pang, Du, Jiang, Lin 2024).
 
-    ::
-
         phi(x) = P^T grad mean_k |e_hat(x_k, t_k)|^2 / d,   Phi [n, dimensions], the phi of the training images
 
     Gradients of the *loss* are small where an image was learned, and mostly noise; those of the size of the prediction
@@ -34,6 +32,8 @@ class DTrak(Trak):
 
     The question is how well the image is denoised: ``payoff="error"`` of a step (or "elbo", or "loss" of an example
     that is not one of a denoiser). A positive score says that the image pushes that number up.
+
+    Not for: signs or amounts in the number's units, or any question but how well a picture is denoised.
 
     Args:
         dimensions: of the projection; None, or no fewer than the parameters, for none.

@@ -40,6 +40,9 @@ class Influence(Together, Explainer):
     it up. ``n`` is kept fixed; ``A`` is the curvature of the trained loss, penalty included. First order: it
     understates large effects.
 
+    Not for: models far from a minimum, large groups or strong effects, where first order understates: see
+    `group_influence`.
+
     Args:
         train: ``(inputs, labels)``, a Dataset or a DataLoader, where it is not the model's own training set.
         remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features",

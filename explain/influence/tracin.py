@@ -27,6 +27,9 @@ class TracIn(Together, Explainer):
     step of plain full-batch training as a checkpoint and small rates, the scores sum to the whole change of the number
     but for the penalty. One checkpoint and rate 1 is the gradient dot product.
 
+    Not for: what leaving an example out would do after training has gone on for long: only steps at checkpoints
+    count.
+
     Args:
         checkpoints: states of the training, as state dictionaries of the model or paths of safetensors files, which are
             read one at a time; the model as it is when None.

@@ -34,13 +34,15 @@ FLOOR = 1e-3  # of the largest eigenvalue: what "auto" damps with
 class Trak(Together, Explainer):
     """``score_i = (1/n) phi_f^T (K + damping I)^-1 phi_i w_i`` (Park et al. 2023).
 
-    ::
 
         phi_f = P^T grad f,   phi_i = P^T grad F_i,   K = (1/n) sum_i phi_i phi_i^T   [dimensions, dimensions]
 
     ``P`` is a random projection, which is never stored, and ``F_i`` says what the gradients are of. Two passes over the
     training set, of which no more than a batch of gradients is held. Over several checkpoints, models trained alike
     from other seeds as a rule, ``w_i`` and the rest are averaged each by itself, with a projection of their own.
+
+    Not for: amounts that must hold: the projection and a single checkpoint leave noise, which more of either
+    lowers.
 
     Args:
         dimensions: of the projection; None, or no fewer than the parameters, for none.

@@ -37,6 +37,9 @@ class Mask(Explainer):
     with weights of 0 as it does without the edges. Scores are mask values: without a sign, and not in the number's
     units.
 
+    Not for: signs, amounts in the number's units, or the one run whose start happened to look well: see how far
+    runs agree.
+
     Args:
         players: "edges", "nodes", "features" (one mask for all nodes), or `Players` of one of these kinds. A player of
             several atoms has the mean of their masks. On heterogeneous graphs all types are masked at once, by

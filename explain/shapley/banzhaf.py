@@ -23,6 +23,8 @@ class Banzhaf(Explainer):
     Unlike Shapley values they do not add up to ``v(all) - v(empty)``, and their order is the least disturbed by noise
     in the number (Wang, Jia 2023). In the number's own units.
 
+    Not for: shares that are to add up to the number.
+
     Args:
         players: a kind such as "edges", or `Players`.
         estimator: "exact" (to 22 players); "reuse", maximum sample reuse (Wang, Jia 2023): the mean number with the

@@ -36,6 +36,9 @@ class Shapley(Explainer):
 
     They add up to ``v(all) - v(empty)``; a player that never matters gets zero; interchangeable players get the same.
 
+    Not for: many players on a small budget, whose standard errors are as large as their credit; nor what one
+    deletion does, which is `Occlusion`'s question.
+
     Args:
         players: a kind such as "edges", or `Players`.
         estimator: "exact" (to 22 players), "kernel" (paired KernelSHAP), "stratified" (by size and membership, on what

@@ -38,6 +38,8 @@ class Interactions(Explainer):
     ``parts["interactions_error"]``, ``[P, P]``, is one standard error of each ``I_ij``, and on the diagonal the most
     that of the main effect can be, a sum of ``P`` errors: of many players hardly any is told from zero.
 
+    Not for: more than some dozens of players, whose pairs no budget tells from zero.
+
     Args:
         players: a kind such as "nodes", or `Players`.
         index: "shapley" or "banzhaf".

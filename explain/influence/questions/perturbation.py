@@ -32,16 +32,18 @@ Extractor = Callable[[Tensor], Tensor]  # [rows, *shape] -> the objective's inpu
 class Perturbation(Explainer):
     """What the number would be had one training input been different (Koh and Liang 2017, section 2.2).
 
-    Without ``to``, the derivative, in the number's units per unit of the input::
+    Without ``to``, the derivative, in the number's units per unit of the input:
 
         score_j = d f / d x_ij = -(1/n) grad f^T A^-1 d/dx_ij grad loss(x_i, y_i)
 
     With ``to``, the change of the number were this input alone at its other value, first order in the training loss but
-    exact in the input, so that it need not be small::
+    exact in the input, so that it need not be small:
 
         score_j = -(1/n) grad f^T A^-1 (grad loss(x_i with x_ij = to_j, y_i) - grad loss(x_i, y_i))
 
     Positive: the number would rise. Players are the example's features, or its pixels, one a channel.
+
+    Not for: many inputs changed far at once, unless ``to`` says to what; nor which example to look at.
 
     Args:
         example: position of the example in the training set.
@@ -120,6 +122,8 @@ class Relabelling(Explainer):
 
     How much the number would rise had example ``i`` alone carried the other label; 0 where it carries it already. First
     order: it understates large effects.
+
+    Not for: several labels changed at once, whose effects do not add up.
 
     Args:
         label: the other class, or real target (one number, or a tensor like one label); of two classes each example's

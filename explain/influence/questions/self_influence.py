@@ -26,6 +26,8 @@ class SelfInfluence(Explainer):
     How much the example's own loss would rise if it had been left out: 0 or more, in units of the loss. What the
     target's number is does not matter, only its training examples. ``value`` is the mean training loss.
 
+    Not for: which examples matter to one prediction, which is `Influence`'s question.
+
     Args:
         engine: curvature, damping, solver, training set, seed and progress; see `Influence`.
 
