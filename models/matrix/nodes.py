@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,7 +89,7 @@ def dcnn_() -> Case:
     return on_nodes(stirred(dcnn.DCNN(FEATURES, CLASSES)), data=data, weighed=weighed)
 
 
-def difformer_() -> Case:
+def difformer_(kernel: difformer.Kernel, shares: Callable[..., Tensor], seed: int) -> Case:
     """All pairs of nodes, and the normalised adjacency beside them."""
 
     def weighed(net: Any, data: Data, weights: Tensor) -> Tensor:
@@ -102,18 +102,31 @@ def difformer_() -> Case:
             z = norm((1 - net.tau) * z + net.tau * (pairs.weights(z).mean(0) @ z + A @ z))
         return net.last(z)
 
-    net = stirred(difformer.DIFFormer(FEATURES, CLASSES, hidden=3, layers=2, heads=2, kernel="a"), seed=7)
-    looked = partial(_of_all_pairs, layers="pairs", shares=_sigmoids)
+    net = stirred(difformer.DIFFormer(FEATURES, CLASSES, hidden=3, layers=2, heads=2, kernel=kernel), seed=seed)
+    looked = partial(_of_all_pairs, layers="pairs", shares=shares)
     return on_nodes(net, weighed=weighed, looked=looked, told={"pairs.*": lambda pairs, z: pairs.weights(z)})
 
 
 def _sigmoids(pairs: Any, z: Tensor) -> Tensor:
     """``sigmoid(q_i k_j)`` over its sum, the mean over heads."""
-    heads = []
-    for query, key in zip(pairs.query(z).chunk(pairs.heads, 1), pairs.key(z).chunk(pairs.heads, 1), strict=True):
-        raw = torch.sigmoid(query @ key.T)
-        heads.append(raw / raw.sum(1, keepdim=True))
-    return torch.stack(heads).mean(0)
+    products = [query @ key.T for query, key in _by_head(pairs, z)]
+    return _mean_share([product.sigmoid() for product in products])
+
+
+def _lines(pairs: Any, z: Tensor) -> Tensor:
+    """``1 + q_i k_j / (|Q| |K|)`` over its sum, the norms those of all heads, the mean over heads."""
+    size = pairs.query(z).norm() * pairs.key(z).norm()
+    return _mean_share([1 + query @ key.T / size for query, key in _by_head(pairs, z)])
+
+
+def _by_head(pairs: Any, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Queries and keys ``[nodes, size]`` of each head."""
+    return zip(pairs.query(z).chunk(pairs.heads, 1), pairs.key(z).chunk(pairs.heads, 1), strict=True)
+
+
+def _mean_share(heads: Sequence[Tensor]) -> Tensor:
+    """Rows of each head over their sums, the mean over heads."""
+    return torch.stack([raw / raw.sum(1, keepdim=True) for raw in heads]).mean(0)
 
 
 def nodeformer_() -> Case:
@@ -128,11 +141,12 @@ def _random_features(layer: Any, z: Tensor, _: list[Tensor]) -> Tensor:
     parts = ((part(z) / (layer.tau**0.5 * layer.size**0.25)).chunk(layer.heads, 1) for part in (layer.query, layer.key))
     queries, keys = ([(u @ layer.projection.T, u.square().sum(1, keepdim=True) / 2) for u in heads] for heads in parts)
     most = torch.stack([along for along, _ in keys]).amax((1, 2))
-    heads = []
-    for (q, q_norm), (k, k_norm), largest in zip(queries, keys, most, strict=True):
-        raw = ((q - q_norm - q.amax(1, keepdim=True)).exp() + 1e-6) @ ((k - k_norm - largest).exp() + 1e-6).T
-        heads.append(raw / raw.sum(1, keepdim=True))
-    return torch.stack(heads).mean(0)
+    return _mean_share(
+        [
+            ((q - q_norm - q.amax(1, keepdim=True)).exp() + 1e-6) @ ((k - k_norm - largest).exp() + 1e-6).T
+            for (q, q_norm), (k, k_norm), largest in zip(queries, keys, most, strict=True)
+        ]
+    )
 
 
 def _of_all_pairs(
@@ -173,7 +187,8 @@ NODES: dict[str, Callable[[], Case]] = {
     "MoNet": lambda: on_nodes(stirred(convolutions.MoNet(FEATURES, CLASSES, hidden=3, gaussians=2))),
     "JK": lambda: on_nodes(stirred(convolutions.JK(FEATURES, CLASSES, hidden=3, layers=2))),
     "DCNN": dcnn_,
-    "DIFFormer": difformer_,
+    "DIFFormer-s": lambda: difformer_("s", _lines, 12),
+    "DIFFormer-a": lambda: difformer_("a", _sigmoids, 7),
     "NodeFormer": nodeformer_,
     "Graph-BERT": lambda: on_nodes(stirred(graph_bert.GraphBert(FEATURES, CLASSES, hidden=4, k=2))),
     "Janossy": lambda: on_nodes(stirred(janossy.Janossy(FEATURES, CLASSES, hidden=4), seed=17)),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
-from torch_geometric.nn import GATConv, HeteroConv
+from torch_geometric.nn import GATConv, HeteroConv, HGTConv
 
 import explain
 from explain.types import Players
@@ -47,6 +47,26 @@ class TypedGAT(nn.Module):
         return self.out(x_dict["paper"])
 
 
+class TypedHGT(nn.Module):
+    """Two layers of HGT (Hu et al. 2020), the second with a gate around it: one softmax over all relations."""
+
+    def __init__(self, hidden: int = 4, heads: int = 2) -> None:
+        super().__init__()
+        kinds = list(SIZES), list(EDGES)
+        self.layers = nn.ModuleList(HGTConv(size, hidden, kinds, heads) for size in (FEATURES, hidden))
+        self.out = nn.Linear(hidden, CLASSES)
+
+    def forward(self, x_dict: dict[str, Tensor], edge_index_dict: dict[tuple[str, str, str], Tensor]) -> Tensor:
+        """Logits ``[papers, classes]``."""
+        for layer in self.layers:
+            x_dict = {kind: x.tanh() for kind, x in layer(x_dict, edge_index_dict).items()}
+        return self.out(x_dict["paper"])
+
+
+Senders = Callable[[Any, Tensor], list[tuple[nn.Module, Tensor]]]  # network, amounts [E] -> layers, and those of each
+Shares = Callable[[Any, Features], Tensor]  # layer, what it is given -> shares [E] that sum to 1 into each node
+
+
 def graph() -> HeteroData:
     """Float64; papers are labelled."""
     data, generator = HeteroData(), torch.Generator().manual_seed(0)
@@ -79,8 +99,8 @@ def _joined(features: Features) -> Tensor:
     return torch.cat([features[kind].reshape(-1) for kind in SIZES])
 
 
-def on_papers(net: Any, paper: int = PAPER, more: bool = True) -> Case:
-    """A network for papers, asked about one."""
+def on_papers(net: Any, senders: Senders, shares: Shares, paper: int = PAPER, more: bool = True) -> Case:
+    """A network for papers, asked about one; ``senders`` and ``shares`` say which layer sends what, and looks where."""
     data = graph()
     with torch.no_grad():
         whole = _call(net, data)
@@ -125,11 +145,12 @@ def on_papers(net: Any, paper: int = PAPER, more: bool = True) -> Case:
         return Smooth(ones, torch.zeros_like(ones), _edge_owner(players), at)
 
     def at(amounts: Tensor) -> Tensor:
-        return _multiplied(net, data, amounts)[paper, label]
+        return _multiplied(net, data, senders(net, amounts))[paper, label]
 
     def masked_edges(players: Players, amounts: Tensor) -> Tensor:
         ones = torch.ones(_COUNT, dtype=torch.float64)
-        return _multiplied(net, data, ones.index_copy(0, _flat_edges(players.index), amounts.double()))[paper]
+        factors = ones.index_copy(0, _flat_edges(players.index), amounts.double())
+        return _multiplied(net, data, senders(net, factors))[paper]
 
     def masked_features(players: Players, amounts: Tensor) -> Tensor:
         return _call(net, _with_features(data, _scaled(data, players, amounts.double())))[paper]
@@ -145,10 +166,10 @@ def on_papers(net: Any, paper: int = PAPER, more: bool = True) -> Case:
             "relations": messages,
         },
         {"edges": masked_edges, "features": masked_features},
-        _looked(net, data, paper),
+        _looked(net, data, paper, shares),
         training=_training(net, data, paper, label),
         around=(data["paper"].x, whole),
-        others=tuple(on_papers(net, each, more=False) for each in range(3)) * 3 if more else (),
+        others=tuple(on_papers(net, senders, shares, each, more=False) for each in range(3)) * 3 if more else (),
         label=label,
     )
 
@@ -191,17 +212,15 @@ def _scaled(data: HeteroData, players: Players, amounts: Tensor) -> Features:
     return {kind: x * found[kind] for kind, x in data.x_dict.items()}
 
 
-def _multiplied(net: Any, data: HeteroData, amounts: Tensor) -> Tensor:
-    """What the network says where each relation's messages are multiplied."""
-    each = dict(zip(EDGES, amounts.split([edges.size(1) for edges in EDGES.values()]), strict=True))
+def _multiplied(net: Any, data: HeteroData, sent: list[tuple[Any, Tensor]]) -> Tensor:
+    """What the network says where the messages of these layers are multiplied."""
     handles = []
-    for layer in net.layers:
-        for relation, conv in layer.convs.items():
+    for layer, amounts in sent:
 
-            def multiply(_: nn.Module, __: tuple, messages: Tensor, factor: Tensor = each[relation]) -> Tensor:
-                return messages * factor.view(-1, *[1] * (messages.dim() - 1))
+        def multiply(_: nn.Module, __: tuple, messages: Tensor, factor: Tensor = amounts) -> Tensor:
+            return messages * factor.view(-1, *[1] * (messages.dim() - 1))
 
-            handles.append(conv.register_message_forward_hook(multiply))
+        handles.append(layer.register_message_forward_hook(multiply))
     try:
         return _call(net, data)
     finally:
@@ -221,29 +240,47 @@ def _training(net: nn.Module, data: HeteroData, paper: int, label: int) -> Train
     )
 
 
-def _looked(net: Any, data: HeteroData, paper: int) -> dict[str, Callable[[Players], Tensor]]:
-    """What the layers look at: a relation's softmax, shared alike with the other relations that reach the node."""
+def _looked(net: Any, data: HeteroData, paper: int, shares: Shares) -> dict[str, Callable[[Players], Tensor]]:
+    """What the two layers look at, nodes of all types one after the other."""
     x, levels = data.x_dict, []
     with torch.no_grad():
         for layer in net.layers:
-            levels.append(torch.cat([_alpha(layer.convs[relation], relation, x) for relation in EDGES]))
+            levels.append(shares(layer, x))
             x = {kind: found.tanh() for kind, found in layer(x, data.edge_index_dict).items()}
-    starts = {"author": 0, "paper": SIZES["author"]}
-    source = torch.cat([edges[0] + starts[relation[0]] for relation, edges in EDGES.items()])
-    target = torch.cat([edges[1] + starts[relation[2]] for relation, edges in EDGES.items()])
-    reached = torch.zeros(sum(SIZES.values())).double()
-    for relation, edges in EDGES.items():
-        reached[edges[1].unique() + starts[relation[2]]] += 1
-    first, second = (level / reached[target] for level in levels)
-    read = F.one_hot(torch.tensor(starts["paper"] + paper), len(reached)).double()
+    first, second = levels
+    source, target = _ends()
+    read = F.one_hot(torch.tensor(_OFFSETS["paper"] + paper), sum(SIZES.values())).double()
     last = read[target] * second
     earlier = torch.zeros_like(read).index_add(0, source, last)[target] * first
     found = {"rollout": (last + earlier) / 2, "mean": (first + second) / 2, "last": last}
     return {name: _each(credit) for name, credit in found.items()}
 
 
+_OFFSETS = {"author": 0, "paper": SIZES["author"]}
+
+
+def _ends() -> tuple[Tensor, Tensor]:
+    """Where the edges of all relations begin and end, ``[E]`` each."""
+    source = torch.cat([edges[0] + _OFFSETS[relation[0]] for relation, edges in EDGES.items()])
+    return source, torch.cat([edges[1] + _OFFSETS[relation[2]] for relation, edges in EDGES.items()])
+
+
 def _each(credit: Tensor) -> Callable[[Players], Tensor]:
     return lambda players: credit[_flat_edges(players.index)]
+
+
+def _by_relation(net: Any, amounts: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """Each relation has a layer of its own."""
+    each = dict(zip(EDGES, amounts.split([edges.size(1) for edges in EDGES.values()]), strict=True))
+    return [(conv, each[relation]) for layer in net.layers for relation, conv in layer.convs.items()]
+
+
+def _side_by_side(layer: Any, x: Features) -> Tensor:
+    """A relation's softmax, shared alike with the other relations that reach the node."""
+    reached = torch.zeros(sum(SIZES.values())).double()
+    for relation, edges in EDGES.items():
+        reached[edges[1].unique() + _OFFSETS[relation[2]]] += 1
+    return torch.cat([_alpha(layer.convs[relation], relation, x) for relation in EDGES]) / reached[_ends()[1]]
 
 
 def _alpha(conv: Any, relation: tuple[str, str, str], x: Features) -> Tensor:
@@ -251,8 +288,30 @@ def _alpha(conv: Any, relation: tuple[str, str, str], x: Features) -> Tensor:
     source, target = EDGES[relation]
     heard = (x[relation[0]] @ conv.lin_src.weight.T) @ conv.att_src.view(-1)
     own = (x[relation[2]] @ conv.lin_dst.weight.T) @ conv.att_dst.view(-1)
-    raw = F.leaky_relu(heard[source] + own[target], 0.2).exp()
-    return raw / torch.zeros_like(own).index_add(0, target, raw)[target]
+    return _softmax(F.leaky_relu(heard[source] + own[target], 0.2), target)
+
+
+def _softmax(scores: Tensor, target: Tensor) -> Tensor:
+    """Of the edges ``[E, ...]`` into each node."""
+    raw = scores.exp()
+    return raw / raw.new_zeros(int(target.max()) + 1, *raw.shape[1:]).index_add(0, target, raw)[target]
+
+
+def _all_at_once(net: Any, amounts: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """A layer sends the messages of all relations one after the other."""
+    return [(layer, amounts) for layer in net.layers]
+
+
+def _over_relations(layer: Any, x: Features) -> Tensor:
+    """``softmax p_r (k_j W_r) q_i / sqrt(d)`` over the edges of all relations into a node, the mean over heads."""
+    heads, scores = layer.heads, []
+    for number, ((source, name, target), edges) in enumerate(EDGES.items()):
+        parts = (layer.kqv_lin.lins[kind](x[kind]).chunk(3, 1) for kind in (source, target))
+        key, query = (part[i].unflatten(1, (heads, -1)) for i, part in enumerate(parts))
+        W = layer.k_rel.weight[number :: len(EDGES)]
+        products = (torch.einsum("nhi,hij->nhj", key, W)[edges[0]] * query[edges[1]]).sum(-1)
+        scores.append(products * layer.p_rel["__".join((source, name, target))] / query.size(-1) ** 0.5)
+    return _softmax(torch.cat(scores), _ends()[1]).mean(1)
 
 
 def typed_gat() -> Case:
@@ -260,7 +319,10 @@ def typed_gat() -> Case:
     data, net = graph(), TypedGAT()
     with torch.no_grad():
         net.double()(data.x_dict, data.edge_index_dict)  # its sizes are those that it meets first
-    return on_papers(stirred(net))
+    return on_papers(stirred(net), _by_relation, _side_by_side)
 
 
-TYPED: dict[str, Callable[[], Case]] = {"HeteroConv": typed_gat}
+TYPED: dict[str, Callable[[], Case]] = {
+    "HeteroConv": typed_gat,
+    "HGT": lambda: on_papers(stirred(TypedHGT(), seed=4), _all_at_once, _over_relations),
+}
