@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from explain.attention import Attention, capture
     from explain.comparison import Comparison, compare
     from explain.counterfactual import Counterfactual
+    from explain.discovery import explainers
     from explain.explainer import Explainer
     from explain.explanation import Explanation
     from explain.gradient import Gradient
@@ -56,6 +57,7 @@ __all__ = [
     "analysis",
     "capture",
     "compare",
+    "explainers",
     "metrics",
     "parallel",
     "plot",
@@ -67,6 +69,7 @@ _HOMES = {
     "explain.attention": ("Attention", "capture"),
     "explain.comparison": ("Comparison", "compare"),
     "explain.counterfactual": ("Counterfactual",),
+    "explain.discovery": ("explainers",),
     "explain.explainer": ("Explainer",),
     "explain.explanation": ("Explanation",),
     "explain.gradient": ("Gradient",),

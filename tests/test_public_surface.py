@@ -10,7 +10,7 @@ import pytest
 import explain
 
 PUBLIC = {
-    *("wrap", "compare", "capture", "analysis", "metrics", "parallel", "plot", "report"),
+    *("wrap", "compare", "capture", "explainers", "analysis", "metrics", "parallel", "plot", "report"),
     *(
         "Shapley",
         "Banzhaf",

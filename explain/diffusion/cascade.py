@@ -162,6 +162,11 @@ class Cascade(Target):
         """What each stage ends in, ``[draws, *shape]``."""
         return self.samples(self.own)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Stages, their steps and guidance, and what they are given."""
+        return tuple(_REMOVALS)
+
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "stages", "noise" (of each stage), "labels", and "steps" or "guidance" (of all stages, ``size=``).
 

@@ -123,6 +123,11 @@ class StepTarget(StepNumber, _DenoiserTarget):
         """What absent sites show in each draw, ``[K, *shape]``."""
         return fills(self, self.fill, self.reference)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Parts of the image, what it is conditioned on, and the noise levels that were asked about."""
+        return (*IMAGE_KINDS, "labels", "conditions", "steps")
+
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "patches" (``size=``), "superpixels" (``segments=``) or "coordinates" of a point; "labels",
         "conditions" (each of several by name), "steps".
@@ -270,6 +275,11 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
     def decided(self, draws: int = 8) -> Decided:
         """How much of the variance of the number the noise of each step explains; see `forks.decided`."""
         return decided(self, draws)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What a run is made of; parts of its sample for reading attention."""
+        return ("steps", "guidance", "labels", "conditions", "noise", *IMAGE_KINDS)
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "steps" (with the condition or without), "guidance" (with its weight or plain), "labels",

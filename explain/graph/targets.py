@@ -14,7 +14,7 @@ from explain.graph.meanings import meaning_of_number
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.placing import is_large, placed, placed_nodes
-from explain.graph.players.kinds import players_of
+from explain.graph.players.kinds import KINDS, players_of
 from explain.graph.players.naming import node_name, node_names
 from explain.graph.reading.differentiable import differentiable
 from explain.graph.reading.module_copy import module_copy
@@ -122,6 +122,11 @@ class GraphTarget(GraphNumber, OfOutputs):
         return self.node_place if kind == "nodes" else self.place
 
     # --- questions ---
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All kinds of players on graphs; relations where edges have types, edge features where there are any."""
+        return KINDS
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players that can matter to the number; with ``all=True`` all of the graph's nodes, edges or features.

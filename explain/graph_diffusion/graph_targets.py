@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.graph_diffusion.commit import settled_from
-from explain.graph_diffusion.graph_games import GraphCoalitions, graph_players
+from explain.graph_diffusion.graph_games import RUN_KINDS, STEP_KINDS, GraphCoalitions, graph_players
 from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
 from explain.guard import usual_modes
 from explain.payoffs import payoff_name
@@ -58,6 +58,11 @@ class _GraphTarget(GraphNumber, Target):
         if not math.isfinite(found):
             raise NonFinite(f"the number is {found}: the network is sure of another class, or the payoff is not finite")
         return found
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of a run, or of a step."""
+        return RUN_KINDS if isinstance(self, GraphRunNumber) else STEP_KINDS
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "pairs", "nodes" (each with its pairs), of a step "edges" of the clean graph, of a run "steps"."""

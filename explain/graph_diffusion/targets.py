@@ -13,7 +13,7 @@ from explain.diffusion.categorical import Categorical
 from explain.graph_diffusion.commit import Together, settled_from, together
 from explain.graph_diffusion.games import LabelCoalitions, differentiable
 from explain.graph_diffusion.number import LabelNumber, RunNumber, StepNumber
-from explain.graph_diffusion.players import players_of
+from explain.graph_diffusion.players import RUN_KINDS, STEP_KINDS, players_of
 from explain.graph_diffusion.processes import CategoricalLabels
 from explain.guard import usual_modes
 from explain.payoffs import payoff_name
@@ -46,6 +46,11 @@ class _LabelTarget(LabelNumber, Target):
         if not math.isfinite(found):
             raise NonFinite(f"the number is {found}: check the payoff, and the network's half precision")
         return found
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of a run, or of a step."""
+        return RUN_KINDS if isinstance(self, RunNumber) else STEP_KINDS
 
     def players(self, kind: str, **options: Any) -> Players:
         """Players of a run: "known_labels", "nodes", "edges" (``undirected=True``: pairs), each ``hops=`` near,

@@ -55,6 +55,11 @@ class ExampleTarget(ExampleNumber, OfOutputs):
         with untouched(self.module), torch.no_grad():
             return float(self.numbers(self.x[None]))
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Columns of a table, or parts of an image."""
+        return tuple(KINDS[self.x.dim()])
+
     def players(self, kind: str, **options: Any) -> Players:
         """Tables: "features". Images: "patches" (``size``), "superpixels" (``segments``, ``compactness``).
 

@@ -19,9 +19,10 @@ from explain.types.objective import (
 )
 from explain.types.players import Players
 from explain.types.readings import Call, Differentiable, Neighbourhood, TypedEdges
-from explain.types.target import Target, expect_graph, explained_by
+from explain.types.target import EXPLAINERS, Target, expect_graph, explained_by, offers, refusal
 
 __all__ = [
+    "EXPLAINERS",
     "Call",
     "Differentiable",
     "EditableObjective",
@@ -45,5 +46,7 @@ __all__ = [
     "check_text",
     "expect_graph",
     "explained_by",
+    "offers",
     "present_atoms",
+    "refusal",
 ]

@@ -15,7 +15,7 @@ from explain.types.objective import Objective, Questions
 from explain.types.players import Players
 from explain.types.readings import Call, Differentiable, Neighbourhood, TypedEdges
 
-_EXPLAINERS = {  # by the verb that they ask
+EXPLAINERS = {  # by the verb that they ask
     "game": ("Shapley", "Banzhaf", "Interactions", "Lime", "Occlusion", "Counterfactual"),
     "differentiable": ("Gradient",),
     "module_copy": ("Mask",),
@@ -38,6 +38,17 @@ class Target:
     told: Mapping[str, Any] = MappingProxyType({})
     found: ClassVar[tuple[str, ...]] = ("told",)  # follows from the rest
     instead: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of players that it may be asked about, the usual ones first; none where it does not say."""
+        return ()
+
+    def explainers(self, *kinds: str, patience: float = 10.0) -> Any:
+        """Which explainers fit this question, over which players, at what cost: what `explain.explainers` says."""
+        from explain.discovery import explainers
+
+        return explainers(self, *kinds, patience=patience)
 
     @property
     def trained(self) -> nn.Module:
@@ -188,15 +199,29 @@ class Target:
         return f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in asked)}"
 
     def _cannot(self, verb: str) -> NoReturn:
-        asking = f", for {_listed(_EXPLAINERS[verb])}" if verb in _EXPLAINERS else ""
-        remedy = self.instead.get(verb, f"it is explained by {explained_by(self)}")
-        raise Unsupported(f"{type(self).__name__} does not offer {verb}(){asking}: {remedy}")
+        raise Unsupported(refusal(self, verb))
+
+
+def offers(target: Target, verb: str) -> bool:
+    """Whether this target answers a verb."""
+    return getattr(type(target), verb) is not getattr(Target, verb)
+
+
+def refusal(target: Target, verb: str) -> str:
+    """What is said where a target does not offer a verb: who would ask it, and what to ask instead."""
+    asking = f", for {_listed(EXPLAINERS[verb])}" if verb in EXPLAINERS else ""
+    return f"{type(target).__name__} does not offer {verb}(){asking}: {_remedy(target, verb)}"
 
 
 def explained_by(target: Target) -> str:
     """The explainers whose verbs this target answers."""
-    offered = [verb for verb in _EXPLAINERS if getattr(type(target), verb) is not getattr(Target, verb)]
-    return _listed(list(dict.fromkeys(name for verb in offered for name in _EXPLAINERS[verb]))) or "none"
+    offered = [verb for verb in EXPLAINERS if offers(target, verb)]
+    return _listed(list(dict.fromkeys(name for verb in offered for name in EXPLAINERS[verb]))) or "none"
+
+
+def _remedy(target: Target, verb: str) -> str:
+    """What to ask in place of a verb that is not offered."""
+    return target.instead.get(verb, f"it is explained by {explained_by(target)}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -210,7 +235,5 @@ def expect_graph(target: Target, verb: str, what: str) -> None:
     Raises:
         Unsupported: it does not.
     """
-    if getattr(type(target), verb) is getattr(Target, verb):
-        raise Unsupported(
-            f"{what}, and {type(target).__name__} asks about none: it is explained by {explained_by(target)}"
-        )
+    if not offers(target, verb):
+        raise Unsupported(f"{what}, and {type(target).__name__} asks about none: {_remedy(target, verb)}")

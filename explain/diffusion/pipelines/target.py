@@ -127,6 +127,11 @@ class PipelineRun(PipelineNumber, Target):
         """All pixels of the picture, which the payoff sees, as positions in ``[H * W]``."""
         return torch.arange(sites(_sampled(self.traced[1])[0].shape).numel())
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What a pipeline's call is given and does; parts of its picture for reading attention."""
+        return ("words", "steps", "guidance", "labels", "conditions", "patches", "superpixels")
+
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "words" (``phrases=`` that go together), "steps" (``size=``; without a condition an absent one does
         not look at the picture, see `Looks`), "guidance", "labels" (the prompt), "conditions" (the

@@ -21,7 +21,7 @@ from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Fields, Structure
 from explain.types import Players
 
-KINDS = ("nodes", "edges", "features", "node_features", "edge_features", "relations", "motifs")
+KINDS = ("edges", "nodes", "features", "node_features", "edge_features", "relations", "motifs")
 ATOMS = {"relations": "edges", "motifs": "edges"}  # what players own, where it is not called as they are
 AFFORDABLE = 256  # players that the default budget of 2,048 coalitions serves, eight for each
 _OPTIONS: dict[str, set[str]] = {
