@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from explain.explanation import Explanation
     from explain.gradient import Gradient
     from explain.graph_lime import GraphLime
-    from explain.influence import DTrak, Influence, Perturbation, Relabelling, SelfInfluence, TracIn, Trak
+    from explain.influence import (
+        DTrak,
+        Influence,
+        Perturbation,
+        Relabelling,
+        SelfInfluence,
+        TracIn,
+        Training,
+        Trak,
+        recorded,
+    )
     from explain.lime import Lime
     from explain.mask import FittedMask, Mask
     from explain.occlusion import Occlusion
@@ -52,6 +62,7 @@ __all__ = [
     "SubgraphX",
     "Target",
     "TracIn",
+    "Training",
     "Trak",
     "Unsupported",
     "analysis",
@@ -61,6 +72,7 @@ __all__ = [
     "metrics",
     "parallel",
     "plot",
+    "recorded",
     "report",
     "wrap",
 ]
@@ -74,7 +86,10 @@ _HOMES = {
     "explain.explanation": ("Explanation",),
     "explain.gradient": ("Gradient",),
     "explain.graph_lime": ("GraphLime",),
-    "explain.influence": ("DTrak", "Influence", "Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak"),
+    "explain.influence": (
+        *("DTrak", "Influence", "Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Training", "Trak"),
+        "recorded",
+    ),
     "explain.lime": ("Lime",),
     "explain.mask": ("FittedMask", "Mask"),
     "explain.occlusion": ("Occlusion",),

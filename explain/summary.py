@@ -13,6 +13,7 @@ PROOFS: tuple[dict[str, str], ...] = (
     {"completeness_gap": "completeness gap {:.1e}"},
     {"run_to_run": "runs agree {:.2f}", "fidelity_top_k": "top players alone {:.3g}"},
     {"change_under_uniform": "uniform attention {:+.3g}"},
+    {"replay_gap": "replay gap {:.1e}", "smoothness_gap": "response gap {:.2g}"},
     {"residual": "residual {:.1e}", "curvature": "curvature {}", "damping": "damping {:.2g}"},
     {"deleted": "{} deleted", "margin_after": "margin {:+.2g}"},
     {"subgraphs": "the best of {} subgraphs", "value_error": "s.e. {:.2g}"},

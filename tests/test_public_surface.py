@@ -24,7 +24,7 @@ PUBLIC = {
         "Occlusion",
     ),
     *("SubgraphX", "Counterfactual", "GraphLime", "GlobalSurrogate", "FittedSurrogate"),
-    *("Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak", "DTrak"),
+    *("Perturbation", "Relabelling", "SelfInfluence", "TracIn", "Trak", "DTrak", "Training", "recorded"),
     *("Explainer", "Explanation", "Comparison", "Players", "Game", "Target", "Objective"),
     *("NonFinite", "Unsupported"),
 }

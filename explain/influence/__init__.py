@@ -25,6 +25,7 @@ from explain.influence.solvers.kfac import Ekfac, Kfac
 from explain.influence.solvers.lissa import Diverged, Lissa
 from explain.influence.solvers.nystrom import NystromCG
 from explain.influence.spectrum import Indefinite
+from explain.influence.through import Recording, Training, recorded
 from explain.influence.tracin import TracIn
 from explain.influence.trak import Trak
 
@@ -50,10 +51,12 @@ __all__ = [
     "NystromCG",
     "Perturbation",
     "Poisoned",
+    "Recording",
     "Relabelling",
     "SelfInfluence",
     "Shards",
     "TracIn",
+    "Training",
     "Trak",
     "accuracy_after_fixing",
     "attackability",
@@ -65,5 +68,6 @@ __all__ = [
     "mislabels",
     "parameter_change",
     "poison",
+    "recorded",
     "refit",
 ]

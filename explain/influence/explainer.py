@@ -25,6 +25,7 @@ from explain.influence.scores import (
 from explain.influence.shards import Shards, Solved
 from explain.influence.solvers.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
 from explain.influence.solvers.solution import Solution, Solver
+from explain.influence.through.answers import Through, answers_through
 from explain.influence.together import Together, asked_of, is_damping
 from explain.types import NonFinite, Objective, Players, Target
 
@@ -64,7 +65,12 @@ class Influence(Together, Explainer):
             solutions as there are players. ``parts["first_order"]`` then holds the learned part without it.
         shards: a folder in which the solution and the scores, shard by shard, are kept as they are found: for large
             training sets, on a cluster where it names one, resumed after any end. For labels only.
-        seed: of the eigenvalue search and of LiSSA's batches.
+        through: the training itself, an `explain.Training` or what `explain.recorded` wrote down: instead of a
+            curvature at the end, the derivative of all its steps (MAGIC, Ilyas and Engstrom 2025), which is exact to
+            first order at no minimum too. ``score_i = d f(theta_T) / d w_i``, where ``w_i`` weighs the example's loss
+            in every batch; ``parts["steps"] [spans, n]`` says when in the training it came about. The training is taken
+            again, and must end where it ended. For labels only, without ``solver``, ``curvature`` and ``damping``.
+        seed: of the eigenvalue search and of LiSSA's batches; of the direction of the smoothness check of ``through``.
         progress: shows tqdm.
 
     The answer has ``parts["structural"]``, what the edit alone does to the number (zero for labels), ``["learned"]``,
@@ -94,6 +100,7 @@ class Influence(Together, Explainer):
     parameters: Choice = TRAINABLE
     newton: bool = False
     shards: Shards | None = None
+    through: Through | None = None
     seed: int | torch.Generator | None = None
     progress: bool = False
 
@@ -118,13 +125,37 @@ class Influence(Together, Explainer):
             raise ValueError(f"newton must be True or False, and False with shards, got {self.newton!r}")
         if self.shards is not None and not isinstance(self.shards, Shards):
             raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
+        if self.through is not None:
+            self._check_through()
         if self.shards is not None and self.remove != "labels":
             raise ValueError(
                 f"shards are of training examples: with remove='labels' only, got {self.remove!r}: leave them out"
             )
 
+    def _check_through(self) -> None:
+        """Check that nothing is asked for that the derivative of a training has no use for.
+
+        Raises:
+            TypeError: no training.
+            ValueError: a setting of curvature and its inverse, or other players than training examples.
+        """
+        if not hasattr(self.through, "course"):
+            raise TypeError(
+                "through must be explain.Training(...) or the run of explain.recorded(...), got "
+                f"{type(self.through).__name__}"
+            )
+        inverse = {"solver": "auto", "curvature": "auto", "damping": "auto", "newton": False, "shards": None}
+        given = [name for name, default in inverse.items() if getattr(self, name) != default]
+        if given:
+            raise ValueError(f"through= follows the training itself and inverts nothing: leave out {', '.join(given)}")
+        if self.remove != "labels":
+            raise ValueError(f"through= is of training examples: with remove='labels' only, got {self.remove!r}")
+
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        objectives, values, b = asked_of(targets, self.train, self.remove, self.newton, self.parameters)
+        apart = self.newton or self.through is not None
+        objectives, values, b = asked_of(targets, self.train, self.remove, apart, self.parameters)
+        if self.through is not None:
+            return answers_through(self.through, objectives, values, b, generator, self.progress)
         objective = objectives[0]
         losses = example_losses(objective)
         for what, found in (("number's gradient", b), ("training losses", losses)):

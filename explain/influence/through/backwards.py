@@ -1,0 +1,132 @@
+"""The derivative of a number at the end of a training with respect to every example's weight, step by step backwards.
+
+With ``u_t = d number / d state_t``, from the last step to the first::
+
+    (u_t, v_t) = d update_t^T u_{t+1}                        by the state and by the gradient g_t
+    u_t       += (d g_t / d theta)^T v_t                     a product with the Hessian of the step's loss
+    score_it   = (d g_t / d w_i)^T v_t                       what the example's weight at this step does
+
+States are kept where memory allows, else every ``sqrt(T)``-th, and the steps between are taken again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from explain.influence.linear_maps import Columns, twice_differentiable
+from explain.influence.through.course import SAME, Course
+from explain.layouts import held_bytes
+from explain.types import NonFinite, Unsupported
+
+MEMORY = 2**26  # bytes of states that are kept without asking whether fewer would do
+SPANS = 100  # of steps, for which what an example did is told apart
+
+
+class Replay(NamedTuple):
+    """A training taken again: the parameters at its end, and the states kept, every ``every``-th."""
+
+    end: Tensor
+    kept: list[Tensor]
+    every: int
+
+
+class Found(NamedTuple):
+    """``d number_k / d w_i`` by spans of steps, float64 ``[k, spans, n]``; and how many steps were evaluated."""
+
+    spans: Tensor
+    steps: int
+
+
+def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) -> Replay:
+    """The training taken again, if it ends where it ended.
+
+    Args:
+        course: the training.
+        end: parameters ``[p]`` that it ended with.
+        whose: says what these are.
+        progress: shows tqdm.
+
+    Raises:
+        NonFinite: it diverged.
+        Unsupported: it ends elsewhere.
+    """
+    total, size = len(course.steps), held_bytes(course.start)
+    every = 1 if (total + 1) * size <= MEMORY else max(1, math.isqrt(total))
+    kept, state, departed = [], course.start, None
+    for t in tqdm(range(total), desc="training again", disable=not progress, leave=False):
+        if t % every == 0:
+            kept.append(state)
+        slope = course.slope(state[0], t)
+        if departed is None and _depart(course, t, slope.losses):
+            departed = t
+        state = course.updated(state, slope.gradient.detach(), t)
+        if not state[0].isfinite().all():
+            raise NonFinite(f"the training diverged: NaN or infinity after step {t + 1} of {total}")
+    gap = float((state[0] - end).abs().max())
+    if not gap <= SAME * max(1.0, float(end.abs().max())):
+        raise Unsupported(_elsewhere(gap, whose, departed, total))
+    return Replay(state[0], kept, every)
+
+
+def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: bool = False) -> Found:
+    """See above.
+
+    Args:
+        course: the training.
+        replay: of it.
+        cotangents: the gradients of the numbers at its end, ``[k, p]``.
+        progress: shows tqdm.
+    """
+    total = len(course.steps)
+    spans = torch.zeros(len(cotangents), min(SPANS, total), course.size, dtype=torch.float64)
+    u = torch.zeros(len(cotangents), *course.start.shape).to(course.start)
+    u[:, 0] = cotangents.to(u)
+    own, through = Columns(), Columns()
+    bar = tqdm(total=total, desc="backwards", disable=not progress, leave=False)
+    for t, state in _backwards(course, replay):
+        slope = course.slope(state[0], t, again=True)
+        leaf, gradient = state.detach().requires_grad_(), slope.gradient.detach().requires_grad_()
+        with torch.enable_grad(), twice_differentiable():
+            after = course.updated(leaf, gradient, t)
+            both = own(lambda v: _pulled(after, [leaf, gradient], v), u)  # noqa: B023 - called at once
+            u, v = both[:, : leaf.numel()].view(u.shape).clone(), both[:, leaf.numel() :]
+            back = through(lambda v: _pulled(slope.gradient, [slope.theta, *slope.weights], v), v)  # noqa: B023
+        u[:, 0] += back[:, : slope.theta.numel()]
+        positions = torch.cat([batch.positions for batch in course.steps[t].batches]).cpu()
+        found = back[:, slope.theta.numel() :].detach().double().cpu()
+        spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
+        bar.update()
+    bar.close()
+    return Found(spans, total * (2 if replay.every == 1 else 3))
+
+
+def _pulled(value: Tensor, at: list[Tensor], v: Tensor) -> Tensor:
+    parts = torch.autograd.grad(value, at, v, retain_graph=True, materialize_grads=True)
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
+def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor]]:
+    """Every step from the last to the first, with the state before it."""
+    for first, state in zip(range(0, len(course.steps), replay.every)[::-1], replay.kept[::-1], strict=True):
+        count = min(replay.every, len(course.steps) - first)
+        between = [state for _, state in zip(range(count), course.states(start=state, first=first), strict=False)]
+        yield from zip(range(first, first + count)[::-1], between[::-1], strict=True)
+
+
+def _depart(course: Course, t: int, losses: list[Tensor]) -> bool:
+    """Whether these losses are others than those recorded."""
+    return any(
+        batch.seen is not None and not torch.allclose(found, batch.seen, rtol=SAME, atol=SAME)
+        for batch, found in zip(course.steps[t].batches, losses, strict=True)
+    )
+
+
+def _elsewhere(gap: float, whose: str, departed: int | None, total: int) -> str:
+    where = "" if departed is None else f"; its losses are others from step {departed + 1} of {total} on"
+    return f"the training taken again ends elsewhere, by up to {gap:.2g}{where}, than {whose}"

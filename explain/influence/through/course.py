@@ -1,0 +1,133 @@
+"""A training as it went: a start and a sequence of deterministic steps, which can be taken again with other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from explain.influence.linear_maps import Flat, twice_differentiable
+from explain.influence.through.optimizers import Update
+from explain.types import Objective, Parameters, Unsupported
+
+SAME = 1e-6  # how far two runs of one training may end apart
+
+
+class Batch(NamedTuple):
+    """Examples of a step: positions int64 ``[k]``, their losses ``[k]`` at parameters, and what the mean is scaled by.
+
+    ``seen``: their losses when it was recorded.
+    """
+
+    positions: Tensor
+    losses: Callable[[Parameters], Tensor]
+    scale: float = 1.0
+    seen: Tensor | None = None
+
+
+class Step(NamedTuple):
+    """The batches whose scaled mean losses are descended, the norm that the gradient is clipped to, the updates.
+
+    ``updates``: one for each group of parameters.
+    """
+
+    batches: tuple[Batch, ...]
+    clip: float | None
+    updates: tuple[Update, ...]
+
+
+class Slope(NamedTuple):
+    """``g = grad_theta sum_b scale_b mean_i w_i loss_i`` ``[p]``, the leaves that it hangs on, and the losses."""
+
+    gradient: Tensor
+    theta: Tensor
+    weights: list[Tensor]
+    losses: list[Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A training: ``state_{t+1} = update_t(state_t, g_t(theta_t, w))`` from ``start``, parameters ``state[0]``.
+
+    Args:
+        flat: the trained parameters as one vector, those of a group side by side.
+        groups: how many numbers each parameter group has.
+        start: ``[1 + slots, p]``, the parameters and what the optimizer keeps beside them.
+        steps: what was done at each.
+        size: of the training set.
+        before: steps that the optimizer had taken before.
+        names: of the parameters in the objective, by those that they have here, where these are others.
+    """
+
+    flat: Flat
+    groups: tuple[int, ...]
+    start: Tensor
+    steps: Sequence[Step]
+    size: int
+    before: int = 0
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def states(self, weights: Tensor | None = None, start: Tensor | None = None, first: int = 0) -> Iterator[Tensor]:
+        """The state before each step from ``first`` on, and the last; with weights ``[n]`` of the examples."""
+        state = self.start if start is None else start
+        yield state
+        for t in range(first, len(self.steps)):
+            gradient = self.slope(state[0], t, weights).gradient.detach()
+            state = self.updated(state, gradient, t)
+            yield state
+
+    def end(self, weights: Tensor | None = None) -> Tensor:
+        """The parameters ``[p]`` at the end of a training with these weights ``[n]``, 1 each when None."""
+        for state in self.states(weights):  # noqa: B007 - the last is wanted
+            pass
+        return state[0]
+
+    def params(self, theta: Tensor) -> Parameters:
+        """Parameters ``[p]`` by the names that they have in the objective."""
+        return {self.names.get(name, name): value for name, value in self.flat.params(theta).items()}
+
+    def slope(self, theta: Tensor, t: int, weights: Tensor | None = None, again: bool = False) -> Slope:
+        """The gradient that step ``t`` is taken along, before it is clipped; ``again``: to be differentiated."""
+        with torch.enable_grad(), twice_differentiable():
+            theta = theta.detach().requires_grad_()
+            params, leaves, each = self.flat.params(theta), [], []
+            total = theta.new_zeros(())
+            for batch in self.steps[t].batches:
+                losses = batch.losses(params)
+                ones = losses.new_ones(len(losses)) if weights is None else weights[batch.positions].to(losses)
+                leaves.append(ones.requires_grad_(again))
+                each.append(losses.detach())
+                total = total + batch.scale * (leaves[-1] * losses).mean()
+            (gradient,) = torch.autograd.grad(total, theta, create_graph=again, materialize_grads=True)
+        return Slope(gradient, theta, leaves, each)
+
+    def updated(self, state: Tensor, gradient: Tensor, t: int) -> Tensor:
+        """The state after step ``t``, differentiable in both."""
+        step, taken = self.steps[t], self.before + t
+        if step.clip is not None:
+            gradient = _clipped(gradient, self.flat.sizes, step.clip)
+        if len(self.groups) == 1:
+            return step.updates[0].step(state, gradient, taken)
+        parts = zip(step.updates, state.split(self.groups, 1), gradient.split(self.groups), strict=True)
+        return torch.cat([update.step(own, g, taken) for update, own, g in parts], 1)
+
+
+def module_of(objective: Objective) -> nn.Module:
+    """The module that an objective's parameters are those of, by the same names.
+
+    Raises:
+        Unsupported: it has none.
+    """
+    module = getattr(objective, "module", None)
+    if not isinstance(module, nn.Module):
+        raise Unsupported(f"{type(objective).__name__} has no module whose training could be followed")
+    return module
+
+
+def _clipped(gradient: Tensor, sizes: Sequence[int], most: float) -> Tensor:
+    """As ``torch.nn.utils.clip_grad_norm_`` does it: the norm of the norms of the parameters."""
+    norms = torch.stack([torch.linalg.vector_norm(part) for part in gradient.split(list(sizes))])
+    return gradient * (most / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
