@@ -71,7 +71,7 @@ def trained(
         return lambda *inputs: functional_call(net, back(theta), inputs)
 
     def answers(theta: Tensor, rows: Tensor) -> Tensor:
-        beside = [] if labels is None else [labels[: len(rows)].repeat_interleave(LEVELS)]
+        beside = [] if labels is None else [labels[: len(rows)].repeat_interleave(LEVELS, 0)]
         x = seen(rows)
         return at(theta)(x.flatten(0, 1), times.repeat(len(rows)), *beside).view_as(x)
 

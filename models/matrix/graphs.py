@@ -248,8 +248,8 @@ def masked(asked: Asked) -> dict[str, Masked]:
 
 
 def flat(net: nn.Module) -> tuple[Tensor, Callable[[Tensor], dict[str, Tensor]]]:
-    """The parameters as one vector, and back by name."""
-    named = dict(net.named_parameters())
+    """The parameters that are trained as one vector, and back by name."""
+    named = {name: p for name, p in net.named_parameters() if p.requires_grad}
 
     def back(theta: Tensor) -> dict[str, Tensor]:
         parts = theta.split([p.numel() for p in named.values()])

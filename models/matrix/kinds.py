@@ -14,5 +14,14 @@ from models.matrix.states import STATES
 from models.matrix.typed import TYPED
 from models.matrix.vectors import VECTORS
 
+
+def _prompted() -> Case:
+    """See `models.matrix.prompted`."""
+    from models.matrix.prompted import prompted  # seconds of transformers, for this alone
+
+    return prompted()
+
+
+PROMPTED: dict[str, Callable[[], Case]] = {"Stable Diffusion run": _prompted}
 ON_GRAPHS: dict[str, Callable[[], Case]] = {**NODES, **GRAPH_LEVEL, **TYPED, **RECOMMENDATION}
-KINDS: dict[str, Callable[[], Case]] = {**ON_GRAPHS, **VECTORS, **DENOISERS, **GUIDED, **STATES}
+KINDS: dict[str, Callable[[], Case]] = {**ON_GRAPHS, **VECTORS, **DENOISERS, **GUIDED, **PROMPTED, **STATES}

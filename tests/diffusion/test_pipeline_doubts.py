@@ -26,7 +26,8 @@ def test_words_beyond_the_encoder_are_named_and_do_not_play():
     said = "longer than the encoder reads: 3 words were cut: fox in snow"
     assert (run.assumed["prompt"], run.assumed["negative"]) == (said, said)
     assert run.players("words").names == tuple(LONG.split()[:14]) + tuple(f"not: {w}" for w in LONG.split()[:14])
-    assert explain.Occlusion("words").explain(run).target["assumed"]["prompt"] == said
+    target = explain.Occlusion("words").explain(run).target
+    assert (target["assumed"]["prompt"], target["payoff"]) == (said, "ink")
     of_step = explain.wrap(built("sd")).step(picture()[0], 500, LONG)
     assert of_step.describe()["assumed"]["prompt"] == said
 

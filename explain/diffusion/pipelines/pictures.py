@@ -26,7 +26,7 @@ from explain.diffusion.trained import TrainedDenoiser
 from explain.diffusion.training_set import training_set
 from explain.examples import Read
 from explain.guard import usual_modes
-from explain.payoffs import one_a_row
+from explain.payoffs import one_a_row, payoff_name
 from explain.types import Differentiable, Game, Masks, Objective, Players, Values, present_atoms
 
 FILLS = ("mean", "reference", "zeros")
@@ -190,12 +190,11 @@ class PictureStep(StepTarget):
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""
-        payoff = self.said_payoff
         said = {"prompt": self.asked_with.condition, "negative": self.asked_with.negative}
         return super().describe() | {
             "model": self.asked_with.pipeline,
             **(said if isinstance(self.asked_with.condition, str) else {"label": self.asked_with.condition}),
-            "payoff": payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "callable"),
+            "payoff": payoff_name(self.said_payoff),
             "space": "pixels",
             "region": int(self.pixel_region.sum()),
         }

@@ -36,6 +36,7 @@ from explain.diffusion.players import image_players, label_player, step_players
 from explain.diffusion.sites import sites
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
+from explain.payoffs import payoff_name
 from explain.spelling import check_names
 from explain.threads import found_alone
 from explain.types import Game, NonFinite, Objective, Players, Target, Unsupported
@@ -347,7 +348,7 @@ class PipelineRun(PipelineNumber, Target):
             "model": self.call.name,
             "question": "trajectory",
             **self._said_condition(),
-            "payof": None if self.payoff is None else getattr(self.payoff, "__name__", "callable"),
+            "payoff": None if self.payoff is None else payoff_name(self.payoff),
             "space": self.space,
             "steps": len(self.plan.times),
             "scheduler": type(self.call.pipeline.scheduler).__name__,
