@@ -19,6 +19,8 @@ EXAMPLES = 16  # of the training set, that the difference is taken on
 WORK = 2**24  # bytes of one forward pass of these, above which there are fewer
 WIDENED = 2**30  # bytes of one forward pass up to which a model of single precision is evaluated in double
 _STEPS = {torch.float64: (1e-6, 2.5e-7), torch.float32: (1e-2, 5e-3)}  # of |theta|; the second is the one that counts
+_LEAST = 1e-3  # a parameter, on average: where all are penalised to nothing, steps do not vanish with them
+_AWAY = 10  # of the coarse step in single precision
 _SIMPLER = {"hessian": ", use curvature='ggn', which is made of first derivatives"}
 _AGREES = {torch.float64: 1e-4, torch.float32: 2e-2}
 
@@ -72,6 +74,10 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
         return {"hvp_error": error, "hvp_note": note}
     wrong = float((product - found.fine).norm()) - noise > _AGREES[torch.float32] * float(found.fine.norm())
     if wrong or (A.theta.dtype == torch.float64 and error > _AGREES[found.dtype] + 10 * found.spread):
+        jump = _jump(A, batch, v, found.dtype)
+        if jump >= error / 2:
+            note = f"differences on the two sides are {jump:.2g} apart: the loss has a kink here (ReLU, max)"
+            return {"hvp_error": error, "hvp_note": note}
         raise Unsupported(
             f"the {A.name} of this model is wrong: A v is {error:.2g} off a central difference of its first "
             f"derivatives, and the differences of two steps agree to {found.spread:.1g}. An operation has a wrong "
@@ -87,7 +93,7 @@ def _apart(a: Tensor, b: Tensor) -> float:
 
 
 def _step(A: Curvature, dtype: torch.dtype, which: int) -> float:
-    return _STEPS[dtype][which] * (float(A.theta.norm()) or 1.0)
+    return _STEPS[dtype][which] * max(float(A.theta.norm()), _LEAST * A.size**0.5)
 
 
 def _differences(A: Curvature, batch: Tensor, v: Tensor) -> Differences:
@@ -100,10 +106,28 @@ def _differences(A: Curvature, batch: Tensor, v: Tensor) -> Differences:
             wide = _central(A, batch, v, torch.float64, InDouble)
         except Exception:  # an operation that takes one dtype only
             return _central(A, batch, v, own, nullcontext)
-        plain = A.first_derivative(batch, A.theta, nullcontext)(A.theta).double()
-        if _apart(wide.middle, plain) < _AGREES[torch.float32]:
+        if _same(A, batch, v):
             return wide
     return _central(A, batch, v, own, nullcontext)
+
+
+def _same(A: Curvature, batch: Tensor, v: Tensor) -> bool:
+    """Whether the model in double is the same function: asked away from ``theta``, a kink or rounding at a minimum."""
+    away = _away(A, v)
+    plain = A.first_derivative(batch, away.to(A.theta), nullcontext)(away.to(A.theta)).double()
+    wide = A.first_derivative(batch, away, InDouble)(away)
+    return _apart(wide, plain) < _AGREES[torch.float32]
+
+
+def _jump(A: Curvature, batch: Tensor, v: Tensor, dtype: torch.dtype) -> float:
+    """By how much the difference is another one on either side of ``theta``: little, but where ``theta`` is a kink."""
+    mode = nullcontext if dtype == A.theta.dtype else InDouble
+    one, other = (_central(A, batch, v, dtype, mode, _away(A, side * v, dtype)).fine for side in (1, -1))
+    return _apart(one, other)
+
+
+def _away(A: Curvature, v: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    return A.theta.double() + _AWAY * _step(A, dtype, 0) * v
 
 
 def _few(A: Curvature) -> Tensor:
@@ -123,8 +147,10 @@ def _made(A: Curvature, batch: Tensor) -> int:
     return used.total
 
 
-def _central(A: Curvature, batch: Tensor, v: Tensor, dtype: torch.dtype, mode: Mode) -> Differences:
-    theta, v = A.theta.to(dtype), v.to(dtype)
+def _central(
+    A: Curvature, batch: Tensor, v: Tensor, dtype: torch.dtype, mode: Mode, theta: Tensor | None = None
+) -> Differences:
+    theta, v = (A.theta if theta is None else theta).to(dtype), v.to(dtype)
     gradient = A.first_derivative(batch, theta, mode)
 
     def central(step: float) -> Tensor:

@@ -23,6 +23,8 @@ EDGES = torch.tensor([[0, 1, 2, 3, 2, 0, 1, 4, 3, 2], [1, 0, 1, 1, 3, 3, 2, 0, 0
 class Asked(Target):
     """Output 0 of one row of a network of nodes or tokens."""
 
+    kinds: tuple[str, ...] = ()
+
     def __init__(self, module, *inputs, row=0, kinds=("edges", "nodes")):
         self.module, self.inputs, self.row, self.kinds = module, inputs, row, kinds
 

@@ -11,6 +11,7 @@ from explain import Influence, SelfInfluence
 from explain.influence.curvature import GaussNewton, Hessian
 from explain.influence.differences import hvp_checks
 from explain.types import Unsupported
+from models.optimum import fit
 
 X = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(20) % 2
@@ -68,6 +69,25 @@ def test_right_derivatives_agree_in_the_precision_of_the_model(activation, kind,
     found = checks(net, kind, x)
     assert 0 <= found["hvp_error"] < (1e-7 if double else 1e-4)
     assert "hvp_note" not in found
+
+
+@pytest.mark.parametrize("kind", [Hessian, GaussNewton])
+@pytest.mark.parametrize("weight_decay", [0.01, 0.1])  # the second leaves hardly a weight
+def test_at_a_minimum_where_the_gradient_is_rounding_double_precision_still_proves(kind, weight_decay):
+    net = fit(Net(nn.Tanh()).double().eval(), X.double(), Y, weight_decay=weight_decay).float()
+    assert checks(net, kind)["hvp_error"] < 1e-4
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("kind", [Hessian, GaussNewton])
+def test_where_examples_lie_on_a_kink_it_is_said_and_not_refused(kind, double):
+    net = Net(nn.ReLU()).double().eval()
+    with torch.no_grad():  # as a minimum often leaves them: each unit's threshold runs through an example
+        first = net.net[0]
+        first.bias.copy_(-(first.weight * X[:8].double()).sum(1))
+    net, x = (net, X.double()) if double else (net.float(), X)
+    found = checks(net, kind, x)
+    assert "kink" in found["hvp_note"]
 
 
 @pytest.mark.parametrize("double", [False, True])
