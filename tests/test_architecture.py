@@ -77,7 +77,7 @@ MAY_IMPORT = {
     "comparison": ANSWER | {"doubts"},  # and through its door
     "metrics": ANSWER | {"comparison", "doubts", "explainer"},
     "analysis": ANSWER | {"attention", "explainer", "guard"},  # readings that are not credit
-    "report": ANSWER | {"comparison", "plot", "storage", "summary"},
+    "report": ANSWER | {"comparison", "conversion", "plot", "storage", "summary"},
     "discovery": {*EXPLAINERS, *ANSWER, "explainer", "guard", "obstacles"},  # it asks them all
     "explain": {
         *(*EXPLAINERS, *ANSWER),

@@ -55,13 +55,13 @@ def attention_maps(
         ValueError: an explanation without such maps, a pixel outside the image, or maps not kept whole for ``query``.
     """
     size = _size(explanation)
-    panels = _panels(explanation, size, query, maps)
-    turned = len({p.column for p in panels}) == 1
+    found = panels(explanation, size, query, maps)
+    turned = len({p.column for p in found}) == 1
     if turned:
-        panels = [p._replace(row=p.column, column=p.row) for p in panels]
-    across, down = list(dict.fromkeys(p.column for p in panels)), list(dict.fromkeys(p.row for p in panels))
+        found = [p._replace(row=p.column, column=p.row) for p in found]
+    across, down = list(dict.fromkeys(p.column for p in found)), list(dict.fromkeys(p.row for p in found))
     shown_across, shown_down = _thinned(across, columns), _thinned(down, rows)
-    shown = [p for p in panels if p.column in shown_across and p.row in shown_down]
+    shown = [p for p in found if p.column in shown_across and p.row in shown_down]
     height, width = size[0] / size[1], 1.0
     scale = 3.0 if len(shown) == 1 else 1.75 if turned else 1.15
     ax = axes(ax, (2.9 + scale * (1 + GAP) * len(shown_across), 0.8 + scale * (height + GAP) * len(shown_down)))
@@ -88,9 +88,17 @@ def around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
     return TwoSlopeNorm(1, max(0.0, 1 - reach), 1 + reach)
 
 
-def _panels(
-    explanation: Credit, size: tuple[int, int], query: tuple[int, int] | None, maps: Sequence[int] | None
+def panels(
+    explanation: Credit,
+    size: tuple[int, int],
+    query: tuple[int, int] | None = None,
+    maps: Sequence[int] | None = None,
 ) -> list[Panel]:
+    """The maps of an answer over an image of this size; see `attention_maps`.
+
+    Raises:
+        ValueError: an answer without such maps, or a pixel outside the image.
+    """
     parts = explanation.parts
     known = [i for i in range(len(parts)) if f"attention.{i}.grid" in parts]
     chosen = known if maps is None else list(maps)
@@ -100,7 +108,7 @@ def _panels(
             "Attention('patches') on a denoising step or run gives them"
         )
     branches = explanation.checks.get("branches", [])
-    panels = []
+    found = []
     for i in chosen:
         name = f"attention.{i}"
         layer = str(explanation.checks["layers"][int(parts[f"{name}.layer"])]).removeprefix("net.")
@@ -112,8 +120,8 @@ def _panels(
         height, width = parts[f"{name}.grid"].tolist()
         pixels = np.outer(_lengths(size[0], height, factor), _lengths(size[1], width, factor))
         ratio = shares.detach().cpu().double().reshape(height, width).numpy() * (size[0] * size[1]) / pixels
-        panels.append(Panel(layer, step, ratio, factor))
-    return panels
+        found.append(Panel(layer, step, ratio, factor))
+    return found
 
 
 def _from_pixel(parts: Any, name: str, query: tuple[int, int], size: tuple[int, int], factor: int) -> Tensor:

@@ -1,28 +1,41 @@
-"""One self-contained HTML page out of explanations: no scripts, nothing loaded from elsewhere."""
+"""One self-contained HTML page out of explanations: a short page to read, and with JavaScript a workbench."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jinja2
-import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm.auto import tqdm
 
-from explain import plot
 from explain.comparison import Comparison, said
 from explain.explanation import Explanation
-from explain.plot.style import question
+from explain.plot.influence import words as helpful
+from explain.plot.style import question, units
+from explain.report.data import as_json, question_data
+from explain.report.films import Asked, Film, attention_maps, film
+from explain.report.graph_scene import graph_scene, on_graph, path
+from explain.report.picture_scenes import examples, image_scenes, steps_scene, words_scene
+from explain.report.pictures import pngs
+from explain.report.questions import Question, grouped
+from explain.report.scenes import Scene, look
+from explain.report.verdict import signed, verdict
 from explain.storage import write_atomically
 from explain.summary import assumed, counted, own_check, top_players
 
 Picture: TypeAlias = "Axes | Figure | bytes"
 DPI = 130
+ROWS = 6  # of an answer, for who reads without JavaScript
 WIDE = 1000  # pixels; at half the page the letters of such a picture would be too small
 
 
@@ -40,15 +53,23 @@ def write(
     title: str = "Explanations",
     comparisons: Comparison | Sequence[Comparison] | Mapping[str, Comparison] = (),
     figures: Mapping[str, Picture] | None = None,
+    runs: Iterable[Asked] = (),
+    progress: bool = True,
 ) -> Path:
-    """Write the page, whole or not at all: a summary, then every picture, check and setting, then the comparisons.
+    """Write the page, whole or not at all: each question with its number, a verdict, and all answers to it.
+
+    It loads nothing and asks nobody. Without JavaScript it is short and readable; with it nodes can be moved, methods
+    and steps chosen, small credits hidden (what they sum to stays in sight), players searched and sorted.
 
     Args:
         explanations: what is told; at least one.
         path: the HTML file.
         title: at the top of the page.
-        comparisons: each with its table, its notes and its picture; by heading where they need telling apart.
+        comparisons: each with its table and its notes; by heading where they need telling apart.
         figures: more pictures by caption: an Axes, a Figure, or the bytes of a PNG.
+        runs: runs and steps of a denoiser that some of the answers are about, as ``model.trajectory(...)`` gave them:
+            what they foresaw, and their noised pictures, are shown at each step.
+        progress: a bar, where it takes more than a second.
 
     Raises:
         TypeError: something else than explanations.
@@ -56,17 +77,34 @@ def write(
         OSError: the folder is missing or full; a page that was there before is still there.
     """
     told = _told(explanations)
-    compared = _named(comparisons)
-    page = environment().get_template("page.html")
-    text = page.render(
+    compared, asked = _named(comparisons), list(runs)
+    questions, pictures = grouped(told), list((figures or {}).items())
+    page = environment()
+    script = page.loader.get_source(page, "workbench.js")[0] if page.loader else ""
+    total = len(told) + len(pictures)
+    with tqdm(desc="writing the page", total=total, disable=not progress, delay=1, leave=False) as bar:
+        sections = [_section(one, i, film(one.answers, asked), bar) for i, one in enumerate(questions, 1)]
+        shown = []
+        for caption, picture in pictures:
+            shown.append(_figure(caption, picture))
+            bar.update()
+    text = page.get_template("page.html").render(
         title=title,
-        sections=[_section(explanation) for explanation in told],
-        comparisons=[{"name": name, "comparison": found, "images": _agreement(found)} for name, found in compared],
-        figures=[_figure(caption, picture) for caption, picture in (figures or {}).items()],
+        answers=len(told),
+        sections=sections,
+        comparisons=[{"name": name, "comparison": found} for name, found in compared],
+        figures=shown,
         versions=told[0].versions,
+        script=Markup(script),
+        script_digest=digest(script),
     )
     write_atomically(path, text.encode("utf-8", "replace"))
     return Path(path)
+
+
+def digest(script: str) -> str:
+    """What the page's own policy lets run: this script and no other, as that policy names it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _told(explanations: Any) -> list[Explanation]:
@@ -108,6 +146,8 @@ def environment(*folders: Path) -> jinja2.Environment:
     loader = jinja2.FileSystemLoader([*folders, Path(__file__).parent])
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"words": _words, "said": said, "compact": lambda number: f"{number:.4g}"}
+    environment.filters |= {"share": lambda found: 0.0 if math.isnan(found) else round(abs(found), 3)}
+    environment.filters |= {"path": lambda edge, drawing: path(drawing, edge)}
     return environment
 
 
@@ -123,57 +163,83 @@ def _named(comparisons: Comparison | Sequence[Comparison] | Mapping[str, Compari
     return [("", found) for found in ([comparisons] if isinstance(comparisons, Comparison) else comparisons)]
 
 
-def _section(explanation: Explanation) -> dict[str, Any]:
+def _section(asked: Question, number: int, shown: Film | None, bar: tqdm) -> dict[str, Any]:
+    """A question as the template tells it."""
+    told, scenes = asked.told, list(_scenes(asked.told, shown))
+    near = next((one.players.geometry["image"] for one in told if "image" in one.players.geometry), None)
+    panels = []
+    for place, one in enumerate(told, 1):
+        panels.append(_panel(one, f"q{number}a{place}", asked.words, near))
+        bar.update()
     return {
-        "explanation": explanation,
-        "question": question(explanation),
-        "model": str(explanation.target.get("model", "")),
-        "players": counted(explanation),
-        "top": top_players(explanation),
-        "check": own_check(explanation),
-        "asked": {name: value for name, value in explanation.target.items() if name not in ("assumed", "node_names")},
-        "assumed": assumed(explanation),
-        "images": _images(explanation),
+        "place": number,
+        "words": asked.words,
+        "number": asked.number,
+        "verdict": verdict(told),
+        "scenes": scenes,
+        "told": panels,
+        "data": as_json(question_data(asked, scenes, shown)),
     }
 
 
-def _images(explanation: Explanation) -> list[Image]:
-    """The picture that fits, and what a method shows besides: its attention maps, its helpful and harmful examples."""
-    drawings: dict[str, Callable[[Explanation], Axes]] = {counted(explanation): plot.picture}
-    if explanation.players.kind == "train" and "edge_index" in explanation.players.geometry:
-        drawings["most helpful and most harmful"] = plot.influence_list
-    elif explanation.players.kind in ("nodes", "edges") and len(explanation.players):
-        drawings["strongest players"] = plot.bars
-    found = [Image(caption, _drawn(draw(explanation))) for caption, draw in drawings.items()]
-    if "attention.0.grid" in explanation.parts:
-        found.append(Image("attention over the image", _drawn(plot.attention_maps(explanation))))
-        return found
-    layers = sum(name.removeprefix("attention.").isdigit() for name in explanation.parts)
-    for layer in range(min(layers, 4)):
-        found.append(Image(f"attention of layer {layer}", _drawn(plot.attention(explanation, layer=layer))))
-    return found
+def _scenes(told: Sequence[Explanation], shown: Film | None) -> Iterator[Scene]:
+    """The drawings of a question: one graph, one of each image, the steps, the words."""
+    graphs = [one for one in told if on_graph(one)]
+    if graphs:
+        yield graph_scene(graphs)
+    for scene in image_scenes(told):
+        if shown is not None and shown.seen is not None:
+            scene.drawing["seen"] = pngs(shown.seen[:1])[0]
+        yield scene
+    steps = steps_scene(told, shown.foreseen if shown else None, shown.times if shown else ())
+    for found in (steps, words_scene(told)):
+        if found is not None:
+            yield found
 
 
-def _agreement(comparison: Comparison) -> list[Image]:
-    if len(comparison.labels) < 3:  # one pair: the table has said it
-        return []
-    return [
-        Image(caption, _drawn(plot.agreement(comparison, measure=measure)))
-        for measure, caption in (
-            ("spearman", "Spearman's rank correlation"),
-            ("kendall", "Kendall's τ-b"),
-            ("overlap", f"share of the top {comparison.k} that both name"),
-        )
-    ]
+def _panel(one: Explanation, name: str, asked: str, near: Tensor | None) -> dict[str, Any]:
+    """An answer as the template tells it: its number, its proof, its strongest players and what the others add."""
+    order = one.order().tolist()
+    shown, rest = order[:ROWS], order[ROWS:]
+    largest = float(one.scores.abs().max()) if order else 0.0
+    up, down = helpful(one)
+    spoken = {"up": up, "down": down, "near": "nearest in pixels"}
+    return {
+        "id": name,
+        "explanation": one,
+        "asked_in_words": f"{one.method}, {asked}",
+        "question": question(one),
+        "model": str(one.target.get("model", "")),
+        "players": counted(one),
+        "top": top_players(one),
+        "check": own_check(one),
+        "number": _number(one),
+        "unit": units(one).replace(r"\$", "$"),
+        "rows": [
+            {
+                "name": one.players.names[i],
+                "look": look(float(one.scores[i]), largest or 1.0, signed(one)),
+                "said": _said(one, i),
+            }
+            for i in shown
+        ],
+        "rest": (f"{len(rest)} others, together", f"{float(one.scores[rest].sum()):+.3g}") if rest else None,
+        "examples": [row | {"word": spoken[row["side"]]} for row in examples(one, near)],
+        "maps": attention_maps(one),
+        "asked": {key: value for key, value in one.target.items() if key not in ("assumed", "node_names")},
+        "assumed": assumed(one),
+    }
 
 
-def _drawn(ax: Axes) -> str:
-    """A picture made for the page, closed afterwards."""
-    figure = ax.get_figure(root=True)
-    try:
-        return encoded(ax)
-    finally:
-        plt.close(figure)
+def _number(one: Explanation) -> str:
+    """What was explained, and what it is without any of the players."""
+    base = "" if one.base is None else f", {one.base:.4g} without {one.players.kind}"
+    return f"Number {one.value:.4g}{base}; {one.calls} calls, {one.seconds:.2g} s."
+
+
+def _said(one: Explanation, i: int) -> str:
+    error = "" if one.error is None else f" ± {float(one.error[i]):.1g}"
+    return f"{float(one.scores[i]):+.3g}{error}"
 
 
 def _words(value: Any) -> str:

@@ -1,7 +1,9 @@
-"""The report is one page that holds everything, loads nothing, runs nothing, and escapes what it is told."""
+"""The report is one page that holds everything, loads nothing, runs its own script alone, escapes what it is told."""
 
 import base64
 import errno
+import json
+import re
 from html.parser import HTMLParser
 
 import matplotlib as mpl
@@ -11,12 +13,14 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from explanations import EVERY, edges, nodes
+from explanations import CONTEXT, EVERY, edges, nodes
 from matplotlib.figure import Figure
 
 from explain.comparison import compare
 from explain.explanation import Explanation
 from explain.report import write
+from explain.report.data import as_json
+from explain.report.page import digest
 from explain.types import Players
 
 
@@ -48,14 +52,20 @@ def read(path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
-def test_comparisons_go_by_their_headings_and_a_single_pair_needs_no_picture(tmp_path):
+def data_of(path) -> list[dict]:
+    """What the workbench is given, of each question."""
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(found) for found in re.findall(r'class="data">(.*?)</script>', text)]
+
+
+def test_comparisons_go_by_their_headings_and_each_is_a_table(tmp_path):
     first, second = edges(), edges([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], method="Lime")
     third = edges([3.0, 2.0, 1.0, 4.0, 5.0, 6.0, 7.0], method="Gradient")
     named = {"On the first model": compare(first, second), "On the second model": compare(first, second, third)}
     page = read(write(first, tmp_path / "it.html", comparisons=named))
     text = " ".join(page.texts)
     assert all(heading in text for heading in named)
-    assert len(page.named("img")) == 2 + 3
+    assert sum(cell.get("class") == "measure" for cell in page.named("td")) == 3 * (1 + 3)
     assert (
         " ".join(read(write(first, tmp_path / "it.html", comparisons=named.popitem()[1])).texts).count("Agreement") == 1
     )
@@ -70,14 +80,13 @@ def test_the_page_holds_every_picture_check_and_setting(tmp_path):
     text = " ".join(page.texts)
     for expected in ("My graph", "Shapley", "R² 0.750", "efficiency gap", "top 2 shared", "Accuracy", "samples", "128"):
         assert expected in text
-    pictures = page.named("img")
-    assert len(pictures) == 4 * 2 + 3 + 1  # a graph and bars each, the agreement by three measures, the figure
-    for picture in pictures:
-        kind, data = picture["src"].split(",")
-        assert kind == "data:image/png;base64"
-        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
-        assert picture["alt"]
-    assert plt.get_fignums() == []
+    assert len(page.named("svg")) == 2  # a graph for each question: three answers share one
+    (figure,) = page.named("img")
+    kind, data = figure["src"].split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+    alternatives = [figure["alt"], *(svg["aria-label"] for svg in page.named("svg"))]
+    assert len(set(alternatives)) == len(alternatives)
 
 
 def test_what_was_assumed_has_a_table_of_its_own(tmp_path):
@@ -91,14 +100,80 @@ def test_what_was_assumed_has_a_table_of_its_own(tmp_path):
     assert "Assumed, not given" not in plain.texts
 
 
-def test_nothing_is_loaded_or_run(tmp_path):
-    page = read(write(edges(), tmp_path / "it.html"))
-    assert not {"script", "link", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
+def test_nothing_is_loaded_and_nothing_else_is_run(tmp_path):
+    path = write(edges(), tmp_path / "it.html")
+    page = read(path)
+    assert not {"link", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes), tag
         for name in ("src", "href"):
             assert attributes.get(name, "#").startswith(("data:image/png;base64,", "#"))
-    assert "url(" not in " ".join(page.texts)
+    (policy,) = [meta["content"] for meta in page.named("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert [attributes for attributes, _ in scripts] == [' type="application/json" class="data"', ""]
+    assert digest(scripts[-1][1]) in policy
+
+
+def test_one_layout_holds_all_answers_about_a_graph(tmp_path):
+    (data,) = data_of(write([edges(), nodes_of_the_same(), lined()], tmp_path / "it.html"))
+    (scene,) = data["scenes"]
+    assert [answer["scene"] for answer in data["answers"]] == [0, 0, 0]
+    assert len({len(answer["owners"]) for answer in data["answers"]}) == 1
+    ends = CONTEXT.t().tolist()
+    for line, player in zip(scene["edges"], data["answers"][0]["owners"][4:], strict=True):
+        assert [10 + line[0], 10 + line[1]] == ends[data["answers"][0]["places"][player]]
+    for place, player in zip(range(4), data["answers"][1]["owners"], strict=False):
+        if player >= 0:
+            assert data["answers"][1]["names"][player] == f"node {10 + place}"
+
+
+def nodes_of_the_same():
+    target = edges().target
+    return Explanation(nodes().scores, nodes().players, 1.4, method="Lime", target=target)
+
+
+def lined():
+    return edges(method="Mask", checks={"scores": "shares"})
+
+
+def test_small_credit_that_is_not_listed_is_summed(tmp_path):
+    scores = torch.linspace(-1, 2, 1200, dtype=torch.float64)
+    why = Explanation(scores, Players("features", torch.arange(1200)), 0.0, method="Shapley")
+    (data,) = data_of(write(why, tmp_path / "it.html"))
+    (answer,) = data["answers"]
+    assert len(answer["scores"]) == 1000 < answer["players"] == 1200
+    assert sum(answer["scores"]) + answer["rest"] == pytest.approx(float(scores.sum()), rel=1e-4)
+
+
+def test_json_ends_no_script_and_comes_back_whole():
+    text = "</script><!--&\u2028\u2029é"
+    made = str(as_json({text: [text]}))
+    assert not set("<>&\u2028\u2029") & set(made)
+    assert json.loads(made) == {text: [text]}
+
+
+def test_pictures_of_a_run_stand_at_its_steps(tmp_path):
+    class Run:
+        """A run of three steps, as a family gives it."""
+
+        def describe(self):
+            return {"question": "trajectory", "steps": 3, "removal": "drop"}
+
+        def images(self):
+            return torch.rand(3, 1, 4, 4)
+
+        def timesteps(self):
+            return [900.0, 500.0, 100.0]
+
+    asked = {"question": "trajectory", "steps": 3, "removal": "pad", "found": 1}
+    why = Explanation(torch.ones(3), Players("steps", torch.arange(3)), 1.0, method="Shapley", target=asked)
+    page = write([why, edges()], tmp_path / "it.html", runs=[Run()])
+    first, second = data_of(page)
+    assert first["film"]["times"] == [900.0, 500.0, 100.0]
+    assert len(first["film"]["foreseen"]) == 3
+    assert second["film"] is None
+    assert sum("Foreseen at" in image["alt"] for image in read(page).named("img")) == 3
 
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}&'
@@ -116,7 +191,7 @@ def test_what_it_is_told_is_escaped_everywhere(tmp_path):
     with pytest.warns(UserWarning, match="removal"):
         compared = compare(*told, resamples=0)
     page = read(write(told, tmp_path / "it.html", EVIL, compared, {EVIL: Figure()}))
-    assert not page.named("script")
+    assert [script.get("type") for script in page.named("script")] == ["application/json", None]
     assert all(not any(name.startswith("on") for name in attributes) for _, attributes in page.tags)
     assert all("src" not in attributes or attributes["src"].startswith("data:") for _, attributes in page.tags)
     assert EVIL in page.texts  # told as it is, not evaluated
@@ -124,14 +199,23 @@ def test_what_it_is_told_is_escaped_everywhere(tmp_path):
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_every_kind_of_players_has_a_page(tmp_path, kind):
-    assert read(write(EVERY[kind](), tmp_path / "it.html")).named("img")
+    page = read(write(EVERY[kind](), tmp_path / "it.html"))
+    assert page.open == []
+    drawn = [figure for figure in page.named("figure") if "scene" in figure.get("class", "")]
+    assert len(drawn) == (kind != "features")
 
 
-def test_attention_maps_and_helpful_examples_are_shown_too(tmp_path):
-    maps = {"attention.0": torch.rand(1, 2, 3, 3), "attention.1": torch.rand(1, 2, 3, 3)}
-    text = " ".join(read(write(edges(parts=maps), tmp_path / "it.html")).texts)
-    assert "attention of layer 1" in text
-    assert "most helpful" in " ".join(read(write(EVERY["train"](), tmp_path / "it.html")).texts)
+def test_helpful_and_harmful_pictures_are_shown_beside_the_nearest(tmp_path):
+    images = torch.rand(5, 1, 4, 4)
+    players = Players("train", torch.arange(5), geometry={"images": images})
+    asked = {"labels": torch.zeros(4, 4, dtype=torch.int64), "image": images[3] + 0.01}
+    patch = Explanation(torch.ones(1), Players("patches", torch.arange(1), geometry=asked), 1.0, method="Lime")
+    why = Explanation(torch.tensor([1.0, -1.0, 2.0, 0.5, -3.0]), players, 1.0, method="Influence")
+    page = read(write([patch, why], tmp_path / "it.html"))
+    pictures = [image["alt"].split(",")[0] for image in page.named("img")][1:]
+    assert pictures[:3] == ["helpful: train 2", "helpful: train 0", "helpful: train 3"]
+    assert pictures[3:5] == ["harmful: train 4", "harmful: train 1"]
+    assert pictures[5] == "nearest in pixels: train 3"
 
 
 def test_figures_come_in_three_ways(tmp_path):
