@@ -19,6 +19,7 @@ from explain.plot.heatmap import heatmap
 from explain.plot.influence import influence, influence_list
 from explain.plot.interactions import interactions
 from explain.plot.mislabels import mislabels
+from explain.plot.positions import positions
 from explain.plot.runs import film, run_strip
 from explain.plot.scatter import scatter
 from explain.plot.steps import steps
@@ -44,6 +45,7 @@ __all__ = [
     "interactions",
     "mislabels",
     "picture",
+    "positions",
     "run_strip",
     "scatter",
     "steps",

@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from torch import Tensor
 
+from explain.conversion import node_labels
 from explain.credit import Credit
 from explain.plot import node_link
 from explain.plot.attention_maps import attention_maps
+from explain.plot.layout import by_strength, strongest
+from explain.plot.positions import Places, known, part_of, type_legend
 from explain.plot.style import SEQUENTIAL, axes, colour_bar, heading, ink_on, note, question, short
 
 EDGES = LinearSegmentedColormap.from_list("attention", ["#d9d9d9", "#9e9ac8", "#54278f", "#2d004b"])
@@ -29,6 +32,7 @@ def attention(
     title: str = "",
     max_nodes: int = 40,
     max_edges: int = 90,
+    position: Places | None = None,
 ) -> Axes:
     """Attention averaged over heads: who looks (rows) at what (columns), or edges into the node that looks.
 
@@ -45,10 +49,12 @@ def attention(
         title: above the picture.
         max_nodes: a larger graph is cut to the strongest edges and their ways to the explained nodes.
         max_edges: only the strongest are drawn wide.
+        position: of an explanation on a graph, ``{node: (x, y)}``: these nodes, there; see `graph`.
 
     Raises:
         ValueError: weights of another shape, other labels than rows and columns, or an explanation without maps.
     """
+    of = weights if isinstance(weights, Credit) else None
     if isinstance(weights, Credit):
         if f"attention.{layer}.grid" in weights.parts:
             return attention_maps(weights, ax, maps=(layer,))
@@ -60,7 +66,8 @@ def attention(
         if weights.dim() not in (1, 2) or len(weights) != edge_index.size(1):
             columns = edge_index.size(1)
             raise ValueError(f"weights must be [{columns}] or [{columns}, heads], got {list(weights.shape)}")
-        return _on_edges(ax, weights.detach().cpu().double(), edge_index, focus, max_nodes, max_edges)
+        values = weights.detach().cpu().double().reshape(len(weights), -1).mean(1).numpy()
+        return _on_edges(ax, values, edge_index, focus, (max_nodes, max_edges), of, position)
     if weights.dim() < 2:
         raise ValueError(f"weights must be [..., queries, keys], or come with an edge_index; got {list(weights.shape)}")
     for given, count, what in ((names, weights.size(-1), "names"), (rows, weights.size(-2), "rows")):
@@ -89,7 +96,8 @@ def _map_of(explanation: Credit, layer: int) -> tuple[Tensor, Tensor | None, Ten
 
 def _matrix(ax: Axes, weights: Tensor, focus: Tensor | None, names: Sequence[str], rows: Sequence[str]) -> Axes:
     values = weights.reshape(-1, *weights.shape[-2:]).mean(0).numpy()
-    norm = Normalize(0, float(values.max()) if values.size else 1.0)
+    uniform = 1 / max(values.shape[1], 1)
+    norm = Normalize(0, max(2 * uniform, float(values.max(initial=0))))  # what is nearly uniform looks so
     ax.imshow(values, cmap=SEQUENTIAL, norm=norm, aspect="auto", interpolation="nearest")
     ax.set(xlabel="key (looked at)", ylabel="query (looks)")
     if names and len(names) <= 30:
@@ -99,24 +107,31 @@ def _matrix(ax: Axes, weights: Tensor, focus: Tensor | None, names: Sequence[str
         ax.set_yticks(range(len(rows)), [short(name, 16) for name in rows], fontsize="x-small")
     for row in node_link.ids(focus) if focus is not None else []:
         ax.axhspan(row - 0.5, row + 0.5, fill=False, edgecolor=node_link.RING, linewidth=1.5)
-    colour_bar(ax, norm, "attention, mean over heads", SEQUENTIAL)
+    bar = colour_bar(ax, norm, "attention, mean over heads (white line: uniform)", SEQUENTIAL)
+    bar.ax.axhline(uniform, color="white", linewidth=1.5)
     return ax
 
 
 def _on_edges(
-    ax: Axes, weights: Tensor, edge_index: Tensor, focus: Tensor | None, max_nodes: int, max_edges: int
-) -> Axes:
-    values = (weights.mean(1) if weights.dim() == 2 else weights).numpy()
+    ax: Axes, values: np.ndarray, edge_index: Tensor, focus: Tensor | None, most: tuple[int, int],
+    of: Credit | None, position: Places | None,
+) -> Axes:  # fmt: skip
     edges = [(source, target) for source, target in edge_index.t().tolist()]
     explained = node_link.ids(focus) if focus is not None else []
     everyone = {node for edge in edges for node in edge} | set(explained)
-    few = len(everyone) <= max_nodes
-    ranked = [] if few else node_link.by_strength(edges, values.tolist())
-    kept = everyone if few else node_link.strongest(edges, ranked, explained, max_nodes)
-    where = node_link.part(edges, range(len(edges)), kept)
+    named = map(str, everyone) if of is None else node_labels(of, everyone)
+    fits = node_link.room_for(ax, named, most[0])
+    kept = everyone
+    if len(everyone) > fits:
+        kept = strongest(edges, by_strength(edges, values.tolist()), explained, fits)
+    if of is None:
+        where = node_link.part(ax, edges, range(len(edges)), kept)
+    else:
+        kept = kept if position is None else known(of, edges, position)
+        where = part_of(ax, of, edges, list(range(len(edges))), kept, position, 0)
     norm = Normalize(0, float(values.max()) if len(values) else 1.0)
     scored = [i for i, (source, target) in enumerate(where.edges) if source != target]
-    wide = sorted(scored, key=lambda i: -values[where.owner[i]])[:max_edges]
+    wide = sorted(scored, key=lambda i: -values[where.owner[i]])[: most[1]]
     node_link.draw_lines(ax, where, [where.edges[i] for i in scored])
     if wide:
         found = values[[where.owner[i] for i in wide]]
@@ -129,11 +144,12 @@ def _on_edges(
     faces = EDGES(norm(np.array([own[node] for node in where.nodes])))
     node_link.draw_nodes(ax, where, where.nodes, faces)
     inks = {node: ink_on(face) for node, face in zip(where.nodes, faces, strict=True)}
-    node_link.draw_labels(ax, where, {node: str(node) for node in where.nodes}, inks)
+    node_link.draw_labels(ax, where, where.nodes, explained, inks)
     colour_bar(ax, norm, "attention, mean over heads (a node's colour: to itself)", EDGES)
     node_link.finish(ax)
-    told = [f"{len(kept)} of {len(everyone)} nodes"] if not few else []
+    high = 0.0 if of is None else type_legend(ax, of, where)
+    told = [f"{len(kept)} of {len(everyone)} nodes"] if len(kept) < len(everyone) else []
     told += [f"the strongest {len(wide)} of {len(scored)} edges wide"] if len(wide) < len(scored) else []
     if told:
-        note(ax, ", ".join(told))
+        note(ax, ", ".join(told), 6 + high)
     return ax

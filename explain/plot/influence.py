@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from explain.conversion import context, named_nodes, node_players
+from explain.conversion import node_players
 from explain.credit import Credit
 from explain.plot import node_link
 from explain.plot.graph import LINES
+from explain.plot.marks import legend_below, markers, sample, samples
+from explain.plot.positions import Places, edges_of, everyone, focus_of, known, part_of, room, shown_nodes
 from explain.plot.style import DOWN, INK, UP, axes, centred, colour_bar, ink_on, note, short, title, units
 
-SHAPES = "osD^vphX"  # by class
 
-
-def influence(explanation: Credit, ax: Axes | None = None, k: int = 5, max_nodes: int = 60, seed: int = 0) -> Axes:
+def influence(
+    explanation: Credit,
+    ax: Axes | None = None,
+    k: int = 5,
+    max_nodes: int = 60,
+    seed: int = 0,
+    position: Places | None = None,
+    norm: Normalize | None = None,
+) -> Axes:
     """Training nodes on the graph: colour is influence, size its strength, shape the class, the ``k`` strongest named.
 
-    A larger graph is cut to the strongest training nodes and the shortest ways from them to the explained node.
+    What lowers the number has a dashed outline. A larger graph is cut to the strongest training nodes and the shortest
+    ways from them to the explained node. ``position`` and ``norm`` as of `graph`.
 
     Raises:
         ValueError: training examples that are not nodes of one graph: use `influence_list`.
@@ -28,32 +38,30 @@ def influence(explanation: Credit, ax: Axes | None = None, k: int = 5, max_nodes
     nodes = node_players(explanation)
     if nodes is None or "edge_index" not in explanation.players.geometry:
         raise ValueError(f"{explanation.players.kind} are not training nodes on a graph: use influence_list")
-    columns, owner = context(explanation)
-    edges = [(source, target) for source, target in columns.t().tolist()]
-    focus = node_link.ids(explanation.players.geometry.get("focus", columns.new_zeros(0)))
-    everyone = {*columns.unique().tolist(), *focus, *nodes.tolist()}
-    strongest = nodes[explanation.order()].tolist()
-    few = len(everyone) <= max_nodes
-    kept = everyone if few else node_link.strongest(edges, [[node] for node in strongest], focus, max_nodes)
+    edges, owner = edges_of(explanation)
+    focus, total = focus_of(explanation), len(everyone(explanation, edges))
     ax = axes(ax, (7.0, 4.8))
-    where = node_link.part(edges, owner, kept, seed)
+    if position is None:
+        kept = shown_nodes(explanation, edges, owner, room(ax, explanation, edges, max_nodes))
+    else:
+        kept = known(explanation, edges, position)
+    norm = norm or centred(explanation.scores)
+    where = part_of(ax, explanation, edges, owner, kept, position, seed)
+    where = replace(where, marks=_marks(explanation, nodes.tolist()))
     node_link.draw_lines(ax, where, where.edges)
     node_link.draw_ring(ax, where, focus)
-    _draw_training(ax, explanation, where, nodes.tolist())
+    strongest = nodes[explanation.order()].tolist()
     labelled = [node for node in where.nodes if node in {*strongest[:k], *focus} or len(where.nodes) <= 40]
-    named = dict(zip(labelled, map(node_link.label, named_nodes(explanation, labelled)), strict=True))
-    norm = centred(explanation.scores)
+    _draw_training(ax, explanation, where, nodes.tolist(), norm, set(labelled))
     inks = {n: ink_on(LINES(norm(float(s)))) for n, s in zip(nodes.tolist(), explanation.scores, strict=True)}
-    node_link.draw_labels(ax, where, named, inks)
-    colour_bar(ax, norm, units(explanation, "influence"), LINES)
+    node_link.draw_labels(ax, where, labelled, focus, inks)
+    colour_bar(ax, norm, units(explanation, "influence"), LINES, dashed=True)
     node_link.finish(ax)
     title(ax, explanation)
-    if not few:
-        note(
-            ax,
-            f"{len(kept)} of {len(everyone)} nodes: the strongest training nodes and the ways to the explained one",
-            34,
-        )
+    high = legend_below(ax, _classes(explanation, where, nodes.tolist()))
+    if len(kept) < total:
+        said = f"{len(kept)} of {total} nodes: the strongest training nodes and the ways to the explained one"
+        note(ax, said, 6 + high)
     return ax
 
 
@@ -80,12 +88,10 @@ def influence_list(explanation: Credit, ax: Axes | None = None, k: int = 5) -> A
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x", alpha=0.25)
     ax.set_axisbelow(True)
-    ax.legend(
-        handles=[Line2D([], [], color=UP, lw=6, label=up), Line2D([], [], color=DOWN, lw=6, label=down)],
-        loc="lower right", frameon=False,
-    )  # fmt: skip
     ax.set_xlabel(units(explanation, "influence"))
     title(ax, explanation)
+    said = [Line2D([], [], color=UP, lw=6, label=up), Line2D([], [], color=DOWN, lw=6, label=down)]
+    legend_below(ax, said, 34)
     return ax
 
 
@@ -94,31 +100,37 @@ def words(explanation: Credit) -> tuple[str, str]:
     return ("harmful", "helpful") if explanation.target.get("payoff") == "loss" else ("helpful", "harmful")
 
 
-def _draw_training(ax: Axes, explanation: Credit, where: node_link.Part, nodes: list[int]) -> None:
-    norm = centred(explanation.scores)
+def _draw_training(
+    ax: Axes, explanation: Credit, where: node_link.Part, nodes: list[int], norm: Normalize, labelled: set[int]
+) -> None:
+    """Training nodes by their influence; the others small where they have no name in them."""
     player = {node: i for i, node in enumerate(nodes)}
-    classes = explanation.players.geometry.get("classes")
-    kinds = [0] * len(nodes) if classes is None else classes.tolist()
     others = [node for node in where.nodes if node not in player]
-    node_link.draw_nodes(ax, where, others, "white", where.node_size * 0.45, edgecolors="#9a9a9a")
-    handles: list[Line2D] = []
-    below: dict[str, Any] = {
-        "loc": "upper left",
-        "bbox_to_anchor": (0, 0),
-        "ncols": 5,
-        "fontsize": "x-small",
-        "frameon": False,
-    }
-    for kind in sorted(set(kinds)):
-        shown = [node for node in where.nodes if node in player and kinds[player[node]] == kind]
-        scores = explanation.scores[[player[node] for node in shown]].numpy()
-        sizes = where.node_size * (0.6 + 0.9 * np.abs(scores) / norm.vmax)
-        shape = SHAPES[kind % len(SHAPES)]
-        node_link.draw_nodes(ax, where, shown, LINES(norm(scores)), sizes, node_shape=shape)
-        handles.append(_sample(shape, "training node" if classes is None else f"class {kind}"))
-    ax.legend(handles=[*handles, _sample("o", "other node", 5)], **below)
+    sizes = where.node_size * np.array([1.0 if node in labelled else 0.45 for node in others])
+    node_link.draw_nodes(ax, where, others, "white", sizes, edgecolors="#9a9a9a")
+    shown = [node for node in where.nodes if node in player]
+    scores = explanation.scores[[player[node] for node in shown]].numpy()
+    sizes = where.node_size * (1.0 + 0.9 * np.abs(scores) / (norm.vmax or 1.0))
+    node_link.draw_nodes(ax, where, shown, LINES(norm(scores)), sizes, dashed=(scores < 0).tolist())
 
 
-def _sample(shape: str, label: str, size: float = 8) -> Line2D:
-    face = "#bbbbbb" if size == 8 else "white"
-    return Line2D([], [], marker=shape, color=INK, markerfacecolor=face, linestyle="", markersize=size, label=label)
+def _kinds(explanation: Credit, nodes: list[int]) -> dict[int, int]:
+    """The class of each training node, 0 where classes are not told."""
+    classes = explanation.players.geometry.get("classes")
+    return dict(zip(nodes, [0] * len(nodes) if classes is None else classes.tolist(), strict=True))
+
+
+def _marks(explanation: Credit, nodes: list[int]) -> dict[int, str]:
+    kinds = _kinds(explanation, nodes)
+    marks = markers(sorted(set(kinds.values())))
+    return {node: marks[kind] for node, kind in kinds.items()}
+
+
+def _classes(explanation: Credit, where: node_link.Part, nodes: list[int]) -> list[Line2D]:
+    """The legend: a marker for each class that is shown, and the other nodes."""
+    kinds = _kinds(explanation, nodes)
+    marks = markers(sorted(set(kinds.values())))
+    shown = {kinds[node] for node in where.nodes if node in kinds}
+    name = "training node" if "classes" not in explanation.players.geometry else "class {}"
+    handles = samples({kind: mark for kind, mark in marks.items() if kind in shown}, name)
+    return [*handles, sample("o", "other node", "white", 5)]

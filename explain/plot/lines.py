@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from explain.plot.marks import legend_below
+
 # Okabe and Ito's, dark enough on white, told apart with every colour blindness; the dash and the mark differ too
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#555555", "#a07000")
 MARKS = "osD^vP"
@@ -42,5 +44,5 @@ def finished(ax: Axes) -> Axes:
     """A legend, and no more frame than is needed."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False)
+    legend_below(ax, ax.get_legend_handles_labels()[0], 36)
     return ax

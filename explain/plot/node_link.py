@@ -1,146 +1,148 @@
-"""Which part of a graph fits on a picture, where its nodes lie, and how nodes and edges are drawn."""
+"""Nodes and edges on a picture: their places, sizes, marks and names."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Polygon
+from matplotlib.patheffects import withStroke
+from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
-from explain.conversion import Node
-from explain.plot.style import FAINT, INK
+from explain.plot.layout import Edge, layout
+from explain.plot.style import DASHED, FAINT, INK, SMALLEST, inches, short
 
 RING = "#e69f00"
-Edge = tuple[int, int]
+AROUND = 2.1  # size of a ring, of its node's
+ROOMY = 4  # letters up to which a name stands in its circle; longer ones stand below
+LETTER = 0.64  # a letter's width, of its height
+USUAL = 27.0  # square inches of a picture that the sizes below are for
 
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a graph that is shown: node ids, edges by column with their player (-1 for none), and its place."""
+    """The part of a graph that is shown: node ids, edges by column with their player (-1 for none), and its place.
+
+    ``labels``: what each node is called; ``marks``: its marker, a circle where there is none; ``share``: how large the
+    picture is, of the usual size.
+    """
 
     nodes: list[int]
     edges: list[Edge]
     owner: list[int]
     position: dict[int, np.ndarray]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    marks: Mapping[int, Any] = field(default_factory=dict)
+    share: float = 1.0
+
+    @property
+    def letters(self) -> int:
+        """Of the longest name that stands in a node."""
+        return max((len(name) for name in self.labels.values() if len(name) <= ROOMY), default=1)
+
+    @property
+    def diameter(self) -> float:
+        """Of a node in points: smaller where there are many, and always with room for the name in it."""
+        free = (9000 * self.share / (len(self.nodes) + 1)) ** 0.5
+        return float(np.clip(free, _least(self.letters), 20.5))
 
     @property
     def node_size(self) -> float:
-        """Points squared: smaller where there are many."""
-        return float(np.clip(9000 / (len(self.nodes) + 1), 90, 420))
+        """Points squared."""
+        return self.diameter**2
 
     @property
     def font_size(self) -> float:
-        """Fits three digits into a node."""
-        return float(np.clip(0.42 * self.node_size**0.5, 5, 9))
+        """The longest name in a circle fits into it."""
+        return float(np.clip((self.diameter - 3) / (LETTER * max(self.letters, 2)), SMALLEST, 9))
 
 
-def part(edges: Sequence[Edge], owner: Sequence[int], nodes: Iterable[int], seed: int = 0) -> Part:
-    """These nodes, the edges between them, and a layout."""
+def room_for(ax: Axes, labels: Iterable[str], most: int) -> int:
+    """How many nodes with such names a picture of this size has room for, ``most`` at most."""
+    letters = max((len(name) for name in labels if len(name) <= ROOMY), default=1)
+    width, height = inches(ax)
+    return max(6, min(most, int(72 * width * 72 * height / (2.1 * _least(letters)) ** 2)))
+
+
+def _least(letters: int) -> float:
+    """Points across of a node with room for so many letters."""
+    return SMALLEST * LETTER * max(letters, 2) + 3
+
+
+def part(
+    ax: Axes,
+    edges: Sequence[Edge],
+    owner: Sequence[int],
+    nodes: Iterable[int],
+    labels: Mapping[int, str] | None = None,
+    marks: Mapping[int, Any] | None = None,
+    places: Mapping[int, np.ndarray] | None = None,
+    seed: int = 0,
+) -> Part:
+    """These nodes, the edges between them, and a layout where no places are given."""
     kept = sorted(set(nodes))
     inside = set(kept)
     shown = [i for i, (source, target) in enumerate(edges) if source in inside and target in inside]
     between = [edges[i] for i in shown]
-    return Part(kept, between, [owner[i] for i in shown], layout(kept, between, seed))
+    position = layout(kept, between, seed) if places is None else {node: places[node] for node in kept}
+    width, height = inches(ax)
+    named = {node: str(node) for node in kept} if labels is None else dict(labels)
+    return Part(kept, between, [owner[i] for i in shown], position, named, marks or {}, width * height / USUAL)
 
 
-def layout(nodes: Sequence[int], edges: Sequence[Edge], seed: int = 0) -> dict[int, np.ndarray]:
-    """Kamada-Kawai where the graph is small, else a seeded spring layout; the same graph, the same place.
-
-    Its longest direction lies across, and nodes that would overlap are pushed apart.
-    """
-    points = _points(tuple(nodes), tuple(edges), seed)
-    return dict(zip(nodes, points.copy(), strict=True))
-
-
-@lru_cache(maxsize=64)  # a report draws the same graph once an explanation
-def _points(nodes: tuple[int, ...], edges: tuple[Edge, ...], seed: int) -> np.ndarray:
-    graph = nx.Graph()
-    graph.add_nodes_from(nodes)
-    graph.add_edges_from(edge for edge in edges if edge[0] != edge[1])
-    if len(nodes) < 2:
-        return np.zeros((len(nodes), 2))
-    first, *others = sorted(nx.connected_components(graph), key=len, reverse=True)
-    rim = min(first, key=lambda node: (graph.degree(node), node))
-    graph.add_edges_from((rim, min(other)) for other in others)  # unseen threads: what hangs alone stays near
-    if len(nodes) <= 100:
-        places = nx.kamada_kawai_layout(graph)
-    else:
-        places = nx.spring_layout(graph, seed=seed, k=2.0 / len(nodes) ** 0.5, iterations=120)
-    points = np.array([places[node] for node in nodes])
-    points = points - points.mean(0)
-    return _apart(points @ np.linalg.svd(points, full_matrices=False)[2].T, 0.7 / len(nodes) ** 0.5)
-
-
-def _apart(points: np.ndarray, gap: float) -> np.ndarray:
-    """Points in the box from -1 to 1, pairs closer than ``gap`` pushed apart along the line between them."""
-    points = points - (points.max(0) + points.min(0)) / 2
-    reach = np.abs(points).max(0)
-    points = points / np.maximum(reach, 0.4 * reach.max() or 1.0)  # fills the picture, but a line stays a line
-    for _ in range(50):
-        between = points[:, None] - points[None]
-        distance = np.linalg.norm(between, axis=-1)
-        close = (distance < gap) & ~np.eye(len(points), dtype=bool)
-        if not close.any():
-            break
-        push = np.where(close, (gap - distance) / np.maximum(distance, 1e-9), 0.0)
-        points = points + 0.5 * (push[..., None] * between).sum(1)
-    return points
-
-
-def strongest(edges: Sequence[Edge], ranked: Iterable[Sequence[int]], focus: Sequence[int], most: int) -> set[int]:
-    """The explained nodes, then each ranked group of nodes with its shortest way to them, while there is room."""
-    kept = set(focus)
-    around = nx.Graph(list(edges))
-    sources = [node for node in focus if node in around]
-    ways = nx.multi_source_dijkstra_path(around, sources, weight=None) if sources else {}
-    for group in ranked:
-        new = kept.union(group, *(ways.get(node, ()) for node in group))
-        if len(new) > most and kept:
-            break
-        kept = new
-    return kept
-
-
-def by_strength(edges: Sequence[Edge], strength: Sequence[float]) -> list[Edge]:
-    """Edges, the strongest first."""
-    return [edges[i] for i in np.argsort(-np.asarray(strength, dtype=float), kind="stable").tolist()]
-
-
-def draw_nodes(ax: Axes, where: Part, nodes: Sequence[int], face: Any, size: Any = None, **style: Any) -> None:
-    """Circles with a thin dark outline, over the edges."""
-    if not nodes:
-        return
-    drawn = nx.draw_networkx_nodes(
-        nx.empty_graph(nodes), where.position, nodelist=list(nodes), ax=ax, node_color=face,
-        node_size=where.node_size if size is None else size, edgecolors=style.pop("edgecolors", INK),
-        linewidths=style.pop("linewidths", 0.8), **style,
-    )  # fmt: skip
-    drawn.set_zorder(3)
+def draw_nodes(
+    ax: Axes,
+    where: Part,
+    nodes: Sequence[int],
+    face: Any,
+    size: Any = None,
+    edgecolors: str = INK,
+    linewidths: float = 0.8,
+    dashed: Sequence[bool] = (),
+) -> None:
+    """Marks with a thin dark outline over the edges; ``dashed`` outlines say minus where there is no colour."""
+    sizes = np.broadcast_to(where.node_size if size is None else np.asarray(size, dtype=float), len(nodes))
+    alike: defaultdict[Any, list[int]] = defaultdict(list)
+    for i, node in enumerate(nodes):
+        alike[where.marks.get(node, "o"), bool(len(dashed) and dashed[i])].append(i)
+    for (mark, dash), chosen in alike.items():
+        places = np.array([where.position[nodes[i]] for i in chosen])
+        faces = face if isinstance(face, str) else [tuple(face[i]) for i in chosen]
+        x, y = places.T
+        drawn = ax.scatter(x, y, sizes[chosen], facecolors=faces, marker=mark, edgecolors=edgecolors, zorder=3)
+        drawn.set_linewidth(1.6 if dash else linewidths)
+        drawn.set_linestyle([DASHED] if dash else "solid")
 
 
 def draw_ring(ax: Axes, where: Part, focus: Iterable[int]) -> None:
     """An orange ring around each explained node."""
     shown = [node for node in focus if node in where.position]
-    draw_nodes(ax, where, shown, "none", where.node_size * 2.1, edgecolors=RING, linewidths=2.4)
+    draw_nodes(ax, where, shown, "none", where.node_size * AROUND, edgecolors=RING, linewidths=2.4)
 
 
-def label(node: Node) -> str:
-    """What stands in a node's circle: its number, under its type where there are types."""
-    return f"{node[0]}\n{node[1]}" if isinstance(node, tuple) else str(node)
-
-
-def draw_labels(ax: Axes, where: Part, labels: dict[int, str], colours: dict[int, str] | None = None) -> None:
-    """Node names in the middle of their circles."""
-    for node, text in labels.items():
-        x, y = where.position[node]
-        colour = (colours or {}).get(node, INK)
-        ax.text(x, y, text, ha="center", va="center", fontsize=where.font_size, color=colour, zorder=4, clip_on=False)
+def draw_labels(
+    ax: Axes, where: Part, nodes: Iterable[int], focus: Iterable[int], colours: Mapping[int, str] | None = None
+) -> None:
+    """Names in the middle of their circles, longer ones below them, and below the rings of ``focus``."""
+    ringed = set(focus)
+    for node in nodes:
+        place, text = tuple(where.position[node]), where.labels[node]
+        inside = len(text) <= ROOMY
+        colour = (colours or {}).get(node, INK) if inside else INK
+        below = where.diameter / 2 * (AROUND**0.5 if node in ringed else 1) + 1
+        drawn = ax.annotate(
+            short(text, 24), place, (0, 0 if inside else -below), textcoords="offset points",
+            ha="center", va="center" if inside else "top", fontsize=where.font_size if inside else max(SMALLEST, 7),
+            color=colour, zorder=4, annotation_clip=False,
+        )  # fmt: skip
+        if not inside:
+            drawn.set_path_effects([withStroke(linewidth=1.8, foreground="white", alpha=0.85)])
 
 
 def draw_lines(ax: Axes, where: Part, edges: Iterable[Edge]) -> None:
@@ -152,7 +154,13 @@ def draw_lines(ax: Axes, where: Part, edges: Iterable[Edge]) -> None:
 
 
 def draw_scored(
-    ax: Axes, where: Part, edges: Sequence[Edge], colours: np.ndarray, widths: np.ndarray, arrows: bool = True
+    ax: Axes,
+    where: Part,
+    edges: Sequence[Edge],
+    colours: np.ndarray,
+    widths: np.ndarray,
+    arrows: bool = True,
+    dashed: Sequence[bool] = (),
 ) -> None:
     """Edges in their own colours and widths, the widest last; edges between the same nodes bend apart."""
     bends = _bends(edges) if arrows else [0.0] * len(edges)
@@ -167,6 +175,43 @@ def draw_scored(
         )  # fmt: skip
         for i, patch in zip(chosen, patches, strict=True):
             patch.set_zorder(1 + float(widths[i]) / (float(widths.max()) + 1e-9))
+            if len(dashed) and dashed[i]:
+                patch.set_linestyle(DASHED)
+
+
+def strike(ax: Axes, where: Part, edges: Sequence[Edge], nodes: Sequence[int] = (), arrows: bool = True) -> None:
+    """A cross over each edge, where it is farthest from nodes, and over each node, that was taken out."""
+    crosses = [where.position[node] for node in nodes]
+    for edge, bend in zip(edges, _bends(edges) if arrows else [0.0] * len(edges), strict=True):
+        crosses.append(_free_place(where, edge, bend))
+    if crosses:
+        x, y = np.array(crosses).T
+        for colour, width in (("white", 4.0), (INK, 1.8)):
+            ax.scatter(x, y, s=64, c=colour, marker="x", linewidths=width, zorder=5)
+
+
+def _free_place(where: Part, edge: Edge, bend: float) -> np.ndarray:
+    """Of a few places on an edge, the middle first, the one farthest from every node."""
+    start, end = (where.position[node] for node in edge)
+    along = (end - start)[None]
+    share = np.array([0.5, 0.42, 0.58, 0.34, 0.66])[:, None]
+    aside = 2 * bend * share * (1 - share) * np.stack([along[:, 1], -along[:, 0]], 1)
+    places = start + share * along + aside
+    nodes = np.array(list(where.position.values()))
+    gaps = np.linalg.norm(places[:, None] - nodes[None], axis=-1).min(1)
+    return places[int((gaps > 0.12).argmax())] if (gaps > 0.12).any() else places[int(gaps.argmax())]
+
+
+def draw_hull(ax: Axes, where: Part, nodes: Sequence[int], colour: str) -> None:
+    """A round patch behind a group of nodes."""
+    points = np.array([where.position[node] for node in nodes])
+    if len(points) > 2:
+        try:
+            points = points[ConvexHull(points).vertices]
+        except QhullError:  # on a line
+            points = points[np.lexsort(points.T)][[0, -1]]
+    style: dict[str, Any] = {"linewidth": 1.9 * where.diameter, "joinstyle": "round", "capstyle": "round"}
+    ax.add_patch(Polygon(points, facecolor=colour, edgecolor=colour, zorder=-1, **style))
 
 
 def finish(ax: Axes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,14 @@ DIVERGING = plt.get_cmap("RdBu_r")  # red pushes the number up, blue down; told 
 SEQUENTIAL = plt.get_cmap("cividis")
 UP, DOWN = "#b2182b", "#2166ac"  # the same red and blue, where a colour stands alone
 INK, FAINT, PAPER = "#222222", "#c8c8c8", "#f4f4f2"
+HATCH, DASHED = "////", (0, (2.2, 1.1))  # below zero, where there is no colour
+SMALLEST = 6.0  # points of a letter
+NUMBERS = {  # what numbers are called whose name does not say which way is good
+    "error": "−squared error: up is better",
+    "loss": "loss: down is better",
+    "nearness to x0": "−mean squared distance to x0: up is nearer",
+    "elbo": "bound on log p: up is better",
+}
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.5)) -> Axes:
@@ -42,8 +51,13 @@ def centred(scores: Iterable[float]) -> Normalize:
     return Normalize(-(largest or 1.0), largest or 1.0)
 
 
-def colour_bar(ax: Axes, norm: Normalize, label: str, cmap: Colormap = DIVERGING, *, below: bool = False) -> Colorbar:
-    """A slim colour bar with the units, beside the picture, or below one that is too low for its words."""
+def colour_bar(
+    ax: Axes, norm: Normalize, label: str, cmap: Colormap = DIVERGING, *, below: bool = False, dashed: bool = False
+) -> Colorbar:
+    """A slim colour bar with the units, beside the picture, or below one that is too low for its words.
+
+    What is below zero is hatched in it, or, where lines are, has a dashed line beside it: so it is in the picture too.
+    """
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     where: dict[str, Any] = {"fraction": 0.045, "pad": 0.03, "aspect": 30}
@@ -52,9 +66,21 @@ def colour_bar(ax: Axes, norm: Normalize, label: str, cmap: Colormap = DIVERGING
     bar = figure.colorbar(ScalarMappable(norm, cmap), ax=ax, **where)
     if below:
         bar.ax.locator_params(axis="x", nbins=4)
-    bar.set_label(label)
+    bar.set_label("\n".join(textwrap.wrap(label, max(20, int(72 * inches(ax)[0 if below else 1] / 5.5)))))
     bar.outline.set_visible(False)
+    if norm.vmin is not None and norm.vmin < 0 < (norm.vmax or 0):
+        _mark_negative(bar, float(norm.vmin), below, dashed)
     return bar
+
+
+def _mark_negative(bar: Colorbar, least: float, below: bool, dashed: bool) -> None:
+    if dashed:
+        for ends, style in (((least, 0.0), DASHED), ((0.0, -least), "solid")):
+            across = (0.5, 0.5)
+            bar.ax.plot(*((ends, across) if below else (across, ends)), color=INK, linewidth=1.2, linestyle=style)
+        return
+    span = bar.ax.axvspan if below else bar.ax.axhspan
+    span(least, 0, facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0, alpha=0.6)
 
 
 def ink_on(colour: Sequence[float]) -> str:
@@ -63,17 +89,25 @@ def ink_on(colour: Sequence[float]) -> str:
     return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else INK
 
 
+def number_name(explanation: Credit) -> str:
+    """What the number is called, and which way is good where its name does not say so; empty where nobody said."""
+    if isinstance(number := explanation.checks.get("number"), str):  # not the target's
+        return number
+    payoff = explanation.target.get("payoff")
+    if not isinstance(payoff, str):
+        return ""
+    if payoff in ("<lambda>", "callable"):  # a function may have no name
+        return "payoff"
+    return NUMBERS.get(payoff, payoff.replace("_", " "))
+
+
 def units(explanation: Credit, name: str = "credit") -> str:
     """What a score is measured in: the number's own units, or what the method says its scores are."""
     own = explanation.checks.get("scores")
     if isinstance(own, str):
         return short(own.split(":")[0], 40)
-    if isinstance(number := explanation.checks.get("number"), str):  # not the target's
-        return f"{name} [{short(number)}]"
-    payoff = explanation.target.get("payoff")
-    if not isinstance(payoff, str) or payoff in ("<lambda>", "callable"):  # a function may have no name
-        return name
-    return f"{name} [{short(payoff.replace('_', ' '))}]"
+    said = number_name(explanation)
+    return f"{name} [{short(said, 44)}]" if said else name
 
 
 def question(explanation: Credit) -> str:
@@ -104,15 +138,20 @@ def _cut(text: str, most: int) -> str:
 
 
 def heading(ax: Axes, *parts: str) -> None:
-    """Words above the picture, at its left."""
-    ax.set_title(short(" · ".join(filter(None, parts)), 70), loc="left", fontsize="medium")
+    """Words above the picture, at its left, in up to three lines where it is narrow."""
+    room = max(24, int(72 * inches(ax)[0] / 5.4))
+    lines = textwrap.wrap(" · ".join(filter(None, parts)), room, max_lines=3, placeholder=" …")
+    ax.set_title(short("\n".join(lines), 3 * room), loc="left", fontsize="medium")
 
 
 def title(ax: Axes, explanation: Credit) -> None:
-    """Method, model and question above the picture."""
+    """Method, model, question and number above the picture."""
     model = explanation.target.get("model")
-    asked = "" if "number" in explanation.checks else question(explanation)
-    heading(ax, explanation.method, _cut(model, 20) if isinstance(model, str) else "", asked)
+    asked = []
+    if "number" not in explanation.checks:  # else each player's own
+        said = _cut(number_name(explanation).split(":")[0] or "number", 36)
+        asked = [question(explanation), f"{said}\xa0=\xa0{explanation.value:.3g}".replace("-", "−")]
+    heading(ax, explanation.method, _cut(model, 20) if isinstance(model, str) else "", *asked)
 
 
 def note(ax: Axes, text: str, below: float = 6) -> None:

@@ -10,7 +10,8 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import ArrayLike
 
 from explain.credit import Credit
-from explain.plot.influence import SHAPES, words
+from explain.plot.influence import words
+from explain.plot.marks import legend_below, markers, samples
 from explain.plot.pictures import alike
 from explain.plot.style import DIVERGING, DOWN, UP, axes, centred, colour_bar, title, units
 
@@ -42,13 +43,14 @@ def training_map(
     classes = explanation.players.geometry.get("classes")
     kinds = np.zeros(len(scores), dtype=int) if classes is None else np.asarray(classes)
     faint = np.argsort(np.abs(scores), kind="stable")  # strong ones on top
-    for i, kind in enumerate(np.unique(kinds)):
+    marks = markers(sorted(set(kinds.tolist())))
+    for kind in marks:
         at = faint[kinds[faint] == kind]
         x, y = places[at].T
         sizes = 10 + 50 * np.abs(scores[at]) / norm.vmax
         ax.scatter(
-            x, y, sizes, scores[at], cmap=DIVERGING, norm=norm, marker=SHAPES[i % len(SHAPES)], edgecolors="#777777",
-            linewidths=0.4, label=f"class {kind}",
+            x, y, sizes, scores[at], cmap=DIVERGING, norm=norm, marker=marks[kind], edgecolors="#777777",
+            linewidths=0.4,
         )  # fmt: skip
     order = explanation.scores.argsort(descending=True, stable=True)
     up = [i for i in order.tolist() if scores[i] > 0][:k]
@@ -61,7 +63,7 @@ def training_map(
     for x, word, colour in ((0.0, said[0], UP), (1.0, said[1], DOWN)):
         ax.text(x, 1.02, word, transform=ax.transAxes, color=colour, ha="right" if x else "left", weight="bold")
     if classes is not None:
-        ax.legend(frameon=False, fontsize="x-small", loc="lower center", ncols=4, handletextpad=0.1)
+        legend_below(ax, samples(marks, "class {}"), 34)
     ax.margins(x=0.3, y=0.12)
     ax.set(xlabel=names[0] if names else "component 1", ylabel=names[1] if names else "component 2")
     ax.spines[["top", "right"]].set_visible(False)

@@ -248,7 +248,7 @@ def test_node_scores_colour_the_nodes():
 
 def test_a_layout_repeats_and_keeps_nodes_apart():
     pairs = [(0, i) for i in range(1, 20)] + [(30, 31)]
-    one, other = (node_link.part(pairs, range(len(pairs)), range(32), seed=4) for _ in range(2))
+    one, other = (node_link.part(Figure().add_subplot(), pairs, range(len(pairs)), range(32), seed=4) for _ in range(2))
     for node in one.nodes:
         assert np.array_equal(one.position[node], other.position[node])
     points = np.array(list(one.position.values()))

@@ -238,7 +238,7 @@ def test_a_run_says_its_own_times():
 
 def test_a_prompt_is_named_in_the_title_and_small_numbers_stand_apart():
     ax = plot.bars(credited(error=False))
-    assert ax.get_title("left") == f"Shapley · run of 4 steps, “{PROMPT}”"
+    assert ax.get_title("left").replace("\n", " ") == f"Shapley · run of 4 steps, “{PROMPT}” · score\xa0=\xa02"
     small = Players("conditions", torch.arange(2), ("prompt", "negative prompt"))
     ax = plot.bars(Explanation(torch.tensor([-0.00032, -0.0001]), small, value=0.0))
     ax.figure.canvas.draw()
