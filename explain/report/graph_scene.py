@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
-from explain.conversion import context, named_nodes, node_ids, node_players, undirected
+from explain.conversion import context, named_nodes, node_ids, node_labels, node_players, undirected
 from explain.explanation import Explanation
-from explain.plot import node_link
+from explain.plot.layout import layout, strongest
+from explain.plot.positions import focus_of
 from explain.report.scenes import NOBODY, Scene, ranked
 
 WIDTH, HEIGHT, MARGIN = 720.0, 480.0, 34.0
@@ -36,7 +36,7 @@ def graph_scene(answers: Sequence[Explanation]) -> Scene:
     keyed = [_edges(one, both) for one in answers]
     edges = list(dict.fromkeys(edge for found in keyed for edge in found if edge[0] != edge[1]))
     everyone = sorted({node for one in answers for node in node_ids(one, context(one)[0]).tolist()})
-    focus = sorted({node for one in answers for node in node_link.ids(_focus(one))})
+    focus = sorted({node for one in answers for node in focus_of(one)})
     kept = _kept(answers, keyed, edges, everyone, focus)
     edges = [edge for edge in edges if edge[0] in kept and edge[1] in kept]
     cut = _strongest(edges, answers, keyed)
@@ -46,7 +46,7 @@ def graph_scene(answers: Sequence[Explanation]) -> Scene:
     owners = tuple(_owners(one, found, nodes, cut) for one, found in zip(answers, keyed, strict=True))
     told = [f"{len(nodes)} of {len(everyone)} nodes" if len(nodes) < len(everyone) else ""]
     told += [f"{len(cut)} of {len(edges)} lines" if len(cut) < len(edges) else ""]
-    names = [node_link.label(name).replace("\n", " ") for name in named_nodes(answers[0], nodes)]
+    names = _names(answers[0], nodes)
     drawing = {
         "nodes": [[name, *place[node], node in set(focus)] for node, name in zip(nodes, names, strict=True)],
         "edges": _lines(cut, nodes, both),
@@ -57,8 +57,11 @@ def graph_scene(answers: Sequence[Explanation]) -> Scene:
     return Scene("graph", tuple(answers), owners, drawing, " and ".join(filter(None, told)))
 
 
-def _focus(one: Explanation) -> Tensor:
-    return one.players.geometry.get("focus", one.players.index.new_zeros(0))
+def _names(one: Explanation, nodes: list[int]) -> list[str]:
+    """What nodes are called; of several types, with their type."""
+    if "node_names" in one.target:
+        return node_labels(one, nodes)
+    return [" ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in named_nodes(one, nodes)]
 
 
 def _edges(one: Explanation, both: bool) -> dict[Edge, int]:
@@ -90,7 +93,7 @@ def _kept(
         else:
             ends.append({player: edge[:2] for edge, player in found.items() if player >= 0})
     groups = [ends[i][player] for i, player in ranked(answers) if player in ends[i]]
-    return node_link.strongest([edge[:2] for edge in edges], groups, focus, MOST)
+    return strongest([edge[:2] for edge in edges], groups, focus, MOST)
 
 
 def _strongest(edges: list[Edge], answers: Sequence[Explanation], keyed: Sequence[dict[Edge, int]]) -> list[Edge]:
@@ -108,7 +111,7 @@ def _strongest(edges: list[Edge], answers: Sequence[Explanation], keyed: Sequenc
 
 
 def _places(nodes: list[int], edges: Sequence[Edge]) -> dict[int, tuple[float, float]]:
-    where = node_link.layout(nodes, [edge[:2] for edge in edges])
+    where = layout(nodes, [edge[:2] for edge in edges])
     points = np.array([where[node] for node in nodes]).reshape(-1, 2)
     if not len(points):
         return {}
