@@ -144,15 +144,15 @@ def _few(values: Tensor) -> str:
     return ", ".join(f"{value:.3g}" for value in values.tolist())
 
 
-def one_a_row(values: Any, count: int, row: str = "row") -> Tensor:
-    """What a callable payoff answered, ``[count]``; ``row`` says in a word what it was given.
+def one_a_row(values: Any, count: int, row: str = "row", what: str = "payoff") -> Tensor:
+    """What a callable ``what`` answered, ``[count]``; ``row`` says in a word what it was given.
 
     Raises:
         ValueError: it is not one number a row.
     """
     if not isinstance(values, Tensor) or values.shape != (count,):
         got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"payoff must give one number a {row}, a tensor [{count}], got {got}")
+        raise ValueError(f"{what} must give one number a {row}, a tensor [{count}], got {got}")
     return values
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from explain.diffusion.settings import checked_batch_size, checked_count, checked_seed
+from explain.graph_diffusion.graph_losses import GraphLoss, OwnLoss
 from explain.graph_diffusion.graph_network import GraphDenoiser
 from explain.graph_diffusion.graph_states import read_graph
 from explain.graph_diffusion.graph_targets import GraphRunTarget, GraphStepTarget
@@ -24,10 +25,16 @@ class GraphDiffusionModel(GraphDenoiser):
         process: `GraphNoise`, of ``explain.graph_diffusion.graph_states``.
         time: the unit that it takes its time in: "step" (1 to ``T``), "unit" (``t / T``), or a function of the steps.
         call: how you call it, ``(net, X, E, t) -> logits``, where its names do not say.
+        loss: what it was trained with, for `Influence`: "entries", the cross-entropy as a mean over the entries of all
+            graphs, as DiGress takes it in a batch, "graphs", a mean in each graph first, or your own function
+            ``(logits, clean, t [rows]) -> [rows]`` of states with ``nodes [rows, n, a]`` and ``pairs [rows, n, n, b]``.
+        pairs_weight: what pairs weigh in it where types of nodes weigh 1; 5 in DiGress.
+        weight_decay: as in ``torch.optim.SGD``.
+        draws: of step and noise that stand for all that training drew, the same for every graph.
 
     Raises:
         TypeError: another process, arguments or a unit of time that cannot be told.
-        ValueError: a network that is not deterministic, or whose rows or directions of a pair do not agree.
+        ValueError: no such loss, a network that is not deterministic, or whose rows or directions of a pair differ.
 
     ``assumed`` says what was taken to be so without being told; it is written into every answer.
 
@@ -48,8 +55,12 @@ class GraphDiffusionModel(GraphDenoiser):
         process: Any,
         time: str | Callable[[Tensor], Tensor] | None = None,
         call: Callable[..., Any] | None = None,
+        loss: str | OwnLoss | None = None,
+        pairs_weight: float | None = None,
+        weight_decay: float = 0.0,
+        draws: int = 16,
     ) -> None:
-        super().__init__(net, process, time, call)
+        super().__init__(net, process, time, call, GraphLoss(loss, pairs_weight, weight_decay, draws))
 
     @spelled
     def step(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from explain.draws import seeded_by_input, seeded_remedy
+from explain.graph_diffusion.graph_losses import GraphLoss
 from explain.graph_diffusion.graph_states import GraphNoise, State
 from explain.graph_diffusion.network import TIMES, UNITS, as_module
 from explain.guard import evaluating, other_random_states
-from explain.types import NonFinite
+from explain.plain import plain_operations
+from explain.types import NonFinite, Parameters
 
 _PAIRS = ("E", "E_t", "e", "e_t", "edges", "edge_types", "adj", "adjacency", "A", "A_t")
 _NODES = ("X", "X_t", "x", "x_t", "nodes", "node_types")
@@ -28,6 +32,7 @@ class GraphDenoiser:
         process: the noise.
         time: "step" (1 to ``T``), "unit" (``t / T``) or a function of the steps ``[rows]``.
         call: the user's own call.
+        trained: what it was trained with.
 
     Raises:
         TypeError: a process of another kind, a network whose arguments or unit of time cannot be told.
@@ -35,7 +40,12 @@ class GraphDenoiser:
     """
 
     def __init__(
-        self, net: Any, process: Any, time: str | Callable[[Tensor], Tensor] | None, call: Callable[..., Any] | None
+        self,
+        net: Any,
+        process: Any,
+        time: str | Callable[[Tensor], Tensor] | None,
+        call: Callable[..., Any] | None,
+        trained: GraphLoss,
     ) -> None:
         if not isinstance(process, GraphNoise):
             raise TypeError(
@@ -47,8 +57,9 @@ class GraphDenoiser:
         if time is not None and not callable(time) and time not in UNITS:
             raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the steps, got {time!r}")
         self.net, self.module, self.process, self.time = net, as_module(net), process, time or "step"
+        self.trained = trained
         self.assumed: dict[str, str] = {}
-        self._call = call or self._by_name()
+        self._asking = _Asking(self.module, partial(call or self._by_name(), net))
         self._try()
 
     @property
@@ -80,18 +91,21 @@ class GraphDenoiser:
 
         return call
 
-    def __call__(self, state: State, t: int) -> State:
-        """Probabilities of the clean nodes and pairs, each row by itself.
+    def __call__(self, state: State, t: int, params: Parameters | None = None) -> State:
+        """Probabilities of the clean nodes and pairs, each row by itself; of ``params`` in place of its own."""
+        steps = torch.full((len(state.pairs),), t, device=state.pairs.device)
+        return State(*(part.softmax(-1) for part in self.logits(state, steps, params)))
+
+    def logits(self, state: State, steps: Tensor, params: Parameters | None = None) -> State:
+        """Logits of the clean nodes and pairs at steps ``[rows]``; of nodes that are all alike, zeros.
 
         Raises:
             ValueError: an answer of another shape.
         """
-        rows = len(state.pairs)
-        step = torch.full((rows,), t, device=state.pairs.device)
-        time = self.time(step) if callable(self.time) else step
+        time = self.time(steps) if callable(self.time) else steps
         if self.time == "unit":
-            time = (step.double() / self.process.steps).to(state.pairs)
-        answer = self._call(self.net, state.nodes.clone(), state.pairs.clone(), time)
+            time = (steps.double() / self.process.steps).to(state.pairs)
+        answer = self._asking.answer(params, state.nodes.clone(), state.pairs.clone(), time)
         answer = (getattr(answer, "X", None), answer.E) if hasattr(answer, "E") else answer
         nodes, pairs = answer if isinstance(answer, tuple) else (None, answer)
         if self.process.nodes is None:
@@ -100,7 +114,7 @@ class GraphDenoiser:
             if not isinstance(found, Tensor) or found.shape != own.shape:
                 got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
                 raise ValueError(f"the denoiser must answer logits of {what} {list(own.shape)}, got {got}: {_OWN}")
-        return State(nodes.softmax(-1), pairs.softmax(-1))
+        return State(nodes, pairs)
 
     @torch.no_grad()
     def _try(self) -> None:
@@ -146,3 +160,22 @@ class GraphDenoiser:
                 "the denoiser answers otherwise about (i, j) than about (j, i), and pairs are undirected here: "
                 "symmetrise its logits in call="
             )
+
+
+class _Asking(nn.Module):
+    """The user's call around the network, so that parameters may be replaced wherever in it the network is asked."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, X: Tensor, E: Tensor, t: Tensor) -> Any:
+        """As the call answers."""
+        return self.call(X, E, t)
+
+    def answer(self, params: Parameters | None, *given: Tensor) -> Any:
+        """With other parameters of the network, in operations that may be differentiated twice; its own when None."""
+        if params is None:
+            return self.call(*given)
+        with plain_operations(self.module):
+            return functional_call(self, {f"module.{name}": value for name, value in params.items()}, given)

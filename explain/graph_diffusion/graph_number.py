@@ -13,6 +13,7 @@ from explain.graph_diffusion.graph_states import State
 from explain.graph_diffusion.settings import checked_class, checked_node
 from explain.guard import evaluating
 from explain.payoffs import by_themselves, one_a_row
+from explain.types import Parameters
 
 STEP_PAYOFFS = ("log_probability", "probability")
 _OTHER = 0x2545F4914F6CDD1D  # another seed, whose draws stand where a run's start is taken away
@@ -46,9 +47,9 @@ class GraphNumber:
         n, device = self.size, self.model.like.device
         return State(*(torch.ones(count, *shape, dtype=torch.bool, device=device) for shape in ((n,), (n, n))))
 
-    def _asked(self, state: State, t: int) -> State:
+    def _asked(self, state: State, t: int, params: Parameters | None = None) -> State:
         with evaluating(self.model.module):
-            return self.model(state, t)
+            return self.model(state, t, params)
 
 
 class GraphStepNumber(GraphNumber):
@@ -90,15 +91,19 @@ class GraphStepNumber(GraphNumber):
         self.noised = joined([process.noised(clean, noise, t) for noise, _ in pairs])
         self.absent = joined([process.absent(other) for _, other in pairs])
 
-    def foreseen(self, present: State) -> State:
+    def foreseen(self, present: State, params: Parameters | None = None) -> State:
         """Probabilities of the clean graph, rows ordered by coalitions, then draws."""
         count = len(present.pairs)
         each = State(*(part.repeat_interleave(self.draws, 0) for part in present))
-        return self._asked(self.noised.repeated(count).chosen(each, self.absent.repeated(count)), self.t)
+        return self._asked(self.noised.repeated(count).chosen(each, self.absent.repeated(count)), self.t, params)
 
-    def numbers(self, present: State) -> Tensor:
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        return self.numbers(self.everybody(), params)[0]
+
+    def numbers(self, present: State, params: Parameters | None = None) -> Tensor:
         """The number of each coalition ``present [B, ...]``, a mean over the draws, float64 ``[B]``."""
-        p = self.foreseen(present)
+        p = self.foreseen(present, params)
         if callable(self.payoff):
             found = one_a_row(self.payoff(p.nodes, p.pairs), len(p.pairs), "state")
         else:

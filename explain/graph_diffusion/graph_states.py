@@ -85,8 +85,8 @@ class GraphNoise:
             torch.eye(pairs.size(1), dtype=torch.bool, device=pairs.device)[None, ..., None], none, pairs
         )
 
-    def noised(self, clean: State, noise: State, t: int) -> State:
-        """A draw of ``q(G_t | G_0)``."""
+    def noised(self, clean: State, noise: State, t: int | Tensor) -> State:
+        """A draw of ``q(G_t | G_0)``, at one step or at those of the rows ``[rows]``."""
         nodes = clean.nodes if self.nodes is None else self.nodes.noised(clean.nodes, noise.nodes, t)
         return State(nodes, self._whole(self.edges.noised(clean.pairs, noise.pairs, t)))
 

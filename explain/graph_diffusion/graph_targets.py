@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from explain.graph_diffusion.commit import settled_from
 from explain.graph_diffusion.graph_games import RUN_KINDS, STEP_KINDS, GraphCoalitions, graph_players
 from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
+from explain.graph_diffusion.graph_objective import training_objective
 from explain.guard import usual_modes
 from explain.payoffs import payoff_name
-from explain.types import Game, NonFinite, Players, Target
+from explain.types import Game, NonFinite, Objective, Players, Target
 
 
 class Edits(NamedTuple):
@@ -33,7 +34,7 @@ class _GraphTarget(GraphNumber, Target):
 
     instead = MappingProxyType(
         {
-            "objective": f"how a denoiser of graphs was trained is not followed; {_GAME}",
+            "objective": f"no derivative follows graphs that are drawn: ask a step, or {_GAME[4:]}",
             "differentiable": f"classes that are drawn have no derivative; {_GAME}",
             "rows": f"what it attends to is that of noised graphs, drawn anew in each; {_GAME}",
         }
@@ -90,6 +91,12 @@ class GraphStepTarget(GraphStepNumber, _GraphTarget):
 
     def _value(self) -> Tensor:
         return self.numbers(self.everybody())
+
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
+        """How the number hangs on the training graphs; see `training_objective`."""
+        made = training_objective(self, train, remove)
+        self.tell(made.told)
+        return made
 
     def run(self) -> Tensor:
         """What the network foresees of the pairs of the first draw, ``[n, n, b]``."""

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch_geometric.data import Data
 
 import explain
@@ -19,9 +20,9 @@ from explain.types import Players
 from models.digress import DiGress
 from models.dpm_snc import DPMSNC, cosine_betas
 from models.ladder import ladder
-from models.matrix.case import Case, Smooth
+from models.matrix.case import Case, Smooth, Training
 from models.matrix.denoisers import OTHER
-from models.matrix.graphs import stirred
+from models.matrix.graphs import flat, stirred
 
 RUNS = 2
 
@@ -172,27 +173,49 @@ def _held(players: Players, there: Tensor) -> Tensor:
     return held
 
 
+LEVELS = 3  # draws of step and noise that the training graphs are measured with
+TRAINED = torch.stack([GRAPH, 1 - GRAPH - torch.eye(4).long(), GRAPH.roll((1, 1), (0, 1)).triu(2)])
+TRAINED = (TRAINED | TRAINED.mT).long()
+
+
 def _digress() -> tuple[nn.Module, GraphDiffusionModel]:
     net = stirred(DiGress(len(KEPT), nodes=4, edges=3, whole=3, layers=1), 0.2)
-    return net, explain.wrap(net, process=GraphNoise(Categorical(KEPT, LIMIT)), time="step")
+    noise = GraphNoise(Categorical(KEPT, LIMIT))
+    return net, explain.wrap(net, process=noise, time="step", loss="graphs", weight_decay=0.1, draws=LEVELS)
 
 
 def pairs_step() -> Case:
     """A step of DiGress: ``log p`` of a pair of the clean graph, with other pairs drawn from the limit."""
     net, model = _digress()
-    target = model.step(GRAPH, t=2, edge=(0, 1), draws=RUNS, seed=0)
+    target, (theta, back) = model.step(GRAPH, t=2, edge=(0, 1), draws=RUNS, seed=0), flat(net)
+    off = ~torch.eye(4, dtype=torch.bool)
 
-    def number(players: Players, there: Tensor) -> Tensor:
+    def log_p(theta: Tensor, state: Tensor, t: int) -> Tensor:
+        return functional_call(net, back(theta), (_whole(state)[None], torch.tensor([t])))[0].log_softmax(-1)
+
+    def asked(theta: Tensor, held: Tensor) -> Tensor:
         generator, found = torch.Generator().manual_seed(0), []
         for _ in range(RUNS):
             noise, other = _pairs(generator), _pairs(generator)
             noised = drawn(turned(KEPT, LIMIT, 2)[GRAPH], noise)
-            state = torch.where(_held(players, there)[..., None], noised, drawn(LIMIT.expand(4, 4, 2), other))
-            with torch.no_grad():
-                found.append(net(_whole(state)[None], torch.tensor([2])).log_softmax(-1)[0, 0, 1, 1])
+            state = torch.where(held[..., None], noised, drawn(LIMIT.expand(4, 4, 2), other))
+            found.append(log_p(theta, state, 2)[0, 1, 1])
         return torch.stack(found).mean()
 
-    return Case(target, dict.fromkeys(("pairs", "edges", "nodes"), number))
+    @torch.no_grad()
+    def number(players: Players, there: Tensor) -> Tensor:
+        return asked(theta, _held(players, there))
+
+    def losses(theta: Tensor) -> Tensor:
+        generator, found = torch.Generator().manual_seed(0), []
+        for level in range(LEVELS):
+            t, noise = int((level + 0.5) / LEVELS * len(KEPT)) + 1, _pairs(generator)
+            rows = [log_p(theta, drawn(turned(KEPT, LIMIT, t)[graph], noise), t) for graph in TRAINED]
+            found.append(-torch.stack(rows).gather(3, TRAINED[..., None])[..., 0][:, off].mean(1))
+        return torch.stack(found).mean(0)
+
+    training = Training(theta, losses, lambda theta: asked(theta, torch.ones(4, 4).bool()), 0.1, train=TRAINED)
+    return Case(target, dict.fromkeys(("pairs", "edges", "nodes"), number), training=training)
 
 
 def linked(pairs: Tensor) -> Tensor:
