@@ -111,7 +111,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"explain.{name}")
     home = next((home for home, names in _HOMES.items() if name in names), None)
     if home is None:
-        raise AttributeError(f"module 'explain' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from explain.spelling import there_is
+
+        raise AttributeError(f"module 'explain' has no attribute {name!r}{there_is(name, __all__)}")
     found = globals()[name] = getattr(importlib.import_module(home), name)
     return found
 

@@ -15,6 +15,7 @@ from scipy import stats
 
 from explain.doubts import doubt
 from explain.explanation import Explanation
+from explain.spelling import came
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +95,7 @@ class Comparison:
             ValueError: an unknown measure.
         """
         if measure not in MEASURES:
-            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, {came(measure, MEASURES)}")
         values = np.eye(len(self.labels))
         for (i, j), pair in zip(itertools.combinations(range(len(self.labels)), 2), self.pairs, strict=True):
             values[i, j] = values[j, i] = getattr(pair, measure)
@@ -112,15 +113,19 @@ class Comparison:
         return f"Comparison of {len(self.labels)} explanations over {self.players} {kind}, top {self.k}\n{found}"
 
     def _repr_html_(self) -> str:
+        from explain.plot.inline import inline
+
         rows = "".join(
             f"<tr><td>{escape(p.first)}</td><td>{escape(p.second)}</td><td>{said(p.spearman, p.spearman_interval)}</td>"
             f"<td>{said(p.kendall, p.kendall_interval)}</td><td>{said(p.overlap)}</td></tr>"
             for p in self.pairs
         )
-        notes = "".join(f"<p>{escape(text)}</p>" for text in self.notes)
+        notes = "".join(f"<p><mark>{escape(text)}</mark></p>" for text in self.notes)
+        several = len(self.labels) > 2  # of one pair the table says it
+        picture = inline(self.plot, "Spearman's rank correlations") if several else ""
         return (
-            f"<table><caption>{self.players} {escape(self.kind)} · {self.confidence:.0%} bootstrap intervals over "
-            "players</caption><thead><tr><th>first</th><th>second</th><th>Spearman</th><th>Kendall</th>"
+            f"{picture}<table><caption>{self.players} {escape(self.kind)} · {self.confidence:.0%} bootstrap intervals "
+            "over players</caption><thead><tr><th>first</th><th>second</th><th>Spearman</th><th>Kendall</th>"
             f"<th>top {self.k} shared</th></tr></thead><tbody>{rows}</tbody></table>{notes}"
         )
 

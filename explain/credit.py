@@ -5,7 +5,7 @@ door (`plot`, `storage`, `conversion`, `summary`) takes a `Credit` and never lea
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from explain.lookup import places, plain
+from explain.spelling import meant
 from explain.types import NonFinite, Players, check_text
+
+
+class UnknownPlayer(KeyError):
+    """No player of this name; the message has one like it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +80,34 @@ class Credit:
         check_text("".join(self.doubts), "doubts")
         for name in ("checks", "settings", "target", "versions"):
             object.__setattr__(self, name, _json(getattr(self, name), name))
+
+    def __len__(self) -> int:
+        return len(self.players)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.players.names)
+
+    def __getitem__(self, name: str) -> float:
+        """The score of the player of this name, such as "edge 3-5"; numbers do where nodes have names.
+
+        Raises:
+            UnknownPlayer: there is none, or there are several.
+            TypeError: no name.
+        """
+        if not isinstance(name, str):
+            raise TypeError(
+                f"players go by name, such as why[{self._example()!r}], got {name!r}: scores are why.scores"
+            )
+        found = places(self.players, name)
+        if len(found) > 1:
+            raise UnknownPlayer(f"{len(found)} players are called {name!r}, at {found} of why.scores")
+        if not found:
+            near = meant(plain(self.players, name), self.players.names) or f", such as {self._example()!r}"
+            raise UnknownPlayer(f"no player is called {name!r} among {len(self)} {self.players.kind}{near}")
+        return float(self.scores[found[0]])
+
+    def _example(self) -> str:
+        return next(iter(self.players.names), "edge 3-5")
 
     def top(self, k: int = 3) -> list[tuple[str, float]]:
         """The ``k`` players with the largest absolute scores, as (name, score), largest first."""

@@ -60,6 +60,8 @@ class Explanation(Credit):
             score  rank
     node 4    0.5     2
     node 7   -2.0     1
+    >>> len(why), why["node 7"]
+    (2, -2.0)
     """
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -212,6 +214,7 @@ class Explanation(Credit):
         return text(self)
 
     def _repr_html_(self) -> str:
+        from explain.plot.inline import inline
         from explain.summary import html
 
-        return html(self)
+        return inline(self.plot, repr(self)) + html(self)

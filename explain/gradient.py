@@ -15,6 +15,7 @@ from torch import Tensor
 from explain.derivatives import Derivative, derivative
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
+from explain.spelling import came
 from explain.types import Differentiable, NonFinite, Players, Target
 
 Method: TypeAlias = Literal["saliency", "input_x_gradient", "integrated_gradients", "smooth_grad", "gradient_shap"]
@@ -83,7 +84,7 @@ class Gradient(Explainer):
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
-            raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {self.method!r}")
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}, {came(self.method, _METHODS)}")
         if not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {self.steps!r}")
         if self.noise <= 0:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from explain.explainer import Answer, Explainer
+from explain.spelling import came
 from explain.types import Players, Target
 
 VARIANTS = ("leave_one_out", "only_one")
@@ -52,7 +53,7 @@ class Occlusion(Explainer):
         if not isinstance(self.players, (str, Players)):
             raise TypeError(f'players must be a kind such as "edges", or Players, got {type(self.players).__name__}')
         if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, {came(self.variant, VARIANTS)}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         game = target.game(self.players)

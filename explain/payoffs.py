@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from explain.guard import other_random_states
 from explain.outputs import Meaning, PayoffName
+from explain.spelling import came
 
 PROBED = 4  # rows that a callable is tried on
 Payoff: TypeAlias = PayoffName | Callable[[Tensor], Tensor]
@@ -35,7 +36,7 @@ def payoff_function(payoff: Payoff, label: int | None, meaning: Meaning) -> Call
     if callable(payoff):
         return _checked(payoff)
     if payoff not in NAMES:
-        raise ValueError(f"payoff must be one of {', '.join(NAMES)} or a callable, got {payoff!r}")
+        raise ValueError(f"payoff must be one of {', '.join(NAMES)} or a callable, {came(payoff, NAMES)}")
     if meaning.kind == "values":
         if payoff not in ("logit", "value"):
             raise ValueError(

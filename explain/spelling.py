@@ -25,9 +25,38 @@ def check_names(asked: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = f": did you mean {near[0]!r}? It" if near else "; it"
-            raise TypeError(f"{asked} has no setting {name!r}{meant} has {', '.join(known)}")
+            raise TypeError(f"{asked} has no setting {name!r}{there_is(name, known)}")
+
+
+def meant(name: object, known: Iterable[object]) -> str:
+    """``: did you mean '...'?`` where a known name is like this one, else nothing.
+
+    >>> meant("shapely", ["Shapley", "Lime"]), meant("zzz", ["Shapley"]), meant(3, ["Shapley"])
+    (": did you mean 'Shapley'?", '', '')
+    """
+    by_letters = {one.casefold(): one for one in known if isinstance(one, str)}
+    near = difflib.get_close_matches(name.casefold(), by_letters, 1) if isinstance(name, str) else []
+    return f": did you mean {by_letters[near[0]]!r}?" if near else ""
+
+
+def there_is(name: str, known: Iterable[str]) -> str:
+    """Which known name is like this one, and all of them, to end a sentence.
+
+    >>> there_is("shapely", ["Shapley", "Lime"]), there_is("zzz", ["Shapley"])
+    (": did you mean 'Shapley'? It has Shapley, Lime", '; it has Shapley')
+    """
+    known = list(known)
+    near = meant(name, known)
+    return f"{f'{near} It' if near else '; it'} has {', '.join(known)}"
+
+
+def came(given: object, known: Iterable[object]) -> str:
+    """What came in the place of a known name, and which one is like it.
+
+    >>> came("shapely", ["Shapley", "Lime"])
+    "got 'shapely': did you mean 'Shapley'?"
+    """
+    return f"got {given!r:.60}{meant(given, known)}"
 
 
 def settings_of(function: Callable[..., Any]) -> list[str] | None:

@@ -18,8 +18,20 @@ EXPLAINERS = (
 )
 FAMILIES = ("diffusion", "graph", "graph_diffusion", "supervised")
 SHARED = {
-    *("derivatives", "doubts", "draws", "examples", "guard", "layouts", "loaders", "losses", "names"),
-    *("classes", "obstacles", "outputs", "parts", "passes", "payoffs", "plain", "spelling", "threads", "training"),
+    *("derivatives", "doubts", "draws", "examples", "guard", "introduction", "layouts", "loaders", "losses"),
+    *(
+        "classes",
+        "names",
+        "obstacles",
+        "outputs",
+        "parts",
+        "passes",
+        "payoffs",
+        "plain",
+        "spelling",
+        "threads",
+        "training",
+    ),
 }
 DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}
@@ -35,18 +47,20 @@ MAY_IMPORT = {
     "draws": {"guard"},
     "plain": {"threads"},
     "obstacles": set(),
-    "outputs": set(),
+    "outputs": {"spelling"},
     "parts": set(),
     "passes": set(),
     "names": set(),
     "classes": {"names", "outputs", "types"},
-    "losses": {"outputs"},
-    "payoffs": {"guard", "outputs"},
+    "losses": {"outputs", "spelling"},
+    "payoffs": {"guard", "outputs", "spelling"},
     "loaders": {"guard"},
     "examples": {"guard", "loaders"},
     "training": {"examples", "losses", "outputs", "payoffs", "types"},
     "versions": set(),
-    "credit": {"types"},
+    "introduction": set(),
+    "lookup": {"types"},
+    "credit": {"lookup", "spelling", "types"},
     # behind the doors of an answer: its data alone
     "conversion": DATA,
     "elsewhere": {"credit", "doubts", "types"},
@@ -55,9 +69,9 @@ MAY_IMPORT = {
     "plot": DATA | {"conversion", "storage"},
     "explanation": {"credit", "types"},  # and through its doors
     "explainer": {"doubts", "explanation", "guard", "spelling", "types", "versions"},
-    **{unit: {"doubts", "explainer", "explanation", "guard", "types"} for unit in EXPLAINERS},
-    "attention": {"doubts", "explainer", "explanation", "guard", "passes", "types"},
-    "gradient": {"derivatives", "doubts", "explainer", "explanation", "guard", "types"},
+    **{unit: {"doubts", "explainer", "explanation", "guard", "spelling", "types"} for unit in EXPLAINERS},
+    "attention": {"doubts", "explainer", "explanation", "guard", "passes", "spelling", "types"},
+    "gradient": {"derivatives", "doubts", "explainer", "explanation", "guard", "spelling", "types"},
     "influence": {
         "doubts",
         "explainer",
@@ -66,6 +80,7 @@ MAY_IMPORT = {
         "layouts",
         "obstacles",
         "parallel",
+        "spelling",
         "types",
         "versions",
     },  # scores of any size, shard by shard
@@ -74,14 +89,15 @@ MAY_IMPORT = {
     "wrapping": {*FAMILIES, "guard", "spelling"},
     # what can be done with an answer
     "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads", "versions"},
-    "comparison": ANSWER | {"doubts"},  # and through its door
+    "comparison": ANSWER | {"doubts", "spelling"},  # and through its door
     "metrics": ANSWER | {"comparison", "doubts", "explainer"},
-    "analysis": ANSWER | {"attention", "explainer", "guard"},  # readings that are not credit
+    "analysis": ANSWER | {"attention", "explainer", "guard", "spelling"},  # readings that are not credit
     "report": ANSWER | {"comparison", "conversion", "plot", "storage", "summary"},
     "discovery": {*EXPLAINERS, *ANSWER, "explainer", "guard", "obstacles"},  # it asks them all
     "explain": {
         *(*EXPLAINERS, *ANSWER),
-        *("analysis", "comparison", "discovery", "explainer", "metrics", "parallel", "plot", "report", "wrapping"),
+        *("analysis", "comparison", "discovery", "explainer", "metrics", "parallel", "plot", "report"),
+        *("spelling", "wrapping"),
     },
 }
 ROOMS = {  # of each family, from below to above: each may use those before it, and nothing that comes after
@@ -119,7 +135,9 @@ DOORS = {  # imports inside these functions alone, for pandas and matplotlib tak
     ("explanation", "Explanation.plot", "plot"),
     ("explanation", "Explanation.__repr__", "summary"),
     ("explanation", "Explanation.__str__", "summary"),
+    ("explanation", "Explanation._repr_html_", "plot"),
     ("explanation", "Explanation._repr_html_", "summary"),
+    ("comparison", "Comparison._repr_html_", "plot"),
     ("comparison", "Comparison.plot", "plot"),
 }
 UPWARD = {  # the only imports against the direction, inside these functions: a target is where users look for its verbs

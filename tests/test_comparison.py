@@ -183,6 +183,8 @@ def test_the_same_method_twice_is_numbered_and_texts_are_escaped():
     assert found.labels == ("<b> 1", "<b> 2", "Lime")
     assert "<b> 1" not in found._repr_html_()
     assert "&lt;b&gt; 1" in found._repr_html_()
+    assert found._repr_html_().startswith('<img alt="Spearman')
+    assert "<img" not in compare(answer([1, 2, 3]), answer([1, 3, 2], "B"))._repr_html_()  # the table says it
     assert "3 explanations over 3 edges" in repr(found)
 
 

@@ -13,8 +13,11 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+import torch_geometric
 from explanations import CONTEXT, EVERY, edges, empty, features, nodes, patches, train, undirected_edges
+from torch_geometric.data import Data
 
+import explain
 from explain import plot, storage
 from explain.conversion import to_pandas
 from explain.credit import Credit
@@ -220,3 +223,52 @@ def test_a_copy_has_the_same_doors(again):
 
 def test_the_types_of_its_fields_can_be_asked_for():
     assert typing.get_type_hints(Explanation.__init__)["error"] == torch.Tensor | None
+
+
+def test_a_players_score_goes_by_its_name():
+    why = edges()
+    assert len(why) == len(why.players)
+    assert [why[name] for name in why] == why.scores.tolist()
+    for called in ("11→12", "11-12", "edge 11-12", "Edge 11 -> 12"):
+        assert why[called] == 1.5
+    assert why["10→12"] != why["10→11"]
+    with pytest.raises(KeyError, match="did you mean '11→12'") as error:
+        why["edge 11-124"]
+    assert str(error.value).startswith("no player is called 'edge 11-124' among 7 edges")
+    with pytest.raises(TypeError, match=r"scores are why\.scores"):
+        why[0]
+    twice = Explanation(torch.ones(2), Players("words", torch.arange(2), ("a", "a")), 1.0)
+    with pytest.raises(KeyError, match=r"2 players are called 'a', at \[0, 1\]"):
+        twice["a"]
+
+
+def test_named_players_go_by_name_and_by_number():
+    net, graph = torch_geometric.nn.GCN(2, 2, 2), Data(torch.eye(3)[:, :2], torch.tensor([[0, 1, 2, 1], [1, 0, 1, 2]]))
+    target = explain.wrap(net, graph, node_names=["Ann", "Bo", "2"]).node(1)
+    why = explain.Shapley("edges").explain(target)
+    assert why["Ann→Bo"] == why["edge ann-bo"] == why["edge 0-1"] != why["1-0"]
+    assert why["2→Bo"] == why["2-1"]
+    pairs = explain.Occlusion(target.players("edges", undirected=True)).explain(target)
+    assert pairs["Bo-Ann"] == pairs["Ann–Bo"] == pairs["edge 1-0"] == pairs["0-1"]
+    nodes = explain.Occlusion("nodes").explain(target)
+    assert nodes["node Ann"] == nodes["node 0"] == nodes["Ann"]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_notebook_shows_picture_doubts_and_table(kind):
+    open_before = plt.get_fignums()
+    shown = EVERY[kind]()._repr_html_()
+    assert shown.index('<img alt="') < shown.index("<table>")
+    assert plt.get_fignums() == open_before
+
+
+def test_what_cannot_be_drawn_is_shown_as_a_table(monkeypatch):
+    def no_ink(*_):
+        raise RuntimeError("no <ink>")
+
+    monkeypatch.setattr(plot, "picture", no_ink)
+    shown = edges()._repr_html_()
+    assert "<img" not in shown
+    assert "no picture: no &lt;ink&gt;" in shown
+    assert "<table>" in shown
+    assert not plt.get_fignums()

@@ -73,7 +73,7 @@ def test_every_list_of_names_is_true():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'Shaply'; it has Attention"):
+    with pytest.raises(AttributeError, match=r"no attribute 'Shaply': did you mean 'Shapley'\? It has Attention"):
         explain.Shaply  # noqa: B018 - asking for it is the test
 
 

@@ -85,3 +85,30 @@ def test_whoever_takes_any_name_is_given_any():
     assert settings_of(lambda a, **rest: a) is None
     assert settings_of(lambda a, *, b=1: a) == ["a", "b"]
     check_names("it", [], [])
+
+
+TABLE = explain.wrap(torch.nn.Linear(2, 2), task="classification")
+NODES = explain.wrap(GCN(2, 2, 1, 2), GRAPH)
+STEPS = explain.wrap(lambda x, t: x, betas=[0.1], time="step")
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        (lambda: Shapley("edges", estimator="Permutations"), "permutation"),
+        (lambda: Influence(solver="lisa"), "lissa"),
+        (lambda: Mask("edges", method="gnnexplainer"), "gnn_explainer"),
+        (lambda: NODES.node(0, removal="deleted"), "delete"),
+        (lambda: NODES.node(0, payoff="logits"), "logit"),
+        (lambda: NODES.node(0).players("edge"), "edges"),
+        (lambda: NODES.node(0).players("edges", undirect=True), "undirected"),
+        (lambda: TABLE.example(torch.ones(2), baseline="zero"), "zeros"),
+        (lambda: TABLE.example(torch.ones(2)).players("feature"), "features"),
+        (lambda: STEPS.step(torch.ones(1, 8, 8), t=0, fill="means"), "mean"),
+        (lambda: STEPS.step(torch.ones(1, 8, 8), t=0).players("patch"), "patches"),
+        (lambda: explain.shapley_, "Shapley"),
+    ],
+)
+def test_names_of_anything_else(asked, meant):
+    with pytest.raises((AttributeError, TypeError, ValueError), match=f"did you mean '{meant}'"):
+        asked()

@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from explain.spelling import came
+
 Penalty: TypeAlias = Literal["squares", "s", "a"]
 
 # delta of the squared distance u, delta(0) = 0, and its derivative f: S_ij = f(u_ij) / sum_l f(u_il)
@@ -90,7 +92,7 @@ def best_diffusivity(states: Tensor, penalty: Penalty) -> Tensor:
 
 def _checked(states: Tensor, penalty: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     if penalty not in PENALTIES:
-        raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, got {penalty!r:.60}")
+        raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, {came(penalty, PENALTIES)}")
     if states.dim() != 2 or not bool(states.isfinite().all()):
         raise ValueError(f"states must be finite numbers [nodes, columns], got {list(states.shape)}")
     return PENALTIES[penalty]

@@ -24,6 +24,7 @@ from explain.attention.told import Told
 from explain.attention.word_maps import WordAggregate, WordMaps
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
+from explain.spelling import came
 from explain.types import Players, Target, TypedEdges, Unsupported
 
 _AGGREGATES = ("auto", "rollout", "mean", "last", "daam", "output")
@@ -122,7 +123,7 @@ class Attention(Explainer):
 
     def __post_init__(self) -> None:
         if self.aggregate not in _AGGREGATES:
-            raise ValueError(f"aggregate must be one of {', '.join(_AGGREGATES)}, got {self.aggregate!r}")
+            raise ValueError(f"aggregate must be one of {', '.join(_AGGREGATES)}, {came(self.aggregate, _AGGREGATES)}")
         if self.residual != "auto" and not (isinstance(self.residual, (int, float)) and 0 <= self.residual < 1):
             raise ValueError(f"residual must be 'auto' or at least 0 and below 1, got {self.residual!r}")
         Selection(self.modules, self.heads, self.steps, self.branch)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.attention.written_out import shares
+from explain.spelling import there_is
 
 Told: TypeAlias = Mapping[str, Callable[..., Any]] | None
 
@@ -40,9 +41,8 @@ def layers_told(net: nn.Module, told: Told) -> dict[str, Callable[..., Any]]:
     for pattern, function in told.items():
         own = [name for name in names if fnmatchcase(name, pattern)]
         if not own:
-            raise ValueError(
-                f"attention={pattern!r} is no module of {type(net).__name__}; it has {', '.join(names[:12])}"
-            )
+            there = there_is(pattern, names[:12])
+            raise ValueError(f"attention={pattern!r} is no module of {type(net).__name__}{there}")
         found |= dict.fromkeys((name for name in own if not _inside(name, own)), function)
     return found
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from explain.diffusion.process import Gaussian
+from explain.spelling import came
 
 StepWeights: TypeAlias = Literal["snr", "min_snr", "elbo"] | Callable[[Tensor], Tensor]
 WEIGHTS = ("snr", "min_snr", "elbo")
@@ -26,7 +27,8 @@ def check_weights(weights: StepWeights | None, payoff: object) -> None:
         return
     if not callable(weights) and weights not in WEIGHTS:
         raise ValueError(
-            f"weights must be one of {', '.join(WEIGHTS)}, or a function of the steps t [n] -> [n], got {weights!r:.60}"
+            f"weights must be one of {', '.join(WEIGHTS)}, or a function of the steps t [n] -> [n], "
+            f"{came(weights, WEIGHTS)}"
         )
     if payoff not in ("error", "evidence"):
         raise ValueError(

@@ -16,6 +16,7 @@ from explain.diffusion.number import TrajectoryNumber
 from explain.diffusion.targets import TrajectoryTarget
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, payoff_name
+from explain.spelling import came
 from explain.types import Game, Masks, NonFinite, Players, Target, Unsupported, Values, present_atoms
 
 Prepare = Callable[[Tensor], Tensor]
@@ -198,7 +199,7 @@ class Cascade(Target):
         """
         found = self.players(players) if isinstance(players, str) else players
         if found.kind not in _REMOVALS:
-            raise Unsupported(f"a cascade plays with {', '.join(_REMOVALS)}; got {found.kind!r}")
+            raise Unsupported(f"a cascade plays with {', '.join(_REMOVALS)}; {came(found.kind, _REMOVALS)}")
         if found.kind == "guidance" and all(run.guidance == 1 for run in self.runs):
             raise Unsupported("guidance=1 is no guidance: ask with guidance above 1, or play with steps or stages")
         each = max(run.start.numel() for run in self.runs) * 8

@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from explain.spelling import came
+
 _UNIFORM = 1e-30  # below this a uniform draw has no logarithm
 
 
@@ -163,7 +165,7 @@ class Categorical:
         """
         rules = {"mixture": self.reverse, "joint": self.posterior}
         if rule not in rules:
-            raise ValueError(f"rule must be one of {', '.join(rules)}, got {rule!r}")
+            raise ValueError(f"rule must be one of {', '.join(rules)}, {came(rule, rules)}")
         return _kl(self.posterior(x_t, x0, t), rules[rule](x_t, p, t))
 
     def prior_divergence(self, x0: Tensor) -> Tensor:

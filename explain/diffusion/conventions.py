@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from explain.diffusion.networks import configuration, of_diffusers
 from explain.diffusion.process import Gaussian, Prediction, Process, gaussian
 from explain.diffusion.schedules import preconditions
+from explain.spelling import came
 
 TIMES = ("step", "unit", "sigma", "log_sigma")
 _STEP_NETWORKS = {  # their own pipelines pass on what the scheduler gives
@@ -92,7 +93,7 @@ def convention_of(net: Any, scheduler: Any, process: Process, time: Any, predict
     if time is None:
         time = _defined(net, edm)
     if not callable(time) and time not in TIMES:
-        raise ValueError(f"time must be one of {', '.join(TIMES)}, or a function of the step t, got {time!r}")
+        raise ValueError(f"time must be one of {', '.join(TIMES)}, or a function of the step t, {came(time, TIMES)}")
     if time in ("sigma", "log_sigma") and not (isinstance(process, Gaussian) and process.signal is not None):
         kind = "flow matching" if isinstance(process, Gaussian) else "cold diffusion"
         raise ValueError(f"{kind} has no {time}: time='step' (t, up to T) or time='unit' (t / T)")

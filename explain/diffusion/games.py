@@ -13,6 +13,7 @@ from explain.diffusion.fills import fills
 from explain.diffusion.number import StepNumber, TrajectoryNumber
 from explain.diffusion.players import IMAGE_KINDS, owner_of_pixels
 from explain.diffusion.sites import over_channels, sites
+from explain.spelling import came
 from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
 _RUN_REMOVALS = {
@@ -36,7 +37,9 @@ class StepCoalitions:
 
     def __post_init__(self) -> None:
         if self.players.kind not in (*IMAGE_KINDS, "labels"):
-            raise Unsupported(f"a step plays with {', '.join(IMAGE_KINDS)} or labels; got {self.players.kind!r}")
+            raise Unsupported(
+                f"a step plays with {', '.join(IMAGE_KINDS)} or labels; {came(self.players.kind, IMAGE_KINDS)}"
+            )
         if self.players.kind == "labels":
             self.number.model.absent_condition()
 

@@ -18,6 +18,7 @@ from explain.diffusion.settings import checked_shape
 from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
+from explain.introduction import introduced
 from explain.spelling import spelled
 
 
@@ -57,6 +58,9 @@ class DiffusionModel(TrainedDenoiser):
     >>> model.step(torch.ones(1, 4, 4), t=5, payoff="norm").value()
     0.0
     """
+
+    def __repr__(self) -> str:
+        return introduced(self, self.module.net, "", "step(x0, t), trajectory(payoff=), invert(x0)", self.assumed)
 
     @spelled
     def step(

@@ -31,6 +31,7 @@ from explain.diffusion.sites import KINDS, sites, tiled
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, other_random_states, usual_modes
 from explain.payoffs import one_a_row
+from explain.spelling import came
 from explain.types import Parameters, Unsupported
 
 _OTHER_START = 0x2545F4914F6CDD1D
@@ -93,7 +94,9 @@ class StepNumber(DenoiserNumber):
         weights: StepWeights | None = None,
     ) -> None:
         if not callable(payoff) and payoff not in STEP_PAYOFFS:
-            raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, got {payoff!r}")
+            raise ValueError(
+                f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function of x0_hat, {came(payoff, STEP_PAYOFFS)}"
+            )
         seed, draws = checked_seed(seed), checked_count(draws, "draws")
         if not isinstance(model.process, Gaussian):
             draws = 1  # of no noise, all are alike

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from explain.diffusion.denoiser import Condition
 from explain.diffusion.sites import KINDS, sites
+from explain.spelling import came
 from explain.types import Players
 
 IMAGE_KINDS = ("patches", "superpixels", "coordinates")
@@ -24,9 +25,10 @@ def image_players(image: Tensor, kind: str, options: dict[str, Any]) -> Players:
     """
     allowed = {"patches": {"size"}, "superpixels": {"segments", "compactness"}, "coordinates": set()}
     if kind not in allowed:
-        raise ValueError(f"a step's image plays as {' or '.join(allowed)}; got {kind!r}")
-    if unknown := set(options) - allowed[kind]:
-        raise ValueError(f"players({kind!r}) takes {sorted(allowed[kind]) or 'no options'}, got {sorted(unknown)}")
+        raise ValueError(f"a step's image plays as {' or '.join(allowed)}; {came(kind, allowed)}")
+    known = allowed[kind]
+    if unknown := set(options) - known:
+        raise ValueError(f"players({kind!r}) takes {sorted(known) or 'no options'}, {came(min(unknown), known)}")
     found: dict[str, Callable[..., Tensor]]
     found = {"patches": patches, "superpixels": superpixels, "coordinates": coordinates}
     labels = found[kind](image, **options)
@@ -125,7 +127,7 @@ def step_players(kind: str, steps: int, times: list[float], options: dict[str, A
         ValueError: an unknown option.
     """
     if unknown := set(options) - {"size"}:
-        raise ValueError(f"players({kind!r}) takes ['size'], got {sorted(unknown)}")
+        raise ValueError(f"players({kind!r}) takes ['size'], {came(min(unknown), ['size'])}")
     size = options.get("size", 1)
     if not isinstance(size, int) or not 1 <= size <= steps:
         raise ValueError(f"size must be whole, from 1 to {steps} steps, got {size}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from explain.diffusion.cold import Cold
 from explain.diffusion.process import PREDICTIONS, Gaussian, Process
+from explain.spelling import came
 
 ANSWERS = tuple(kind for kind in PREDICTIONS if kind != "edm")  # what a user may say that a network predicts
 _OTHER_RUNS = {
@@ -80,14 +81,14 @@ def gaussian_of(scheduler: Any, prediction_type: str | None) -> Gaussian:
     flow = matching or config.get("use_flow_sigmas")
     declared: Any = "flow_prediction" if matching else config.get("prediction_type", "epsilon")
     if prediction_type is not None and prediction_type not in ANSWERS:
-        raise ValueError(f"prediction_type must be one of {', '.join(ANSWERS)}, got {prediction_type!r}")
+        raise ValueError(f"prediction_type must be one of {', '.join(ANSWERS)}, {came(prediction_type, ANSWERS)}")
     if prediction_type is not None and prediction_type != declared:
         raise ValueError(
             f"the model predicts {prediction_type!r}, {name} is configured for {declared!r}: "
             f"make it with prediction_type={prediction_type!r}"
         )
     if declared not in ANSWERS:
-        raise ValueError(f"prediction_type must be one of {', '.join(ANSWERS)}, got {declared!r}")
+        raise ValueError(f"prediction_type must be one of {', '.join(ANSWERS)}, {came(declared, ANSWERS)}")
     if declared == "flow_prediction":
         if not flow:
             raise ValueError(

@@ -43,6 +43,7 @@ from explain.diffusion.sweep import Sweep, checked_weights, swept
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import evaluating, usual_modes
 from explain.payoffs import one_a_row, payoff_name
+from explain.spelling import came
 from explain.threads import found_alone
 from explain.types import Differentiable, Game, NonFinite, Objective, Players, Target
 
@@ -107,7 +108,7 @@ class StepTarget(StepNumber, _DenoiserTarget):
         weights: StepWeights | None = None,
     ) -> None:
         if fill not in FILLS:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, {came(fill, FILLS)}")
         if fill == "noise":
             gaussian(model.process, 'fill="noise"')
         self.fill, self.reference = fill, None if reference is None else checked_reference(reference, image)

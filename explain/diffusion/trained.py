@@ -19,6 +19,7 @@ from explain.diffusion.schedules import ddim, preconditions, process_of
 from explain.diffusion.settings import checked_count, checked_shape
 from explain.draws import own_words
 from explain.losses import check_weight_decay
+from explain.spelling import came
 
 LOSSES = ("mse", "mae", "huber")
 
@@ -164,7 +165,7 @@ def _check_loss(loss: Any) -> None:
     if loss is not None and loss not in LOSSES and not callable(loss):
         raise ValueError(
             f"loss must be one of {', '.join(LOSSES)}, a function (predictions, wanted) -> one number an image, or "
-            f"None for the mean squared error, got {loss!r}"
+            f"None for the mean squared error, {came(loss, LOSSES)}"
         )
 
 

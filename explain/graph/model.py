@@ -6,6 +6,7 @@ from explain.graph.network import GraphNetwork
 from explain.graph.targets import GraphTarget
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.structure import Structure
+from explain.introduction import introduced
 from explain.payoffs import Payoff, whole_number
 from explain.spelling import spelled
 
@@ -54,6 +55,11 @@ class GraphModel(GraphNetwork):
     >>> model.task, len(model.node(3).players("nodes")) <= 33
     ('node', True)
     """
+
+    def __repr__(self) -> str:
+        asked = {"node": "node(number)", "edge": "edge(source, target)", "graph": "graph(number)"}[self.task]
+        of = "one graph" if self.single else f"{len(self.data)} graphs"
+        return introduced(self, self.module, f"task {self.task}, {of}", asked, self.assumed)
 
     @spelled
     def node(

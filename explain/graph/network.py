@@ -29,6 +29,7 @@ from explain.outputs import Kind, Meaning, check_kind, column_count
 from explain.parts import Output, Part
 from explain.payoffs import whole_number
 from explain.plain import plain_operations
+from explain.spelling import came
 from explain.types import Parameters
 
 TASKS = ("node", "edge", "graph")
@@ -61,7 +62,7 @@ class GraphNetwork:
         if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
             raise TypeError("data must be a torch_geometric Data or HeteroData, or a non-empty list or dataset of them")
         if task not in (*TASKS, None):
-            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, {came(task, TASKS)}")
         self.inferred: Task | None = None  # the task, where the user named none
         if task is None:
             with usual_modes():

@@ -23,6 +23,7 @@ from explain.guard import evaluating, other_random_states
 from explain.outputs import Meaning
 from explain.parts import NoRows, WrongRows
 from explain.payoffs import Payoff
+from explain.spelling import came
 from explain.types import NonFinite, Parameters, Unsupported
 
 
@@ -61,7 +62,7 @@ class GraphNumber:
     ) -> None:
         for what, given, known in (("removal", removal, REMOVALS), ("baseline", baseline, BASELINES)):
             if given not in known:
-                raise ValueError(f"{what} must be one of {', '.join(known)}, got {given!r}")
+                raise ValueError(f"{what} must be one of {', '.join(known)}, {came(given, known)}")
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus

@@ -12,6 +12,7 @@ from explain.graph_diffusion.copies import Copies
 from explain.graph_diffusion.number import LabelNumber, RunNumber, StepNumber
 from explain.graph_diffusion.players import RUN_KINDS, STEP_KINDS
 from explain.graph_diffusion.processes import CategoricalLabels
+from explain.spelling import came
 from explain.types import Differentiable, Game, Masks, Players, Unsupported, Values, present_atoms
 
 _STEPS = "the labels foreseen before are held to, all classes alike at first"
@@ -27,7 +28,7 @@ class LabelCoalitions:
     def __post_init__(self) -> None:
         kinds = RUN_KINDS if isinstance(self.number, RunNumber) else STEP_KINDS
         if self.players.kind not in kinds:
-            raise Unsupported(f"labels on a graph play with {', '.join(kinds)}; got {self.players.kind!r}")
+            raise Unsupported(f"labels on a graph play with {', '.join(kinds)}; {came(self.players.kind, kinds)}")
 
     @property
     def removal(self) -> str:

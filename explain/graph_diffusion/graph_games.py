@@ -11,6 +11,7 @@ from torch import Tensor
 
 from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
 from explain.graph_diffusion.graph_states import State
+from explain.spelling import came
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 
 STEP_KINDS = ("pairs", "edges", "nodes")
@@ -25,7 +26,7 @@ def graph_players(number: GraphNumber, kind: str, options: dict[str, Any]) -> Pl
     """
     kinds = RUN_KINDS if isinstance(number, GraphRunNumber) else STEP_KINDS
     if kind not in kinds:
-        raise ValueError(f"a denoised graph plays with {', '.join(kinds)}; got {kind!r}")
+        raise ValueError(f"a denoised graph plays with {', '.join(kinds)}; {came(kind, kinds)}")
     if unknown := set(options) - ({"size"} if kind == "steps" else set()):
         raise ValueError(f"players({kind!r}) takes {['size'] if kind == 'steps' else 'no options'}, got {unknown}")
     if kind == "steps":
@@ -64,7 +65,7 @@ class GraphCoalitions:
     def __post_init__(self) -> None:
         kinds = RUN_KINDS if isinstance(self.number, GraphRunNumber) else STEP_KINDS
         if self.players.kind not in kinds:
-            raise Unsupported(f"a denoised graph plays with {', '.join(kinds)}; got {self.players.kind!r}")
+            raise Unsupported(f"a denoised graph plays with {', '.join(kinds)}; {came(self.players.kind, kinds)}")
 
     def game(self) -> Game:
         """The game, in batches that fit the memory budget."""

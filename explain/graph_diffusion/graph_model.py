@@ -13,6 +13,7 @@ from explain.graph_diffusion.graph_network import GraphDenoiser
 from explain.graph_diffusion.graph_states import read_graph
 from explain.graph_diffusion.graph_targets import GraphRunTarget, GraphStepTarget
 from explain.guard import usual_modes
+from explain.introduction import introduced
 from explain.spelling import spelled
 
 
@@ -61,6 +62,9 @@ class GraphDiffusionModel(GraphDenoiser):
         draws: int = 16,
     ) -> None:
         super().__init__(net, process, time, call, GraphLoss(loss, pairs_weight, weight_decay, draws))
+
+    def __repr__(self) -> str:
+        return introduced(self, self.net, "", "step(graph, t=, edge=), trajectory(nodes, payoff=)", self.assumed)
 
     @spelled
     def step(

@@ -17,6 +17,7 @@ from explain.graph_diffusion.graph_states import GraphNoise, State
 from explain.graph_diffusion.network import TIMES, UNITS, as_module
 from explain.guard import evaluating, other_random_states
 from explain.plain import plain_operations
+from explain.spelling import came
 from explain.types import NonFinite, Parameters
 
 _PAIRS = ("E", "E_t", "e", "e_t", "edges", "edge_types", "adj", "adjacency", "A", "A_t")
@@ -55,7 +56,7 @@ class GraphDenoiser:
         if time is None and call is None:
             raise TypeError("in which unit does the network take its time? Say time='step' (1 to T), 'unit' (t / T)")
         if time is not None and not callable(time) and time not in UNITS:
-            raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the steps, got {time!r}")
+            raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the steps, {came(time, UNITS)}")
         self.net, self.module, self.process, self.time = net, as_module(net), process, time or "step"
         self.trained = trained
         self.assumed: dict[str, str] = {}

@@ -13,6 +13,7 @@ from explain.graph_diffusion.graph_states import State
 from explain.graph_diffusion.settings import checked_class, checked_node
 from explain.guard import evaluating
 from explain.payoffs import by_themselves, one_a_row
+from explain.spelling import came
 from explain.types import Parameters
 
 STEP_PAYOFFS = ("log_probability", "probability")
@@ -72,7 +73,9 @@ class GraphStepNumber(GraphNumber):
         self.size, self.seed, self.draws, self.batch_size = clean.pairs.size(1), seed, draws, batch_size
         self.assumed = {}
         if not callable(payoff) and payoff not in STEP_PAYOFFS:
-            raise ValueError(f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function, got {payoff!r}")
+            raise ValueError(
+                f"payoff must be one of {', '.join(STEP_PAYOFFS)} or a function, {came(payoff, STEP_PAYOFFS)}"
+            )
         if (node is None) == (edge is None) and not callable(payoff):
             raise ValueError("ask about one entry of the clean graph: node=i for its type, or edge=(i, j)")
         self.entry: tuple[int, ...] = ()

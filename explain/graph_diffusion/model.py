@@ -14,7 +14,8 @@ from explain.graph_diffusion.settings import BASELINES, checked_steps, checked_t
 from explain.graph_diffusion.targets import RunTarget, StepTarget
 from explain.graph_diffusion.trained import OWN, TrainedLabelDenoiser
 from explain.guard import usual_modes
-from explain.spelling import spelled
+from explain.introduction import introduced
+from explain.spelling import came, spelled
 
 
 class LabelDiffusionModel(TrainedLabelDenoiser):
@@ -56,6 +57,9 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
     >>> model.trajectory(node=1, label=1).value()
     1.0
     """
+
+    def __repr__(self) -> str:
+        return introduced(self, self.net, f"{self.nodes} nodes", "trajectory(node), step(t=, node=)", self.assumed)
 
     @spelled
     def trajectory(
@@ -163,4 +167,4 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
 
 def _check_baseline(baseline: str) -> None:
     if baseline not in BASELINES:
-        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, got {baseline!r}")
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, {came(baseline, BASELINES)}")

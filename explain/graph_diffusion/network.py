@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from explain.draws import seeded_by_input, seeded_remedy
 from explain.guard import evaluating, other_random_states
+from explain.spelling import came
 from explain.types import NonFinite
 
 STATES = (
@@ -63,7 +64,9 @@ class LabelNetwork:
                 "time='unit' (t / T), or a function of the step t"
             )
         if time is not None and not callable(time) and time not in UNITS:
-            raise ValueError(f"time must be one of {', '.join(UNITS)}, or a function of the step t, got {time!r}")
+            raise ValueError(
+                f"time must be one of {', '.join(UNITS)}, or a function of the step t, {came(time, UNITS)}"
+            )
         self.time = time or "step"
         self.forms: list[str] = list(_FORMS)  # how the time may be given
         self.rows = self.forms[0]

@@ -16,6 +16,7 @@ from explain.graph_diffusion.settings import absent_features, checked_class, che
 from explain.graph_diffusion.trained import TrainedLabelDenoiser
 from explain.guard import evaluating, other_random_states
 from explain.payoffs import one_a_row, probed
+from explain.spelling import came
 from explain.types import Unsupported
 
 Payoff: TypeAlias = str | Callable[[Tensor], Tensor]
@@ -71,8 +72,8 @@ class LabelNumber:
         self.payoff = default if payoff is None else payoff
         if not callable(self.payoff) and self.payoff not in names:
             raise ValueError(
-                f"payoff must be one of {', '.join(names)} or a function of the labels [n, nodes, classes] -> [n], got "
-                f"{payoff!r}"
+                f"payoff must be one of {', '.join(names)} or a function of the labels [n, nodes, classes] -> [n], "
+                f"{came(payoff, names)}"
             )
         if node is None and not callable(self.payoff):
             raise ValueError(f"payoff={self.payoff!r} is of a node's label: give node=, or a function of all labels")

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.utils import k_hop_subgraph
 
 from explain.graph_diffusion.number import LabelNumber, RunNumber, StepNumber
+from explain.spelling import came
 from explain.types import Players, Unsupported
 
 RUN_KINDS = ("known_labels", "nodes", "edges", "features", "steps", "guidance")
@@ -33,9 +34,10 @@ def players_of(number: LabelNumber, kind: str, options: dict[str, Any]) -> Playe
     """
     kinds = RUN_KINDS if isinstance(number, RunNumber) else STEP_KINDS
     if kind not in kinds:
-        raise ValueError(f"labels on a graph play with {', '.join(kinds)}; got {kind!r}")
-    if unknown := set(options) - _OPTIONS[kind]:
-        raise ValueError(f"players({kind!r}) takes {sorted(_OPTIONS[kind]) or 'no options'}, got {sorted(unknown)}")
+        raise ValueError(f"labels on a graph play with {', '.join(kinds)}; {came(kind, kinds)}")
+    known = _OPTIONS[kind]
+    if unknown := set(options) - known:
+        raise ValueError(f"players({kind!r}) takes {sorted(known) or 'no options'}, {came(min(unknown), known)}")
     if kind in ("steps", "guidance"):
         assert isinstance(number, RunNumber)
         return _step_players(number, kind, options.get("size", 1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from explain.payoffs import whole_number
+from explain.spelling import came
 
 BASELINES = ("zeros", "mean")
 
@@ -71,5 +72,5 @@ def absent_features(x: Tensor, baseline: str) -> Tensor:
         ValueError: an unknown baseline.
     """
     if baseline not in BASELINES:
-        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, got {baseline!r}")
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}, {came(baseline, BASELINES)}")
     return x.mean(0) if baseline == "mean" else torch.zeros_like(x[0])

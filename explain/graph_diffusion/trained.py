@@ -20,6 +20,7 @@ from explain.graph_diffusion.processes import CategoricalLabels, GaussianLabels,
 from explain.graph_diffusion.readings import READINGS, SCALES, readings, said, settled
 from explain.guard import evaluating
 from explain.payoffs import whole_number
+from explain.spelling import came
 
 Sampler: TypeAlias = Callable[[Any, Data, Tensor, torch.Generator], Tensor]
 OWN = "a run is your own call, sampler(network, graph, known, generator)"
@@ -198,9 +199,9 @@ class TrainedLabelDenoiser:
         if rule is not None:
             raise TypeError("rule= is of Categorical, how logits make a reverse step; these labels have Gaussian noise")
         if scale is not None and scale not in SCALES:
-            raise ValueError(f"scale must be one of {', '.join(SCALES)}, of one-hot labels, got {scale!r}")
+            raise ValueError(f"scale must be one of {', '.join(SCALES)}, of one-hot labels, {came(scale, SCALES)}")
         if prediction_type is not None and prediction_type not in READINGS:
-            raise ValueError(f"prediction_type must be one of {', '.join(READINGS)}, got {prediction_type!r}")
+            raise ValueError(f"prediction_type must be one of {', '.join(READINGS)}, {came(prediction_type, READINGS)}")
         assert process.signal is not None
         if prediction_type is None or scale is None:
             assert self.network is not None

@@ -27,6 +27,7 @@ from explain.influence.solvers.choice import CURVATURES, SOLVERS, choose_curvatu
 from explain.influence.solvers.solution import Solution, Solver
 from explain.influence.through.answers import Through, answers_through
 from explain.influence.together import Together, asked_of, is_damping
+from explain.spelling import came
 from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
@@ -107,18 +108,18 @@ class Influence(Together, Explainer):
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", checked_choice(self.parameters))
         if not isinstance(self.remove, Players) and self.remove not in REMOVE:
-            raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, got {self.remove!r}")
+            raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, {came(self.remove, REMOVE)}")
         if isinstance(self.solver, str) and self.solver not in ("auto", *SOLVERS):
             own = (
                 "; explain.Trak and explain.DTrak are explainers of their own" if "trak" in self.solver.lower() else ""
             )
             raise ValueError(
-                f"solver must be auto, {', '.join(SOLVERS)} or one with settings, got {self.solver!r}{own}"
+                f"solver must be auto, {', '.join(SOLVERS)} or one with settings, {came(self.solver, SOLVERS)}{own}"
             )
         if isinstance(self.solver, type) or not (isinstance(self.solver, str) or hasattr(self.solver, "solve")):
             raise TypeError(f"solver must be a name or have a solve method, as Lissa() has, got {self.solver!r}")
         if self.curvature not in ("auto", *CURVATURES):
-            raise ValueError(f"curvature must be auto, {' or '.join(CURVATURES)}, got {self.curvature!r}")
+            raise ValueError(f"curvature must be auto, {' or '.join(CURVATURES)}, {came(self.curvature, CURVATURES)}")
         if not is_damping(self.damping):
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
         if not isinstance(self.newton, bool) or (self.newton and self.shards is not None):

@@ -20,6 +20,7 @@ from explain.influence.shards import Shards
 from explain.influence.together import Together, is_damping, objectives_of
 from explain.parallel import Store, fingerprint
 from explain.parallel.store import Tensors
+from explain.spelling import came
 from explain.types import NonFinite, Objective, Target
 
 FEATURES: dict[str, Feature | None] = {
@@ -87,7 +88,9 @@ class Trak(Together, Explainer):
         if self.dimensions is not None and self.dimensions < 1:
             raise ValueError(f"dimensions must be at least 1 or None, got {self.dimensions}")
         if not callable(self.features) and self.features not in FEATURES:
-            raise ValueError(f"features must be one of {', '.join(FEATURES)} or a function, got {self.features!r}")
+            raise ValueError(
+                f"features must be one of {', '.join(FEATURES)} or a function, {came(self.features, FEATURES)}"
+            )
         if not is_damping(self.damping):
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
         if self.shards is not None and not isinstance(self.shards, Shards):

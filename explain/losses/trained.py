@@ -13,6 +13,7 @@ from explain.losses.functions import Function, Link, function_of, itself, link_o
 from explain.losses.names import NAMES, OF_VALUES, REMEDY, LossName
 from explain.losses.prepared_labels import ADVICE, SAID, prepared
 from explain.outputs import Form, Meaning, label_form
+from explain.spelling import came
 
 Loss: TypeAlias = LossName | Callable[[Tensor, Tensor], Tensor]
 AS_THEY_ARE = (*OF_VALUES, "multi_margin")  # whatever the outputs are, these take them so
@@ -47,7 +48,7 @@ def check_loss(given: Loss | None) -> None:
         ValueError: it is not.
     """
     if given is not None and given not in NAMES and not callable(given):
-        raise ValueError(f"loss must be one of {', '.join(NAMES)}, a callable or None, got {given!r}")
+        raise ValueError(f"loss must be one of {', '.join(NAMES)}, a callable or None, {came(given, NAMES)}")
 
 
 def check_weight_decay(given: Any) -> None:

@@ -19,6 +19,7 @@ from explain.explainer import Answer, Explainer, seeded
 from explain.guard import random_states_kept, usual_modes
 from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, in_dtype_of, masked
 from explain.mask.graph_mask import GraphMask, gated
+from explain.spelling import came
 from explain.types import Call, Players, Target, Unsupported, expect_graph
 
 _MOVED = 0.05  # of a probability, by what should have left it alone
@@ -86,10 +87,10 @@ class Mask(Explainer):
 
     def __post_init__(self) -> None:
         if self.method not in COEFFICIENTS:
-            raise ValueError(f"method must be one of {', '.join(COEFFICIENTS)}, got {self.method!r}")
+            raise ValueError(f"method must be one of {', '.join(COEFFICIENTS)}, {came(self.method, COEFFICIENTS)}")
         allowed = tuple(NODE_MASKS) if self.method == "gnn_explainer" else ("edges",)
         if self.kind not in allowed:
-            raise ValueError(f"players must be {' or '.join(allowed)} for {self.method}, got {self.kind!r}")
+            raise ValueError(f"players must be {' or '.join(allowed)} for {self.method}, {came(self.kind, allowed)}")
         for name in ("epochs", "repeats", "top_k"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explain.spelling import came
+
 Kind: TypeAlias = Literal["logits", "probabilities", "log_probabilities", "values"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PayoffName: TypeAlias = Literal["logit", "probability", "log_probability", "loss", "value"]
@@ -23,7 +25,7 @@ def check_kind(given: str | None) -> None:
         ValueError: it is not.
     """
     if given is not None and given not in KINDS:
-        raise ValueError(f"outputs must be one of {', '.join(KINDS)} or None, got {given!r}")
+        raise ValueError(f"outputs must be one of {', '.join(KINDS)} or None, {came(given, KINDS)}")
 
 
 @dataclass(frozen=True)

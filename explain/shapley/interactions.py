@@ -16,6 +16,7 @@ from explain.shapley.kernel import regression
 from explain.shapley.local import local_game
 from explain.shapley.settings import check_settings, chosen
 from explain.shapley.stratified import adjusted
+from explain.spelling import came
 from explain.types import Game, Players, Target
 
 INDICES = ("shapley", "banzhaf")
@@ -88,7 +89,7 @@ class Interactions(Explainer):
     def __post_init__(self) -> None:
         check_settings(self.players, self.estimator, ESTIMATORS, self.samples)
         if self.index not in INDICES:
-            raise ValueError(f"index must be one of {', '.join(INDICES)}, got {self.index!r}")
+            raise ValueError(f"index must be one of {', '.join(INDICES)}, {came(self.index, INDICES)}")
 
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         game = target.game(self.players)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from explain.shapley.exact import MOST_PLAYERS
+from explain.spelling import came
 from explain.types import Players
 
 _EXACT = 2**16  # coalitions that nobody needs to ask for
@@ -21,7 +22,7 @@ def check_settings(players: str | Players, estimator: str, known: Iterable[str],
     if not isinstance(players, (str, Players)):
         raise TypeError(f'players must be a kind such as "edges", or Players, got {type(players).__name__}')
     if estimator not in ("auto", *known):
-        raise ValueError(f"estimator must be one of auto, {', '.join(known)}, got {estimator!r}")
+        raise ValueError(f"estimator must be one of auto, {', '.join(known)}, {came(estimator, known)}")
     if samples is not None:
         check_count("samples", samples, " or None")
 

@@ -16,8 +16,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from explain.spelling import came
 from explain.supervised.conditional import Conditional
 from explain.types import NonFinite
+
+NAMES = ("zeros", "mean", "background", "conditional")
 
 
 class Baseline(Protocol):
@@ -154,13 +157,13 @@ def _from_tensor(baseline: Tensor, x: Tensor) -> Baseline:
 
 
 def _from_name(name: str, x: Tensor, background: Tensor | None) -> Baseline:
-    if name == "zeros":
-        return Reference(torch.zeros_like(x), name)
-    if name not in ("mean", "background", "conditional"):
+    if name not in NAMES:
         raise ValueError(
             f"baseline must be 'zeros', 'mean', 'background', 'conditional', a tensor {list(x.shape)} or a background "
-            f"[m, *{list(x.shape)}], got {name!r}"
+            f"[m, *{list(x.shape)}], {came(name, NAMES)}"
         )
+    if name == "zeros":
+        return Reference(torch.zeros_like(x), name)
     if background is None:
         raise ValueError(f"baseline={name!r} needs a background: explain.wrap(model, background=rows)")
     if name != "background" and not x.is_floating_point():

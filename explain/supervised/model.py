@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from explain.introduction import introduced
 from explain.payoffs import Payoff
 from explain.spelling import spelled
 from explain.supervised.baselines import Baseline
@@ -13,7 +14,7 @@ from explain.supervised.targets import ExampleTarget, asked
 from explain.supervised.trained import TrainedNetwork
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SupervisedModel(TrainedNetwork):
     """Any torch classifier or regressor ``[rows, *shape] -> [rows, outputs]`` on tables or images.
 
@@ -46,6 +47,9 @@ class SupervisedModel(TrainedNetwork):
     >>> target.value(), target.game("features")(tensor([[True, False], [False, True]]))
     (8.0, tensor([2., 6.], dtype=torch.float64))
     """
+
+    def __repr__(self) -> str:
+        return introduced(self, self.module, self.task, "example(x)", {})
 
     @spelled
     def example(

@@ -14,6 +14,7 @@ from explain.doubts import doubt
 from explain.draws import own_words
 from explain.guard import copied, untouched, usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed, shuffled
+from explain.spelling import came
 from explain.supervised.baselines import Baseline, chosen
 from explain.supervised.border import batching_of, checked_example
 from explain.supervised.games import coalition_game, differentiable
@@ -72,7 +73,7 @@ class ExampleTarget(ExampleNumber, OfOutputs):
         if kind not in kinds:
             raise Unsupported(
                 f"the players of an example {list(self.x.shape)} are {', '.join(kinds)} or groups of your own as a "
-                f"Players, got {kind!r}"
+                f"Players, {came(kind, kinds)}"
             )
         if kind == "features":
             options = {"names": self.model.feature_names, **options}

@@ -44,10 +44,9 @@ class Players:
 
     def __post_init__(self) -> None:
         if not self.names:
-            stem = self.kind.removesuffix("es" if self.kind.endswith("ches") else "s")
             rows = self.index.tolist()
             labels = rows if self.index.dim() == 1 else ["-".join(map(str, row)) for row in rows]
-            object.__setattr__(self, "names", _named(stem, tuple(labels)))
+            object.__setattr__(self, "names", _named(self.stem, tuple(labels)))
         elif strange := next((name for name in self.names if not isinstance(name, str)), None):
             raise TypeError(f"names must be text, got {strange!r} of type {type(strange).__name__}")
         else:
@@ -59,6 +58,11 @@ class Players:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def stem(self) -> str:
+        """What one of them is: "edge" of "edges"."""
+        return self.kind.removesuffix("es" if self.kind.endswith("ches") else "s")
 
     def __repr__(self) -> str:
         named = ", ".join(self.names[:5]) + (", …" if len(self) > 5 else "")

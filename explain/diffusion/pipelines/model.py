@@ -28,6 +28,7 @@ from explain.diffusion.pipelines.target import PipelineRun
 from explain.diffusion.settings import checked_count
 from explain.diffusion.targets import StepTarget
 from explain.guard import usual_modes
+from explain.introduction import introduced
 from explain.payoffs import whole_number
 from explain.spelling import spelled
 from explain.threads import found_alone
@@ -53,7 +54,7 @@ class PipelineModel:
 
     def __repr__(self) -> str:
         asked = "trajectory(prompt, payoff=...), step(picture, t, prompt), invert(picture, prompt)"
-        return f"PipelineModel of {type(self.pipeline).__name__}: ask {asked}"
+        return introduced(self, self.pipeline, "", asked, {})
 
     @found_alone
     def inside(self) -> DiffusionModel:

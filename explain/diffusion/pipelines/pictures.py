@@ -27,6 +27,7 @@ from explain.diffusion.training_set import training_set
 from explain.examples import Read
 from explain.guard import usual_modes
 from explain.payoffs import one_a_row, payoff_name
+from explain.spelling import came
 from explain.types import Differentiable, Game, Masks, Objective, Players, Values, present_atoms
 
 FILLS = ("mean", "reference", "zeros")
@@ -82,7 +83,7 @@ class PictureStep(StepTarget):
     ) -> None:
         if fill not in FILLS:
             raise ValueError(
-                f"fill of a picture must be one of {', '.join(FILLS)}, got {fill!r}"
+                f"fill of a picture must be one of {', '.join(FILLS)}, {came(fill, FILLS)}"
                 + (": noise has no place in a picture, space='latents' has it" if fill == "noise" else "")
             )
         self.coder, self.picture, self.asked_with, self.said_payoff = coder, picture, asking, payoff

@@ -12,6 +12,7 @@ from torch import Tensor
 from explain.diffusion.pipelines.number import PipelineNumber
 from explain.diffusion.pipelines.tracing import Variation
 from explain.diffusion.players import owner_of_pixels
+from explain.spelling import came
 from explain.types import Game, Masks, Players, Unsupported, Values, present_atoms
 
 SourceFill = Literal["mean", "blur", "grey"]
@@ -90,7 +91,7 @@ def played_source(number: PipelineNumber, of: str | None = None) -> Source:
         raise ValueError(f"whose parts play? This call is given {' and '.join(given)}: say of={given[0]!r}")
     name = given[0] if of is None else of
     if name not in given:
-        raise ValueError(f"of must be a picture that this call is given, {' or '.join(given)}; got {of!r}")
+        raise ValueError(f"of must be a picture that this call is given, {' or '.join(given)}; {came(of, given)}")
     return Source(name, number.call.sources[name])
 
 
@@ -122,7 +123,7 @@ def checked_fill(fill: Any) -> Any:
         ValueError: an unknown one.
     """
     if fill not in FILLS:
-        raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}")
+        raise ValueError(f"fill must be one of {', '.join(FILLS)}, {came(fill, FILLS)}")
     return fill
 
 

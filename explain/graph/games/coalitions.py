@@ -24,6 +24,7 @@ from explain.graph.players.kinds import ATOMS, KINDS, owners
 from explain.graph.tensors.agreement import relative, tolerance
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import BESIDE, EDGE
+from explain.spelling import came
 from explain.types import Masks, NonFinite, Players, Unsupported, present_atoms
 
 _TRIMMED = 2**22  # numbers held at once by the parts of a graph that matter: what the cache holds
@@ -53,7 +54,7 @@ class Coalitions:
     def __post_init__(self) -> None:
         kind, removal = self.players.kind, self.number.removal
         if kind not in KINDS:
-            raise Unsupported(f"a graph target plays with {', '.join(KINDS)}; got {kind!r}")
+            raise Unsupported(f"a graph target plays with {', '.join(KINDS)}; {came(kind, KINDS)}")
         if self.atoms == "edges" and removal == "features":
             raise Unsupported(
                 'removal="features" keeps every edge: ask it of nodes or features, or use "delete" or "message"'

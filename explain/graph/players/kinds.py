@@ -19,6 +19,7 @@ from explain.graph.players.edge_groups import motif_players, relation_players
 from explain.graph.players.naming import edge_name, feature_name, node_name
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import Fields, Structure
+from explain.spelling import came
 from explain.types import Players
 
 KINDS = ("edges", "nodes", "features", "node_features", "edge_features", "relations", "motifs")
@@ -41,10 +42,10 @@ def players_of(place: Place, graph: Structure, kind: str, options: dict[str, Any
         ValueError: an unknown kind or option.
     """
     if kind not in KINDS:
-        raise ValueError(f"graph players are {', '.join(KINDS)}; got {kind!r}")
+        raise ValueError(f"graph players are {', '.join(KINDS)}; {came(kind, KINDS)}")
     allowed = _OPTIONS.get(kind, set())
     if unknown := set(options) - allowed:
-        raise ValueError(f"players({kind!r}) takes {sorted(allowed) or 'no options'}, got {sorted(unknown)}")
+        raise ValueError(f"players({kind!r}) takes {sorted(allowed) or 'no options'}, {came(min(unknown), allowed)}")
     edges = place.edges[_playing(place, kind, options)].sort().values.cpu()
     if kind == "motifs" or options.get("undirected"):
         edges = _with_twins(edges, place, graph)

@@ -16,6 +16,7 @@ from explain.influence.chosen import TRAINABLE, Choice, chosen_objective
 from explain.influence.linear_maps import Flat
 from explain.influence.through.course import Batch, Course, Step, module_of
 from explain.influence.through.optimizers import Adam, Sgd, Update
+from explain.spelling import came
 from explain.types import Objective, Parameters, Target
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
@@ -86,10 +87,10 @@ class Training:
         if self.batch_size is not None:
             _check_count("batch_size", self.batch_size, 1)
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+            raise ValueError(f"optimizer must be {', '.join(OPTIMIZERS)}, {came(self.optimizer, OPTIMIZERS)}")
         if not callable(self.schedule) and self.schedule not in SCHEDULES:
             raise ValueError(
-                f"schedule must be {', '.join(SCHEDULES)} or a function of the step, got {self.schedule!r}"
+                f"schedule must be {', '.join(SCHEDULES)} or a function of the step, {came(self.schedule, SCHEDULES)}"
             )
         positive = {"lr": self.lr, "eps": self.eps} | ({} if self.clip is None else {"clip": self.clip})
         for name, value in positive.items():
