@@ -47,6 +47,46 @@ def cycles(A: Tensor) -> Tensor:
     return torch.stack([t, c4, c5], -1)
 
 
+SCALES = (0.5, 1.0, 2.0)  # how long heat runs, of a normalised Laplacian
+LOWEST = 5  # eigenvalues
+
+
+class Spectrum(NamedTuple):
+    """What the Laplacian ``L = I - D^-1/2 A D^-1/2`` of each graph says.
+
+    Args:
+        heat: ``exp(-s L)`` for each of `SCALES`, ``[b, n, n, 3]``: how much of what starts at one node is at another.
+        whole: how many components there are, over ``n``, and the lowest eigenvalues that are not zero, ``[b, 6]``.
+    """
+
+    heat: Tensor
+    whole: Tensor
+
+
+def spectrum(A: Tensor, real: Tensor) -> Spectrum:
+    """Spectral features of ``A [b, n, n]``; ``real [b, n]``: not padding, which has no heat and no eigenvalue.
+
+    DiGress gives eigenvectors as they are, which have no sign of their own, and no own direction where eigenvalues
+    agree; their heat kernel says the same and hangs on neither.
+
+    >>> path = torch.diag(torch.ones(2), 1)[None]
+    >>> spectrum(path + path.mT, torch.ones(1, 3).bool()).whole[0].round(decimals=2)  # one of three; 1, 2
+    tensor([0.3300, 1.0000, 2.0000, 0.0000, 0.0000, 0.0000])
+    """
+    d = A.sum(-1)
+    scale = d.clamp_min(1).rsqrt()
+    own = torch.where(real, (d > 0).to(A), 4.0)  # 2 is the largest that is real
+    L = torch.diag_embed(own) - scale[..., None] * A * scale[:, None]
+    values, vectors = torch.linalg.eigh(L)
+    heat = torch.stack([(vectors * (-s * values[:, None]).exp()) @ vectors.mT for s in SCALES], -1)
+    low, high = values > 1e-4, values < 3
+    found = torch.where(low & high, values, torch.inf).sort(-1).values[:, :LOWEST]
+    found = torch.where(found.isinf(), 0.0, found)
+    parts = ((~low).sum(-1) / real.sum(-1)).to(A)
+    whole = torch.cat([parts[:, None], F.pad(found, (0, LOWEST - found.size(1)))], -1)
+    return Spectrum(heat * (real[:, :, None] & real[:, None])[..., None], whole)
+
+
 class Layer(nn.Module):
     """Attention of nodes on nodes, per channel and shifted by edges; edges from the scores; both see the whole."""
 
@@ -88,8 +128,8 @@ def _pooled(values: Tensor, real: Tensor, over: int | tuple[int, ...]) -> tuple[
 class DiGress(nn.Module):
     """Logits of the clean graph's edges, given a noised one: layers over nodes, edges and the whole.
 
-    What cannot be seen by looking at one pair is given: degrees, cycles through each node and in the graph, its size
-    and the time. Spectral features, and node types, are left out.
+    What cannot be seen by looking at one pair is given: degrees, cycles through each node and in the graph, its size,
+    its `spectrum` and the time. Node types are left out.
 
     Args:
         steps: ``T``.
@@ -117,8 +157,8 @@ class DiGress(nn.Module):
     ) -> None:
         super().__init__()
         self.steps, self.largest = steps, largest
-        self.nodes, self.edges = nn.Linear(4, nodes), nn.Linear(classes, edges)
-        self.whole = nn.Linear(3 + 2, whole)
+        self.nodes, self.edges = nn.Linear(4 + len(SCALES), nodes), nn.Linear(classes + len(SCALES), edges)
+        self.whole = nn.Linear(3 + 1 + LOWEST + 2, whole)
         self.layers = nn.ModuleList(Layer(nodes, edges, whole) for _ in range(layers))
         self.out = nn.Sequential(nn.Linear(edges, edges), nn.ReLU(), nn.Linear(edges, classes))
 
@@ -128,12 +168,14 @@ class DiGress(nn.Module):
             real = torch.ones(E.shape[:2], dtype=torch.bool, device=E.device)
         A = 1 - E[..., 0]
         A = A * (real[:, :, None] & real[:, None]) * (1 - torch.eye(A.size(1), dtype=A.dtype, device=A.device))
-        found = cycles(A)
+        found, spectral = cycles(A), spectrum(A, real)
         size = real.sum(1).to(E)
-        of_nodes = torch.cat([A.sum(-1, keepdim=True), found], -1) / 10
         counts = found.sum(1) / torch.tensor([3.0, 4.0, 5.0], dtype=E.dtype, device=E.device)
-        y = self.whole(torch.cat([(counts / 100).clamp_max(1), _both(size / self.largest, t.to(E) / self.steps)], -1))
-        x, e = self.nodes(of_nodes.clamp_max(1)), self.edges(E)
+        counts = (counts / 100).clamp_max(1)
+        of_nodes = (torch.cat([A.sum(-1, keepdim=True), found], -1) / 10).clamp_max(1)
+        x = self.nodes(torch.cat([of_nodes, spectral.heat.diagonal(dim1=1, dim2=2).mT], -1))
+        e = self.edges(torch.cat([E, spectral.heat], -1))
+        y = self.whole(torch.cat([counts, spectral.whole, _both(size / self.largest, t.to(E) / self.steps)], -1))
         for layer in self.layers:
             x, e, y = layer(x, e, y, real)
         logits = self.out(e) + E

@@ -6,7 +6,7 @@ import torch
 
 import explain
 from models.communities import communities
-from models.digress import DiGress, Recipe, cycles, generate, on_communities, padded, symmetric
+from models.digress import SCALES, DiGress, Recipe, cycles, generate, on_communities, padded, spectrum, symmetric
 
 
 def test_cycles_through_each_node_are_those_of_networkx():
@@ -18,6 +18,25 @@ def test_cycles_through_each_node_are_those_of_networkx():
             expected[row, cycle, len(cycle) - 3] += 1
     assert torch.equal(cycles(A), expected)
     assert expected.sum() > 100
+
+
+def test_the_spectrum_is_that_of_networkx_and_heat_that_of_the_exponential():
+    upper = (torch.rand(6, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.25).double().triu(1)
+    A = torch.nn.functional.pad(upper + upper.mT, (0, 2, 0, 2))
+    real = torch.arange(9) < 7
+    found = spectrum(A, real.expand(6, -1))
+    parts = set()
+    for row, padded_graph in enumerate(A):
+        graph = nx.from_numpy_array(padded_graph[:7, :7].numpy())
+        parts.add(nx.number_connected_components(graph))
+        assert found.whole[row, 0] * 7 == pytest.approx(nx.number_connected_components(graph))
+        L = torch.from_numpy(nx.normalized_laplacian_matrix(graph).toarray())
+        values = [value for value in nx.normalized_laplacian_spectrum(graph) if value > 1e-4][:5]
+        assert found.whole[row, 1:].tolist() == pytest.approx(values + [0.0] * (5 - len(values)))
+        for scale, heat in zip(SCALES, found.heat[row].unbind(-1), strict=True):
+            torch.testing.assert_close(heat[:7, :7], torch.matrix_exp(-scale * L))
+            assert not heat[7:].any()
+    assert len(parts) > 2
 
 
 def test_padding_and_the_order_of_nodes_change_nothing():
