@@ -103,7 +103,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"a file is written to a path such as 'why.safetensors', got {type(path).__name__}")
     target = Path(path)
-    _check_place(target)
+    check_place(target)
     beside = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         with open(beside, "xb") as file:
@@ -115,7 +115,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         beside.unlink(missing_ok=True)  # already gone after a rename
 
 
-def _check_place(target: Path) -> None:
+def check_place(target: Path) -> None:
     """A rename would put a file in the place of a link or a device, whatever it leads to.
 
     Raises:

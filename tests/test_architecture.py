@@ -94,6 +94,11 @@ MAY_IMPORT = {
     "analysis": ANSWER | {"attention", "explainer", "guard", "spelling"},  # readings that are not credit
     "report": ANSWER | {"comparison", "conversion", "plot", "storage", "summary"},
     "discovery": {*EXPLAINERS, *ANSWER, "explainer", "guard", "obstacles"},  # it asks them all
+    "cli": {
+        *(*ANSWER, "comparison", "discovery", "explain", "explainer", "influence", "parallel", "report", "spelling"),
+        *("storage", "versions"),
+    },
+    "__main__": {"cli"},
     "explain": {
         *(*EXPLAINERS, *ANSWER),
         *("analysis", "comparison", "discovery", "explainer", "metrics", "parallel", "plot", "report"),

@@ -60,6 +60,9 @@ def test_a_wheel_works_where_nothing_else_of_the_project_is(tmp_path):
     assert Path(where).is_relative_to(tmp_path / "empty")
     assert version == PROJECT["version"]
     assert (name, int(size) > 1000) == ("Shapley", True)
+    said = run([python.with_name("explain"), "--version"], tmp_path, PYTHONPATH=sysconfig.get_path("purelib"))
+    assert said.startswith("python ")
+    assert f"explain {PROJECT['version']}\n" in said
 
 
 ASKED = """

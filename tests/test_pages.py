@@ -1,6 +1,7 @@
 """The pages behind the README: their examples run, the site builds without a warning, and no page is left out."""
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -11,16 +12,24 @@ import pytest
 from diffusers import StableDiffusionPipeline
 from page_examples import examples, shown
 from tiny_pipelines import stable_diffusion
+from typer.testing import CliRunner
 
 import explain
+from explain.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "notebooks" / "pages").glob("*.md"))}
 EXAMPLES = {name: examples(page) for name, page in PAGES.items() if examples(page)}
-(PROMPT,), (LABELS,), (CAPTURE,), (INFLUENCE,), (READING,), (QUESTION,), (THEIRS,) = (
+(PROMPT,), (LABELS,), (CAPTURE,), (INFLUENCE,), (READING,), (QUESTION,), (THEIRS,), (SETUP,) = (
     EXAMPLES.pop(name)
-    for name in ("pipelines", "labels", "attention", "influence", "analysis", "question", "coming_from")
+    for name in (
+        *("pipelines", "labels", "attention", "influence", "analysis", "question", "coming_from"),
+        "command_line",
+    )
 )
+COMMANDS = [
+    line for block in re.findall(r"```bash\n(.*?)```", PAGES["command_line"], re.DOTALL) for line in block.splitlines()
+]
 
 
 PUBLIC = [thing for name in explain.__all__ if isinstance(thing := getattr(explain, name), type)]
@@ -86,6 +95,29 @@ def test_what_the_outputs_are_is_found_and_said(capsys):
 
 def test_what_captum_found_is_compared(capsys):
     assert "Comparison of 2 explanations" in shown(THEIRS, capsys)
+
+
+def test_the_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_setup.py").write_text(SETUP, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    said = {}
+    for command in (*COMMANDS, "explain run my_setup.py:other -m occlusion -o third.safetensors"):
+        program, *arguments = command.split()
+        ran = CliRunner().invoke(app, arguments)
+        assert (program, ran.exit_code) == ("explain", 0), ran.output or repr(ran.exception)
+        said[arguments[0]] = ran.stdout
+    sys.modules.pop("my_setup")
+    assert len(COMMANDS) == 7
+    assert "Comparison of 2 explanations" in said["compare"]
+    assert json.loads(said["replay"])["identical"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("Lime")
+
+
+def test_the_page_of_commands_knows_all_of_them():
+    assert {command.split()[1] for command in COMMANDS} == {
+        each.name or each.callback.__name__ for each in app.registered_commands
+    }
 
 
 def test_the_table_knows_every_explainer():
