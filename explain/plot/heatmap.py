@@ -1,26 +1,40 @@
-"""Credit of patches and superpixels over the image."""
+"""Credit of patches and superpixels beside the image."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.style import DIVERGING, axes, centred, colour_bar, title, units
+from explain.plot.pictures import alike
+from explain.plot.style import DIVERGING, FAINT, HATCH, INK, axes, centred, colour_bar, title, units
 
-# the image beneath is light, so that the colours above it stay true
+# the image beneath a map of attention is light, so that the colours above it stay readable
 UNDER: dict[str, Any] = {"cmap": "gray", "vmin": -1.4, "vmax": 1.05, "interpolation": "nearest"}
 UNSIGNED = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#fdd0a2", "#e6550d"])
+NOBODY = "#c9c9c9"  # pixels of no player
+GAP = 0.06  # between the picture and its credit, in widths
 
 
-def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> Axes:
-    """Each pixel in the colour of its player's score over the image in grey; pixels of no player stay grey.
+def heatmap(explanation: Credit, ax: Axes | None = None, norm: Normalize | None = None) -> Axes:
+    """Each pixel in the colour of its player's score, and the picture itself at the left, in its own colours.
 
-    Red is above and blue below zero; scores without a sign, such as shares of attention, go from white to orange.
+    Nothing lies between the colours and the eye: a patch has the colour that the bar has at its score. Red is above and
+    blue, hatched, below zero; scores without a sign, such as shares of attention, go from white to orange, with the
+    share that each would have if all had the same marked. Pixels of no player are grey.
+
+    Args:
+        explanation: over patches or superpixels.
+        ax: where to draw.
+        norm: of the colours, to compare several answers.
 
     Raises:
         ValueError: players without ``geometry["labels"] [H, W]``, or those of points, signals and videos.
@@ -34,20 +48,28 @@ def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> 
         raise ValueError(
             f"a heat-map is of images, labels [H, W], got {list(geometry['labels'].shape)}: plot.bars draws any players"
         )
-    ax = axes(ax, (4.6, 4.0))
-    if "image" in geometry:
-        ax.imshow(grey(geometry["image"]).numpy(), **UNDER)
-    cmap, norm = scale(explanation)
-    ax.imshow(
-        pixel_scores(explanation).numpy(),
-        cmap=cmap,
-        norm=norm,
-        alpha=alpha if "image" in geometry else 1.0,
-        interpolation="nearest",
-    )
-    ax.set_xticks([])
-    ax.set_yticks([])
-    colour_bar(ax, norm, units(explanation), cmap)
+    height, width = geometry["labels"].shape
+    image = geometry.get("image")
+    ax = axes(ax, (4.6, 4.0) if image is None else (7.4, 3.6))
+    cmap, usual = scale(explanation)
+    norm = norm or usual
+    left = -0.5
+    if image is not None:
+        left -= (1 + GAP) * width
+        ax.imshow(
+            alike(image[None])[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest",
+            extent=(left, left + width, height - 0.5, -0.5),
+        )  # fmt: skip
+    scores = pixel_scores(explanation).numpy()
+    ax.imshow(np.ma.masked_invalid(scores), cmap=cmap.with_extremes(bad=NOBODY), norm=norm, interpolation="nearest")
+    _hatch(ax, scores < 0)
+    right, bottom = width - 0.5, height - 0.5
+    ax.plot([-0.5, right, right, -0.5, -0.5], [-0.5, -0.5, bottom, bottom, -0.5], color=FAINT, linewidth=0.8)
+    ax.set(xlim=(left, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    bar = colour_bar(ax, norm, units(explanation), cmap)
+    if cmap is UNSIGNED:
+        mark_uniform(bar, float(explanation.scores.mean()))
     title(ax, explanation)
     return ax
 
@@ -55,13 +77,32 @@ def heatmap(explanation: Credit, ax: Axes | None = None, alpha: float = 0.6) -> 
 def scale(explanation: Credit) -> tuple[Colormap, Normalize]:
     """Red and blue around zero; white to orange where the method says that its scores have no sign.
 
-    That begins at zero, or, where all shares are much alike, at the smallest: the colour bar says which.
+    That goes from zero to twice what each would have if all had the same, or further: what is nearly uniform looks so.
     """
     said = explanation.checks.get("scores")
     if isinstance(said, str) and "without a sign" in said and bool((explanation.scores >= 0).all()):
-        low, high = float(explanation.scores.min()), float(explanation.scores.max())
-        return UNSIGNED, Normalize(low if high / 2 < low < high else 0, high or 1.0)
+        shares = explanation.scores if len(explanation.scores) else torch.ones(1)
+        return UNSIGNED, Normalize(0, max(2 * float(shares.mean()), float(shares.max())) or 1.0)
     return DIVERGING, centred(explanation.scores)
+
+
+def mark_uniform(bar: Colorbar, share: float) -> None:
+    """A line at the share that each would have if all had the same."""
+    bar.ax.axhline(share, color=INK, linewidth=1.4)
+    bar.ax.text(-0.15, share, "uniform", transform=bar.ax.get_yaxis_transform(), fontsize="x-small", rotation=90,
+                ha="right", va="center")  # fmt: skip
+
+
+def _hatch(ax: Axes, below: np.ndarray) -> None:
+    """Thin strokes over the pixels below zero, which are still told apart in print without colours."""
+    corners, codes = [], []
+    for row, pixels in enumerate(below):
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], pixels, [False]]).astype(int))) - 0.5
+        for left, right in ends.reshape(-1, 2).tolist():
+            corners += [(left, row - 0.5), (right, row - 0.5), (right, row + 0.5), (left, row + 0.5), (left, row - 0.5)]
+            codes += [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
+    if corners:
+        ax.add_patch(PathPatch(Path(corners, codes), facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0))
 
 
 def pixel_scores(explanation: Credit) -> Tensor:

@@ -79,8 +79,8 @@ def _mark_negative(bar: Colorbar, least: float, below: bool, dashed: bool) -> No
             across = (0.5, 0.5)
             bar.ax.plot(*((ends, across) if below else (across, ends)), color=INK, linewidth=1.2, linestyle=style)
         return
-    span = bar.ax.axvspan if below else bar.ax.axhspan
-    span(least, 0, facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0, alpha=0.6)
+    half = bar.ax.axvspan(least, 0, 0, 0.5) if below else bar.ax.axhspan(least, 0, 0.5, 1)  # the rest is its colour
+    half.set(facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0)
 
 
 def ink_on(colour: Sequence[float]) -> str:

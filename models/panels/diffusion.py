@@ -37,7 +37,7 @@ def one_step() -> Finding:
         why,
         f"Which parts of a {DIGIT} let a DDPM tell the noise on it, at step {t} of 1000?",
         f"minus the squared error of the noise, the mean of {target.draws} draws",
-        beside(image, f"the {DIGIT}", why),
+        beside(why),
         by_hand=agreement(target, why, worth),
     )
 

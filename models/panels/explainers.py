@@ -63,7 +63,7 @@ def surrogate() -> Finding:
         why,
         "Which patches of this digit make a small network read a 7 and not a 1?",
         "logit of 7",
-        beside(image, "the 7", why),
+        beside(why),
         by_hand=held("the scores", "least squares over all 65536 coalitions by hand", fitted_by_hand, why.scores),
     )
 

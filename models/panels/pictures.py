@@ -18,13 +18,10 @@ def in_units(why: explain.Explanation, unit: str) -> explain.Explanation:
     return replace(why, target={**why.target, "payoff": unit})
 
 
-def beside(image: Tensor, said: str, why: explain.Explanation) -> Figure:
-    """A picture ``[1, h, w]``, and the credit of its patches beside it, whose colours it does not darken."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.4), layout="constrained", width_ratios=(1, 1.3))
-    left.imshow(image[0].numpy(), cmap="gray")
-    left.set_axis_off()
-    left.set_title(said, loc="left", fontsize="medium")
-    explain.plot.heatmap(why, right, alpha=1.0)
+def beside(why: explain.Explanation) -> Figure:
+    """A picture, and the credit of its patches beside it."""
+    figure = explain.plot.heatmap(why).get_figure(root=True)
+    assert isinstance(figure, Figure)
     return figure
 
 

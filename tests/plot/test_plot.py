@@ -415,10 +415,10 @@ def test_layers_lie_side_by_side_where_there_is_one_step_and_colours_reach_as_fa
 
 def test_shares_without_a_sign_are_not_drawn_as_signed():
     ax = looked().plot()
-    assert ax.get_images()[1].get_clim() == (0, pytest.approx(1 / 6))
+    assert ax.get_images()[1].get_clim() == (0, pytest.approx(2 / 6))
     assert ax.get_images()[1].get_cmap().name == "shares"
-    alike, apart = torch.tensor([0.15, 0.16, 0.16, 0.17, 0.18, 0.18]), torch.tensor([0.01, 0.1, 0.1, 0.1, 0.09, 0.6])
-    assert replace(looked(), scores=alike).plot().get_images()[1].get_clim() == pytest.approx((0.15, 0.18))
+    alike, apart = torch.tensor([0.15, 0.16, 0.17, 0.17, 0.17, 0.18]), torch.tensor([0.01, 0.1, 0.1, 0.1, 0.09, 0.6])
+    assert replace(looked(), scores=alike).plot().get_images()[1].get_clim() == pytest.approx((0, 1 / 3))
     assert replace(looked(), scores=apart).plot().get_images()[1].get_clim() == pytest.approx((0, 0.6))
     assert patches().plot().get_images()[1].get_clim() == (-3, 3)
 
