@@ -90,7 +90,7 @@ MAY_IMPORT = {
     # what can be done with an answer
     "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads", "versions"},
     "comparison": ANSWER | {"doubts", "spelling"},  # and through its door
-    "metrics": ANSWER | {"comparison", "doubts", "explainer"},
+    "metrics": ANSWER | {"comparison", "doubts", "explainer", "guard", "parallel"},
     "analysis": ANSWER | {"attention", "explainer", "guard", "spelling"},  # readings that are not credit
     "report": ANSWER | {"comparison", "conversion", "plot", "storage", "summary"},
     "discovery": {*EXPLAINERS, *ANSWER, "explainer", "guard", "obstacles"},  # it asks them all

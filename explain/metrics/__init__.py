@@ -8,13 +8,16 @@ from explain.metrics.fidelity import Fidelity, characterisation, fidelity, unfai
 from explain.metrics.ground_truth import auroc, distance, gea, ground_truth, truth_of
 from explain.metrics.infidelity import infidelity
 from explain.metrics.lds import Lds, lds
+from explain.metrics.retraining import Retrainings, one_out, subsets
 from explain.metrics.stability import Stability, randomisation, reproducibility, stability
 from explain.metrics.table import table
+from explain.metrics.training_data import mislabel_detection, mixed_data, same_class
 
 __all__ = [
     "Curve",
     "Fidelity",
     "Lds",
+    "Retrainings",
     "Stability",
     "auroc",
     "characterisation",
@@ -27,9 +30,14 @@ __all__ = [
     "infidelity",
     "insertion",
     "lds",
+    "mislabel_detection",
+    "mixed_data",
+    "one_out",
     "randomisation",
     "reproducibility",
+    "same_class",
     "stability",
+    "subsets",
     "table",
     "truth_of",
     "unfaithfulness",

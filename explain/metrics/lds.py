@@ -27,6 +27,9 @@ class Lds:
         subsets: how many retrained models it rests on.
         confidence: of the interval.
         resampled: the mean of every resample of the bootstrap.
+        agreement: mean Spearman correlation of the outcomes of two seeds; NaN of one.
+        ceiling: of their mean with what an infinity of seeds would say, as that implies (Spearman and Brown): what no
+            score can do better than on average; NaN of one seed.
     """
 
     mean: float
@@ -36,6 +39,8 @@ class Lds:
     subsets: int
     confidence: float
     resampled: tuple[float, ...] = field(repr=False, default=())
+    agreement: float = field(default=float("nan"), compare=False)
+    ceiling: float = field(default=float("nan"), compare=False)
 
     def minus(self, other: Lds) -> Lds:
         """The difference of two scores, with an interval of its own: both are resampled alike, by the same seed.
@@ -79,7 +84,8 @@ def lds(
     Args:
         scores: ``[measurements, n]``, or one `Explanation` over all ``n`` training examples a measurement.
         subsets: bool ``[models, n]``, which examples each model was trained on; random halves as a rule.
-        outcomes: ``[models, measurements]``, the number that each model says, a mean over several seeds as a rule.
+        outcomes: ``[models, measurements]``, the number that each model says, or ``[seeds, models, measurements]``, of
+            which the mean is taken, as `Retrainings` gives them.
         confidence: of the interval, between 0 and 1.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -94,7 +100,9 @@ def lds(
     >>> lds(torch.tensor([[3.0, 2.0, 1.0]]), subsets, torch.tensor([[5.0], [4.0], [3.0]])).mean
     1.0
     """
-    predicted, real = _checked(scores, subsets, outcomes)
+    outcomes = torch.as_tensor(outcomes).detach().cpu().double()
+    seeds = outcomes if outcomes.dim() == 3 and len(outcomes) else outcomes[None]
+    predicted, real = _checked(scores, subsets, seeds.mean(0))
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"confidence must be between 0 and 1 and resamples above 0, got {confidence} and {resamples}")
     each = _spearman(predicted, real)
@@ -111,7 +119,26 @@ def lds(
         at = np.ix_(models, measured)
         means[i] = _spearman(predicted[at], real[at]).mean()
     low, high = _ends(means, confidence)
-    return Lds(float(each.mean()), low, high, tuple(each.tolist()), len(predicted), confidence, tuple(means.tolist()))
+    return Lds(
+        float(each.mean()),
+        low,
+        high,
+        tuple(each.tolist()),
+        len(predicted),
+        confidence,
+        tuple(means.tolist()),
+        *_reliability(seeds.numpy()),
+    )
+
+
+def _reliability(outcomes: np.ndarray) -> tuple[float, float]:
+    """Agreement of two seeds of ``[seeds, models, measurements]``, and the ceiling of the mean of all."""
+    seeds = len(outcomes)
+    found = [_spearman(outcomes[a], outcomes[b]).mean() for a in range(seeds) for b in range(a)]
+    if not found:
+        return float("nan"), float("nan")
+    single = float(np.mean(found))
+    return single, (seeds * max(single, 0.0) / (1 + (seeds - 1) * max(single, 0.0))) ** 0.5
 
 
 def _ends(means: Any, confidence: float) -> tuple[float, float]:
