@@ -75,8 +75,10 @@ def _graph(
         chosen = demo_graph.bridge(graph, nets) if node is None else node
         print(demo_graph.introduction(graph, data, nets, chosen))
         found = list(demo_graph.answers(nets, graph, chosen, seed))
+        story = demo_graph.story(nets, graph, chosen, found)
+    print(f"\n{story}\n")
     answers += found
-    pictures.append(demo_graph.overview(found, compare_all(found)))
+    pictures.append(demo_graph.overview(found, compare_all(found), story))
     return f"Why class {demo_graph.label(nets, graph, chosen)}? Node {chosen} of {NAMES[data]}."
 
 

@@ -25,6 +25,9 @@ class Dataset(StrEnum):
     CORA = "cora"
 
 
+STARTS = (
+    4  # of the GAT: LeakyReLU has kinks, on which most runs come to rest; one that ends in a smooth minimum is asked
+)
 NAMES = {Dataset.KARATE: "Zachary's karate club", Dataset.CORA: "Cora"}
 
 
@@ -38,9 +41,10 @@ def train_both(graph: Data, data: Dataset, seed: int, fresh: bool) -> dict[str, 
             "GAT": trained(gat.GAT, graph, gat.PAPER, seed=seed, fresh=fresh),
             "GCN": trained(gcn.GCN, graph, gcn.PAPER, seed=seed, fresh=fresh),
         }
+    starts = [trained(gat.GAT, graph, gat.KARATE, seed=seed + k, fresh=fresh, dropout=0.0) for k in range(STARTS)]
     return {
-        "GAT": trained(gat.GAT, graph, gat.KARATE, seed=seed, fresh=fresh, dropout=0.0),
-        "GCN": trained(gcn.GCN, graph, gcn.KARATE, seed=seed, fresh=fresh, dropout=0.0),
+        "GAT": min(starts, key=lambda net: float(net.facts["gradient_norm"])),
+        "GCN": trained(gcn.GCN, graph, gcn.KARATE, seed=seed, fresh=fresh, dropout=0.0, smooth=True),
     }
 
 
@@ -120,7 +124,52 @@ def answers(nets: dict[str, Trained], graph: Data, node: int, seed: int) -> Iter
             yield asked(name, explainer, target)
 
 
-def overview(found: list[Answer], comparisons: dict[tuple[str, str], explain.Comparison]) -> Picture:
+def story(nets: dict[str, Trained], graph: Data, node: int, found: list[Answer]) -> str:
+    """Why the edge whose message brings the most may lead to a node without which the number would be higher.
+
+    Three games, each against the whole graph: the message of an edge silenced, the edge deleted, its end deleted.
+    """
+    lines = []
+    for name, net in nets.items():
+        model = explain.wrap(net.module, graph, weight_decay=gcn.PAPER.weight_decay)
+        credit = {
+            a.explanation.players.kind: a.explanation
+            for a in found
+            if (a.model, a.explanation.method) == (name, "Shapley")
+        }
+        edges, nodes = credit["edges"], credit["nodes"]
+        friend = edges.players.names[int(edges.scores.argmax())]
+        beside = next(end for end in friend.split("–") if end != str(node))
+        silenced, deleted = model.node(node, removal="message"), model.node(node)
+        value = deleted.value()
+        message = _without(silenced, silenced.players("edges", undirected=True), friend)
+        edge = _without(deleted, deleted.players("edges", undirected=True), friend)
+        whole = _without(deleted, deleted.players("nodes"), beside)
+        enemy = nodes.players.names[int(nodes.scores.argmin())]
+        line = (
+            f"{name}: the best friend is edge {friend}, the worst enemy node {enemy}. The number is {value:.2f}; with "
+            f"the message of {friend} silenced {message:.2f}, with the edge deleted {edge:.2f}, with node {beside} "
+            f"deleted {whole:.2f}. "
+        )
+        if message < value < edge:
+            line += (
+                "These are different games: silenced, a message is missed along with its share of the weights; "
+                "deleted, its share goes to the other neighbours, who say this class more clearly"
+            )
+        else:
+            line += "Both games say so"
+        lines.append(line + ".")
+    return "\n".join(lines)
+
+
+def _without(target: explain.Target, players: explain.Players, name: str) -> float:
+    """The number when all play but this one."""
+    present = torch.ones(1, len(players), dtype=torch.bool)
+    present[0, players.names.index(name)] = False
+    return float(target.game(players)(present))
+
+
+def overview(found: list[Answer], comparisons: dict[tuple[str, str], explain.Comparison], story: str) -> Picture:
     """The GAT in four pictures: credit of edges, attention, training nodes behind the answer, agreement of methods."""
     by = {(a.explanation.method, a.explanation.players.kind): a.explanation for a in found if a.model == "GAT"}
     figure, axes = plt.subplots(2, 2, figsize=(13, 9.5), layout="constrained")
@@ -128,6 +177,5 @@ def overview(found: list[Answer], comparisons: dict[tuple[str, str], explain.Com
     by["Attention", "edges"].plot(axes[0, 1])
     by["Influence", "train"].plot(axes[1, 0])
     comparisons["GAT", "edges"].plot(axes[1, 1])
-    return Picture(
-        "overview", "The GAT: credit of edges, attention, training nodes behind it, agreement of methods", figure
-    )
+    caption = "The GAT: credit of edges, attention, training nodes behind it, agreement of methods. "
+    return Picture("overview", caption + story.replace("\n", " "), figure)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import explain
 from explain.explanation import Explanation
-from models import answers, demo, demo_digits, demo_prompts
+from models import answers, demo, demo_digits, demo_graph, demo_prompts
 
 NODES, EDGES = ("Shapley", "Lime"), ("Shapley", "Lime", "Gradient", "Mask")
 
@@ -29,7 +29,7 @@ def ran(app, tmp_path_factory):
     command, env = ["--family", "graph", "--out", str(out)], {"EXPLAIN_CACHE": str(cache)}
     result = CliRunner().invoke(app, command, env=env, catch_exceptions=False)
     assert result.exit_code == 0
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.iterdir())) == demo_graph.STARTS + 1
     return result.stdout, out, cache
 
 
@@ -85,8 +85,17 @@ def test_the_checks_hold(ran):
             assert checks["efficiency_gap"] < 1e-6
         if "influence" in name:
             assert checks["residual"] < 1e-3
+            assert checks["curvature"] == "hessian"
         if "gradient" in name:
             assert checks["completeness_gap"] < 0.01
+
+
+def test_the_story_tells_friend_from_enemy_and_nothing_is_doubted(ran):
+    told, out, _ = ran
+    assert not [name for name in expected() if Explanation.load(out / f"{name}.safetensors").doubts]
+    numbers = r"number is (.+); .*silenced (.+), .*edge deleted (.+), .*deleted (.+)\. These are different games"
+    value, silenced, edge, node = map(float, re.search("GAT: " + ".*" + numbers, told).groups())
+    assert silenced < value < min(edge, node)
 
 
 def test_answers_of_a_model_are_about_the_same_players(ran):
