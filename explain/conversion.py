@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -185,18 +186,31 @@ def to_pyg(explanation: Credit) -> torch_geometric.explain.Explanation:
     return made
 
 
-def to_shap(explanation: Credit) -> shap.Explanation:
-    """One row of ``shap`` values, accepted by ``shap.plots.bar`` and ``shap.plots.waterfall``.
+def to_shap(*explanations: Credit) -> shap.Explanation:
+    """One row of ``shap`` values, accepted by ``shap.plots.bar`` and ``shap.plots.waterfall``; of several explanations
+    over the same players a row each, accepted by ``shap.plots.beeswarm``.
 
     ``base_values`` is ``base``, or value − Σ scores where there is no base, so that the waterfall ends at the value.
+    ``data`` is what each feature is, where players are features of a table.
+
+    Raises:
+        ValueError: no explanations, or of other players than the first.
     """
     import shap
 
-    base = explanation.base
+    if not explanations or any(one.players.names != explanations[0].players.names for one in explanations):
+        raise ValueError("shap's rows are explanations over the same players: give one or more with the same names")
+    values = np.stack([one.scores.numpy() for one in explanations])
+    bases = [one.value - float(one.scores.sum()) if one.base is None else one.base for one in explanations]
+    data = None
+    if all("values" in one.players.geometry for one in explanations):
+        data = np.stack([one.players.geometry["values"].numpy() for one in explanations])
+    single = len(explanations) == 1
     return shap.Explanation(
-        values=explanation.scores.numpy().copy(),
-        base_values=explanation.value - float(explanation.scores.sum()) if base is None else base,
-        feature_names=list(explanation.players.names),
+        values=values[0] if single else values,
+        base_values=bases[0] if single else np.array(bases),
+        data=data[0] if single and data is not None else data,
+        feature_names=list(explanations[0].players.names),
     )
 
 

@@ -10,7 +10,8 @@ from explain.credit import Credit
 from explain.plot.agreement import agreement
 from explain.plot.attention import attention
 from explain.plot.attention_maps import attention_maps
-from explain.plot.bars import bars
+from explain.plot.bars import bars, waterfall
+from explain.plot.beeswarm import beeswarm
 from explain.plot.costs import costs
 from explain.plot.damping import damping
 from explain.plot.forks import forks
@@ -34,6 +35,7 @@ __all__ = [
     "attention",
     "attention_maps",
     "bars",
+    "beeswarm",
     "costs",
     "damping",
     "film",
@@ -52,6 +54,7 @@ __all__ = [
     "strip",
     "sweep",
     "training_map",
+    "waterfall",
     "word_maps",
     "word_steps",
     "words",

@@ -8,14 +8,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from explain.conversion import node_players
 from explain.credit import Credit
 from explain.plot import node_link
+from explain.plot.bars import BAR, plain
 from explain.plot.graph import LINES
 from explain.plot.marks import legend_below, markers, sample, samples
 from explain.plot.positions import Places, edges_of, everyone, focus_of, known, part_of, room, shown_nodes
-from explain.plot.style import DOWN, INK, UP, axes, centred, colour_bar, ink_on, note, short, title, units
+from explain.plot.style import DOWN, HATCH, UP, axes, centred, colour_bar, ink_on, note, short, signed, title, units
 
 
 def influence(
@@ -78,19 +80,13 @@ def influence_list(explanation: Credit, ax: Axes | None = None, k: int = 5) -> A
     scores = explanation.scores[shown].tolist()
     error = None if explanation.error is None else explanation.error[shown].tolist()
     ax = axes(ax, (6.0, 1.2 + 0.32 * max(len(shown), 2)))
-    ax.barh(
-        range(len(shown)), scores, xerr=error, color=[UP if s > 0 else DOWN for s in scores], height=0.7, ecolor=INK
-    )
+    signed(ax.barh(range(len(shown)), scores, xerr=error, **BAR), scores)
     ax.set_yticks(range(len(shown)), [short(explanation.players.names[i]) for i in shown])
     ax.invert_yaxis()
-    ax.axvline(0, color=INK, linewidth=0.8)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x", alpha=0.25)
-    ax.set_axisbelow(True)
+    plain(ax)
     ax.set_xlabel(units(explanation, "influence"))
     title(ax, explanation)
-    said = [Line2D([], [], color=UP, lw=6, label=up), Line2D([], [], color=DOWN, lw=6, label=down)]
+    said = [Patch(facecolor=UP, label=up), Patch(facecolor=DOWN, edgecolor="white", hatch=HATCH, label=down)]
     legend_below(ax, said, 34)
     return ax
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explain.credit import Credit
 from explain.plot.pictures import alike, even, one_frame
-from explain.plot.style import DOWN, FAINT, INK, UP, axes, note, title, units
+from explain.plot.style import FAINT, INK, axes, note, signed, title, units
 
 IMAGES = 0.32  # of the height, at the top
 
@@ -64,8 +64,9 @@ def _bars(ax: Axes, explanation: Credit, groups: list[list[int]], above: float) 
     error = None if explanation.error is None else explanation.error.numpy()
     starts = np.array([min(group) for group in groups])
     widths = np.array([len(group) for group in groups])
-    ax.bar(starts + widths / 2, scores, 0.86 * widths, yerr=error, color=[UP if s > 0 else DOWN for s in scores],
-           ecolor=INK, error_kw={"elinewidth": 1, "capsize": 2})  # fmt: skip
+    drawn = ax.bar(starts + widths / 2, scores, 0.86 * widths, yerr=error, ecolor=INK,
+                   error_kw={"elinewidth": 1, "capsize": 2})  # fmt: skip
+    signed(drawn, scores.tolist())
     ax.axhline(0, color=INK, linewidth=0.8)
     reach = scores if error is None else np.concatenate([scores - error, scores + error])
     low, high = min(0.0, float(reach.min(initial=0))), max(0.0, float(reach.max(initial=0)))

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, Normalize
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -81,6 +82,12 @@ def _mark_negative(bar: Colorbar, least: float, below: bool, dashed: bool) -> No
         return
     half = bar.ax.axvspan(least, 0, 0, 0.5) if below else bar.ax.axhspan(least, 0, 0.5, 1)  # the rest is its colour
     half.set(facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0)
+
+
+def signed(bars: BarContainer, scores: Sequence[float]) -> None:
+    """Red bars above zero; below it blue ones, hatched, so that the sign is still there in print without colours."""
+    for bar, score in zip(bars, scores, strict=True):
+        bar.set(facecolor=UP if score > 0 else DOWN, hatch="" if score > 0 else HATCH, edgecolor="white", linewidth=0)
 
 
 def ink_on(colour: Sequence[float]) -> str:

@@ -12,14 +12,14 @@ from explain.types import Players
 
 
 def features(x: Tensor, names: Sequence[str] = ()) -> Players:
-    """One player a feature of ``x [features]``.
+    """One player a feature of ``x [features]``; ``geometry["values"]`` is what each is.
 
     Raises:
         ValueError: not a table row, or another number of names.
     """
     if x.dim() != 1:
         raise ValueError(f"features are those of a table row [features]; an image {list(x.shape)} has 'patches'")
-    return Players("features", torch.arange(len(x)), tuple(names))
+    return Players("features", torch.arange(len(x)), tuple(names), geometry={"values": x.detach().cpu().double()})
 
 
 def patches(x: Tensor, size: int = 4) -> Players:

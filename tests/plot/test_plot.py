@@ -137,8 +137,8 @@ def arrows(ax: Axes) -> list[FancyArrowPatch]:
 
 def test_bars_are_the_strongest_players_with_their_errors():
     ax = plot.bars(edges(), k=3)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["12→13", "11→12", "10→12"]
-    assert [bar.get_width() for bar in ax.patches] == [-2.0, 1.5, 0.75]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["12→13", "11→12", "10→12", "4 others, together"]
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([-2.0, 1.5, 0.75, 0.65])
     whiskers = next(c for c in ax.containers if hasattr(c, "has_xerr")).lines[2][0].get_segments()
     assert np.allclose([segment[1, 0] - segment[0, 0] for segment in whiskers], 0.25)
     assert "1 s.e." in ax.get_xlabel()
