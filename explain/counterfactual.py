@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
+from explain.progress import in_sight
 from explain.types import Game, Masks, Players, Target, Unsupported, Values
 
 
@@ -37,7 +37,7 @@ class Counterfactual(Explainer):
         width: sets kept by the beam.
         change: by how much the number shall change instead of the class, with its sign.
         seed: written down only: nothing is drawn.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     ``checks``: ``class`` (the predicted one) or ``change``; ``flipped``; ``deleted`` (how many); ``smallest`` (no
     smaller set does it, as all were tried); ``tried`` (the size up to which all sets were); ``margin_before``,
@@ -68,7 +68,7 @@ class Counterfactual(Explainer):
     width: int = 32
     change: float | None = None
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         for name in ("limit", "budget", "width"):
@@ -128,7 +128,7 @@ class Counterfactual(Explainer):
         best = _Found((), math.inf, 0)
         tried = 0
         sizes = range(1, min(self.limit, players) + 1)
-        for size in tqdm(sizes, desc="deleted", disable=not self.progress, leave=False):
+        for size in in_sight(sizes, desc="deleted", progress=self.progress):
             complete = tried == size - 1 and math.comb(players, size) <= self.budget
             sets = list(itertools.combinations(range(players), size)) if complete else _grown(beam, players)
             sets = sets[: self.budget]

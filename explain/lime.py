@@ -40,7 +40,7 @@ class Lime(Explainer):
         ridge: the penalty. LIME's own default, 1, shrinks coefficients by about one percent at 1000 samples; this one
             recovers a linear game.
         seed: an int, a `torch.Generator`, or None for a fresh seed.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     The answer's ``error`` is one standard error over the draw of the masks (sandwich estimator, HC3), None also where
     the masks do not determine the coefficients. Its ``checks``: ``r2`` of the surrogate (weighted; None where it is
@@ -74,7 +74,7 @@ class Lime(Explainer):
     kernel_width: float = 0.25
     ridge: float = 1e-8
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.players, (str, Players)):

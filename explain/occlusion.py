@@ -26,7 +26,7 @@ class Occlusion(Explainer):
     Args:
         players: a kind such as "edges", or `Players`.
         variant: "leave_one_out" or "only_one".
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     The answer's ``checks`` hold ``additivity_gap``: ``|sum scores - (v(all) - v(empty))|`` relative to the larger of
     ``|v(all)|`` and ``|v(empty)|``, zero for an additive game; ``coalitions``; and all that the game measured.
@@ -47,7 +47,7 @@ class Occlusion(Explainer):
 
     players: str | Players
     variant: str = "leave_one_out"
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.players, (str, Players)):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
+from explain.progress import in_sight
 from explain.types import Game, Players, Target, Unsupported, expect_graph
 
 Nodes = frozenset[int]  # players of a subgraph
@@ -41,7 +41,7 @@ class SubgraphX(Explainer):
         children: the most actions of a state, nodes with the fewest connections first.
         explore: ``c`` above.
         seed: of the coalitions.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     ``checks``: ``value`` (the subgraph's Shapley value), ``value_error`` (its standard error, None where exact),
     ``subgraphs`` (evaluated), ``nodes`` (in the answer). ``parts["subgraph"]`` says who.
@@ -62,7 +62,7 @@ class SubgraphX(Explainer):
     children: int = 12
     explore: float = 10.0
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("size", 1), ("rollouts", 1), ("samples", 2), ("hops", 1), ("children", 1)):
@@ -216,7 +216,7 @@ def _search(settings: SubgraphX, rewards: Rewards) -> Nodes:
     rewards.measure([everyone])
     root = _State(everyone, rewards.found[everyone][0])
     states = {everyone: root}
-    for _ in tqdm(range(settings.rollouts), desc="rollouts", disable=not settings.progress, leave=False):
+    for _ in in_sight(range(settings.rollouts), desc="rollouts", progress=settings.progress):
         _rollout(root, settings, rewards, states)
     small = [nodes for nodes in rewards.found if 0 < len(nodes) <= settings.size]
     return max(small, key=lambda nodes: rewards.found[nodes][0], default=frozenset())

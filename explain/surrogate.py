@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from sklearn.tree import DecisionTreeClassifier, export_text
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer, seeded
 from explain.explanation import Explanation
+from explain.progress import in_sight
 from explain.types import Players, Target, Unsupported, explained_by
 
 POOR = 0.05  # a surrogate that beats the largest class by less than this says nothing
@@ -34,7 +34,7 @@ class GlobalSurrogate:
         leaf: the fewest rows in a leaf.
         holdout: the share of rows kept for measuring.
         seed: of that choice, and of ties in the tree.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     Raises:
         ValueError: a setting out of range.
@@ -55,7 +55,7 @@ class GlobalSurrogate:
     leaf: int = 2
     holdout: float = 0.25
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.explainer, Explainer):
@@ -82,7 +82,7 @@ class GlobalSurrogate:
                     f"number is explained by {explained_by(target)}"
                 )
         seed, generator = seeded(self.seed)
-        bar = tqdm(targets, desc="explained", disable=not self.progress, leave=False)
+        bar = in_sight(targets, desc="explained", progress=self.progress)
         explanations = [self.explainer.explain(target) for target in bar]
         players = _together(explanations)
         rows = np.stack([_row(why, players) for why in explanations])

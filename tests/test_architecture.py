@@ -36,7 +36,8 @@ SHARED = {
 DATA = {"credit", "types"}
 ANSWER = {*DATA, "explanation"}
 MAY_IMPORT = {
-    "types": set(),
+    "progress": set(),
+    "types": {"progress"},
     "derivatives": set(),
     "layouts": set(),
     "snapshot": {"layouts"},
@@ -69,7 +70,7 @@ MAY_IMPORT = {
     "plot": DATA | {"conversion", "storage"},
     "explanation": {"credit", "types"},  # and through its doors
     "explainer": {"doubts", "explanation", "guard", "spelling", "types", "versions"},
-    **{unit: {"doubts", "explainer", "explanation", "guard", "spelling", "types"} for unit in EXPLAINERS},
+    **{unit: {"doubts", "explainer", "explanation", "guard", "progress", "spelling", "types"} for unit in EXPLAINERS},
     "attention": {"doubts", "explainer", "explanation", "guard", "passes", "spelling", "types"},
     "gradient": {"derivatives", "doubts", "explainer", "explanation", "guard", "spelling", "types"},
     "influence": {
@@ -80,6 +81,7 @@ MAY_IMPORT = {
         "layouts",
         "obstacles",
         "parallel",
+        "progress",
         "spelling",
         "types",
         "versions",
@@ -88,7 +90,7 @@ MAY_IMPORT = {
     "graph_diffusion": {*SHARED, "types", "diffusion", "graph"},  # it denoises, and on a graph
     "wrapping": {*FAMILIES, "guard", "spelling"},
     # what can be done with an answer
-    "parallel": ANSWER | {"explainer", "guard", "layouts", "storage", "threads", "versions"},
+    "parallel": ANSWER | {"explainer", "guard", "layouts", "progress", "storage", "threads", "versions"},
     "comparison": ANSWER | {"doubts", "spelling"},  # and through its door
     "metrics": ANSWER | {"comparison", "doubts", "explainer", "guard", "parallel"},
     "analysis": ANSWER | {"attention", "explainer", "guard", "spelling"},  # readings that are not credit

@@ -63,7 +63,8 @@ def test_bad_settings(settings, error, words):
         Occlusion(**{"players": "nodes", **settings})
 
 
-def test_progress_changes_nothing(capsys):
+def test_progress_changes_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("explain.progress.PATIENCE", 0.0)
     target = GameTarget(smooth_function(6, 0), 6)
-    assert Occlusion("nodes").explain(target).scores.equal(Occlusion("nodes", progress=True).explain(target).scores)
+    assert Occlusion("nodes", progress=False).explain(target).scores.equal(Occlusion("nodes").explain(target).scores)
     assert "%" in capsys.readouterr().err

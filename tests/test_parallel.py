@@ -176,7 +176,8 @@ def test_a_stream_holds_one_result_at_a_time(tmp_path):
     assert len(seen) == 5
 
 
-def test_progress_counts_what_is_on_disk_already(tmp_path, capsys):
+def test_progress_counts_what_is_on_disk_already(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("explain.progress.PATIENCE", 0.0)
     run(Counted(), range(3), store=Store(tmp_path, KEY), progress=True)
     run(Counted(), range(3), store=Store(tmp_path, KEY), progress=True)
     said = capsys.readouterr().err

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.assembly import assembled
 from explain.influence.linear_maps import (
@@ -29,6 +28,7 @@ from explain.influence.linear_maps import (
     slope,
     twice_differentiable,
 )
+from explain.progress import in_sight
 from explain.types import NonFinite, Objective
 
 Mode: TypeAlias = Callable[[], AbstractContextManager[Any]]
@@ -139,7 +139,7 @@ class Curvature:
         """``A``, float64 ``[p, p]``. Made once; from then on products use it."""
         if not self.assembles():
             identity = torch.eye(self.size, dtype=torch.float64, device=self.theta.device)
-            blocks = tqdm(identity.split(256), desc="curvature", disable=not progress, leave=False)
+            blocks = in_sight(identity.split(256), desc="curvature", progress=progress)
             matrix = torch.cat([self.damped(0.0) @ rows.T for rows in blocks], 1)
             self._kept.matrix = (matrix + matrix.T) / 2
         assert self._kept.matrix is not None

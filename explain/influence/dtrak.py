@@ -44,7 +44,7 @@ class DTrak(Trak):
         parameters: as for `Influence`.
         shards: as for `Trak`.
         seed: of the projections.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     Raises:
         ValueError: another payoff, and what `Trak` raises.

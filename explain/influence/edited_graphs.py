@@ -20,10 +20,10 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.linear_maps import Flat, pullback, pushforward
 from explain.influence.scores import directional, measured_gradient
+from explain.progress import in_sight
 from explain.types import Edits, LossChange, Objective, Parameters
 
 Inverse: TypeAlias = Callable[[Tensor], Tensor]  # A^-1 b of a block [p, k]
@@ -50,14 +50,14 @@ def removal_parts(objective: Objective, inverse: Inverse, s: Tensor, progress: b
         objective: the trained loss; through ``edited``, one by one, where it is no `Edits`.
         inverse: ``A^-1 b`` of a block of columns ``[p, k]``.
         s: ``A^-1 grad f``, float64 ``[p]``.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
     """
     edits: Edits = objective if isinstance(objective, Edits) else OneByOne(objective)
     value, gradient = measured_gradient(objective)
     unedited = _along(objective, edits, torch.arange(len(objective.players)), s, progress)
     structural, crossed = torch.zeros_like(unedited), torch.zeros_like(unedited)
     moving = edits.moving().cpu().clone()
-    for players in tqdm(_both(moving, edits).split(BLOCK), desc="edited numbers", disable=not progress, leave=False):
+    for players in in_sight(_both(moving, edits).split(BLOCK), desc="edited numbers", progress=progress):
         values, gradients = _edited_numbers(objective, edits, players)
         structural[players] = value - values
         moving[players] = False
@@ -66,7 +66,7 @@ def removal_parts(objective: Objective, inverse: Inverse, s: Tensor, progress: b
             crossed[player] = _along(objective, edits, player, x)[player]
     with torch.no_grad():
         left = moving.nonzero()
-        for player in tqdm(left, desc="edited numbers", disable=not progress, leave=False):
+        for player in in_sight(left, desc="edited numbers", progress=progress):
             structural[player] = value - edits.numbers(objective.params, player).double().cpu()
     return Parts(structural, unedited + crossed, unedited, _own(objective, edits, s))
 
@@ -84,7 +84,7 @@ def _along(objective: Objective, edits: Edits, players: Tensor, direction: Tenso
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     d, total = direction.to(theta), torch.zeros(len(objective.players), dtype=torch.float64)
-    for change in tqdm(edits.loss_changes(players), desc="edited losses", disable=not progress, leave=False):
+    for change in in_sight(edits.loss_changes(players), desc="edited losses", progress=progress):
         losses, pull = pullback(_at(flat, change.of), theta)
         total.index_add_(0, change.players.cpu(), pushforward(pull, losses)(d).detach().double().cpu())
     return total

@@ -72,7 +72,7 @@ class Influence(Together, Explainer):
             in every batch; ``parts["steps"] [spans, n]`` says when in the training it came about. The training is taken
             again, and must end where it ended. For labels only, without ``solver``, ``curvature`` and ``damping``.
         seed: of the eigenvalue search and of LiSSA's batches; of the direction of the smoothness check of ``through``.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     The answer has ``parts["structural"]``, what the edit alone does to the number (zero for labels), ``["learned"]``,
     the rest, and beside them ``["self_loss"]``, each example's own loss, or, where no labels are removed,
@@ -103,7 +103,7 @@ class Influence(Together, Explainer):
     shards: Shards | None = None
     through: Through | None = None
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", checked_choice(self.parameters))

@@ -52,7 +52,7 @@ class KeptFeatures(Features):
 
     shards: Shards
     store: Store[Tensors]
-    progress: bool = False
+    progress: bool = True
 
     def gram(self) -> Tensor:
         """As above."""

@@ -36,7 +36,7 @@ class Inverse:
         solver: how it is inverted.
         why_solver: why so.
         generator: of a solver that samples.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
         residual: the worst true residual so far.
 
     >>> from explain.training import TrainingObjective
@@ -52,7 +52,7 @@ class Inverse:
     solver: Solver
     why_solver: str
     generator: torch.Generator
-    progress: bool = False
+    progress: bool = True
     residual: float = 0.0
     _factor: Tensor | None = field(default=None, repr=False)
 

@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.influence.curvature import Curvature
 from explain.influence.linear_maps import Flat
 from explain.influence.scores import training_gradient
 from explain.influence.spectrum import Spectrum, extreme_eigenvalues
+from explain.progress import in_sight
 from explain.types import Edits, Objective
 
 Step: TypeAlias = Callable[[Curvature, Spectrum, Tensor], Tensor]  # A^-1 b
@@ -42,7 +42,7 @@ def newton_parts(
         parts: to first order, with "structural" and "learned".
         step: solves ``A' x = g``.
         generator: of the eigenvalue search.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     Returns:
         The parts with another "learned", the old one under "first_order"; and checks: players whose ``A'`` was damped.
@@ -56,7 +56,7 @@ def newton_parts(
     learned, damped = parts["learned"].clone(), []
     penalty = objective.weight_decay + A.damping
     least = min(smallest, penalty) if penalty > 0 else smallest
-    for player in tqdm(_affected(objective), desc="Newton steps", disable=not progress, leave=False):
+    for player in in_sight(_affected(objective), desc="Newton steps", progress=progress):
         edited = objective.edited(player)
         other = type(A)(edited, A.damping)
         spectrum = extreme_eigenvalues(other, generator)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checkpoints import Checkpoint, at_checkpoint, checked_checkpoints
 from explain.influence.chosen import TRAINABLE, Choice, checked_choice
 from explain.influence.scores import directional, measured_gradient
 from explain.influence.together import Together, objectives_of
+from explain.progress import in_sight
 from explain.types import NonFinite, Target
 
 
@@ -37,7 +37,7 @@ class TracIn(Together, Explainer):
         train: as for `Influence`.
         parameters: as for `Influence`.
         seed: written down only; nothing here is random.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     The answer has ``parts["checkpoints"] [T, n]``, whose sum the scores are, and ``checks`` with the number at each
     checkpoint, ``sum`` of the scores and ``moved``, how far the number really went from the first checkpoint on.
@@ -61,7 +61,7 @@ class TracIn(Together, Explainer):
     train: Any = None
     parameters: Choice = TRAINABLE
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", checked_choice(self.parameters))
@@ -84,7 +84,7 @@ class TracIn(Together, Explainer):
         values: list[list[float]] = []
         states: Sequence[Checkpoint | None] = self.checkpoints or [None]
         pairs = list(zip(states, self._rates(), strict=True))
-        for checkpoint, rate in tqdm(pairs, desc="checkpoints", disable=not self.progress, leave=False):
+        for checkpoint, rate in in_sight(pairs, desc="checkpoints", progress=self.progress):
             points = [at_checkpoint(objective, checkpoint) for objective in objectives]
             found, gradients = zip(*(measured_gradient(point) for point in points), strict=True)
             scores = -rate / size * directional(points[0], torch.stack(gradients, 1))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from explain.explainer import Answer, Explainer
 from explain.influence.checkpoints import At, Checkpoint, Feature, at_checkpoint, checked_checkpoints
@@ -20,6 +19,7 @@ from explain.influence.shards import Shards
 from explain.influence.together import Together, is_damping, objectives_of
 from explain.parallel import Store, fingerprint
 from explain.parallel.store import Tensors
+from explain.progress import in_sight
 from explain.spelling import came
 from explain.types import NonFinite, Objective, Target
 
@@ -59,7 +59,7 @@ class Trak(Together, Explainer):
             precision: for large training sets, on a cluster where it names one, resumed after any end. Other numbers
             and dampings are answered from there without a gradient of any training example. It needs a seed.
         seed: of the projections.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     ``checks`` have the dimensions, the damping of each checkpoint, and ``distortion``: by how much the projection
     changed the length of the number's gradient, relative.
@@ -80,7 +80,7 @@ class Trak(Together, Explainer):
     parameters: Choice = TRAINABLE
     shards: Shards | None = None
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", checked_choice(self.parameters))
@@ -103,9 +103,7 @@ class Trak(Together, Explainer):
         states: Sequence[Checkpoint | None] = self.checkpoints or [None]
         stores = self._stores(objectives[0], targets[0].module, states)
         found: list[_Found] = []
-        for state, store in zip(
-            tqdm(states, desc="checkpoints", disable=not self.progress, leave=False), stores, strict=True
-        ):
+        for state, store in zip(in_sight(states, desc="checkpoints", progress=self.progress), stores, strict=True):
             points = [at_checkpoint(objective, state) for objective in objectives]
             found.append(self._at(points, int(torch.randint(2**48, (1,), generator=generator)), store))
         weights = torch.stack([one.weights for one in found]).mean(0)

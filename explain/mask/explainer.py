@@ -12,13 +12,13 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer, seeded
 from explain.guard import random_states_kept, usual_modes
 from explain.mask.algorithms import COEFFICIENTS, GNN, NODE_MASKS, PG, among, in_dtype_of, masked
 from explain.mask.graph_mask import GraphMask, gated
+from explain.progress import in_sight
 from explain.spelling import came
 from explain.types import Call, Players, Target, Unsupported, expect_graph
 
@@ -53,7 +53,7 @@ class Mask(Explainer):
             hangs on its random start, and ``checks["run_to_run"]`` says how much.
         coefficients: torch_geometric's names, such as ``{"edge_size": 0.005, "edge_ent": 1.0}``.
         top_k: players kept for the fidelity check.
-        progress: show progress bars.
+        progress: a bar where it takes more than five seconds.
         seed: of the random starts.
 
     Checks: ``fidelity_top_k`` (the number with only the ``top_k`` best players, in the target's own game, whose removal
@@ -82,7 +82,7 @@ class Mask(Explainer):
     repeats: int = 3
     coefficients: Mapping[str, Any] = field(default_factory=dict)
     top_k: int = 10
-    progress: bool = False
+    progress: bool = True
     seed: int | torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -132,7 +132,7 @@ class Mask(Explainer):
         algorithm = PG(self.epochs, self.lr, self.coefficients)
         lessons = [algorithm.lesson(call, players) for call, players in examples]
         losses: list[float] = []
-        for epoch in tqdm(range(self.epochs), desc="PGExplainer", disable=not self.progress, leave=False):
+        for epoch in in_sight(range(self.epochs), desc="PGExplainer", progress=self.progress):
             losses = [algorithm.learn(epoch, lesson) for lesson in lessons]
         return algorithm, float(np.mean(losses))
 
@@ -149,7 +149,7 @@ class Mask(Explainer):
         layers = sum(isinstance(part, MessagePassing) for part in call.module.modules())
         steps = self.repeats * self.epochs * (layers if self.method == "graph_mask" else 1)
         runs = []
-        with tqdm(total=steps, desc=self.method, disable=not self.progress, leave=False) as bar:
+        with in_sight(total=steps, desc=self.method, progress=self.progress) as bar:
             for _ in range(self.repeats):
                 torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
                 with in_dtype_of(call):

@@ -23,7 +23,7 @@ def explain_many(
     targets: Sequence[Target],
     folder: str | os.PathLike[str] | None = None,
     client: Client | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[Explanation]:
     """``[explainer.explain(target) for target in targets]``, resumed from a folder, on a cluster where one is given.
 
@@ -36,7 +36,7 @@ def explain_many(
         targets: what is asked; with a client pickled together, once, so that they share their model.
         folder: where finished explanations are kept.
         client: a ``distributed.Client``; in this process when None.
-        progress: shows tqdm with the time left.
+        progress: a bar with the time left, where it takes more than five seconds.
 
     Raises:
         Stale: the folder is of other targets, another model or explainer.

@@ -10,9 +10,8 @@ from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tqdm.auto import tqdm
-
 from explain.parallel.store import Store
+from explain.progress import in_sight
 from explain.threads import released
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def run(
     *,
     store: Store[R] | None = None,
     client: Client | None = None,
-    progress: bool = False,
+    progress: bool = True,
     description: str = "shards",
 ) -> list[R]:
     """``[function(task) for task in tasks]``, without those that the store already has.
@@ -50,7 +49,7 @@ def run(
         tasks: what it is called with; with a client small.
         store: where finished results are kept; ``tasks`` must follow from its key.
         client: a ``distributed.Client``, best with one thread a worker (torch brings its own); in this process if None.
-        progress: shows tqdm with the time left.
+        progress: a bar with the time left, where it takes more than five seconds.
         description: of the bar.
 
     Raises:
@@ -73,7 +72,7 @@ def stream(
     *,
     store: Store[R] | None = None,
     client: Client | None = None,
-    progress: bool = False,
+    progress: bool = True,
     description: str = "shards",
 ) -> Generator[tuple[int, R], None, None]:
     """The numbers and results of `run`, one at a time: first what the store has, then the others as they finish.
@@ -95,7 +94,7 @@ def stream(
     done = len(tasks) - len(missing)
     with (
         closing(answers),
-        tqdm(total=len(tasks), initial=done, desc=description, disable=not progress, leave=False) as bar,
+        in_sight(total=len(tasks), initial=done, desc=description, progress=progress) as bar,
     ):
         for number, result in answers:
             if store is not None:

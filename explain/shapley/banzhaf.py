@@ -34,7 +34,7 @@ class Banzhaf(Explainer):
         samples: budget of model evaluations, at least 64 for "reuse", ``6 P + 2`` for "regression"; None: 2048, or
             ``8 P`` if that is more.
         seed: an int, a `torch.Generator`, or None for a fresh seed.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     The answer's ``error`` is one standard error of each score over the draw, None where the scores are exact. Its
     ``checks``: ``estimator``; ``coalitions``; ``additivity_gap``, ``|sum scores - (v(all) - v(empty))|`` relative to
@@ -61,7 +61,7 @@ class Banzhaf(Explainer):
     estimator: str = "auto"
     samples: int | None = None
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         check_settings(self.players, self.estimator, ESTIMATORS, self.samples)

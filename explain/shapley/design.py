@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from explain.progress import in_sight
 from explain.shapley.complements import Pairs, draw_pairs
 from explain.types import Masks
 
@@ -71,7 +71,7 @@ def _solved(pairs: Pairs, progress: bool = False) -> Design:
     signs = 2 * pairs.masks.double() - 1
     weighted = signs * pairs.weights[:, None]
     blocks = list(zip(signs.split(ROWS), weighted.split(ROWS), strict=True))
-    with tqdm(total=2 * len(signs), desc="regression", disable=not progress, leave=False) as bar:
+    with in_sight(total=2 * len(signs), desc="regression", progress=progress) as bar:
         # the rank-one term is constant where the constraint holds; it makes the matrix definite for two players too
         gram = signs.new_ones(signs.size(1), signs.size(1))
         for block, its_weighted in blocks:

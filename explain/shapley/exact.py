@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from explain.progress import in_sight
 from explain.shapley.estimate import Estimate
 from explain.types import Game, Masks, Scores, Values
 
@@ -79,7 +79,7 @@ def table_of(game: Game, progress: bool, others: str = '"kernel" or "stratified"
         return game.table()
     table = torch.empty(2**players, dtype=torch.float64)
     step = min(game.batch_size, _CHUNK)
-    with tqdm(total=len(table), desc="coalitions", disable=not progress, leave=False) as bar:
+    with in_sight(total=len(table), desc="coalitions", progress=progress) as bar:
         for start in range(0, len(table), step):
             stop = min(start + step, len(table))
             table[start:stop] = game(coalitions(players, start, stop))

@@ -49,7 +49,7 @@ class Shapley(Explainer):
             None: 2048, or ``8 P`` if that is more; "auto": rounds until the tolerance is met.
         seed: an int, a `torch.Generator`, or None for a fresh seed. The same seed, samples and number of players mean
             the same coalitions, which "kernel" and "stratified" remember: many targets in a row are faster with one.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
         tolerance: of ``samples="auto"``: the 95 % interval, relative to the scores (root sum of squares of each).
         limit: of ``samples="auto"``: the most samples.
 
@@ -82,7 +82,7 @@ class Shapley(Explainer):
     estimator: str = "auto"
     samples: int | str | None = None
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
     tolerance: float = 0.05
     limit: int = 2**16
 

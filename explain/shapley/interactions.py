@@ -52,7 +52,7 @@ class Interactions(Explainer):
             precision, needs ``2 P^2`` and at most 100 players. None: ``2 P^2`` of at most 100 players, or 2048 if it is
             more; of more players 20000, or ``8 P`` if it is more.
         seed: an int, a `torch.Generator`, or None for a fresh seed.
-        progress: show a progress bar.
+        progress: a bar where it takes more than five seconds.
 
     Its ``checks``: ``estimator``; ``coalitions``; ``efficiency_gap``, between ``v(all) - v(empty)`` and the sum of all
     main effects and interactions, relative to the larger of ``|v(all)|`` and ``|v(empty)|`` (rounding for "shapley");
@@ -84,7 +84,7 @@ class Interactions(Explainer):
     estimator: str = "auto"
     samples: int | None = None
     seed: int | torch.Generator | None = None
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         check_settings(self.players, self.estimator, ESTIMATORS, self.samples)

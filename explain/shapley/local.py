@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from explain.progress import in_sight
 from explain.shapley.estimate import Estimate
 from explain.shapley.exact import MOST_PLAYERS, by_size
 from explain.types import Game, Masks, Scores, Unsupported, Values
@@ -223,7 +223,7 @@ def _coefficients(game: Game, members: list[Tensor], progress: bool) -> tuple[li
     tables: list[Tensor] = []
     found = []
     overlaps = _overlaps(members)
-    with tqdm(total=sum(map(_new, overlaps)), desc="coalitions", disable=not progress, leave=False) as bar:
+    with in_sight(total=sum(map(_new, overlaps)), desc="coalitions", progress=progress) as bar:
         for number, (group, known) in enumerate(zip(members, overlaps, strict=True)):
             table = torch.empty(len(known), dtype=torch.float64)
             for other, theirs in zip(members[:number], tables, strict=True):

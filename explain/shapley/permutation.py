@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from explain.progress import in_sight
 from explain.shapley.estimate import Estimate
 from explain.types import Game, Masks, Scores
 
@@ -35,7 +35,7 @@ def permutation_values(game: Game, samples: int, generator: torch.Generator, pro
     base, value = game.ends()
     step = max(1, _ROWS // (2 * (players - 1)))
     found = []
-    with tqdm(total=pairs, desc="permutations", disable=not progress, leave=False) as bar:
+    with in_sight(total=pairs, desc="permutations", progress=progress) as bar:
         for start in range(0, pairs, step):
             ranks = _random_ranks(min(step, pairs - start), players, generator)
             found.append(_pair_means(game, ranks, base, value))

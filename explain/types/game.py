@@ -8,8 +8,8 @@ from typing import Any, overload
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from explain.progress import in_sight
 from explain.types.arrays import Masks, Values
 from explain.types.errors import NonFinite
 from explain.types.players import Players
@@ -77,7 +77,7 @@ class Game:
                 f"masks must be [coalitions, {len(self.players)}] (one column a player), got {list(masks.shape)}"
             )
         chunks = masks.bool().split(self.batch_size)
-        bar = tqdm(chunks, desc="coalitions", disable=not progress, leave=False)
+        bar = in_sight(chunks, desc="coalitions", progress=progress)
         values = [self.evaluate(chunk).detach().to("cpu", torch.float64) for chunk in bar if len(chunk)]
         self.calls += len(masks)
         result = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)

@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_nothing_half_written(folder):
     (folder / "why.safetensors").write_bytes(b"before")
     command = [sys.executable, "-m", "explain", "run", "slow.py:target", "-m", "shapley", "-o", "why.safetensors"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(300):
+    for _ in range(900):
         if (folder / "asked").exists():
             break
         time.sleep(0.1)

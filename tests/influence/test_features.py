@@ -10,10 +10,10 @@ from influence_cases import ObjectiveTarget, digits, half_trained, logistic
 from shard_cases import Generated, asked, bounded, in_threads
 from torch import nn
 
-from explain import Trak
+from explain import Trak, progress
 from explain.influence import Shards
 from explain.influence.features import Projected, gram
-from explain.parallel import Stale, tasks
+from explain.parallel import Stale
 
 SIZE = 64
 MODULE = nn.Identity()
@@ -89,7 +89,8 @@ def test_an_interrupt_leaves_the_finished_shards(tmp_path, monkeypatch):
 
 
 def test_the_time_left_is_shown(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tasks, "tqdm", partial(tasks.tqdm, mininterval=0))
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(progress, "Bar", partial(progress.Bar, mininterval=0))
     trak(tmp_path, progress=True).explain(target())
     said = capsys.readouterr().err
     assert re.search(r"shards of features: .*2/4 \[\d\d:\d\d<\d\d:\d\d", said)

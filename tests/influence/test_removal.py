@@ -114,14 +114,14 @@ def test_the_formula_by_the_whole_matrix(target, kind):
 
 
 def test_every_bar_has_its_total_and_reaches_it(target, monkeypatch):
-    bars, usual = [], edited_graphs.tqdm
+    bars, usual = [], edited_graphs.in_sight
 
-    def watched(*args, disable, **options):
-        bar = usual(*args, disable=disable, **options)
-        bars.extend([] if disable else [bar])
+    def watched(*args, progress, **options):
+        bar = usual(*args, progress=progress, **options)
+        bars.extend([bar] if progress else [])
         return bar
 
-    monkeypatch.setattr(edited_graphs, "tqdm", watched)
+    monkeypatch.setattr(edited_graphs, "in_sight", watched)
     Influence(remove="nodes", solver="exact", curvature="hessian", damping=0, progress=True).explain(target)
     assert {bar.desc.rstrip(": ") for bar in bars} == {"edited losses", "edited numbers"}
     assert all(bar.n == bar.total for bar in bars)

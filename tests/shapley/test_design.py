@@ -83,5 +83,6 @@ def test_what_is_too_large_is_not_kept(monkeypatch):
 
 def test_the_regression_has_a_bar(capsys, monkeypatch):
     monkeypatch.setattr("explain.shapley.design.ROWS", 16)
+    monkeypatch.setattr("explain.progress.PATIENCE", 0.0)
     design(11, 50, generator(3), progress=True)
     assert "regression" in capsys.readouterr().err

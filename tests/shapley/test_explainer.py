@@ -132,7 +132,8 @@ def test_players_may_be_given():
     assert why.players.names == ("sky", "sea")
 
 
-def test_progress_changes_nothing(capsys):
+def test_progress_changes_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("explain.progress.PATIENCE", 0.0)
     for estimator in GENERAL:
         quiet, loud = (
             Shapley("nodes", estimator, 100, seed=0, progress=progress).explain(GameTarget(smooth_function(8, 0), 8))

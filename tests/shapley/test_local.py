@@ -117,7 +117,8 @@ def test_no_players_and_one(count):
     assert Shapley("nodes", "local").explain(target).scores.tolist() == [1.0] * count
 
 
-def test_progress_changes_nothing(capsys):
+def test_progress_changes_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("explain.progress.PATIENCE", 0.0)
     first, second = (Shapley("nodes", "local", seed=0, progress=loud).explain(LocalTarget(9)) for loud in (False, True))
     assert first.scores.equal(second.scores)
     assert "%" in capsys.readouterr().err

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.influence.explainer import Influence
@@ -25,6 +24,7 @@ from explain.influence.inverse import (
 )
 from explain.influence.linear_maps import Flat
 from explain.influence.scores import directional, training_gradient
+from explain.progress import in_sight
 from explain.types import LabelledObjective, Parameters, Target
 
 FAR = 0.5  # a Newton step that leaves more of the gradient than this is warned about
@@ -110,7 +110,7 @@ def group_influences(target: Target, groups: Sequence[Any], engine: Influence | 
         sums = torch.stack([scores[players].sum() for players in chosen])
         unfinished = still_to_move(objective, s, sums)
         start = training_gradient(objective)
-        bar = tqdm(chosen, desc="groups", disable=not engine.progress, leave=False)
+        bar = in_sight(chosen, desc="groups", progress=engine.progress)
         return [
             _without(objective, inverse, players, value, float(additive), start, unfinished)
             for players, additive in zip(bar, sums, strict=True)

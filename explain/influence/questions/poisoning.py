@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.explainer import seeded
@@ -28,6 +27,7 @@ from explain.influence.inverse import (
 from explain.influence.questions.minimum import refit
 from explain.influence.questions.perturbation import Extractor, input_gradients
 from explain.influence.scores import measured_gradient
+from explain.progress import in_sight
 from explain.types import EditableObjective, NonFinite, Objective, Parameters, Target
 
 
@@ -188,7 +188,7 @@ def poison(
     _check_targets(several)
     with _untouched(several[0], attack):
         run = _Run(several, examples, attack, images)
-        for _ in tqdm(range(attack.iterations), desc="poison", disable=not attack.engine.progress, leave=False):
+        for _ in in_sight(range(attack.iterations), desc="poison", progress=attack.engine.progress):
             if run.all_flipped() or not run.iterate():
                 break
         return run.result()

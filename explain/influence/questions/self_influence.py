@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from tqdm.auto import tqdm
 
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
@@ -14,6 +13,7 @@ from explain.influence.explainer import Influence
 from explain.influence.inverse import checked_engine, inverse_of, objective_for
 from explain.influence.scores import directional, example_losses, training_gradient
 from explain.influence.suspects import NOTED, advice, suspect_another
+from explain.progress import in_sight
 from explain.types import NonFinite, Target
 
 TOGETHER = 256  # gradients that are solved for at once
@@ -71,7 +71,7 @@ class SelfInfluence(Explainer):
         columns = min(TOGETHER, objective.size)
         inverse = inverse_of(objective, self.engine, generator, columns, objective.size / columns)
         scores = torch.zeros_like(losses)
-        with tqdm(total=objective.size, desc="examples", disable=not self.engine.progress, leave=False) as bar:
+        with in_sight(total=objective.size, desc="examples", progress=self.engine.progress) as bar:
             for positions, rows in example_gradients(objective):
                 for at, part in zip(positions.split(TOGETHER), rows.split(TOGETHER), strict=True):
                     scores[at] = inverse.quadratic(part).to(scores) / objective.size

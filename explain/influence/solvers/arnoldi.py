@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
+from explain.progress import in_sight
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def ritz_pairs(A: Curvature, steps: int, generator: torch.Generator, progress: b
     projected = torch.zeros(steps, steps, dtype=torch.float64, device=device)
     left = _orthogonal(_random(A, generator), basis[:0])
     largest = 0.0
-    for k in tqdm(range(steps), desc="arnoldi", disable=not progress, leave=False):
+    for k in in_sight(range(steps), desc="arnoldi", progress=progress):
         basis[k] = left / left.norm()
         product = A @ basis[k]
         projected[: k + 1, k] = basis[: k + 1] @ product

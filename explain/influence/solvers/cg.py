@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.solvers.principal import ROWS, principal
 from explain.influence.solvers.solution import Solution, norms, relative, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
+from explain.progress import Bar, in_sight
 
 Preconditioner: TypeAlias = Callable[[Tensor], Tensor]  # M^-1 of a block [p, k], symmetric and positive definite
 DEFLATED = 1e-12  # directions whose squared residual is below this share of the largest are dropped
@@ -83,7 +83,7 @@ def block_cg(
     b1 = columns / torch.where(sizes > 0, sizes, 1.0)
     x, left = torch.zeros_like(b1), b1
     steps, reached = 0, relative(left, b1)
-    with tqdm(total=max_iterations, desc=desc, disable=not progress, leave=False) as bar:
+    with in_sight(total=max_iterations, desc=desc, progress=progress) as bar:
         for _ in range(RESTARTS):
             if reached <= tolerance or steps >= max_iterations:
                 break
@@ -124,7 +124,7 @@ def _descent(
     tolerance: float,
     most: int,
     M: Preconditioner | None,
-    bar: tqdm,
+    bar: Bar,
 ) -> tuple[Tensor, Tensor, int]:
     """``x``, ``b - A x`` and the number of steps, from zero, in Dubrulle's orthonormal form.
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.directions import directions
@@ -16,6 +15,7 @@ from explain.influence.layers import Name, Use, matrix, watched
 from explain.influence.linear_maps import Columns, Flat, slope, twice_differentiable
 from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum
+from explain.progress import in_sight
 from explain.types import Objective, Parameters
 
 
@@ -108,7 +108,7 @@ def _eigenbases(
     inputs: dict[Name, Tensor] = {}
     rows: dict[Name, int] = {}
     outputs: dict[Name, Tensor] = {}
-    for batch in tqdm(list(objective.batches()), desc="kfac", disable=not progress, leave=False):
+    for batch in in_sight(list(objective.batches()), desc="kfac", progress=progress):
         found, uses = watched(objective, batch)
         for use in uses:
             a = use.rows()
@@ -159,7 +159,7 @@ def _second_moments(
         found[key] = found.get(key, 0) + moments.double() / objective.size
 
     chunk = max(1, MEMORY // (8 * flat.size))
-    for batch in tqdm(list(objective.batches()), desc="second moments", disable=not progress, leave=False):
+    for batch in in_sight(list(objective.batches()), desc="second moments", progress=progress):
         with torch.no_grad():
             outputs = objective.outputs(objective.params, batch)
         for z in directions(objective, outputs, batch, samples, generator):

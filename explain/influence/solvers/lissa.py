@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.curvature import Curvature
 from explain.influence.solvers.cg import Preconditioner
@@ -17,6 +16,7 @@ from explain.influence.solvers.principal import principal
 from explain.influence.solvers.recursion import Recursion
 from explain.influence.solvers.solution import Solution, residuals
 from explain.influence.spectrum import Indefinite, Spectrum, largest_eigenvalue
+from explain.progress import in_sight
 
 WHOLE = 2048  # examples up to which every step sees all of them: a cached product costs less than new batches
 BATCH = 128
@@ -100,7 +100,7 @@ class Lissa:
         run = Recursion(
             A, b, smallest, scale, size, repeats, self.momentum, self.scale is None, generator, M, self.tolerance
         )
-        with tqdm(total=depth, desc="lissa", disable=not progress, leave=False) as bar:
+        with in_sight(total=depth, desc="lissa", progress=progress) as bar:
             while run.steps < depth and run.residual > self.tolerance and not run.finished:
                 bar.update(run.cycle(depth - run.steps))
         if run.residual >= 1 and b.any():

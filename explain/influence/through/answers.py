@@ -46,7 +46,7 @@ def answers_through(
         values: the numbers.
         gradients: of these at the end, ``[p, k]`` in the order of the objective's parameters.
         generator: of the direction in which the training is taken again for the smoothness check.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     Raises:
         NonFinite: the derivative overflows.

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from explain.influence.linear_maps import Columns, twice_differentiable
 from explain.influence.through.course import SAME, Course
 from explain.layouts import held_bytes
+from explain.progress import in_sight
 from explain.types import NonFinite, Unsupported
 
 MEMORY = 2**26  # bytes of states that are kept without asking whether fewer would do
@@ -50,7 +50,7 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
         course: the training.
         end: parameters ``[p]`` that it ended with.
         whose: says what these are.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
 
     Raises:
         NonFinite: it diverged.
@@ -59,7 +59,7 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
     total, size = len(course.steps), held_bytes(course.start)
     every = 1 if (total + 1) * size <= MEMORY else max(1, math.isqrt(total))
     kept, state, departed = [], course.start, None
-    for t in tqdm(range(total), desc="training again", disable=not progress, leave=False):
+    for t in in_sight(range(total), desc="training again", progress=progress):
         if t % every == 0:
             kept.append(state)
         slope = course.slope(state[0], t)
@@ -81,14 +81,14 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
         course: the training.
         replay: of it.
         cotangents: the gradients of the numbers at its end, ``[k, p]``.
-        progress: shows tqdm.
+        progress: a bar where it takes more than five seconds.
     """
     total = len(course.steps)
     spans = torch.zeros(len(cotangents), min(SPANS, total), course.size, dtype=torch.float64)
     u = torch.zeros(len(cotangents), *course.start.shape).to(course.start)
     u[:, 0] = cotangents.to(u)
     own, through = Columns(), Columns()
-    bar = tqdm(total=total, desc="backwards", disable=not progress, leave=False)
+    bar = in_sight(total=total, desc="backwards", progress=progress)
     for t, state in _backwards(course, replay):
         slope = course.slope(state[0], t, again=True)
         leaf, gradient = state.detach().requires_grad_(), slope.gradient.detach().requires_grad_()
