@@ -23,7 +23,7 @@ from models.koh_liang.wrong_labels import WrongLabels, topics
 from models.koh_liang.wrong_labels import wrong_labels as _wrong_labels
 from models.leave_one_out import Retraining
 
-SMALL = Size(60, 200, 6, Retraining(steps=30, lr=0.05), 2, (0.1,), (0.01,))
+SMALL = Size(60, 200, 4, Retraining(steps=30, lr=0.05), 2, (0.1,), (0.01,))
 
 
 def terms(full: bool) -> Terms:

@@ -51,7 +51,7 @@ class Finding:
         own = {why.method: own_check(why)} if own_check(why) else {}
         return cls(
             question,
-            f"{number}: {why.value:.4g}{without}",
+            f"{number}: " + f"{why.value:.4g}{without}".replace("-", "−"),
             why.plot() if picture is None else picture,
             tuple((name, f"{score:+.3g}".replace("-", "−")) for name, score in why.top(3) if score),
             own | {name.replace("_", " "): said for name, said in proof.items()},
