@@ -1,4 +1,6 @@
-"""Pictures: one kind a file; each takes ``ax=None`` and returns the Axes it drew on, but for `film`, a file.
+"""Pictures: one kind a file; each takes ``ax=None`` and returns the Axes it drew on.
+
+But for `film`, a file, and `compare`, a panel an answer.
 
 They take a `Credit`, the data of an `explain.Explanation`, and know nothing of its doors, of models and of methods.
 """
@@ -20,6 +22,8 @@ from explain.plot.heatmap import heatmap
 from explain.plot.influence import influence, influence_list
 from explain.plot.interactions import interactions
 from explain.plot.mislabels import mislabels
+from explain.plot.network import network
+from explain.plot.panels import compare
 from explain.plot.positions import positions
 from explain.plot.runs import film, run_strip
 from explain.plot.scatter import scatter
@@ -36,6 +40,7 @@ __all__ = [
     "attention_maps",
     "bars",
     "beeswarm",
+    "compare",
     "costs",
     "damping",
     "film",
@@ -46,6 +51,7 @@ __all__ = [
     "influence_list",
     "interactions",
     "mislabels",
+    "network",
     "picture",
     "positions",
     "run_strip",

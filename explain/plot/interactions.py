@@ -8,16 +8,17 @@ from matplotlib.colors import Normalize
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.style import DIVERGING, axes, centred, colour_bar, ink_on, short, title, units
+from explain.plot.style import DIVERGING, INK, PAPER, axes, centred, colour_bar, ink_on, short, title, units
 
 _WRITTEN = 8  # players up to which the numbers fit into the cells
 
 
 def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Axes:
-    """Interactions of the ``k`` players that take most part in any, main effects on the diagonal.
+    """Interactions of the ``k`` players that take most part in any; on the diagonal main effects, in figures alone.
 
     Red: the two need each other. Blue: one stands in for the other. Players keep their order. The scale is that of the
-    numbers shown; with standard errors a dot marks interactions more than two of them from zero.
+    pairs shown, which main effects would make pale; with standard errors a dot marks interactions more than two of them
+    from zero. `network` draws the same with credit in nodes.
 
     Raises:
         ValueError: no ``parts["interactions"] [P, P]``.
@@ -29,10 +30,8 @@ def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Ax
     >>> [label.get_text() for label in interactions(why).get_yticklabels()]
     ['node 0', 'node 1']
     """
-    matrix, players = explanation.parts.get("interactions"), len(explanation.players)
-    if matrix is None or matrix.shape != (players, players):
-        raise ValueError("there are no interactions to draw: explain with Interactions(...), which finds them")
-    shown = matrix.abs().sum(1).argsort(descending=True, stable=True)[:k].sort().values
+    matrix, players = pairs_of(explanation), len(explanation.players)
+    shown = taking_part(explanation, k)
     cells = matrix[shown][:, shown].cpu().numpy()
     size = 2.2 + 0.42 * max(len(shown), 3)
     ax = axes(ax, (size + 1.2, size))
@@ -41,8 +40,9 @@ def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Ax
         ax.set_axis_off()
         ax.text(0.5, 0.5, "no players", transform=ax.transAxes, ha="center", va="center")
         return ax
-    norm = centred(cells.flatten())
-    ax.imshow(cells, cmap=DIVERGING, norm=norm)
+    norm = centred(cells[~np.eye(len(cells), dtype=bool)])
+    pairs = np.ma.masked_array(cells, np.eye(len(cells), dtype=bool))
+    ax.imshow(pairs, cmap=DIVERGING.with_extremes(bad=PAPER), norm=norm)
     names = [short(explanation.players.names[i], 18) for i in shown.tolist()]
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names)), names)
@@ -55,14 +55,31 @@ def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Ax
     return ax
 
 
+def pairs_of(explanation: Credit) -> Tensor:
+    """``parts["interactions"] [P, P]``.
+
+    Raises:
+        ValueError: there are none.
+    """
+    matrix, players = explanation.parts.get("interactions"), len(explanation.players)
+    if matrix is None or matrix.shape != (players, players):
+        raise ValueError("there are no interactions to draw: explain with Interactions(...), which finds them")
+    return matrix.detach().cpu()
+
+
+def taking_part(explanation: Credit, k: int) -> Tensor:
+    """The ``k`` players that take most part in any interaction, in their own order."""
+    return pairs_of(explanation).abs().sum(1).argsort(descending=True, stable=True)[:k].sort().values
+
+
 def _mark(ax: Axes, explanation: Credit, shown: Tensor, cells: np.ndarray, norm: Normalize) -> None:
     """Numbers in the cells where they fit, and dots where an interaction is told from zero."""
     error = explanation.parts.get("interactions_error")
     doubt = None if error is None else error[shown][:, shown].numpy()
     for row, column in np.ndindex(cells.shape):
         clear = doubt is not None and row != column and abs(cells[row, column]) > 2 * doubt[row, column]
-        number = f"{cells[row, column]:.2g}" if len(shown) <= _WRITTEN else ""
+        number = f"{cells[row, column]:.2g}" if len(shown) <= _WRITTEN or row == column else ""
         text = f"{number}{'•' if clear else ''}"
         if text:
-            colour = ink_on(DIVERGING(norm(cells[row, column])))
+            colour = INK if row == column else ink_on(DIVERGING(norm(cells[row, column])))
             ax.text(column, row, text, ha="center", va="center", fontsize="x-small", color=colour)

@@ -158,7 +158,17 @@ def title(ax: Axes, explanation: Credit) -> None:
     if "number" not in explanation.checks:  # else each player's own
         said = _cut(number_name(explanation).split(":")[0] or "number", 36)
         asked = [question(explanation), f"{said}\xa0=\xa0{explanation.value:.3g}".replace("-", "−")]
-    heading(ax, explanation.method, _cut(model, 20) if isinstance(model, str) else "", *asked)
+    heading(ax, explanation.method, _cut(model, 20) if isinstance(model, str) else "", *asked, runs(explanation))
+
+
+def runs(explanation: Credit) -> str:
+    """How far the runs of an answer agree that is the mean of several, such as of `Mask`; empty for any other."""
+    if "run_to_run" not in explanation.checks:
+        return ""
+    agreement = explanation.checks["run_to_run"]
+    if not isinstance(agreement, float):
+        return "agreement of runs unknown"
+    return f"runs agree by ρ\xa0=\xa0{agreement:.2f}".replace("-", "−")
 
 
 def note(ax: Axes, text: str, below: float = 6) -> None:
