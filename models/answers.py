@@ -74,6 +74,7 @@ def write(
     pictures: Sequence[Picture],
     out: Path,
     title: str,
+    runs: Sequence[explain.Target] = (),
 ) -> None:
     """Every explanation as a file and a picture, the agreements and further pictures, and the report of it all."""
     out.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,7 @@ def write(
         title=title,
         comparisons={f"Agreement on {model}, {kind}": found for (model, kind), found in comparisons.items()},
         figures={picture.caption: picture.figure for picture in pictures},
+        runs=runs,
     )
     for picture in pictures:
         _picture(picture.figure, out / f"{picture.name}.png")

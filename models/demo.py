@@ -11,6 +11,7 @@ from typing import Annotated
 import matplotlib as mpl
 import typer
 
+import explain
 from models import demo_graph
 from models.answers import Answer, Picture, compare_all, table, write
 from models.datasets import cora, karate_club
@@ -45,13 +46,15 @@ def main(
     mpl.use("agg")
     answers: list[Answer] = []
     pictures: list[Picture] = []
-    titles = []
+    titles, runs = [], []
     if family in (Family.ALL, Family.GRAPH):
         titles.append(_graph(data, node, seed, fresh, answers, pictures))
     for part, by in TOLD.items():
         if family in (Family.ALL, part):
-            titles.append(_told(by, seed, fresh, answers, pictures))
-    write(answers, compare_all(answers), pictures, out, " ".join(titles))
+            title, of_part = _told(by, seed, fresh, answers, pictures)
+            titles.append(title)
+            runs += of_part
+    write(answers, compare_all(answers), pictures, out, " ".join(titles), runs)
     print(table(answers))
     print(f"\n{out / 'report.html'} tells it all · {time.perf_counter() - started:.0f} s")
 
@@ -82,8 +85,10 @@ def _graph(
     return f"Why class {demo_graph.label(nets, graph, chosen)}? Node {chosen} of {NAMES[data]}."
 
 
-def _told(by: str, seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]) -> str:
-    """The part of a denoiser or of words, as its module tells it; its title."""
+def _told(
+    by: str, seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]
+) -> tuple[str, list[explain.Target]]:
+    """The part of a denoiser or of words, as its module tells it; its title, and the runs that are shown."""
     part = import_module(by)  # diffusers and transformers take seconds to import
     with one_thread():
         told = part.story(seed, fresh)
@@ -91,7 +96,7 @@ def _told(by: str, seed: int, fresh: bool, answers: list[Answer], pictures: list
         found = list(part.answers(told, seed))
         answers += found
         pictures += part.pictures(told, found)
-    return part.title(told)
+    return part.title(told), part.runs(told)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ def title(told: Story) -> str:
     return f"Why a {told.digit}? One step and one run of a DDPM."
 
 
+def runs(told: Story) -> list[explain.Target]:
+    """What the report shows step by step."""
+    return [told.step, told.run]
+
+
 def introduction(told: Story) -> str:
     """What was trained, how well, and what is asked."""
     facts, cached = told.trained.info.facts, " (cached)" if told.trained.info.cached else ""

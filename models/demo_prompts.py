@@ -55,6 +55,11 @@ def title(told: Story) -> str:
     return f'Which word did it? "{PROMPT}".'
 
 
+def runs(told: Story) -> list[explain.Target]:
+    """What the report shows step by step."""
+    return [told.single]
+
+
 def introduction(told: Story) -> str:
     """What was trained, how well, and what is asked."""
     facts, cached = told.trained.facts, " (cached)" if told.trained.cached else ""

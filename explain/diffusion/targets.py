@@ -167,6 +167,14 @@ class StepTarget(StepNumber, _DenoiserTarget):
             parts = zip(self.noised.split(self.draws), self.times.split(self.draws), strict=True)
             return torch.cat([self.predict(x, t) for x, t in parts])
 
+    def states(self) -> Tensor:
+        """``x_t`` of the first draw at each step, ``[steps, *shape]``."""
+        return self.noised[:: self.draws]
+
+    def images(self) -> Tensor:
+        """The clean image that the first draw of each step foresees, ``[steps, *shape]``."""
+        return self.model.process.clean(self.states(), self.run()[:: self.draws], self.times[:: self.draws])
+
     def terms(self) -> Tensor:
         """What each step adds to the number, float64 ``[steps]``: they sum to `value`.
 
@@ -241,6 +249,11 @@ class TrajectoryTarget(TrajectoryNumber, _DenoiserTarget):
     def images(self) -> Tensor:
         """The clean image that the first draw's run foresees at each step, ``[steps, *shape]``."""
         return self._traced()[0]
+
+    @torch.no_grad()
+    def states(self) -> Tensor:
+        """``x_t`` as the first draw's run sees it at each step, ``[steps, *shape]``."""
+        return torch.stack([moment.seen[0] for moment in _firsts(self.moments(self.weights, 1))])
 
     def _traced(self) -> tuple[Tensor, Tensor]:
         """What the first draw's run foresees at each step, ``[steps, *shape]``, and its sample, ``[*shape]``."""

@@ -9,9 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from explain.explanation import Explanation
-from explain.plot.style import units
 from explain.report.films import Film, attention_maps
-from explain.report.questions import Question
+from explain.report.questions import Question, unit
 from explain.report.recipe import recipe
 from explain.report.scenes import Scene
 from explain.report.verdict import signed
@@ -58,7 +57,7 @@ def _answer(one: Explanation, scenes: Sequence[Scene]) -> dict[str, Any]:
         "players": len(one.players),
         "rest": _short(float(one.scores.sum()) - float(one.scores[order].sum())),
         "signed": signed(one),
-        "unit": units(one).replace(r"\$", "$"),
+        "unit": unit(one),
         "base": one.base,
         "value": one.value,
         "scene": scene,

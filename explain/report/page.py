@@ -21,13 +21,13 @@ from tqdm.auto import tqdm
 from explain.comparison import Comparison, said
 from explain.explanation import Explanation
 from explain.plot.influence import words as helpful
-from explain.plot.style import question, units
+from explain.plot.style import question
 from explain.report.data import as_json, question_data
 from explain.report.films import Asked, Film, attention_maps, film
 from explain.report.graph_scene import graph_scene, on_graph, path
 from explain.report.picture_scenes import examples, image_scenes, steps_scene, words_scene
 from explain.report.pictures import pngs
-from explain.report.questions import Question, grouped
+from explain.report.questions import Question, grouped, unit
 from explain.report.scenes import Scene, look
 from explain.report.verdict import signed, verdict
 from explain.storage import write_atomically
@@ -214,7 +214,7 @@ def _panel(one: Explanation, name: str, asked: str, near: Tensor | None) -> dict
         "top": top_players(one),
         "check": own_check(one),
         "number": _number(one),
-        "unit": units(one).replace(r"\$", "$"),
+        "unit": unit(one),
         "rows": [
             {
                 "name": one.players.names[i],

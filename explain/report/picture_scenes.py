@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.explanation import Explanation
-from explain.report.pictures import outlines, pngs
+from explain.report.pictures import frames, outlines, pngs
 from explain.report.scenes import NOBODY, Scene
 
 EXAMPLES = 6  # helpful pictures, and as many harmful ones
@@ -63,7 +63,7 @@ def steps_scene(answers: Sequence[Explanation], film: Tensor | None, times: Sequ
     for found in groups:
         player = {step: i for i, group in enumerate(found) for step in group}
         owners.append(tuple(player.get(step, NOBODY) for step in range(count)))
-    shown = pngs(film) if film is not None and film.dim() == 4 and len(film) >= count else []
+    shown = frames(film) if film is not None and film.dim() == 4 and len(film) >= count else []
     single = len(own[0].players) == count and all(len(group) == 1 for group in groups[0])
     named = {group[0]: own[0].players.names[i] for i, group in enumerate(groups[0])} if single else {}
     whole = len(times) >= count

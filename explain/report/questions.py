@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from explain.explanation import Explanation
-from explain.plot.style import question
+from explain.plot.style import question, units
 
 # what differs among methods that were asked the same: what absent means, and what was found out on the way
 ASIDE = ("removal", "baseline", "assumed", "loss")
@@ -71,7 +71,12 @@ def grouped(explanations: Sequence[Explanation]) -> list[Question]:
     found: dict[str, list[Explanation]] = {}
     for explanation in explanations:
         found.setdefault(_key(explanation), []).append(explanation)
-    return [Question(tuple(sorted(answers, key=lambda one: "scores" in one.checks))) for answers in found.values()]
+    return [Question(tuple(sorted(answers, key=_rank))) for answers in found.values()]
+
+
+def _rank(one: Explanation) -> tuple[bool, bool, bool]:
+    """What shares the number out comes first, then what has a sign; training examples are another question's answer."""
+    return one.players.kind == "train", "scores" in one.checks, "efficiency_gap" not in one.checks
 
 
 def asked(explanation: Explanation) -> str:
@@ -86,10 +91,11 @@ def asked(explanation: Explanation) -> str:
         return f"What is behind the {name} that {model} gives this noised picture{of.rstrip(',')}?"
     if target.get("question") == "trajectory":
         return f"Why does {model}'s {briefly}, end with this {name}?"
-    subject = briefly.removesuffix(f", class {label}") if label is not None else briefly
+    named = target.get("class_name", label)
+    subject = briefly.removesuffix(f", class {named}") if label is not None else briefly
     subject = "this example" if target.get("family") == "supervised" else subject or "what it was given"
     if isinstance(label, int) and target.get("payoff") in OF_CLASS:
-        return f"Why does {model} say class {label} of {subject}?"
+        return f"Why does {model} say class {named} of {subject}?"
     return f"What is behind the {name} that {model} gives {subject}?"
 
 
@@ -97,10 +103,23 @@ def payoff(target: Any) -> str:
     """The number's name: "logit of class 1"."""
     name, label = target.get("payoff"), target.get("label")
     if name in OF_CLASS and isinstance(label, int):
-        return f"{OF_CLASS[name]} of class {label}"
+        return f"{OF_CLASS[name]} of class {target.get('class_name', label)}"
     if not isinstance(name, str) or name in ("<lambda>", "callable", ""):
         return "number"
     return SAID.get(name, name.replace("_", " "))
+
+
+def unit(explanation: Explanation) -> str:
+    """What a score is measured in, with the number's name in words.
+
+    >>> from torch import arange, ones
+    >>> from explain.types import Players
+    >>> unit(Explanation(ones(2), Players("patches", arange(2)), 1.5, target={"payoff": "error"}))
+    'credit [negative squared error (up is better)]'
+    """
+    said = SAID.get(str(explanation.target.get("payoff")))
+    own = {"scores", "number"} & explanation.checks.keys()
+    return f"credit [{said}]" if said and not own else units(explanation).replace(r"\$", "$")
 
 
 def _apart(answers: Sequence[Explanation]) -> list[str]:

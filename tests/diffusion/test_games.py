@@ -45,6 +45,21 @@ def _twelve(step):
     return Players("patches", torch.tensor(inner), (), groups, patches.geometry)
 
 
+def test_pictures_of_steps_and_runs_are_what_the_network_saw_and_implied(model):
+    """``x0_hat = (x_t - s e) / a`` by hand, of what was seen."""
+    image, levels = digits_like()[0], model.scheduler.alphas_cumprod
+    step = model.step(image, t=40, label=3, draws=2)
+    run = model.trajectory(label=3, steps=4, payoff=lambda x: x.mean((1, 2, 3)), draws=1)
+    net = step.module.net
+    assert torch.equal(step.states(), step.noised[:1])
+    for target, times in ((step, [40.0]), (run, run.timesteps)):
+        for x, t, foreseen in zip(target.states(), times, target.images(), strict=True):
+            with torch.no_grad():
+                noise = net(x[None], torch.tensor([int(t)]), class_labels=torch.tensor([3])).sample[0]
+            a = levels[int(t)]
+            torch.testing.assert_close(foreseen, (x - (1 - a).sqrt() * noise) / a.sqrt(), rtol=1e-4, atol=1e-4)
+
+
 def test_exact_patch_values_equal_brute_force_one_by_one():
     model = DiffusionModel(tiny_net(), time="step", scheduler=DDIMScheduler(STEPS, clip_sample=False), null=10)
     image = digits_like()[0]

@@ -163,6 +163,9 @@ def test_pictures_of_a_run_stand_at_its_steps(tmp_path):
         def images(self):
             return torch.rand(3, 1, 4, 4)
 
+        def states(self):
+            return torch.rand(3, 1, 4, 4)
+
         def timesteps(self):
             return [900.0, 500.0, 100.0]
 
@@ -171,9 +174,43 @@ def test_pictures_of_a_run_stand_at_its_steps(tmp_path):
     page = write([why, edges()], tmp_path / "it.html", runs=[Run()])
     first, second = data_of(page)
     assert first["film"]["times"] == [900.0, 500.0, 100.0]
-    assert len(first["film"]["foreseen"]) == 3
+    assert len(first["film"]["foreseen"]) == len(first["film"]["seen"]) == 3
     assert second["film"] is None
     assert sum("Foreseen at" in image["alt"] for image in read(page).named("img")) == 3
+
+
+def test_the_noise_levels_of_one_picture_are_one_film_noise_first(tmp_path):
+    class Step:
+        def __init__(self, t):
+            self.steps = (t,)
+
+        def describe(self):
+            return {"question": "step", "t": list(self.steps)}
+
+        def states(self):
+            return torch.eye(4)[None, None] * self.steps[0] + (self.steps[0] > 200) * torch.eye(4).flip(0)
+
+    told = [
+        Explanation(torch.ones(2), Players("words", torch.arange(2)), t, method="Lime", target=Step(t).describe())
+        for t in (100.0, 300.0)
+    ]
+    (data,) = data_of(write(told, tmp_path / "it.html", runs=[Step(100.0), Step(300.0), Step(500.0)]))
+    assert data["film"]["times"] == [300.0, 100.0]
+    assert len(set(data["film"]["seen"])) == 2
+    assert data["film"]["foreseen"] == []
+
+
+def test_what_shares_the_number_out_is_shown_first_and_training_last(tmp_path):
+    told = [EVERY["train"](), lined(), edges(checks={"r2": 1.0}, method="Lime"), edges()]
+    found = data_of(write(told, tmp_path / "it.html"))
+    assert [answer["name"] for answer in found[-1]["answers"]] == ["Shapley", "Lime", "Mask"]
+
+
+def test_a_class_goes_by_its_name(tmp_path):
+    asked = {"model": "GCN", "task": "node", "class_name": "theory"} | edges().target
+    text = " ".join(read(write(edges(target=asked), tmp_path / "it.html")).texts)
+    assert "Why does GCN say class theory of node 12?" in text
+    assert "The logit of class theory is 1.4." in text
 
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}&'

@@ -173,6 +173,9 @@ def test_sliders_drive_the_steps_of_a_run_and_noise_levels(opened):
         def images(self):
             return torch.rand(3, 1, 4, 4)
 
+        def states(self):
+            return torch.rand(3, 1, 4, 4)
+
         def timesteps(self):
             return [900.0, 500.0, 100.0]
 
@@ -192,6 +195,10 @@ def test_sliders_drive_the_steps_of_a_run_and_noise_levels(opened):
     assert script(browser, seen) != before
     assert script(browser, "return one('#q1 [aria-current=step] span').textContent") == "step 2"
     assert "t=100" in browser.find_element("css selector", "#q1 .film output").text
+    assert script(browser, "return document.querySelectorAll('#q1 .reel img').length") == 2  # seen and foreseen
+    script(browser, "one('#q1 .tiles li').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))")
+    assert "t=900" in browser.find_element("css selector", "#q1 .film output").text  # the strip scrubs
+    assert script(browser, seen) == before
 
     chosen = "return one('#q2 [aria-selected=true]').textContent"
     assert script(browser, chosen) == "Lime (t=100) · patches"
