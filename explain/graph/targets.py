@@ -14,6 +14,7 @@ from explain.graph.meanings import meaning_of_number
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.placing import is_large, placed, placed_nodes
+from explain.graph.players.absent_edges import ABSENT_EDGES, absent_edges
 from explain.graph.players.kinds import KINDS, players_of
 from explain.graph.players.naming import node_name, node_names
 from explain.graph.reading.differentiable import differentiable
@@ -143,8 +144,13 @@ class GraphTarget(GraphNumber, OfOutputs):
         than the default budget serves, such edges stay by default, and the answer says how many they are and what they
         are worth together (``degrees=False``: always, which a budget of few samples may ask for: fewer players need
         fewer).
+
+        "absent_edges": edges that are not there, ``ends= [2, k]`` or a list of such groups, see `absent_edges`: for
+        ``Influence(add=...)`` only.
         """
         self._look_again()
+        if kind == ABSENT_EDGES:
+            return absent_edges(self.graph, **options)
         if kind in ("features", "node_features"):
             self._check_reads_features()
         beyond = options.get("all", False) and kind != "features"
@@ -251,6 +257,8 @@ class GraphTarget(GraphNumber, OfOutputs):
             return made
         players = remove if isinstance(remove, Players) else self.players(remove, all=True)
         removal = graph_removal(self, self.place, made, players, train)
+        if players.kind == ABSENT_EDGES:
+            self.tell({**told, "added": "both directions" if "–" in players.names[0] else "one direction"})
         if removal.rows_stay:
             self.tell({**told, "assumed": {**told.get("assumed", {}), "nodes": _ROW_STAYS}})
         return removal

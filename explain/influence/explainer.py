@@ -50,6 +50,10 @@ class Influence(Together, Explainer):
         remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features",
             "node_features", "relations", "motifs", or such ``Players``: the training losses that change with them, and
             the number, are those of the edited graph.
+        add: edges that the graph does not have, ``[2, k]``, or a list of such groups, or ``Players`` of
+            ``target.players("absent_edges", ends=..., edge_weight=...)`` where edges have fields: ``score = f(theta
+            with) - f(theta)``, how much the number rises if they had been there, in training and now. Both directions
+            where the graph has both of all its edges; the answer says which.
         solver: its name, or one with settings, such as ``Lissa(repeats=16)``; "auto" goes by the number of parameters,
             of numbers asked about, and what is known of the curvature, and says why.
         curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite or nearly, else
@@ -95,6 +99,7 @@ class Influence(Together, Explainer):
 
     train: Any = None
     remove: str | Players = "labels"
+    add: Any = None
     solver: str | Solver = "auto"
     curvature: str = "auto"
     damping: str | float = "auto"
@@ -126,6 +131,8 @@ class Influence(Together, Explainer):
             raise ValueError(f"newton must be True or False, and False with shards, got {self.newton!r}")
         if self.shards is not None and not isinstance(self.shards, Shards):
             raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
+        if self.add is not None and (self.shards is not None or self.remove != "labels"):
+            raise ValueError("add= is of edges that are not there, without shards= and remove=: ask for each by itself")
         if self.through is not None:
             self._check_through()
         if self.shards is not None and self.remove != "labels":
@@ -149,12 +156,12 @@ class Influence(Together, Explainer):
         given = [name for name, default in inverse.items() if getattr(self, name) != default]
         if given:
             raise ValueError(f"through= follows the training itself and inverts nothing: leave out {', '.join(given)}")
-        if self.remove != "labels":
+        if self.remove != "labels" or self.add is not None:
             raise ValueError(f"through= is of training examples: with remove='labels' only, got {self.remove!r}")
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
         apart = self.newton or self.through is not None
-        objectives, values, b = asked_of(targets, self.train, self.remove, apart, self.parameters)
+        objectives, values, b = asked_of(targets, self.train, self._edit(targets[0]), apart, self.parameters)
         if self.through is not None:
             return answers_through(self.through, objectives, values, b, generator, self.progress)
         objective = objectives[0]
@@ -174,6 +181,8 @@ class Influence(Together, Explainer):
         parts = self._parts(objectives, solved, known, losses)
         if self.newton:
             parts = self._stepped(objectives, solved, parts, generator)
+        if self.add is not None:  # what is added is worth what its absence costs
+            parts = [{name: -part for name, part in each.items()} for each in parts]
         spread = errors(along, solved.solution, objective.size) if objective.local else None
         A = solved.A if self.shards is None else None  # a solution from disk has none
         smallest = solved.checks["lambda_min"]
@@ -194,6 +203,12 @@ class Influence(Together, Explainer):
         ]
         warn(answers, objective, known[1] if known else None)
         return answers
+
+    def _edit(self, target: Target) -> str | Players:
+        """What an edit takes away, or the edges that it adds."""
+        if self.add is None or isinstance(self.add, Players):
+            return self.remove if self.add is None else self.add
+        return target.players("absent_edges", ends=self.add)
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator, self.solver)

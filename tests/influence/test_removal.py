@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from graph_cases import Sgc, doubled, network, random_graph
+from graph_cases import DECAY, doubled, graph_ridge, network, random_graph, squared
 
 import explain
 from explain import Influence, Players, Shapley
@@ -12,30 +12,6 @@ from explain.influence import edited_graphs
 from explain.influence.curvature import Hessian
 from explain.influence.edited_graphs import OneByOne, removal_parts
 from explain.influence.scores import measured_gradient, training_gradient
-
-DECAY = 0.05
-
-
-def squared(outputs, labels):
-    return (outputs - torch.nn.functional.one_hot(labels, 3)).square().sum(1)
-
-
-def ridge(data, n, train=None):
-    """The minimum of ``(1/n) sum_i |h_i W + b - y_i|^2 + DECAY/2 |theta|^2`` with ``h = A^3 x``, in closed form."""
-    net = Sgc(5, 3).double()
-    train = data.train_mask if train is None else train
-    with torch.no_grad():
-        net.conv.lin.weight.copy_(torch.eye(3, 5))
-        eye = torch.eye(5).double()
-        probe = Sgc(5, 5).double()
-        probe.conv.lin.weight.copy_(eye)
-        probe.conv.lin.bias.zero_()
-        h = torch.cat([probe(data.x, data.edge_index), torch.ones(len(data.x), 1).double()], 1)[train]
-        y = torch.nn.functional.one_hot(data.y[train], 3).double()
-        theta = torch.linalg.solve(2 * h.T @ h / n + DECAY * torch.eye(6).double(), 2 * h.T @ y / n)
-        net.conv.lin.weight.copy_(theta[:5].T)
-        net.conv.lin.bias.copy_(theta[5])
-    return net
 
 
 def edited(data, kind, atom):
@@ -52,7 +28,7 @@ def edited(data, kind, atom):
 @pytest.fixture(scope="module")
 def target():
     data = doubled(random_graph(nodes=16, edges=24))
-    net = ridge(data, int(data.train_mask.sum()))
+    net = graph_ridge(data, int(data.train_mask.sum()))
     return explain.wrap(net, data, weight_decay=DECAY, loss=squared).node(4, label=0)
 
 
@@ -64,7 +40,7 @@ def test_a_newton_step_is_retraining_where_the_loss_is_quadratic(target, kind):
     falls = []
     for atom in found.players.index.tolist():
         other = edited(data, kind, atom)
-        again = ridge(other, int(data.train_mask.sum()))
+        again = graph_ridge(other, int(data.train_mask.sum()))
         falls.append(target.value() - float(again(other.x, other.edge_index)[4, 0].detach()))
     falls = torch.tensor(falls, dtype=torch.float64)
     torch.testing.assert_close(found.scores, falls, rtol=0, atol=1e-9)
@@ -83,7 +59,7 @@ def test_a_newton_step_without_a_label(target):
     for player, node in list(enumerate(found.players.index.tolist()))[::3]:
         train = data.train_mask.clone()
         train[node] = False
-        again = ridge(data, int(data.train_mask.sum()), train)
+        again = graph_ridge(data, int(data.train_mask.sum()), train)
         fall = target.value() - float(again(data.x, data.edge_index)[4, 0].detach())
         assert float(found.scores[player]) == pytest.approx(fall, abs=1e-9)
 

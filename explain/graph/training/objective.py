@@ -13,6 +13,7 @@ from torch_geometric.data.data import BaseData
 
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
+from explain.graph.players.absent_edges import ABSENT_EDGES
 from explain.graph.players.naming import node_name
 from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.data_object import pair_store
@@ -20,6 +21,7 @@ from explain.graph.tensors.inputs import structure_of
 from explain.graph.tensors.structure import Structure
 from explain.graph.training import leave_one_out
 from explain.graph.training.edited_loss import GraphRemoval
+from explain.graph.training.insertion import graph_insertion
 from explain.graph.training.many_graphs import Training, nodes_of_graphs, training_graphs, whole_graphs
 from explain.graph.training.predictions import reading_nodes, reading_pairs
 from explain.graph.training.suspects import suspects
@@ -90,8 +92,10 @@ def training_objective(number: GraphNumber, train: Any = None) -> tuple[Training
 def graph_removal(
     number: GraphNumber, place: Place, base: TrainingObjective, players: Players, train: Any
 ) -> GraphRemoval:
-    """The objective whose players are nodes, edges or features of the graph, see `GraphRemoval`."""
+    """The objective whose players are nodes, edges or features of the graph, see `GraphRemoval`, or edges to add."""
     foci, positions = _read(number, train, base.players)
+    if players.kind == ABSENT_EDGES:
+        return graph_insertion(number, place, base, players, foci, positions)
     return GraphRemoval(base, number, place, players, foci, positions)
 
 
