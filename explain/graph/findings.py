@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from explain.graph.state import fingerprint, tensors
 from explain.graph.tensors.apart import Apart
 from explain.graph.tensors.cuts import Reach
+from explain.graph.tensors.derived import Derived
+from explain.graph.tensors.structure import Structure
 from explain.outputs import Meaning
 
 # what of a coalition's graph is left out; degrees: also edges into the farthest nodes; weighted: those, summed into one
@@ -42,6 +44,7 @@ class Findings:
         self.batching: Batching | None = None
         self.trims: dict[str, Trimming] = {}
         self.program: object | None = None  # what the fast path runs, or why there is none; None: not looked at
+        self.derived: tuple[Structure, tuple[Derived, ...]] | None = None  # a graph's fields that follow from its edges
         self.agreement: dict[Hashable, float] = {}  # of the fast path with the network, by kind of question
 
     def current(self, net: nn.Module, seen: Hashable) -> Hashable:

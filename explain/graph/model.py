@@ -35,6 +35,11 @@ class GraphModel(GraphNetwork):
             that are passed, proved on the whole data (``describe()["call_gap"]``); where they are computed in the call,
             coalitions are your call on the smaller data. For graph tasks ``data`` is a ``Batch`` of one or more graphs;
             for links it holds ``edge_label_index``.
+        recompute: functions that made fields of the data out of its edges (positional codes, powers of the adjacency,
+            propagated features), by field: ``{"pe": AddLaplacianEigenvectorPE(8, attr_name="pe")}``, of a data object
+            to the field or to an object that holds it. In each coalition the field is then computed from what is left,
+            as for the whole graph, which is proved on the data (``checks["recompute_gap"]``); columns that are known
+            up to their signs have those of the data. Without it such fields stay as they are, which is warned of.
         decoder: for link models that return embeddings, ``(z, edge_label_index [2, pairs]) -> [pairs]``; a module with
             ``encode`` and ``decode`` needs none.
         node_names: one text a node, by type where there are types; of several graphs a list for each, or a function
@@ -47,7 +52,8 @@ class GraphModel(GraphNetwork):
     Raises:
         TypeError: data of another kind, a parameter without a source, or with several, another dtype or device, names
             that are no texts.
-        ValueError: an empty graph, edges that point outside, an unknown task, another number of names.
+        ValueError: an empty graph, edges that point outside, an unknown task, another number of names, a field that is
+            not computed again as it is in the data.
 
     >>> from torch_geometric.datasets import KarateClub
     >>> from torch_geometric.nn import GCN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from explain.graph.tensors.inputs import check_values, structure_of
 from explain.graph.tensors.labels import labels_of
 from explain.graph.tensors.members import Members, check_one_graph
 from explain.graph.tensors.names import Given, named
+from explain.graph.tensors.recomputed import Recompute, recomputed
 from explain.graph.tensors.structure import NODE, Copies, Structure
 from explain.guard import usual_modes
 from explain.losses import Loss, check_loss, check_weight_decay
@@ -57,6 +59,7 @@ class GraphNetwork:
         class_names: Sequence[str] | None = None,
         feature_names: Any = None,
         edge_names: Any = None,
+        recompute: Mapping[str, Recompute] | None = None,
     ) -> None:
         single = isinstance(data, (Data, HeteroData))
         if not single and (not len(data) or not isinstance(data[0], (Data, HeteroData))):
@@ -89,7 +92,8 @@ class GraphNetwork:
             if self.task == "graph":
                 check_one_graph(data if single else data[0])
             found = read(module, data if single else data[0], self.task, inputs, decoder, call, self.part)
-        self.net, self.inputs = found.net, found.inputs
+        self.net = found.net
+        self.inputs = replace(found.inputs, recomputed=recomputed(recompute, found.inputs.own))
         guess = self.inferred if self.inferred and self.inferred.guessed else None
         said = {"task": f"{guess.name}: {guess.why}; task= says otherwise"} if guess else {}
         # what was taken without being told, and why
@@ -98,7 +102,8 @@ class GraphNetwork:
         self.single = single
         self.findings = Findings()
         self.seen: Hashable = contents(data) if single else None  # what of the data is kept was read from this
-        self._structure = self.structure(0) if single else None
+        first = self.structure(0) if single or recompute else None  # what is not computed as it is held is refused now
+        self._structure = first if single else None
 
     def structure(self, index: int) -> Structure:
         """One graph of the data as checked tensors.
@@ -116,6 +121,9 @@ class GraphNetwork:
             graph = structure_of(data, self.inputs)
             graph = named(graph, data, self.named.of(data, None if self.single else found))
         check_values(self.module, graph)
+        if (again := self.inputs.recomputed) is not None:
+            with usual_modes():
+                self.checks["recompute_gap"] = again.gap(graph, self.inputs.as_object)
         return graph
 
     def names_of_classes(self, meaning: Meaning) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.classes import OfOutputs
+from explain.doubts import doubt
 from explain.graph.games.graph_game import GraphGame
 from explain.graph.meanings import meaning_of_number
 from explain.graph.network import GraphNetwork
@@ -18,6 +19,7 @@ from explain.graph.players.absent_edges import ABSENT_EDGES, absent_edges
 from explain.graph.players.kinds import KINDS, players_of
 from explain.graph.players.naming import node_name, node_names
 from explain.graph.reading.differentiable import differentiable
+from explain.graph.reading.held import held_fields, said_of
 from explain.graph.reading.module_copy import module_copy
 from explain.graph.reading.one_pass import questions
 from explain.graph.reading.typed_edges import typed_edges
@@ -30,7 +32,18 @@ from explain.graph.training.objective import check_removable, graph_removal, tra
 from explain.guard import usual_modes
 from explain.payoffs import Payoff, checked_label, payoff_function, payoff_name, probed
 from explain.threads import alone, found_alone
-from explain.types import Call, Differentiable, Game, Neighbourhood, Objective, Players, Questions, Target, TypedEdges
+from explain.types import (
+    Call,
+    Differentiable,
+    Game,
+    Neighbourhood,
+    Objective,
+    Players,
+    Questions,
+    Target,
+    TypedEdges,
+    Unsupported,
+)
 
 _NOTHING = "whatever edges are taken out of the graph, the model's answer stays as it is"
 _ROW_STAYS = (
@@ -153,6 +166,7 @@ class GraphTarget(GraphNumber, OfOutputs):
             return absent_edges(self.graph, **options)
         if kind in ("features", "node_features"):
             self._check_reads_features()
+            self._check_not_recomputed()
         beyond = options.get("all", False) and kind != "features"
         place = whole(self.graph, self.focus) if beyond else self.place_of(kind)
         return self._counted(players_of(place, self.graph, kind, options, self.baseline))
@@ -176,12 +190,23 @@ class GraphTarget(GraphNumber, OfOutputs):
             given = ", ".join(str(source) for source in sources.values())
             raise ValueError(f"the model does not read the features x, it is given {given}: ask for nodes or edges")
 
+    def _check_not_recomputed(self) -> None:
+        """Check that features can be replaced.
+
+        Raises:
+            Unsupported: they are computed again, over what replaced them.
+        """
+        again = self.model.inputs.recomputed
+        if again is not None and "x" in again.functions:
+            raise Unsupported("x is computed again in each coalition, over what would replace it: ask for edges")
+
     def _check_replaced(self) -> None:
         """Check that there are features to replace, and say which stay.
 
         Raises:
             ValueError: forward is given none.
         """
+        self._check_not_recomputed()
         inputs = self.model.inputs
         given = {name for fields in self.graph.nodes.values() for name, x in fields.items() if x.is_floating_point()}
         given = given if inputs.whole else given & {*inputs.sources.values()}
@@ -218,12 +243,23 @@ class GraphTarget(GraphNumber, OfOutputs):
             )
         if coalitions.rows_stay:
             self._assumed["nodes"] = f"one that is absent stays, without features and edges: {_OWN_ROWS}"
-        return coalitions.game()
+        made = coalitions.game()
+        if held := self._held(coalitions.players.kind):
+            made.checks["held"] = held
+        return made
+
+    def _held(self, kind: str) -> str:
+        """The fields that stay as on the whole graph while players of this kind are absent: said and warned of."""
+        if held := held_fields(self, kind):
+            self._assumed |= {each.field: f"held as on the whole graph: {each.equals}" for each in held}
+            doubt(said_of(held))
+        return ", ".join(each.field for each in held)
 
     def differentiable(self, players: str | Players) -> Differentiable:
         """Edges by the amount of their messages; nodes and features by their features."""
         self._look_again()
         found = self._resolved(players)
+        self._held(found.kind)
         return differentiable(self, self.place_of(found.kind), found)
 
     @property
@@ -256,6 +292,7 @@ class GraphTarget(GraphNumber, OfOutputs):
         if not isinstance(remove, Players) and remove == "labels":
             return made
         players = remove if isinstance(remove, Players) else self.players(remove, all=True)
+        self._held(players.kind)
         removal = graph_removal(self, self.place, made, players, train)
         if players.kind == ABSENT_EDGES:
             self.tell({**told, "added": "both directions" if "–" in players.names[0] else "one direction"})

@@ -144,7 +144,8 @@ class Coalitions:
     def _trimming(self) -> Trimming:
         if self.atoms not in ("edges", "nodes") or self.removal != "delete" or not self.place.together:
             return "nothing"
-        whole = self.number.model.inputs.matrices or self.place.squares
+        inputs = self.number.model.inputs
+        whole = inputs.matrices or self.place.squares or inputs.recomputed
         if self.place.checks.get("direction") != "in" or whole:
             return "nothing"
         findings = self.number.model.findings

@@ -13,6 +13,7 @@ from torch_geometric.data import Data, HeteroData
 
 from explain.graph.tensors.adjacency import Matrix, entries, in_the_order_of, is_sparse_matrix
 from explain.graph.tensors.data_object import as_data
+from explain.graph.tensors.recomputed import Recomputed
 from explain.graph.tensors.structure import EDGE, NODE, Copies, EdgeType, Fields, Structure, says_graphs
 from explain.guard import recordable
 from explain.types import NonFinite
@@ -39,6 +40,7 @@ class Inputs:
         own: the data's own names of its features "x" and its edges "edge_index", where it calls them otherwise.
         batched: whether the data object is a batch of graphs, though it may be of one.
         of_edges: fields with a row an edge, where a graph with as many nodes as edges does not tell.
+        recomputed: fields that are computed again from each copy.
     """
 
     sources: Mapping[str, str | None]
@@ -50,6 +52,7 @@ class Inputs:
     own: Mapping[str, str] = field(default_factory=dict)
     batched: bool = True
     of_edges: frozenset[str] = frozenset()
+    recomputed: Recomputed | None = None
 
     @property
     def edges(self) -> str:
@@ -75,11 +78,22 @@ class Inputs:
         """Whether forward is given the data object."""
         return "data" in self.sources.values()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether fields of the data are kept that no parameter is named after."""
+        return self.whole or self.recomputed is not None
+
     def arguments(self, copies: Copies, pairs: Tensor | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The forward's arguments, by position and by name, for copies of a graph."""
+        if self.recomputed is not None:
+            copies = self.recomputed.of(copies, self.as_object)
         made = {name: self._source(name, source, copies, pairs) for name, source in self.sources.items()}
         first = tuple(made.pop(name) for name in takewhile(made.__contains__, self.positional))
         return first, made
+
+    def as_object(self, copies: Copies, pairs: Tensor | None = None) -> Data | HeteroData:
+        """Copies of a graph as a data object."""
+        return as_data(copies, self.typed, pairs, self.matrices, self.pair_type, self.own, self.batched)
 
     def _source(self, name: str, source: str | None, copies: Copies, pairs: Tensor | None) -> Any:
         graph = copies.structure
@@ -99,7 +113,7 @@ class Inputs:
         if source == "ptr":
             return dict(copies.starts) if self.typed else copies.starts[NODE]
         if source == "data":
-            return as_data(copies, self.typed, pairs, self.matrices, self.pair_type, self.own, self.batched)
+            return self.as_object(copies, pairs)
         if self.typed and source in self.matrices:
             return {kind: self.matrices[source].of(graph, kind) for kind in graph.edges}
         if self.typed:
@@ -140,7 +154,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
             for name, value in store.items()
             if isinstance(value, Tensor)
             and name not in (*inputs.matrices, inputs.edges, *_PAIRS)  # even as many pairs as nodes
-            and (inputs.whole or inputs.known(name) in wanted)
+            and (inputs.keeps or inputs.known(name) in wanted)
             and name != "ptr"
             and name not in inputs.of_edges
             and not _numbers_nodes(name, value)
@@ -158,7 +172,7 @@ def structure_of(data: Data | HeteroData, inputs: Inputs) -> Structure:
         name: recordable(value)
         for name, value in (data if isinstance(data, Data) else data.stores[0]).items()
         if isinstance(value, Tensor)
-        and (inputs.whole or name in wanted)
+        and (inputs.keeps or name in wanted)
         and inputs.known(name) not in nodes.get(NODE, {})
         and name not in (*inputs.matrices, inputs.edges)
         and name not in edge_fields.get(EDGE, {})
@@ -243,7 +257,7 @@ def _edge_fields(store: Any, inputs: Inputs, wanted: set[str], count: int) -> Fi
         for name, value in store.items()
         if isinstance(value, Tensor)
         and name not in (*_INDEX, *_PAIRS, *inputs.matrices, inputs.edges)
-        and (inputs.whole or name in wanted)
+        and (inputs.keeps or name in wanted)
         and not _numbers_nodes(name, value)
         and of_edges(name, value)
     }

@@ -46,6 +46,8 @@ def admitted(game: Coalitions) -> FastPath:
     Raises:
         Refused: there is none; the message says why.
     """
+    if game.number.model.inputs.recomputed is not None:
+        raise Refused("fields are computed again from each coalition's graph")
     findings, program = game.number.model.findings, program_of_model(game.number.model)
     scenes = scenes_of(game)
     plans = tuple(planned(program, scene) for scene in scenes)
