@@ -104,6 +104,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """Within: the module in eval mode. After: modes, attributes, buffers and random states as before: of one call.
 
     Unlike `untouched` it says nothing of training mode, and leaves the parameters' flags and gradients to the call.
+    A module of PyTorch Lightning writes nothing into its trainer's log meanwhile.
     """
     with random_states_kept():
         modules = list(module.modules())
@@ -112,6 +113,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             for part in modules:
                 if part.training:
                     part.training = False
+                if _logs(part):
+                    part.__dict__ |= dict.fromkeys(("log", "log_dict"), _unlogged)
             yield
         finally:
             before.restore()
@@ -142,6 +145,15 @@ def other_random_states(seed: int) -> Iterator[None]:
         np.random.seed(seed)  # noqa: NPY002 - as above
         torch.manual_seed(seed)
         yield
+
+
+def _logs(part: nn.Module) -> bool:
+    """Whether it is a module of PyTorch Lightning: its ``self.log`` raises out of its trainer's loops."""
+    return hasattr(type(part), "log_dict") and any(kind.__name__ == "LightningModule" for kind in type(part).__mro__)
+
+
+def _unlogged(*values: Any, **options: Any) -> None:
+    """A call for an explanation is no step of training or validation."""
 
 
 def _changes_in_training(part: nn.Module) -> bool:
