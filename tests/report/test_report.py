@@ -213,6 +213,14 @@ def test_a_class_goes_by_its_name(tmp_path):
     assert "The logit of class theory is 1.4." in text
 
 
+def test_all_stands_in_regions_that_are_told_apart(tmp_path):
+    told = [edges(), edges(target=edges().target | {"fold": 2})]  # two questions of the same words
+    page = read(write(told, tmp_path / "it.html"))
+    labels = [section["aria-label"] for section in page.named("section") if "aria-label" in section]
+    assert len(set(labels)) == len(labels) == 2
+    assert [len(page.named(tag)) for tag in ("header", "main", "footer", "h1", "nav")] == [1, 1, 1, 1, 1]
+
+
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}&'
 
 
