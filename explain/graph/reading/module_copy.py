@@ -83,7 +83,8 @@ class _Standard(nn.Module):
     def _edited(self, x: Tensor, edge_index: Tensor) -> Structure:
         """The graph with these features and edges."""
         graph = self.made.structure
-        nodes, edges = {NODE: {**graph.nodes[NODE], "x": x}}, {EDGE: edge_index}
+        features = {"x": x} if "x" in graph.nodes[NODE] else {}
+        nodes, edges = {NODE: {**graph.nodes[NODE], **features}}, {EDGE: edge_index}
         return replace(graph, counts={NODE: len(x)}, nodes=nodes, edges=edges)
 
 
@@ -105,14 +106,17 @@ class _Typed(_Standard):
 def module_copy(number: GraphNumber, place: Place) -> Call:
     """The number's module, copied, with the arguments of its call on the graph of a place.
 
+    A graph without features has ``x [nodes, 0]`` there, which the module is not given.
+
     Raises:
-        Unsupported: a graph without features ``x [nodes, features]``.
+        Unsupported: types without features, or features that are not ``x [nodes, features]``.
     """
     model, graph = number.model, place.graph
     typed = NODE not in graph.counts
-    features = _side_by_side(graph) if typed else graph.nodes[NODE].get("x")
+    bare = number.answer.new_zeros(place.graph.num_nodes, 0)
+    features = _side_by_side(graph) if typed else graph.nodes[NODE].get("x", bare)
     if features is None:
-        raise Unsupported("learned masks need a graph with features x: use Shapley or Lime")
+        raise Unsupported("learned masks of typed graphs need features x of a type: use Shapley or Lime")
     if features.dim() != 2:
         raise Unsupported(
             f"learned masks need features x [nodes, features], got {list(features.shape)}: use Shapley or Lime"
