@@ -13,6 +13,7 @@ from torch import Tensor
 
 from explain.explanation import Explanation
 from explain.metrics.fidelity import ask, characterisation
+from explain.metrics.ground_truth import distance
 from explain.metrics.selection import count, expect, order
 from explain.types import Target
 
@@ -23,12 +24,15 @@ SIZES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class Curve:
     """``values [P + 1]``: the number after each player; ``area``: their mean height (the trapezoid rule on 0 to 1).
 
-    ``random``: the mean area of orders drawn at random, to read it against.
+    To read it against: ``random``, the mean area of orders drawn at random, and ``at_random [P + 1]``, their mean
+    values; on graphs ``by_distance [P + 1]``, the values where the nearest to the explained node are first.
     """
 
     values: np.ndarray
     area: float
     random: float
+    at_random: np.ndarray | None = None
+    by_distance: np.ndarray | None = None
 
 
 def deletion(why: Explanation, target: Target, *, absolute: bool = False, draws: int = 8, seed: int = 0) -> Curve:
@@ -81,10 +85,20 @@ def _curve(why: Explanation, target: Target, absolute: bool, draws: int, seed: i
     expect((why, Explanation), (target, Target))
     generator = torch.Generator().manual_seed(seed)
     orders = [order(why, absolute), *(torch.randperm(len(why.players), generator=generator) for _ in range(draws))]
+    near = distance(why.players)
+    if near is not None:
+        orders.append(near.argsort(descending=True, stable=True))
     masks = torch.cat([_steps(each, insert) for each in orders])
     values = target.game(why.players)(masks).reshape(len(orders), -1).numpy()
     areas = (values[:, 1:] + values[:, :-1]).mean(1) / 2 if values.shape[1] > 1 else values[:, 0]
-    return Curve(values[0], float(areas[0]), float(areas[1:].mean()) if draws else float("nan"))
+    drawn = slice(1, 1 + draws)
+    return Curve(
+        values[0],
+        float(areas[0]),
+        float(areas[drawn].mean()) if draws else float("nan"),
+        values[drawn].mean(0) if draws else None,
+        None if near is None else values[-1],
+    )
 
 
 def _steps(order: Tensor, insert: bool) -> Tensor:

@@ -15,6 +15,7 @@ from explain.plot.attention_maps import attention_maps
 from explain.plot.bars import bars, waterfall
 from explain.plot.beeswarm import beeswarm
 from explain.plot.costs import costs
+from explain.plot.curves import curves
 from explain.plot.damping import damping
 from explain.plot.forks import forks
 from explain.plot.graph import graph
@@ -42,6 +43,7 @@ __all__ = [
     "beeswarm",
     "compare",
     "costs",
+    "curves",
     "damping",
     "film",
     "forks",
