@@ -45,7 +45,7 @@ class Attention(Explainer):
     Args:
         players: a kind, `Players`, or None: "edges" for maps along edges, "nodes" or "tokens" for dense ones, "patches"
             for denoisers, "words" for runs with a prompt.
-        aggregate: over the ``L`` maps; "auto" is "mean" over images and words, else "rollout".
+        aggregate: over the ``L`` maps; "auto" is "mean" over images, words and several steps of a run, else "rollout".
             "rollout" (Abnar and Zuidema 2020): nodes and tokens get ``r_0``, an edge gets
             ``(1/L) sum_l (1 - rho) r_l[target] alpha_l``, so that without a residual all edges of the graph, self-loops
             included, share 1. "mean": the mean over the maps of ``alpha`` (edges), or of what the rows look at (nodes,
@@ -239,6 +239,26 @@ class Attention(Explainer):
     def _positions_or_edges(self, target: Target) -> Answer:
         with self._captured(target) as maps:
             target.run()
+        return self._of_one_pass(maps)._read(target, maps)
+
+    def _of_one_pass(self, maps: Sequence[AttentionMap]) -> Attention:
+        """These settings, with means where the maps are of several steps, which do not look at one another.
+
+        Raises:
+            NoChain: a rollout through them was asked for.
+        """
+        steps = list(dict.fromkeys(attention.step for attention in maps))
+        if len(steps) < 2 or self.aggregate not in ("auto", "rollout"):
+            return self
+        if self.aggregate == "rollout":
+            raise NoChain(
+                f"rollout goes through the layers of one pass, and these maps are of {len(steps)} steps of a run, "
+                "whose first layer looks at a state that was drawn, not at what the step before looked at: use "
+                f"aggregate='mean' or 'last', or one step, steps={steps[-1]}"
+            )
+        return replace(self, aggregate="mean")
+
+    def _read(self, target: Target, maps: Sequence[AttentionMap]) -> Answer:
         players = _players(self.players, target, maps)
         if (typed := target.typed_edges(players)) is not None:
             return self._typed(target, players, typed)

@@ -342,7 +342,9 @@ def tokens_run() -> Case:
         return share(GIVEN.index_fill(0, players.index[~there], False), every)
 
     answers = {"known_labels": known_labels, "steps": lambda _, there: share(GIVEN, there)}
-    return Case(target, answers, looked=_rows(ended(GIVEN, every, 0)[1]))
+    looked = _rows(ended(GIVEN, every, 0)[1])
+    del looked["rollout"]  # steps look at states that were drawn, and not at one another
+    return Case(target, answers, looked=looked)
 
 
 STATES: dict[str, Callable[[], Case]] = {

@@ -65,7 +65,8 @@ def _check_messages(number: GraphNumber, place: Place) -> None:
     present[1, :1] = False
     for keep in present[: 1 + int(present.size(1) > 1)].split(1):
         made = copies(place.graph, 1, edge_keep=keep)
-        with torch.no_grad(), scaled_messages(number.module, made.structure, torch.ones(made.structure.num_edges)):
+        amounts = torch.ones(made.structure.num_edges, device=keep.device)
+        with torch.no_grad(), scaled_messages(number.module, made.structure, amounts):
             number.answers(place, made)
     with torch.no_grad():
         beside = read_beside_layers(number.module, place.graph, lambda: number.outputs(place, 1))

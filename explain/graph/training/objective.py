@@ -149,12 +149,13 @@ def _nodes(number: GraphNumber, train: Any) -> Training:
                 "give its column, Influence(train=data.train_mask[:, 0])"
             )
         train = train.reshape(len(train))
-    nodes = _training_nodes(train, graph.counts[kind])
+    nodes = _training_nodes(train, graph.counts[kind]).to(graph.flat_edges.device)
     if not isinstance(store.get("y"), Tensor):
         raise ValueError("training nodes need labels: data.y is missing")
     if len(store.y) != graph.counts[kind]:
         raise ValueError(f"data.y must have one label a node, {graph.counts[kind]}, got {len(store.y)}")
-    labels = store.y[nodes].squeeze(-1) if store.y.dim() == 2 and store.y.size(1) == 1 else store.y[nodes]
+    labels = store.y.to(nodes.device)[nodes]
+    labels = labels.squeeze(-1) if labels.dim() == 2 and labels.size(1) == 1 else labels
     predict = reading_nodes(number.model, graph, kind, nodes)
     flat = nodes.cpu() + graph.node_starts[kind]
     geometry = {"node": flat, "edge_index": graph.flat_edges.cpu(), "focus": number.rows(), "classes": labels.cpu()}
@@ -192,7 +193,9 @@ def _pairs(number: GraphNumber, train: Any) -> Training:
     pairs, labels = train if train is not None else (store.get("edge_label_index"), store.get("edge_label"))
     if not isinstance(pairs, Tensor) or not isinstance(labels, Tensor):
         raise ValueError("which pairs were trained on? give Influence(train=(edge_label_index, edge_label))")
-    sizes = torch.tensor([[number.graph.counts[kind]] for kind, _ in number.focus], device=pairs.device)
+    device = number.graph.flat_edges.device
+    pairs, labels = pairs.to(device), labels.to(device)
+    sizes = torch.tensor([[number.graph.counts[kind]] for kind, _ in number.focus], device=device)
     if pairs.dim() != 2 or len(pairs) != 2 or bool(((pairs < 0) | (pairs >= sizes)).any()):
         last = " and ".join(str(size - 1) for size in sorted({*sizes.view(-1).tolist()}))
         raise ValueError(f"training pairs must be [2, pairs] of nodes from 0 to {last}, got {list(pairs.shape)}")
