@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 from explain.attention.ablation import uniform
+from explain.attention.beside import (
+    chosen_players,
+    image_players,
+    map_checks,
+    map_parts,
+    negative_words,
+    warn_of_unseen,
+    warn_when_flat,
+)
 from explain.attention.capture import capture
 from explain.attention.deletion import deletion
 from explain.attention.image_tokens import image_layout
 from explain.attention.levels import LayerCall, layer_calls, levels
 from explain.attention.maps import AttentionMap
-from explain.attention.pixel_maps import KINDS, Gathering, to_players
+from explain.attention.pixel_maps import Gathering, to_players
 from explain.attention.rollout import NoChain, Residual, edge_credit, rollout, start
 from explain.attention.selection import GuidanceBranch, Heads, Modules, Selection, Steps
 from explain.attention.text_tokens import text_layout
@@ -29,7 +38,6 @@ from explain.types import Players, Target, TypedEdges, Unsupported
 
 _AGGREGATES = ("auto", "rollout", "mean", "last", "daam", "output")
 _SHARES = "shares of attention: never negative, without a sign"
-_FLAT = 0.01  # closer to uniform than this, a heat-map shows who is connected, not who was chosen
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ class Attention(Explainer):
             return self._words(target, generator)
         if self.aggregate in ("daam", "output"):
             raise Unsupported(f"aggregate={self.aggregate!r} makes maps of words: Attention('words')")
-        over_image = _image_players(self.players, target)
+        over_image = image_players(self.players, target)
         return self._positions_or_edges(target) if over_image is None else self._pixels(target, over_image)
 
     def _pixels(self, target: Target, players: Players) -> Answer:
@@ -168,7 +176,7 @@ class Attention(Explainer):
             "mass_on_players": float(scores.sum()),
             "scores": _SHARES,
         }
-        _warn_when_flat(gathering.choice, gathering.deviation)
+        warn_when_flat(gathering.choice, gathering.deviation)
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=gathering.parts(), checks=checks, calls=5
         )
@@ -211,11 +219,11 @@ class Attention(Explainer):
             "unread": [name for i, name in enumerate(players.names) if i not in found.read()],
             "scores": _SHARES,
         }
-        prompt = [i for i in found.read() if not _negative(players)[i]]
+        prompt = [i for i in found.read() if not negative_words(players)[i]]
         may = prompt if len(prompt) > 1 else found.read()  # shares of one branch are compared
         checks |= deletion(target, players, scores, may, value, generator)
-        _warn_when_flat(True, found.deviation)
-        _warn_of_unseen(checks["unseen_layers"])
+        warn_when_flat(True, found.deviation)
+        warn_of_unseen(checks["unseen_layers"])
         return Answer(
             scores=scores, players=players, value=value, base=None, parts=found.parts(), checks=checks, calls=6
         )
@@ -226,7 +234,7 @@ class Attention(Explainer):
         Raises:
             Unsupported: the branch of the negative prompt, and no word of it.
         """
-        negative = bool(_negative(players).any())
+        negative = bool(negative_words(players).any())
         found: dict[str, Mapping[int, Sequence[Tensor]]] = {}
         if self.branch != "uncond":
             found[self.branch or "cond"] = target.tokens(players)
@@ -259,7 +267,7 @@ class Attention(Explainer):
         return replace(self, aggregate="mean")
 
     def _read(self, target: Target, maps: Sequence[AttentionMap]) -> Answer:
-        players = _players(self.players, target, maps)
+        players = chosen_players(self.players, target, maps)
         if (typed := target.typed_edges(players)) is not None:
             return self._typed(target, players, typed)
         if players.index.dim() > 1 or players.kind == "relations":
@@ -269,7 +277,7 @@ class Attention(Explainer):
             )
         rows = target.rows()
         value = target.value()
-        checks = _checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)}
+        checks = map_checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)}
         try:
             scores, total, unseen = self._shares(maps, rows, players)
         except NoChain as error:
@@ -279,7 +287,7 @@ class Attention(Explainer):
         checks["scores"] = _SHARES
         self._warn(maps, rows, players, checks)
         return Answer(
-            scores=scores, players=players, value=value, base=None, parts=_parts(maps), checks=checks, calls=3
+            scores=scores, players=players, value=value, base=None, parts=map_parts(maps), checks=checks, calls=3
         )
 
     def _typed(self, target: Target, players: Players, edges: TypedEdges) -> Answer:
@@ -312,11 +320,11 @@ class Attention(Explainer):
             flows = self._flows(used.maps, rows)
             scores, unseen["unseen"] = used.to_players(flows, edges.owner, len(players))
             scores, total = scores / len(flows), sum(float(flow.sum()) for flow in flows) / len(flows)
-        checks = _checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)} | unseen
+        checks = map_checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)} | unseen
         checks |= {"levels": found.layers, "relations": list(dict.fromkeys(found.shared)), "scores": _SHARES}
         checks["mass_on_players"] = float(scores.sum()) / total if total else None
-        _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
-        parts = _parts(maps) | {f"level.{i}": each.weights[:, 0].cpu() for i, each in enumerate(found.maps)}
+        warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
+        parts = map_parts(maps) | {f"level.{i}": each.weights[:, 0].cpu() for i, each in enumerate(found.maps)}
         parts |= {f"level.{i}.edge_index": torch.stack(each.ends()).cpu() for i, each in enumerate(found.maps)}
         calls_made = 4 + len(found.maps)
         return Answer(
@@ -373,77 +381,10 @@ class Attention(Explainer):
         return [maps[-1].flow_from(start(maps[-1], rows))]
 
     def _warn(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players, checks: dict[str, Any]) -> None:
-        _warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
+        warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
         if self.aggregate in ("auto", "rollout") and len({attention.edge_index is None for attention in maps}) > 1:
             checks["mixed"] = True
             doubt(
                 "dense maps and maps along edges are mixed: rollout takes them one after another in call order. Do "
                 f"they run side by side? Then {self._other(maps, rows, players)}"
             )
-
-
-def _negative(players: Players) -> Tensor:
-    """Which words are of a negative prompt, bool ``[P]``."""
-    return players.geometry.get("negative", torch.zeros(len(players), dtype=torch.bool))
-
-
-def _warn_when_flat(choice: bool, deviation: float) -> None:
-    if choice and deviation < _FLAT:
-        doubt(f"attention is uniform to {deviation:.1%}: these shares say who is connected, not who was chosen")
-
-
-def _warn_of_unseen(layers: list[str]) -> None:
-    if layers:
-        doubt(
-            f"the attention of {len(layers)} layers cannot be seen, and is missing: {', '.join(layers[:3])}"
-            f"{', ...' if len(layers) > 3 else ''}; let them use scaled_dot_product_attention (AttnProcessor2_0)"
-        )
-
-
-def _image_players(players: str | Players | None, target: Target) -> Players | None:
-    """Patches or superpixels where they are asked for, or where the target has nothing but an image; else None."""
-    if isinstance(players, Players):
-        return players if players.kind in KINDS else None
-    if players in KINDS:
-        return target.players(players)
-    if players is None and type(target).pixels is not Target.pixels:
-        return target.players("patches")
-    return None
-
-
-def _players(players: str | Players | None, target: Target, maps: Sequence[AttentionMap]) -> Players:
-    sparse = any(attention.edge_index is not None for attention in maps)
-    kinds = ("edges", "nodes", "relations") if sparse else ("nodes", "tokens", "edges")
-    kind = players.kind if isinstance(players, Players) else players
-    if kind is not None and kind not in kinds:
-        raise ValueError(f"attention maps share credit among {', '.join(kinds[:-1])} or {kinds[-1]}, got {kind!r}")
-    if isinstance(players, Players):
-        return players
-    if players is not None or sparse:
-        return target.players(players or "edges")
-    refusals = []
-    for name in ("nodes", "tokens"):
-        try:
-            return target.players(name)
-        except (Unsupported, ValueError) as refusal:
-            refusals.append(str(refusal))
-    raise Unsupported(f"dense attention needs nodes or tokens as players: {'; '.join(refusals)}")
-
-
-def _checks(maps: Sequence[AttentionMap]) -> dict[str, Any]:
-    gaps = [float((attention.row_sums() - 1).abs().max()) for attention in maps if attention.row_sums().numel()]
-    return {
-        "maps": len(maps),
-        "layers": [attention.module for attention in maps],
-        "row_sum_error": max(gaps, default=0.0),
-        "deviation_from_uniform": max(attention.deviation() for attention in maps),
-    }
-
-
-def _parts(maps: Sequence[AttentionMap]) -> dict[str, Tensor]:
-    parts = {}
-    for i, attention in enumerate(maps):
-        parts[f"attention.{i}"] = attention.weights.cpu()
-        if attention.edge_index is not None:
-            parts[f"attention.{i}.edge_index"] = attention.edge_index.cpu()
-    return parts

@@ -14,7 +14,7 @@ from models.removal.experiments import BLOCKS, CORA, FLATTER, HARDER, KARATE, RO
 def main(
     fresh: Annotated[bool, typer.Option("--fresh", help="measure again, whatever the cache holds")] = False,
 ) -> None:
-    """Hold the influence of removed nodes and edges against retraining without them: karate club, block model, Cora.
+    """Hold the influence of removed nodes and edges and of added edges against retraining: karate club, blocks, Cora.
 
     Each line is printed when it is done, and a second run goes on where the first ended; the first takes some eight
     minutes of one core.

@@ -35,6 +35,7 @@ class Experiment:
         nodes: the explained ones.
         hidden: units of a `SmoothGcn`; 0 for a `Sgc`.
         removals: of each kind and explained node, half of them within its sight; None for all there are.
+        added: edges.
         newton: with a Newton step for each removal.
     """
 
@@ -44,15 +45,18 @@ class Experiment:
     nodes: tuple[int, ...]
     hidden: int = 0
     removals: int | None = None
+    added: int = 100
     newton: bool = True
 
     def run(self, kind: str, **other: Any) -> Row:
-        """The line of the table for "nodes" or "edges"; ``other`` settings of this experiment."""
+        """The line of the table for "nodes", "edges" or "added" edges; ``other`` settings of this experiment."""
         asked = dataclasses.replace(self, **other)
         data, net = _trained(asked.data, asked.weight_decay, asked.hidden)
         choose = _sample(asked.removals) if asked.removals else lambda everyone, near: everyone
         training = _training(data, asked.weight_decay)
-        return study(asked.name, net, training, asked.nodes, kind, choose=choose, newton=asked.newton)
+        return study(
+            asked.name, net, training, asked.nodes, kind, choose=choose, added=asked.added, newton=asked.newton
+        )
 
     def kept(self, kind: str, *, fresh: bool = False) -> Row:
         """The same from the cache (`models.checkpoints`), as long as the code that it comes from is what it was."""
@@ -148,5 +152,5 @@ FLATTER = dataclasses.replace(CORA, name="cora gcn, less decay", weight_decay=0.
 def rows(experiments: Sequence[Experiment], *, fresh: bool = False) -> Iterator[Row]:
     """Line by line; what was done before is not done again."""
     for experiment in experiments:
-        for kind in ("nodes", "edges"):
+        for kind in ("nodes", "edges", "added"):
             yield experiment.kept(kind, fresh=fresh)

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -37,12 +38,32 @@ def without(data: Data, kind: str, atoms: Tensor) -> Data:
     return made
 
 
+def with_edges(data: Data, ends: Tensor) -> Data:
+    """The data with both directions of these edges, ``[2, k]``, besides."""
+    made = copy.copy(data)
+    made.edge_index = torch.cat([data.edge_index, ends, ends.flip(0)], 1)
+    return made
+
+
+def absent_pairs(data: Data, nodes: Sequence[int], count: int) -> Tensor:
+    """So many pairs without an edge, ``[2, count]``: half of them at the explained nodes or next to these."""
+    generator = torch.Generator().manual_seed(0)
+    there = torch.zeros(data.num_nodes, data.num_nodes, dtype=torch.bool)
+    there[data.edge_index[0], data.edge_index[1]] = True
+    near = there[list(nodes)].any(0).index_fill(0, torch.tensor(nodes), True)
+    free = (~(there | there.T)).triu(1)
+    halves = [(free & (near[:, None] | near)).nonzero(), (free & ~(near[:, None] | near)).nonzero()]
+    drawn = [half[torch.randperm(len(half), generator=generator)[: count // 2]] for half in halves]
+    return torch.cat(drawn).T
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table: Pearson correlations with retraining, over removals and explained nodes together.
 
-    ``total``: score and fall of the number. ``learned``: the learned part and the fall of the number on the unedited
-    graph. ``structural``, ``own``: these parts alone and the fall of the number. ``newton``: after one Newton step.
+    ``total``: score and fall of the number, or its rise where edges are added. ``learned``: the learned part and the
+    fall of the number on the unedited graph. ``structural``, ``own``: these parts alone and the fall. ``newton``: after
+    one Newton step.
     ``worst``: the least ``total`` of any explained node. ``slope``: of the fall over the score. ``fall``: its standard
     deviation. ``lambda_min``: of the trained loss. ``gradient``, ``retrained``: gradient norms of the trained loss, and
     the largest after a retraining. ``explaining``, ``retraining``: CPU seconds, the Newton steps not among them.
@@ -78,30 +99,36 @@ def study(
     kind: str,
     *,
     choose: Chosen = lambda everyone, near: everyone,
+    added: int = 0,
     newton: bool = True,
 ) -> Row:
-    """Remove nodes or (undirected) edges one by one, retrain to the minimum each time, and compare.
+    """Remove nodes or (undirected) edges, or add edges, one by one, retrain to the minimum each time, and compare.
 
     Args:
         name: of the model in the table.
         net: at the minimum.
         training: of it.
         nodes: the explained ones; the number is the logit of the predicted class.
-        kind: what is removed, "nodes" or "edges".
+        kind: what is removed, "nodes" or "edges", or "added" edges.
         choose: which of the players are removed.
+        added: how many edges are added.
         newton: with a Newton step for each removal too.
     """
     model = explain.wrap(net, training.data, weight_decay=training.weight_decay)
     retraining, found, spent = Retraining(net, training, kind), Found([], [], [], []), {"explaining": 0.0}
     options = {"undirected": True} if kind == "edges" else {}
     for target in map(model.node, nodes):
-        players = choose(target.players(kind, all=True, **options), target.players(kind, **options))
+        if kind == "added":
+            ask = partial(Influence, add=absent_pairs(training.data, nodes, added), seed=0)
+        else:
+            players = choose(target.players(kind, all=True, **options), target.players(kind, **options))
+            ask = partial(Influence, remove=players, seed=0)
         started = time.process_time()
-        scored = Influence(remove=players, seed=0).explain(target)
+        scored = ask().explain(target)
         spent["explaining"] += time.process_time() - started
         found.add(scored, *retraining.falls(scored, target))
         if newton:
-            found.newton.append(Influence(remove=players, newton=True, seed=0).explain(target).scores)
+            found.newton.append(ask(newton=True).explain(target).scores)
     return found.row(
         model=name,
         kind=kind,
@@ -114,7 +141,7 @@ def study(
 
 
 class Retraining:
-    """A network retrained without each of some nodes or edges, once for all explained nodes.
+    """A network retrained without some nodes or edges, or with some more edges, each once for all explained nodes.
 
     ``worst``: the largest gradient norm it ended with; ``seconds``: of the CPU.
     """
@@ -125,21 +152,31 @@ class Retraining:
         self._logits: dict[int, tuple[Tensor, Tensor]] = {}
 
     def falls(self, scored: Explanation, target: Target) -> tuple[Tensor, Tensor]:
-        """By how much the number falls without each player, on the edited graph and on the unedited one, ``[P]``."""
+        """By how much the number falls without each player, on the edited graph and on the unedited one, ``[P]``.
+
+        With each player, where edges are added: by how much it rises.
+        """
         node, label, players = int(target.describe()["node"]), target.describe()["label"], scored.players
         for player, atom in enumerate(players.index.tolist()):
             if atom not in self._logits:
-                self._retrain(atom, players.groups[player] if players.groups else players.index[[player]])
+                self._retrain(atom, self._edited(players, player))
         numbers = torch.tensor(
             [[float(logits[node, label]) for logits in self._logits[atom]] for atom in players.index.tolist()],
             dtype=torch.float64,
         )
-        edited, unedited = (scored.value - numbers).unbind(1)
+        sign = -1 if self.kind == "added" else 1
+        edited, unedited = (sign * (scored.value - numbers)).unbind(1)
         return edited, unedited
 
-    def _retrain(self, atom: int, atoms: Tensor) -> None:
+    def _edited(self, players: Players, player: int) -> Data:
+        if self.kind == "added":
+            return with_edges(self.training.data, players.geometry["ends"][:, [player]])
+        atoms = players.groups[player] if players.groups else players.index[[player]]
+        return without(self.training.data, self.kind, atoms)
+
+    def _retrain(self, atom: int, data: Data) -> None:
         started = time.process_time()
-        before, data = self.training.data, without(self.training.data, self.kind, atoms)
+        before = self.training.data
         training = self.training.on(data)
         made = training.to_minimum(self.net)
         with torch.no_grad():

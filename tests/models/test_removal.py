@@ -32,6 +32,16 @@ def test_the_karate_club_exhaustively():
     assert list(table([nodes, edges]).kind) == ["nodes", "edges"]
 
 
+def test_edges_that_are_added():
+    convex = KARATE.run("added", nodes=(8,), added=20)
+    assert convex.removals == 20
+    assert convex.total >= 0.98
+    assert convex.newton >= 0.999
+    deep = BLOCKS.run("added", nodes=(50,), added=20, newton=False)
+    assert deep.total >= 0.98
+    assert 0.9 < deep.slope < 1.1
+
+
 def test_two_layers_at_their_optimum():
     with pytest.warns(UserWarning, match="the Newton step is damped for"):
         nodes = BLOCKS.run("nodes", nodes=(50,), removals=14)
@@ -101,9 +111,9 @@ def test_some_of_the_players():
 def test_a_part_that_is_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path))
     monkeypatch.setattr(experiments, "_code", lambda: "as it was")
-    small = Experiment("small", four_labels, 0.05, (8,), removals=6, newton=False)
-    first, _ = rows([small])
-    assert len(list(tmp_path.iterdir())) == 2
+    small = Experiment("small", four_labels, 0.05, (8,), removals=6, added=6, newton=False)
+    first, *_ = rows([small])
+    assert len(list(tmp_path.iterdir())) == 3
     monkeypatch.setattr(experiments, "study", None)  # would be called
     again = next(rows([small]))
     assert {k: v for k, v in dataclasses.asdict(again).items() if v == v} == {
