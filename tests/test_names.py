@@ -47,6 +47,14 @@ def test_nodes_edges_features_and_classes_go_by_their_names(own):
     }  # fmt: skip
 
 
+def test_a_window_of_columns_is_called_by_its_first_and_last():
+    data = Data(x=torch.ones(4, 4), edge_index=EDGES, node_names=PEOPLE)
+    for names, window in ((["lag 3", "lag 2", "lag 1", "trend"], "lag 3–1"), (["a", "b", "c", "d"], "a–c")):
+        target = explain.wrap(gcn(), data, feature_names=names).node(1)
+        assert target.players("features", size=3).names[0] == window
+        assert f"Bert {window}" in target.players("node_features", size=3).names
+
+
 def test_an_edge_has_its_own_name_where_it_is_given():
     target = explain.wrap(gcn(), graph(), edge_names=[f"bond {i}" for i in range(6)]).node(1)
     assert set(target.players("edges").names) <= {f"bond {i}" for i in range(6)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -93,9 +94,13 @@ def _windows(players: Players, size: Any) -> Players:
 
 
 def _window_name(players: Players, members: Tensor) -> str:
-    """The name of the first column, up to the last where there are several."""
-    first, last = players.names[int(members[0])], int(players.index[int(members[-1])].reshape(-1)[-1])
-    return first if len(members) == 1 else f"{first}–{last}"
+    """The name of the first column, up to the last where there are several: "lag 3–1" of "lag 3" and "lag 1"."""
+    first, last = players.names[int(members[0])], players.names[int(members[-1])]
+    if len(members) == 1:
+        return first
+    words = last.split(" ")
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first.split(" "), words, strict=False)))
+    return f"{first}–{' '.join(words[min(shared, len(words) - 1) :])}"
 
 
 def _playing(place: Place, kind: str, options: dict[str, Any]) -> Tensor:
