@@ -109,9 +109,15 @@ class Credit:
     def _example(self) -> str:
         return next(iter(self.players.names), "edge 3-5")
 
-    def top(self, k: int = 3) -> list[tuple[str, float]]:
-        """The ``k`` players with the largest absolute scores, as (name, score), largest first."""
-        return [(self.players.names[i], float(self.scores[i])) for i in self.order()[:k].tolist()]
+    def top(self, k: int = 3, sign: int = 0) -> list[tuple[str, float]]:
+        """The ``k`` players with the largest absolute scores, as (name, score), largest first.
+
+        Args:
+            k: how many at most.
+            sign: 1 for those alone that push the number up, -1 for those that push it down.
+        """
+        told = [i for i in self.order().tolist() if not sign or float(self.scores[i]) * sign > 0]
+        return [(self.players.names[i], float(self.scores[i])) for i in told[:k]]
 
     def order(self) -> Tensor:
         """Positions of the players, int64 ``[P]``, the largest absolute score first; ties keep their order."""

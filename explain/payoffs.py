@@ -158,8 +158,9 @@ def one_a_row(values: Any, count: int, row: str = "row", what: str = "payoff") -
 
 
 def payoff_name(payoff: str | Callable[..., Any]) -> str:
-    """As it is written into answers."""
-    return payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "callable")
+    """As it is written into answers; a function without a name is "payoff"."""
+    name = payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff")
+    return "payoff" if name == "<lambda>" else name
 
 
 def whole_number(given: Any) -> int | None:

@@ -55,6 +55,17 @@ def test_a_window_of_columns_is_called_by_its_first_and_last():
         assert f"Bert {window}" in target.players("node_features", size=3).names
 
 
+def test_a_node_is_asked_about_by_its_name():
+    model = explain.wrap(gcn(), graph(), node_names=PEOPLE)
+    assert model.node("Bert").value() == model.node(1).value()
+    with pytest.raises(ValueError, match="no nodes are called 'Bret': did you mean 'Bert'"):
+        model.node("Bret")
+    with pytest.raises(ValueError, match="nodes have no names"):
+        explain.wrap(gcn(), graph()).node("Bert")
+    with pytest.raises(ValueError, match="2 nodes are called 'Ann': give its number"):
+        explain.wrap(gcn(), graph(), node_names=["Ann", "Bert", "Ann", "Cy"]).node("Ann")
+
+
 def test_an_edge_has_its_own_name_where_it_is_given():
     target = explain.wrap(gcn(), graph(), edge_names=[f"bond {i}" for i in range(6)]).node(1)
     assert set(target.players("edges").names) <= {f"bond {i}" for i in range(6)}

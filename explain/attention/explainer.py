@@ -60,7 +60,7 @@ class Attention(Explainer):
             tokens). "last": what the rows look at in the last map. "daam", "output": maps of words, see there.
         residual: see `rollout`; only used there.
         modules: which layers, by name; this and what follows as in `capture`, before any weight is computed.
-        heads: which heads.
+        heads: which heads, counted from 0.
         steps: which steps of a run.
         branch: which guidance branch; words are read in their own, those of a negative prompt in "uncond".
         attention: weights of layers that form none, said by functions as in `capture`. What is said and not computed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from explain.graph.network import GraphNetwork
+from explain.graph.players.absent_features import Baseline
 from explain.graph.targets import GraphTarget
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.structure import Structure
 from explain.introduction import introduced
 from explain.payoffs import Payoff, whole_number
-from explain.spelling import spelled
+from explain.spelling import meant, spelled
 
 
 class GraphModel(GraphNetwork):
@@ -70,26 +71,27 @@ class GraphModel(GraphNetwork):
     @spelled
     def node(
         self,
-        node: int | tuple[str, int],
+        node: int | str | tuple[str, int | str],
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
         removal: str = "delete",
-        baseline: str = "zeros",
+        baseline: Baseline = "zeros",
         batch_size: int | None = None,
         graph: int | None = None,
     ) -> GraphTarget:
         """The model's answer for one node (``(type, number)`` in heterogeneous graphs).
 
         Args:
-            node: its number, or ``(type, number)``.
+            node: its number or name, or ``(type, number)``.
             label: the class the number is read for, the predicted one when None; of a regressor which of its outputs.
             payoff: "logit", "probability", "log_probability", "loss", "value" (the model's own number) or a callable
                 ``[rows, outputs] -> [rows]``; None: the model's own number, whose name follows from ``outputs``.
             removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
                 zero; "features" keeps the structure and replaces an absent node's features. A node that is deleted is
                 gone with its row wherever the model could see it without edges (norms, attention over all, positions).
-            baseline: absent features become "zeros", the "mean" over the nodes, or "marginal" draws of them.
+            baseline: absent features become "zeros", the "mean" over the nodes, "marginal" draws of them, or your own
+                values, ``[features]``.
             batch_size: coalitions in one forward; by default from a memory budget.
             graph: which graph of a list.
 
@@ -109,13 +111,13 @@ class GraphModel(GraphNetwork):
     @spelled
     def edge(
         self,
-        source: int | tuple[str, int],
-        target: int | tuple[str, int],
+        source: int | str | tuple[str, int | str],
+        target: int | str | tuple[str, int | str],
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
         removal: str = "delete",
-        baseline: str = "zeros",
+        baseline: Baseline = "zeros",
         batch_size: int | None = None,
     ) -> GraphTarget:
         """The model's answer for a pair of nodes, linked or not; see `node` for the rest."""
@@ -133,7 +135,7 @@ class GraphModel(GraphNetwork):
         *,
         payoff: Payoff | None = None,
         removal: str = "delete",
-        baseline: str = "zeros",
+        baseline: Baseline = "zeros",
         batch_size: int | None = None,
     ) -> GraphTarget:
         """The model's answer for one graph of the data set; an absent node leaves the pooling too. See `node`."""
@@ -168,7 +170,7 @@ class GraphModel(GraphNetwork):
             raise ValueError(f'{how}: wrap it with task="{task}" to ask this')
 
     @staticmethod
-    def _node(graph: Structure, node: int | tuple[str, int]) -> tuple[str, int]:
+    def _node(graph: Structure, node: int | str | tuple[str, int | str]) -> tuple[str, int]:
         if isinstance(node, tuple) and len(node) != 2:
             raise ValueError(f"node must be a number, or (type, number) in heterogeneous graphs, got {node!r}")
         kind, number = node if isinstance(node, tuple) else (next(iter(graph.counts)), node)
@@ -177,7 +179,25 @@ class GraphModel(GraphNetwork):
         if kind not in graph.counts:
             known = f"node types are {', '.join(graph.counts)}" if len(graph.counts) > 1 else "nodes here have no types"
             raise ValueError(f"{known}; got {node!r}")
+        if isinstance(number, str):
+            return kind, _named(graph, kind, number)
         found = whole_number(number)
         if found is None or not 0 <= found < graph.counts[kind]:
             raise ValueError(f"node must be a whole number from 0 to {graph.counts[kind] - 1}, got {number!r}")
         return kind, found
+
+
+def _named(graph: Structure, kind: str, name: str) -> int:
+    """The number of the node of this name.
+
+    Raises:
+        ValueError: no node or several have it, or nodes have no names.
+    """
+    names = graph.names.nodes.get(kind)
+    if names is None:
+        last = graph.counts[kind] - 1
+        raise ValueError(f"node must be a whole number from 0 to {last}, as nodes have no names, got {name!r}")
+    if (times := names.count(name)) != 1:
+        remedy = ": give its number" if times else meant(name, names)
+        raise ValueError(f"{times or 'no'} nodes are called {name!r}{remedy}")
+    return names.index(name)

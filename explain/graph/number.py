@@ -15,7 +15,7 @@ from torch import Tensor
 from explain.draws import seeded_by_input, seeded_remedy
 from explain.graph.hooks.messages import scaled_in_copies
 from explain.graph.network import GraphNetwork
-from explain.graph.players.absent_features import BASELINES
+from explain.graph.players.absent_features import Baseline, checked_baseline
 from explain.graph.players.removals import REMOVALS
 from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.structure import NODE, Copies, EdgeType, Fields, Structure, copies
@@ -35,7 +35,7 @@ class GraphNumber:
         graph: the whole graph that is asked about.
         focus: the explained nodes.
         removal: what becomes of an absent node or edge: "delete", "message" or "features".
-        baseline: what absent features become: "zeros", "mean" or "marginal".
+        baseline: what absent features become: "zeros", "mean", "marginal" or ``[features]`` values.
         batch_size: coalitions in one forward; None: from a memory budget.
         index: the graph's place in the data; None where that is one graph.
 
@@ -56,17 +56,17 @@ class GraphNumber:
         graph: Structure,
         focus: Focus,
         removal: str,
-        baseline: str,
+        baseline: Baseline,
         batch_size: int | None,
         index: int | None = None,
     ) -> None:
-        for what, given, known in (("removal", removal, REMOVALS), ("baseline", baseline, BASELINES)):
-            if given not in known:
-                raise ValueError(f"{what} must be one of {', '.join(known)}, {came(given, known)}")
+        if removal not in REMOVALS:
+            raise ValueError(f"removal must be one of {', '.join(REMOVALS)}, {came(removal, REMOVALS)}")
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise ValueError(f"batch_size must be a whole number of at least 1, or None, got {batch_size!r}")
         self.model, self.module, self.graph, self.focus = model, model.module, graph, focus
-        self.removal, self.baseline, self.batch_size, self.index = removal, baseline, batch_size, index
+        self.removal, self.batch_size, self.index = removal, batch_size, index
+        self.baseline = checked_baseline(baseline, graph)
         self.state = model.state()
 
     def numbers(self, place: Place, count: int, **edits: Any) -> Tensor:
@@ -161,10 +161,17 @@ class GraphNumber:
                 )
                 raise WrongRows(f"the model must give one row a node, {expected}; it gave {len(rows)}: {remedy}")
         elif len(rows) != count:
-            raise WrongRows(
-                f"the model must give one row a {self.model.task}, {count}; it gave {len(rows)}: show the call that "
-                "does, such as call=lambda net, data: net(data.x, data.edge_index)[None] where a row is all it gives"
+            remedy = (
+                "show the call that does, such as call=lambda net, data: net(data.x, data.edge_index)[None] where a "
+                "row is all it gives"
             )
+            if self.model.task == "edge" and len(rows) == made.structure.num_nodes:
+                remedy = (
+                    "of rows of nodes say how a pair is scored, "
+                    "explain.wrap(..., decoder=lambda z, pairs: (z[pairs[0]] * z[pairs[1]]).sum(-1))"
+                )
+            what = {"edge": "a pair"}.get(self.model.task, f"a {self.model.task}")
+            raise WrongRows(f"the model must give one row {what}, {count}; it gave {len(rows)}: {remedy}")
         return rows
 
     def _picked(self, rows: int) -> str:

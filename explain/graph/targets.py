@@ -16,6 +16,7 @@ from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.placing import is_large, placed, placed_nodes
 from explain.graph.players.absent_edges import ABSENT_EDGES, absent_edges
+from explain.graph.players.absent_features import Baseline
 from explain.graph.players.kinds import KINDS, players_of
 from explain.graph.players.naming import node_name, node_names
 from explain.graph.reading.differentiable import differentiable
@@ -67,7 +68,7 @@ class GraphTarget(GraphNumber, OfOutputs):
         label: int | None,
         payoff: Payoff | None,
         removal: str,
-        baseline: str,
+        baseline: Baseline,
         batch_size: int | None,
         index: int | None = None,
     ) -> None:
@@ -362,7 +363,7 @@ class GraphTarget(GraphNumber, OfOutputs):
             **self.called,
             "payoff": payoff_name(self.payoff),
             "removal": self.removal,
-            "baseline": self.baseline,
+            "baseline": self.baseline if isinstance(self.baseline, str) else self.baseline.tolist(),
             **({"node_types": dict(self.graph.counts)} if len(self.graph.counts) > 1 else {}),
             **({"node_names": node_names(self.graph)} if self.graph.names.nodes else {}),
             "outputs": self.meaning.kind,

@@ -1,18 +1,51 @@
-"""What absent features of a node, or an edge, are: zeros, the mean over all of them, or draws from the others."""
+"""What absent features of a node, or an edge, are: zeros, the mean over all, draws from the others, or your values."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from explain.graph.tensors.cuts import Place
 from explain.graph.tensors.structure import EdgeType, Fields, Structure
+from explain.spelling import came
+from explain.types import Unsupported
+
+Baseline: TypeAlias = "str | Tensor | Sequence[float]"
 
 BASELINES = ("zeros", "mean", "marginal")
 _DRAWS = 16  # feature draws that a "marginal" value averages over
 
 
-def absent_features(graph: Structure, place: Place, baseline: str) -> Fields:
+def checked_baseline(baseline: Any, graph: Structure) -> str | Tensor:
+    """The baseline's name, or your own values, one a column of ``x``, ``[features]``.
+
+    Raises:
+        ValueError: an unknown name, or as many values as there are no columns.
+        Unsupported: own values where nodes have types, each with columns of its own.
+    """
+    if isinstance(baseline, str):
+        if baseline not in BASELINES:
+            raise ValueError(
+                f"baseline must be one of {', '.join(BASELINES)} or [features] values, {came(baseline, BASELINES)}"
+            )
+        return baseline
+    try:
+        values = torch.as_tensor(baseline)
+    except (TypeError, ValueError, RuntimeError):
+        known = ", ".join(BASELINES)
+        raise ValueError(f"baseline must be one of {known} or [features] values, got {baseline!r:.60}") from None
+    if len(graph.counts) > 1:
+        raise Unsupported(f"own baseline values need one type of nodes: use one of {', '.join(BASELINES)}")
+    x = feature_matrix(graph, next(iter(graph.counts)))
+    if values.shape != x.shape[1:] or not values.isfinite().all():
+        raise ValueError(f"baseline must be a finite value for each of {x.size(1)} features, got {list(values.shape)}")
+    return values.detach().clone()
+
+
+def absent_features(graph: Structure, place: Place, baseline: str | Tensor) -> Fields:
     """What absent features are, by node type, ``[draws, nodes of the place, features]``.
 
     Raises:
@@ -21,7 +54,9 @@ def absent_features(graph: Structure, place: Place, baseline: str) -> Fields:
     found = {}
     for kind in graph.counts:
         x, here = feature_matrix(graph, kind), feature_matrix(place.graph, kind)
-        if baseline == "mean":
+        if isinstance(baseline, Tensor):
+            found[kind] = baseline.to(here).expand_as(here)[None]
+        elif baseline == "mean":
             if not x.is_floating_point():
                 raise ValueError(f'baseline="mean" needs floating-point features, x is {x.dtype}: use "zeros"')
             found[kind] = x.mean(0, keepdim=True).expand_as(here)[None]
@@ -34,8 +69,14 @@ def absent_features(graph: Structure, place: Place, baseline: str) -> Fields:
     return found
 
 
-def absent_edge_features(graph: Structure, place: Place, baseline: str) -> dict[EdgeType, Tensor]:
-    """What absent edge features are, by edge type, ``[draws, edges of the place, columns]``."""
+def absent_edge_features(graph: Structure, place: Place, baseline: str | Tensor) -> dict[EdgeType, Tensor]:
+    """What absent edge features are, by edge type, ``[draws, edges of the place, columns]``.
+
+    Raises:
+        Unsupported: own values, which are those of nodes.
+    """
+    if isinstance(baseline, Tensor):
+        raise Unsupported(f"own baseline values are of node features: ask of edges with one of {', '.join(BASELINES)}")
     found = {}
     for kind in graph.edges:
         attributes, here = edge_matrix(graph, kind), edge_matrix(place.graph, kind)

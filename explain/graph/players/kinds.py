@@ -36,7 +36,7 @@ _OPTIONS: dict[str, set[str]] = {
 }
 
 
-def players_of(place: Place, graph: Structure, kind: str, options: dict[str, Any], baseline: str) -> Players:
+def players_of(place: Place, graph: Structure, kind: str, options: dict[str, Any], baseline: str | Tensor) -> Players:
     """The players of a kind in a computation graph; ``graph`` is the whole graph.
 
     Raises:
@@ -159,7 +159,7 @@ def _with_twins(flat: Tensor, place: Place, graph: Structure) -> Tensor:
     return every[torch.isin(pair[every], pair[flat])]
 
 
-def _feature_players(place: Place, graph: Structure, baseline: str, everything: bool) -> Players:
+def _feature_players(place: Place, graph: Structure, baseline: str | Tensor, everything: bool) -> Players:
     """Columns of ``x``; those that nowhere near differ from their absence are left out: they cannot matter."""
     columns = []
     absent = absent_features(graph, place, baseline)
@@ -174,7 +174,7 @@ def _feature_players(place: Place, graph: Structure, baseline: str, everything: 
     return Players("features", index[:, 1] if len(kinds) == 1 else index, names)
 
 
-def _node_feature_players(place: Place, graph: Structure, geometry: Fields, baseline: str) -> Players:
+def _node_feature_players(place: Place, graph: Structure, geometry: Fields, baseline: str | Tensor) -> Players:
     """Entries ``x[node, column]`` that differ from their absence, the explained nodes' own among them."""
     rows, absent = [], absent_features(graph, place, baseline)
     for number, kind in enumerate(graph.counts):
@@ -194,7 +194,7 @@ def _node_feature_players(place: Place, graph: Structure, geometry: Fields, base
     return Players("node_features", short, names, geometry={**geometry, "node": index[:, 3]})
 
 
-def _edge_feature_players(place: Place, graph: Structure, baseline: str) -> Players:
+def _edge_feature_players(place: Place, graph: Structure, baseline: str | Tensor) -> Players:
     """Columns of ``edge_attr`` that differ from their absence on an edge that reaches the explained nodes.
 
     Raises:

@@ -300,11 +300,14 @@ def _check_edges(graph: Structure) -> None:
     for kind, index in graph.edges.items():
         sizes = (graph.counts[kind[0]], graph.counts[kind[2]])
         if index.dim() != 2 or index.size(0) != 2:
-            raise ValueError(f"edge_index must be [2, edges], got {list(index.shape)}")
+            turned = ": give edge_index.t()" if index.dim() == 2 and index.size(1) == 2 else ""
+            raise ValueError(f"edge_index must be [2, edges], got {list(index.shape)}{turned}")
         for row, size in zip(index, sizes, strict=True):
             if row.numel() and not 0 <= int(row.min()) <= int(row.max()) < size:
+                low, high = int(row.min()), int(row.max())
+                counted = ": counted from 1? give edge_index - 1" if (low, high) == (1, size) else ""
                 raise ValueError(
-                    f"edge_index points to nodes {int(row.min())} to {int(row.max())}, the graph has {size}"
+                    f"edge_index points to nodes {low} to {high}, the graph has {size}, 0 to {size - 1}{counted}"
                 )
 
 
