@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from explain.spelling import came
 from explain.types import Unsupported
 
 Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "edm"]
@@ -184,6 +185,57 @@ class Gaussian:
     def score(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
         """The score that a prediction implies, ``grad log q(x_t) = -e / s_t`` (Song et al. 2021)."""
         return -self.noise_in(x_t, prediction, t) / self.levels(t, x_t)[1]
+
+    def saying_score(self, score: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The prediction that implies this score: `score` backwards, by ``e = -s_t score``.
+
+        >>> process = Gaussian(torch.tensor([0.9, 0.1]).sqrt().double(), 2, "v_prediction")
+        >>> x, t = torch.ones(1, 1), torch.tensor([1])
+        >>> v = process.saying_score(-x, x, t)
+        >>> torch.allclose(process.score(x, v, t), -x)
+        True
+        """
+        a, s = self.levels(t, x_t)
+        noise = -s * score
+        return self.wanted((x_t - s * noise) / a, noise, t)
+
+    def converted(self, x_t: Tensor, prediction: Tensor, t: Tensor, to: Prediction) -> Tensor:
+        """What a model of another parameterisation would say: ``x_0`` and ``e`` by the table, then its first column.
+
+        Raises:
+            ValueError: ``to`` is unknown, or its line of the table does not hold for this noise.
+
+        >>> process = Gaussian(torch.tensor([0.9, 0.1]).sqrt().double(), 2, "epsilon")
+        >>> x, t = torch.ones(1, 1), torch.tensor([1])
+        >>> v = process.converted(x, x / 2, t, "v_prediction")
+        >>> torch.allclose(replace(process, prediction="v_prediction").noise_in(x, v, t), x / 2)
+        True
+        """
+        lost = ("v_prediction", "edm") if self.signal is None else ("flow_prediction",)
+        kinds = tuple(kind for kind in PREDICTIONS if kind not in lost)
+        if to not in kinds:
+            raise ValueError(f"to must be one of {', '.join(kinds)} for this noise, {came(to, kinds)}")
+        clean, noise = self.clean(x_t, prediction, t), self.noise_in(x_t, prediction, t)
+        return replace(self, prediction=to).wanted(clean, noise, t)
+
+    def flow(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """``dx / dl`` of the probability flow, with ``l = log(s_t / a_t)`` as the time.
+
+        The differential equation ``dx / dl = f x - (g^2 / 2) score`` whose solutions are spread as ``x_t`` is at every
+        ``t``; here ``g^2 = 2 s^2`` and ``f = -s^2``, for flow matching ``-s``. It is ``a s v`` where ``d = 1``, and
+        ``a s (e - x_0)`` for flow matching. A table of steps is a line in ``l`` between two of them, so per step it is
+        this times ``l``'s difference.
+
+        Sources: Song et al. 2021 (score-based generative modeling through SDEs), eq. 13; Karras et al. 2022, eq. 4.
+
+        >>> process = Gaussian(torch.tensor([0.9, 0.1]).sqrt().double(), 2, "epsilon")
+        >>> x, t = torch.ones(1, 1), torch.tensor([1])
+        >>> bool(process.flow(x, process.saying_score(-x, x, t), t).abs() < 1e-7)  # of N(0, 1) data nothing moves
+        True
+        """
+        s = self.levels(t, x_t)[1]
+        shrinking = s if self.signal is None else s**2
+        return s * self.noise_in(x_t, prediction, t) - shrinking * x_t
 
     def unknown(self, x0: Tensor, noise: Tensor) -> Tensor:
         """The noise."""
