@@ -38,6 +38,11 @@ def test_explained_it_runs_as_in_the_paper_and_hangs_on_labels_nearby(small):
     why = explain.Occlusion("known_labels").explain(run)
     near = torch.isin(why.players.index, run.players("known_labels", hops=5).index)
     assert why.scores[near].abs().mean() > 1.5 * why.scores[~near].abs().mean()  # all are in the correction's length
+    plain = model.trajectory(node, draws=1, temperature=0.0, payoff="state", constrained=False)
+    alone = explain.Occlusion("known_labels").explain(plain)  # now heard along edges alone
+    assert alone.scores.abs().sum() > 0.05
+    assert alone.scores[near].abs().sum() >= 0.95 * alone.scores.abs().sum()
+    assert why.scores[near].abs().sum() < 0.95 * why.scores.abs().sum()
 
 
 def test_the_schedule_and_the_time_are_those_of_the_paper():
