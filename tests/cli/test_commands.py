@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -171,13 +172,19 @@ def test_ctrl_c_leaves_nothing_half_written(folder):
     (folder / "slow.py").write_text(f"import explain, torch\n\n\n{slow}\ntarget = lambda: slow(torch.ones(3))\n")
     (folder / "why.safetensors").write_bytes(b"before")
     command = [sys.executable, "-m", "explain", "run", "slow.py:target", "-m", "shapley", "-o", "why.safetensors"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(900):
-        if (folder / "asked").exists():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    usual = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored by what jobs in the background start
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=usual
+    ) as process:
+        for _ in range(900):
+            if (folder / "asked").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.endswith("stopped: nothing was written\n")
     assert (folder / "why.safetensors").read_bytes() == b"before"
