@@ -1,7 +1,10 @@
 import pytest
 import torch
 from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn import GCN
 
+import explain
 from explain.analysis import by_magnitude, by_saliency, pruning_curve, weights_kept
 
 
@@ -56,10 +59,62 @@ def test_losses_are_asked_of_each_example():
         by_saliency(nn.Linear(2, 1), lambda net: net(torch.ones(2)).sum())
 
 
-def test_edges_go_by_any_order():
-    worth = torch.arange(10.0)
-    curve = pruning_curve(worth.argsort(), lambda keep: float(worth[keep].sum()), (0, 0.5, 1))
-    assert curve.values == (45.0, 35.0, 0.0)
+NODES, PLANTED = 24, 12
+
+
+class Fit(nn.Module):
+    """How well a network says the classes of all nodes, one number a graph."""
+
+    def __init__(self, net, y):
+        super().__init__()
+        self.net, self.y = net, y
+
+    def forward(self, x, edge_index, edge_weight):
+        return -nn.functional.cross_entropy(self.net(x, edge_index, edge_weight), self.y).view(1, 1)
+
+
+@pytest.fixture(scope="module")
+def misled():
+    """A trained GCN on two communities, into which heavy edges of the wrong kind, the last ones, came afterwards."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(NODES) % 2
+    x = torch.randn(NODES, 4, generator=generator)
+    x[:, 0] += 0.7 * (2 * y - 1)
+    drawn = torch.randint(NODES, (2, 300), generator=generator)
+    drawn = drawn[:, drawn[0] != drawn[1]].unique(dim=1)
+    drawn = drawn[:, torch.randperm(drawn.size(1), generator=generator)]
+    alike = y[drawn[0]] == y[drawn[1]]
+    own, wrong = drawn[:, alike][:, :60], drawn[:, ~alike][:, :PLANTED]
+    torch.manual_seed(0)
+    net = GCN(4, 8, num_layers=2, out_channels=2)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(x, own, torch.ones(60)), y).backward()
+        optimiser.step()
+    weight = torch.cat([torch.ones(60), torch.full((PLANTED,), 3.0)])
+    return net.eval(), Data(x=x, y=y, edge_index=torch.cat([own, wrong], 1), edge_weight=weight)
+
+
+def test_edges_by_attribution_go_cheaper_than_by_magnitude_and_by_chance(misled):
+    net, data = misled
+    assert data.num_edges == 60 + PLANTED
+
+    def accuracy(keep):
+        found = net(data.x, data.edge_index[:, keep], data.edge_weight[keep]).argmax(1)
+        return float((found == data.y).double().mean())
+
+    model = explain.wrap(Fit(net, data.y), data, task="graph", outputs="values")
+    why = explain.Occlusion("edges").explain(model.graph())
+    assert torch.equal(why.players.index, torch.arange(data.num_edges))
+    shares = (0.0, PLANTED / data.num_edges, 0.5, 0.75)
+    orders = why.scores.argsort(), data.edge_weight.argsort(stable=True)
+    attributed, magnitude = (pruning_curve(order, accuracy, shares) for order in orders)
+    assert attributed.values[0] == magnitude.values[0] == accuracy(torch.ones(data.num_edges, dtype=torch.bool))
+    assert why.scores[-PLANTED:].mean() < 0 < why.scores[:-PLANTED].mean()
+    assert attributed.values[1] > attributed.values[0] + 0.1  # what misled the network is gone
+    assert attributed.values[1] > max(magnitude.values[1], attributed.highest[1])  # the heavy edges are the wrong ones
+    assert attributed.area > max(magnitude.area, attributed.area_of_chance) + 0.05
 
 
 @pytest.mark.parametrize(
