@@ -7,6 +7,7 @@ import torch
 import explain
 from models.communities import communities
 from models.digress import SCALES, DiGress, Recipe, cycles, generate, on_communities, padded, spectrum, symmetric
+from models.digress_results import bound_by_step, section
 
 
 def test_cycles_through_each_node_are_those_of_networkx():
@@ -68,6 +69,17 @@ def test_after_a_little_training_it_knows_more_than_the_limit_and_is_explained(t
     assert again.cached
     assert again.facts == found.facts
     assert found.facts["loss"] < 0.9 * found.facts["nats_of_the_limit"]  # of the clean pairs, at all steps alike
+    terms = bound_by_step(found.module, noise)
+    assert terms.shape == (9,)
+    assert float(terms.sum()) == pytest.approx(found.facts["nats"])
+    lines = section(lambda _: (found, noise)).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    for row, whose in zip(rows[2:5], ("generated", "real", "limit"), strict=True):
+        values = [f"{found.facts[whose][name]:.3f}" for name in ("degree", "clustering", "modularity")]
+        assert row[:4] == [whose, *values]
+    *spans, total = map(float, rows[-1][1:])
+    assert sum(spans) == pytest.approx(total, abs=5e-4)
+    assert total == pytest.approx(found.facts["nats"], abs=1e-4)
     assert 0 < found.facts["nats"] < 1
     assert abs(found.facts["limit"]["degree"] - found.facts["real"]["degree"]) < 1
     model = explain.wrap(found.module, process=noise, time="step")
