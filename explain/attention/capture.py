@@ -254,7 +254,8 @@ def _why(watch: _Capture) -> str:
         f"nothing captured: {name} ran, but called neither scaled_dot_product_attention, nn.MultiheadAttention nor "
         "torch_geometric's GATConv, GATv2Conv or TransformerConv, and summed over no softmax whose rows add up to 1; "
         "attention by kernels or in scripted modules cannot be seen: say its weights, attention={layer: function "
-        "(layer, *inputs) -> weights}, or let the model use scaled_dot_product_attention"
+        "(layer, *inputs) -> weights}, or let the model use scaled_dot_product_attention; of a graph network "
+        "explain.analysis.diffusivity reads them too, also with signs, as SGFormer's"
     )
 
 

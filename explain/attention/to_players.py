@@ -19,11 +19,7 @@ def to_positions(credit: Tensor, players: Players) -> Tensor:
     """
     owned = players.groups or tuple(players.index.view(-1, 1))
     atoms = torch.cat([torch.zeros(0, dtype=torch.int64), *owned]).to(credit.device)
-    if len(atoms) and (int(atoms.min()) < 0 or int(atoms.max()) >= len(credit)):
-        raise ValueError(
-            f"{players.kind} must be positions of the attention map, 0 to {len(credit) - 1}, "
-            f"got {int(atoms.min())} to {int(atoms.max())}"
-        )
+    _check(players.kind, atoms, len(credit))
     owner = torch.repeat_interleave(torch.arange(len(owned)), torch.tensor([len(a) for a in owned], dtype=torch.int64))
     return credit.new_zeros(len(players)).index_add_(0, owner.to(credit.device), credit[atoms])
 
@@ -35,11 +31,12 @@ def to_edges(maps: Sequence[AttentionMap], flows: Sequence[Tensor], players: Pla
     ``players.geometry["ends"] [2, P]``; players with groups are undirected pairs, and get what passes both ways.
 
     Raises:
-        ValueError: players without ends.
+        ValueError: players without ends, or with ends that no map has.
     """
     ends = players.geometry.get("ends")
     if ends is None:
         raise ValueError("edge players need geometry['ends'] [2, players], the node ids of each edge, got none")
+    _check("the ends of edges", ends, max(max(attention.queries, attention.keys) for attention in maps))
     owner = torch.arange(len(players))
     if players.groups is not None:
         pairs = ends[0] != ends[1]
@@ -87,3 +84,17 @@ def _every_pair(attention: AttentionMap) -> Tensor:
         .to(attention.weights.device)
         .T.flip(0)
     )
+
+
+def _check(what: str, atoms: Tensor, positions: int) -> None:
+    """Check that the maps have these positions.
+
+    Raises:
+        ValueError: they have fewer, and are over something else.
+    """
+    if atoms.numel() and (int(atoms.min()) < 0 or int(atoms.max()) >= positions):
+        raise ValueError(
+            f"{what} must be positions of the attention map, 0 to {positions - 1}, got {int(atoms.min())} to "
+            f"{int(atoms.max())}: does the network look within a list of its own, such as the nearest of each node? "
+            "Shapley, Lime, Occlusion and Gradient ask about the players; `with capture(net) as maps` gives the maps"
+        )

@@ -83,6 +83,7 @@ def asked(function: Callable[..., Any], name: str, layer: nn.Module, args: Any, 
     if not gap < 1e-3 or float(weights.min()) < 0:
         raise ValueError(
             f"attention of {name} must be shares, never negative and each row with a sum of 1, got rows that miss it "
-            f"by {gap:.3g} and a smallest weight of {float(weights.min()):.3g}"
+            f"by {gap:.3g} and a smallest weight of {float(weights.min()):.3g}; weights with signs, as SGFormer's, "
+            "are read by explain.analysis.diffusivity"
         )
     return ToldMap(weights.view(*[1] * (4 - weights.dim()), *weights.shape), None)

@@ -17,6 +17,11 @@ from explain.types import Game, Masks, Players, Unsupported, Values, present_ato
 STEP_KINDS = ("pairs", "edges", "nodes")
 RUN_KINDS = ("steps", "pairs", "nodes")
 
+_INSTEAD = {
+    "features": "nodes of a graph that is drawn have a type, which is drawn too, and no features: ask 'nodes'",
+    "guidance": "its network is asked without a condition, so that no guidance is there: ask a run's 'steps'",
+}
+
 
 def graph_players(number: GraphNumber, kind: str, options: dict[str, Any]) -> Players:
     """Pairs of nodes, those of them that are edges of the clean graph, nodes with all their pairs, or steps.
@@ -26,7 +31,7 @@ def graph_players(number: GraphNumber, kind: str, options: dict[str, Any]) -> Pl
     """
     kinds = RUN_KINDS if isinstance(number, GraphRunNumber) else STEP_KINDS
     if kind not in kinds:
-        raise ValueError(f"a denoised graph plays with {', '.join(kinds)}; {came(kind, kinds)}")
+        raise ValueError(_refusal(kind, kinds))
     if unknown := set(options) - ({"size"} if kind == "steps" else set()):
         raise ValueError(f"players({kind!r}) takes {['size'] if kind == 'steps' else 'no options'}, got {unknown}")
     if kind == "steps":
@@ -51,6 +56,12 @@ def graph_players(number: GraphNumber, kind: str, options: dict[str, Any]) -> Pl
     return Players(kind, own, names, geometry={**geometry, "ends": own.T} if geometry else {})
 
 
+def _refusal(kind: str, kinds: tuple[str, ...]) -> str:
+    """Which players there are, and why there are none of a kind that other denoisers have."""
+    why = f": {_INSTEAD[kind]}" if kind in _INSTEAD else ""
+    return f"a denoised graph plays with {', '.join(kinds)}; {came(kind, kinds)}{why}"
+
+
 @dataclass(frozen=True, eq=False)
 class GraphCoalitions:
     """The number for masks over players of one kind; every coalition meets the same noise, entry by entry.
@@ -65,7 +76,7 @@ class GraphCoalitions:
     def __post_init__(self) -> None:
         kinds = RUN_KINDS if isinstance(self.number, GraphRunNumber) else STEP_KINDS
         if self.players.kind not in kinds:
-            raise Unsupported(f"a denoised graph plays with {', '.join(kinds)}; {came(self.players.kind, kinds)}")
+            raise Unsupported(_refusal(self.players.kind, kinds))
 
     def game(self) -> Game:
         """The game, in batches that fit the memory budget."""

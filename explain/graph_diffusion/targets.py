@@ -20,8 +20,8 @@ from explain.payoffs import payoff_name
 from explain.types import Differentiable, Game, NonFinite, Players, Target, Unsupported
 
 _NO_TRAINING = (
-    "how a denoiser of graphs was trained is not followed; that the answer hangs on which labels are known, nodes or "
-    "edges is asked of the game: Shapley, Lime or Occlusion"
+    "how a denoiser of labels or tokens was trained is not followed; which of them the answer hangs on, and which "
+    "nodes and edges where it reads any, is asked of the game: Shapley, Lime or Occlusion"
 )
 
 

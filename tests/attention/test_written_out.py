@@ -9,9 +9,11 @@ from torch_geometric.nn import AGNNConv, HGTConv, RGATConv, SAGEConv, SuperGATCo
 from torch_geometric.nn.models import AttentiveFP
 
 import explain
-from explain.attention import Attention, capture
+from explain.analysis import diffusivity
+from explain.attention import Attention, NothingCaptured, capture
 from explain.attention.ablation import uniform
 from explain.attention.told import layers_told
+from models.convolutions import SGFormer
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0, 2, 4, 1], [1, 0, 3, 2, 5, 4, 2, 0, 1, 4]])
 
@@ -268,3 +270,17 @@ def test_what_is_told_is_proved(say, error, words):
     net = Kernels().eval()
     with pytest.raises(error, match=words), capture(net, attention=say):
         net(torch.randn(6, 4), EDGES)
+
+
+def test_kernels_with_signs_are_sent_to_diffusivity():
+    torch.manual_seed(0)
+    net, x = SGFormer(4, 3, hidden=4).eval(), torch.randn(6, 4)
+    signed = torch.eye(6) + torch.tensor([-0.5, 0.5, 0, 0, 0, 0])
+    with pytest.raises(NothingCaptured, match=r"explain\.analysis\.diffusivity reads them too, also with signs"):
+        Attention("nodes").explain(
+            explain.wrap(net, Data(x=x, edge_index=EDGES), task="node", outputs="logits").node(2)
+        )
+    kernels, said = Kernels().eval(), r"smallest weight of -0\.5; .*explain\.analysis\.diffusivity"
+    with pytest.raises(ValueError, match=said), capture(kernels, attention={"first": lambda layer, x: signed}):
+        kernels(x, EDGES)
+    assert [layer.S.shape for layer in diffusivity(net, x, EDGES) if layer.kind == "kernel"] == [(6, 6)] * 2

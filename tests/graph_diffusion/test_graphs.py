@@ -248,3 +248,18 @@ def test_questions_that_are_none(model):
         Gradient("pairs").explain(step)
     with pytest.raises(Unsupported, match="learned masks"):
         Mask("edges").explain(step)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("features", "have a type.*no features: ask 'nodes'"), ("guidance", "without a condition.*'steps'")],
+)
+def test_players_of_other_denoisers_are_refused_with_the_reason(model, kind, why):
+    asked = model.step(GRAPH, t=3, edge=(0, 1), draws=1)
+    for question in (asked, model.trajectory(5, payoff=lambda pairs: pairs.sum((1, 2)).double(), draws=1)):
+        with pytest.raises(ValueError, match=rf"a denoised graph plays with .*got '{kind}': .*{why}"):
+            question.players(kind)
+    with pytest.raises(Unsupported, match=why):
+        asked.game(explain.Players(kind, torch.arange(2)))
+    with pytest.raises(ValueError, match=r"plays with pairs, edges, nodes; got 'pixels'$"):
+        asked.players("pixels")

@@ -5,6 +5,8 @@ import torch
 from graph_cases import random_graph
 from reference.networks import graph_bert
 
+import explain
+from explain import Attention
 from models.datasets import karate_club
 from models.graph_bert import GraphBert, intimacy
 from models.training import Recipe, accuracy, train
@@ -43,3 +45,12 @@ def test_it_learns_the_karate_club():
 def test_another_residual_is_refused():
     with pytest.raises(ValueError, match='"graph" or "raw", got \'none\''):
         GraphBert(5, 3, residual="none")
+
+
+@pytest.mark.parametrize("players", ["nodes", "edges"])
+def test_its_maps_are_over_lists_and_not_over_nodes(players):
+    torch.manual_seed(0)
+    data = random_graph(nodes=11, edges=12)
+    asked = explain.wrap(GraphBert(5, 3, hidden=8, k=3).eval(), data, task="node", outputs="logits").node(0)
+    with pytest.raises(ValueError, match=r"positions of the attention map, 0 to 3, .* a list of its own.*Shapley"):
+        Attention(players).explain(asked)
