@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch_geometric.nn import LGConv, LightGCN
+from torch import Tensor, nn
+from torch_geometric.nn import LGConv
 
-from explain.analysis.recording import recorded
+from explain.analysis.recording import LayerCall, Propagation, recorded
 from explain.guard import untouched
 
 
@@ -33,7 +33,7 @@ class Because:
     gap: float
 
 
-def because(model: LightGCN, edge_index: Tensor, user: int, item: int) -> Because:
+def because(model: nn.Module, edge_index: Tensor, user: int, item: int) -> Because:
     """An exact split of what a user hears: ``e_user = a_0 x_user + sum_j w_uj sum_l a_(l+1) x_j^l``.
 
     ``part_j = w_uj sum_l a_(l+1) x_j^l . e_item``, with all other embeddings held: with one layer, for an item that the
@@ -41,49 +41,52 @@ def because(model: LightGCN, edge_index: Tensor, user: int, item: int) -> Becaus
     question, without the like altogether: neighbours share differently then, and items lose a user.
 
     Args:
-        model: whose score is a dot product.
+        model: torch_geometric's `LightGCN`, or another that is called as it is, has one embedding and propagates by
+            `LGConv`. ``a`` is its ``alpha``, or ``1 / (layers + 1)`` where it has none; that its scores are then
+            ``e_u . e_i`` is proved against its own call, of the user with every node and of the item with every node.
         edge_index: likes, ``[2, edges]``, both ways as the model is called with them.
         user: a node.
         item: a node.
 
     Raises:
-        TypeError: the model is no `LightGCN`, of which alone the split is known to be exact.
+        TypeError: the model has other layers, or its own scores are not these products: the split is not exact then.
         ValueError: a node that is not there, or a user without likes.
 
     Source: He et al. 2020 (LightGCN), eq. 3, 4 and 7.
 
+    >>> from torch_geometric.nn import LightGCN
     >>> likes = torch.tensor([[0, 0, 1, 2, 3, 2], [2, 3, 2, 0, 0, 1]])
     >>> why = because(LightGCN(4, 2, num_layers=2), likes, user=0, item=3)
     >>> sorted(why.items.tolist()), why.gap < 1e-6
     ([2, 3], True)
     """
-    if not isinstance(model, LightGCN):
-        raise TypeError(
-            f"the split is exact for LightGCN, got {type(model).__name__}: ask Shapley('edges') of its link"
-        )
-    nodes = model.num_nodes
+    start = _start(model)
+    nodes = len(start)
     if not (0 <= user < nodes and 0 <= item < nodes):
         raise ValueError(f"user and item must be nodes 0 to {nodes - 1}, got {user} and {item}")
     liked = edge_index[0][edge_index[1] == user].unique()
     if not len(liked):
         raise ValueError(f"user {user} has liked nothing: the whole score is its own embedding")
+    every, pair = torch.arange(nodes, device=edge_index.device), edge_index.new_tensor([[user], [item]])
+    asked = torch.cat([torch.stack([torch.full_like(every, user), every]), torch.stack([every, every * 0 + item])], 1)
     with untouched(model), torch.no_grad():
         with recorded(model, nodes) as calls:
-            embedded = model.get_embedding(edge_index).double()
-        target, heard = embedded[item], embedded.new_zeros(nodes, embedded.size(1))
-        convolutions = [call for call in calls if isinstance(call.layer, LGConv)]
-        for scale, call in zip(model.alpha[1:].double(), convolutions, strict=True):
-            for one in call.propagations:
-                source, into = one.edge_index
-                told = source[into == user]
-                weight = one.arguments["edge_weight"][into == user].double()
-                heard.index_add_(0, told, scale * weight[:, None] * one.arguments["x"][told].double())
-        parts = heard[liked] @ target
-        own = float(model.alpha[0].double() * model.embedding.weight[user].double() @ target)
-        score = float(embedded[user] @ target)
-        removed = torch.stack([score - _without(model, edge_index, user, int(one), item) for one in liked])
+            said = model(edge_index, asked)
+        steps = [call for call in calls if isinstance(call.layer, LGConv)]
+        alpha = _alpha(model, len(steps)).to(start)
+        embedded = alpha[0] * start + sum(a * one.result.double() for a, one in _propagated(alpha, steps))
+        _prove(model, said, (embedded[asked[0]] * embedded[asked[1]]).sum(1))
+        target, heard = embedded[item], torch.zeros_like(embedded)
+        for scale, one in _propagated(alpha, steps):
+            told = one.edge_index[0][one.edge_index[1] == user]
+            weight = one.arguments["edge_weight"][one.edge_index[1] == user].double()
+            heard.index_add_(0, told, scale * weight[:, None] * one.arguments["x"][told].double())
+        parts, own = heard[liked] @ target, float(alpha[0] * start[user] @ target)
+        score, before = float(embedded[user] @ target), model(edge_index, pair)
+        removed = [before - model(_without(edge_index, user, int(one)), pair) for one in liked]
     order = parts.argsort(descending=True)
-    return Because(liked[order], parts[order], own, score, removed[order], abs(own + float(parts.sum()) - score))
+    gap = abs(own + float(parts.sum()) - score)
+    return Because(liked[order], parts[order], own, score, torch.cat(removed).double()[order], gap)
 
 
 def similar(embeddings: Tensor, item: int, k: int = 5, among: Tensor | None = None) -> list[tuple[int, float]]:
@@ -110,8 +113,48 @@ def similar(embeddings: Tensor, item: int, k: int = 5, among: Tensor | None = No
     return [(int(candidates[at]), float(value)) for value, at in zip(*top, strict=True)]
 
 
-def _without(model: LightGCN, edge_index: Tensor, user: int, liked: int, item: int) -> Tensor:
+def _start(model: nn.Module) -> Tensor:
+    """The embedding before any step, ``[nodes, columns]``.
+
+    Raises:
+        TypeError: there is not one, or no step by `LGConv`.
+    """
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
+    if len(tables) != 1 or not any(isinstance(part, LGConv) for part in model.modules()):
+        raise TypeError(
+            f"the split is exact for LightGCN (one nn.Embedding, steps by LGConv), got {type(model).__name__}: ask "
+            "Shapley('edges') of its link"
+        )
+    return tables[0].weight.detach().double()
+
+
+def _alpha(model: nn.Module, steps: int) -> Tensor:
+    """What the embedding and each step count for, ``[steps + 1]``; `_prove` holds it to the model's call."""
+    alpha = getattr(model, "alpha", None)
+    if isinstance(alpha, Tensor) and alpha.shape == (steps + 1,):
+        return alpha.detach()
+    return torch.full((steps + 1,), 1 / (steps + 1))
+
+
+def _propagated(alpha: Tensor, steps: list[LayerCall]) -> list[tuple[Tensor, Propagation]]:
+    return [(scale, one) for scale, call in zip(alpha[1:], steps, strict=True) for one in call.propagations]
+
+
+def _prove(model: nn.Module, said: Tensor, found: Tensor) -> None:
+    """That the model's own scores are the products of the embeddings that the split is of.
+
+    Raises:
+        TypeError: they are not.
+    """
+    off = float("inf") if said.shape != found.shape else float((said.double() - found).abs().max())
+    if not off <= 1e-4 * float(found.abs().max()):
+        raise TypeError(
+            f"the split is exact for LightGCN, whose scores are products of averaged embeddings; those of "
+            f"{type(model).__name__} are not (off by {off:.3g}): ask Shapley('edges') of its link"
+        )
+
+
+def _without(edge_index: Tensor, user: int, liked: int) -> Tensor:
     source, target = edge_index
     gone = ((source == user) & (target == liked)) | ((source == liked) & (target == user))
-    embedded = model.get_embedding(edge_index[:, ~gone]).double()
-    return embedded[user] @ embedded[item]
+    return edge_index[:, ~gone]

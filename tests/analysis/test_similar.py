@@ -3,6 +3,7 @@ import torch
 from torch_geometric.nn import GCN, LightGCN
 
 from explain.analysis import because, similar
+from models import lightgcn
 
 USERS, ITEMS = 12, 8
 
@@ -61,6 +62,47 @@ def test_removal_is_the_model_without_the_like(likes):
     assert float(why.removed[0]) == pytest.approx((model(likes, pair) - model(likes[:, ~gone], pair)).item(), abs=1e-5)
 
 
+class Mean(lightgcn.LightGCN):
+    """Written by others: the mean of the embedding and its steps, without a name for their weights."""
+
+
+def test_another_implementation_is_split_by_what_it_does(likes):
+    net = lightgcn.train(Mean(USERS + ITEMS, 8, 2), likes[:, : likes.size(1) // 2], USERS, seed=0, steps=60)
+    same = LightGCN(USERS + ITEMS, 8, 2)
+    with torch.no_grad():
+        same.embedding.weight.copy_(net.embedding.weight)
+    mine, theirs = (because(each, likes, 0, USERS + 1) for each in (net, same))
+    pair = torch.tensor([[0], [USERS + 1]])
+    assert mine.score == pytest.approx(net(likes, pair).item(), rel=1e-4)
+    assert mine.gap < 1e-5
+    assert torch.equal(mine.items, theirs.items)
+    assert torch.allclose(mine.parts, theirs.parts, atol=1e-5)
+    assert torch.allclose(mine.removed, theirs.removed, atol=1e-5)
+
+
+class Last(lightgcn.LightGCN):
+    """Only the last step counts."""
+
+    def embeddings(self, edge_index):
+        return self.step(self.step(self.embedding.weight, edge_index), edge_index)
+
+
+class Bent(lightgcn.LightGCN):
+    """Scores that are no products."""
+
+    def forward(self, edge_index, edge_label_index):
+        return super().forward(edge_index, edge_label_index).tanh()
+
+
+@pytest.mark.parametrize("kind", [Last, Bent])
+def test_scores_that_are_no_products_of_the_averages_are_refused(likes, kind):
+    net = kind(USERS + ITEMS)
+    with torch.no_grad():
+        net.embedding.weight.mul_(10)
+    with pytest.raises(TypeError, match=rf"those of {kind.__name__} are not \(off by .*: ask Shapley"):
+        because(net, likes, 0, USERS + 1)
+
+
 def test_similar_items_are_those_of_one_taste(likes):
     embedded = trained(likes, 2).get_embedding(likes)
     found = similar(embedded, USERS, k=3, among=torch.arange(USERS, USERS + ITEMS))
@@ -69,7 +111,7 @@ def test_similar_items_are_those_of_one_taste(likes):
 
 
 def test_what_has_no_exact_split_is_refused(likes):
-    with pytest.raises(TypeError, match=r"exact for LightGCN, got GCN: ask Shapley"):
+    with pytest.raises(TypeError, match=r"one nn.Embedding, steps by LGConv\), got GCN: ask Shapley"):
         because(GCN(2, 2, 1), likes, 0, USERS)
     model = LightGCN(USERS + ITEMS + 1, 2, 1)
     with pytest.raises(ValueError, match="has liked nothing"):
