@@ -244,6 +244,12 @@ def _why(watch: _Capture) -> str:
     name = type(watch.net).__name__
     if not watch.called:
         return f"nothing captured: {name} was not called inside the context (in this thread); call it there"
+    if watch.mixing:
+        return (
+            f"nothing captured: the softmax in {', '.join(sorted(watch.mixing))} weighs parts of one message (heads, "
+            "each with its own matrix), so it adds up to 1 on every edge and says nothing of neighbours; ask "
+            "Gradient, Occlusion, Shapley or Mask about edges"
+        )
     if not watch.summed and not any(_may_hide(part) for part in watch.net.modules()):
         return (
             f"nothing captured: {name} has no attention that could be captured, as nothing in its forward is weighed "

@@ -49,6 +49,7 @@ class Interception(TorchFunctionMode):
         self.quiet = False  # while somebody else computes within the network
         self.written: WrittenOut | None = None  # where what is written out is followed
         self.propagating: list[tuple[MessagePassing, Any, tuple[int, int]]] = []
+        self.mixing: set[str] = set()  # layers whose softmax weighs the parts of one message
 
     @property
     def called(self) -> bool:
@@ -105,7 +106,7 @@ class Interception(TorchFunctionMode):
             if kind == "sum" and "dim" in kwargs:
                 args, kwargs = (args[0], kwargs["dim"]), {k: v for k, v in kwargs.items() if k != "dim"}
             found = written.weighed(kind, args) if written.weights else None
-            if found is not None and self.weighed(found):
+            if found is not None and not self._mixed(found) and self.weighed(found):
                 return func(*replaced(kind, args, found.place, found.uniform()), **kwargs)
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
@@ -113,6 +114,16 @@ class Interception(TorchFunctionMode):
         if kind == "divided" and self.propagating and written.clean(result) is not None:
             return self._along(*self.propagating[-1], result)
         return result
+
+    def _mixed(self, found: Weighed) -> bool:
+        """Whether each edge's message weighs parts of its own, as FeaStConv its heads: no attention over neighbours."""
+        if not self.propagating or not found.one_row:
+            return False
+        edges = propagated(self.propagating[-1][1]).size(1)
+        mixed = found.weights.size(0) == edges and found.keys % found.weights.dim() != 0
+        if mixed:
+            self.mixing.add(self.parts[-1])
+        return mixed
 
     def _along(self, layer: MessagePassing, edge_index: Any, size: tuple[int, int], weights: Tensor) -> Tensor:
         """Weights over the edges that are being propagated, or what stands for them."""

@@ -80,6 +80,11 @@ class Weighed:
         heads = lead[-1] if len(lead) > 1 else 1
         return moved.reshape(-1, heads, *moved.shape[-2:])
 
+    @property
+    def one_row(self) -> bool:
+        """Whether nothing asks but once: no axis of rows, or one row along it."""
+        return self.queries is None or self.weights.size(self.queries) == 1
+
     def adds_up(self) -> bool:
         """Whether the first and last rows are shares: never negative, with a sum of 1, or of 0 where all is masked."""
         rows = self.weights.detach().movedim(self.keys, -1).flatten(0, -2)

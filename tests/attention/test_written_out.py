@@ -5,8 +5,9 @@ import torch
 import torch_geometric.nn as pyg
 from torch import nn
 from torch_geometric.data import Data
-from torch_geometric.nn import AGNNConv, HGTConv, RGATConv, SAGEConv, SuperGATConv
+from torch_geometric.nn import AGNNConv, FeaStConv, HGTConv, MessagePassing, RGATConv, SAGEConv, SuperGATConv
 from torch_geometric.nn.models import AttentiveFP
+from torch_geometric.utils import scatter, softmax
 
 import explain
 from explain.analysis import diffusivity
@@ -151,6 +152,28 @@ def typed():
     return HGTConv({"a": 4, "b": 4}, 4, (["a", "b"], kinds), heads=2), (x, ends)
 
 
+class GaAN(MessagePassing):
+    """Two heads of attention over neighbours, each behind a gate of the node and its neighbours (Zhang et al. 2018)."""
+
+    def __init__(self):
+        super().__init__(aggr="add", node_dim=0)
+        self.query, self.key, self.value = (nn.Linear(4, 8) for _ in range(3))
+        self.seen, self.gate, self.out = nn.Linear(4, 4), nn.Linear(12, 2), nn.Linear(12, 4)
+
+    def forward(self, x, edge_index):
+        q, k, v = (part(x).view(-1, 2, 4) for part in (self.query, self.key, self.value))
+        heads = self.propagate(edge_index, q=q, k=k, v=v)
+        sent, received = edge_index
+        largest, mean = (
+            scatter(rows[sent], received, 0, len(x), reduce=how) for rows, how in ((self.seen(x), "max"), (x, "mean"))
+        )
+        gates = self.gate(torch.cat([x, largest, mean], 1)).sigmoid()
+        return self.out(torch.cat([x, (gates[..., None] * heads).flatten(1)], 1))
+
+    def message(self, q_i, k_j, v_j, index, ptr, size_i):
+        return softmax((q_i * k_j).sum(-1), index, ptr, size_i)[..., None] * v_j
+
+
 @pytest.mark.parametrize(
     ("make", "count"),
     [
@@ -165,6 +188,7 @@ def typed():
             3,
         ),
         (typed, 1),
+        (lambda: (GaAN(), (torch.randn(6, 4), EDGES)), 1),
     ],
 )
 def test_softmaxes_over_neighbours_are_met_in_every_layer(make, count):
@@ -193,6 +217,34 @@ def test_weights_of_a_layer_are_its_own():
     e = (unit[EDGES[0]] * unit[EDGES[1]]).sum(1).exp()
     sums = torch.zeros(6).index_add(0, EDGES[1], e)
     assert torch.allclose(maps[0].weights[:, 0], e / sums[EDGES[1]], atol=1e-6)
+
+
+def test_weights_behind_gates_are_those_of_the_softmax():
+    torch.manual_seed(0)
+    net, x = GaAN().eval(), torch.randn(6, 4)
+    with torch.no_grad(), capture(net) as maps:
+        net(x, EDGES)
+    e = (net.query(x)[EDGES[1]] * net.key(x)[EDGES[0]]).view(-1, 2, 4).sum(-1).exp()
+    sums = torch.zeros(6, 2).index_add(0, EDGES[1], e)
+    assert torch.allclose(maps[0].weights, e / sums[EDGES[1]], atol=1e-6)
+
+
+def test_a_softmax_over_the_heads_of_each_edge_is_no_attention():
+    """FeaStConv (Verma et al. 2018): its neighbours are averaged, and only matrices are mixed by edge."""
+    torch.manual_seed(0)
+    net, x = FeaStConv(4, 4, heads=3).eval(), torch.randn(6, 4)
+    plain = net(x, EDGES)
+    with pytest.raises(NothingCaptured, match="FeaStConv weighs parts of one message"), capture(net):
+        net(x, EDGES)
+    with uniform(net):
+        assert torch.equal(net(x, EDGES), plain)
+    both = pyg.Sequential("x, edge_index", [(net, "x, edge_index -> x"), (AGNNConv(), "x, edge_index -> x")]).eval()
+    with capture(both) as maps:
+        both(x, EDGES)
+    assert [one.module for one in maps] == ["module_1"]
+    model = explain.wrap(net, Data(x=x, edge_index=EDGES), task="node", outputs="logits")
+    with pytest.raises(NothingCaptured, match="ask Gradient, Occlusion, Shapley or Mask about edges"):
+        Attention("edges").explain(model.node(2))
 
 
 def test_sums_over_neighbours_that_are_no_softmax_are_no_attention():
