@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
 
 from explain.analysis import formula, messages
@@ -61,6 +62,74 @@ def test_the_law_of_a_message_is_found():
     law = formula(found.inputs, found.outputs[:, 0], found.names)
     assert law.held == pytest.approx(1)
     assert law.complexity == 5
+
+
+class Learned(MessagePassing):
+    """A message of any form, learned from the sums of what arrives."""
+
+    def __init__(self):
+        super().__init__(aggr="add")
+        self.sent = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, x, edge_index, weight):
+        return self.propagate(edge_index, x=x, weight=weight)
+
+    def message(self, x_i, x_j, weight):
+        return self.sent(torch.cat([x_i, x_j, weight[:, None]], 1))
+
+
+def fitted(net, given, wanted, steps, lr):
+    optimiser = torch.optim.Adam(net.parameters(), lr=lr)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        nn.functional.mse_loss(net(*given), wanted).backward()
+        optimiser.step()
+        falling.step()
+    return net
+
+
+def test_the_law_of_a_trained_message_is_that_of_the_forces_it_learned_from():
+    pytest.importorskip("gplearn")
+    generator = torch.Generator().manual_seed(0)
+    x, edges = 2 * torch.rand(60, 1, generator=generator), torch.randint(0, 60, (2, 200), generator=generator)
+    weight = 0.5 + 1.5 * torch.rand(200, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = fitted(Learned(), (x, edges, weight), Spring()(x, edges, weight), steps=400, lr=0.02)
+    found = messages(net, "Learned", lambda net: net(x, edges, weight))
+    law = formula(
+        found.inputs[:100],
+        found.outputs[:100, 0],
+        found.names,
+        functions=("sub", "mul"),
+        population=400,
+        generations=6,
+        seed=1,
+    )
+    assert 0.95 < law.held < 1  # a network comes near it
+    assert law.complexity <= 7
+    there = drawn(20, 3, seed=3)
+    at = dict(zip(found.names, there.T, strict=True))
+    assert torch.allclose(law.evaluate(there), at["weight[0]"] * (at["x_j[0]"] - at["x_i[0]"]))
+
+
+def test_the_mean_of_a_trained_denoiser_is_that_of_gaussian_data():
+    """``E[x_0 | x_t] = (1 + x_t) / 2`` of data ``N(1, 1)`` under noise ``N(0, 1)``."""
+    pytest.importorskip("gplearn")
+    generator = torch.Generator().manual_seed(0)
+    clean = 1 + torch.randn(4000, 1, generator=generator)
+    noisy = clean + torch.randn(4000, 1, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        denoiser = fitted(nn.Linear(1, 1), (noisy,), clean, steps=150, lr=0.05)
+    x_t = noisy[:60]
+    law = formula(
+        x_t, denoiser(x_t)[:, 0], ("x_t",), functions=("add", "mul"), parsimony=1e-4, population=400, generations=8
+    )
+    assert law.held > 0.99
+    asked = torch.linspace(-2, 4, 13)[:, None]
+    assert torch.allclose(law.evaluate(asked), (1 + asked[:, 0].double()) / 2, atol=0.1)
 
 
 def test_what_has_no_messages_or_rows_is_said():
