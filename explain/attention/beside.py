@@ -27,6 +27,16 @@ def warn_when_flat(choice: bool, deviation: float) -> None:
         doubt(f"attention is uniform to {deviation:.1%}: these shares say who is connected, not who was chosen")
 
 
+def warn_of_lists(maps: Sequence[AttentionMap], players: Players) -> None:
+    """Say where a dense map has as many rows in its batch as positions: each node may have a list of its own."""
+    if players.kind in ("nodes", "edges") and any(1 < each.batch == each.keys for each in maps):
+        doubt(
+            "these maps are of as many batch rows as positions, and are averaged over them: does each node look within "
+            "a list of its own, where a position is a rank? Then these shares are not of nodes: Shapley, Lime, "
+            "Occlusion and Gradient ask about them"
+        )
+
+
 def warn_of_unseen(layers: list[str]) -> None:
     """Say which layers may look at words and cannot be seen."""
     if layers:

@@ -16,6 +16,7 @@ from explain.attention.beside import (
     map_checks,
     map_parts,
     negative_words,
+    warn_of_lists,
     warn_of_unseen,
     warn_when_flat,
 )
@@ -382,6 +383,7 @@ class Attention(Explainer):
 
     def _warn(self, maps: Sequence[AttentionMap], rows: Tensor, players: Players, checks: dict[str, Any]) -> None:
         warn_when_flat(any(attention.widest() > 1 for attention in maps), checks["deviation_from_uniform"])
+        warn_of_lists(maps, players)
         if self.aggregate in ("auto", "rollout") and len({attention.edge_index is None for attention in maps}) > 1:
             checks["mixed"] = True
             doubt(

@@ -54,3 +54,12 @@ def test_its_maps_are_over_lists_and_not_over_nodes(players):
     asked = explain.wrap(GraphBert(5, 3, hidden=8, k=3).eval(), data, task="node", outputs="logits").node(0)
     with pytest.raises(ValueError, match=r"positions of the attention map, 0 to 3, .* a list of its own.*Shapley"):
         Attention(players).explain(asked)
+
+
+@pytest.mark.parametrize("players", ["nodes", "edges"])
+def test_lists_as_long_as_the_graph_are_doubted(players):
+    torch.manual_seed(0)
+    data = random_graph(nodes=6, edges=14)
+    asked = explain.wrap(GraphBert(5, 3, hidden=8, k=7).eval(), data, task="node", outputs="logits").node(0)
+    with pytest.warns(UserWarning, match="a list of its own"):
+        Attention(players).explain(asked)
