@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MOST = 0.95  # of a picture's values within a usual range, from which on the rest is cut off at its ends
+MOST = 0.85  # of a picture's values within a usual range, from which on the rest is cut off at its ends
+BESIDE = 1.25  # what is foreseen lies a little beyond [-1, 1] in the middle of a run
 
 
 def alike(images: Tensor) -> list[np.ndarray]:
@@ -79,7 +80,7 @@ def _range(values: Tensor) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return 0.0, 1.0
-    usual = (values.abs() <= 1).flatten(1).double().mean(1) >= MOST
+    usual = (values.abs() <= BESIDE).flatten(1).double().mean(1) >= MOST
     if low < 0 and float(usual.double().mean()) >= 0.5:
         return -1.0, 1.0
     return low, high
