@@ -124,3 +124,22 @@ def _assert_equal(found, expected) -> None:
         assert found.dtype == expected.dtype
         assert found.shape == expected.shape
         assert torch.equal(found, expected)
+
+
+class Run:
+    """A run of three steps, as a family gives it."""
+
+    def __init__(self, **asked):
+        self.asked = {"question": "trajectory", "steps": 3, **asked}
+
+    def describe(self):
+        return self.asked
+
+    def images(self):
+        return torch.rand(3, 1, 4, 4)
+
+    def states(self):
+        return torch.rand(3, 1, 4, 4)
+
+    def timesteps(self):
+        return [900.0, 500.0, 100.0]

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import APPNP, GAT, GCN, GIN, GraphSAGE, SAGEConv, SGConv
 
+import explain
+
 LOCAL = ("gcn", "gat", "sage", "gin", "sgc", "appnp")
 
 
@@ -129,3 +131,10 @@ def graph_ridge(data, n, train=None):
         net.conv.lin.weight.copy_(theta[:5].T)
         net.conv.lin.bias.copy_(theta[5])
     return net
+
+
+def ridge_target():
+    """Node 4's logit of class 0 of `graph_ridge` on a graph of 16 nodes."""
+    data = doubled(random_graph(nodes=16, edges=24))
+    net = graph_ridge(data, int(data.train_mask.sum()))
+    return explain.wrap(net, data, weight_decay=DECAY, loss=squared).node(4, label=0)

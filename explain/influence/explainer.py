@@ -31,6 +31,7 @@ from explain.spelling import came
 from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
+ABSENT_EDGES = "absent_edges"  # the kind of players that are added
 REMOVE = ("labels", "nodes", "edges", "features", "node_features", "relations", "motifs")
 
 
@@ -133,6 +134,10 @@ class Influence(Together, Explainer):
             raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
         if self.add is not None and (self.shards is not None or self.remove != "labels"):
             raise ValueError("add= is of edges that are not there, without shards= and remove=: ask for each by itself")
+        if isinstance(self.add, Players) and self.add.kind != ABSENT_EDGES:
+            raise ValueError(f"add= takes edges that are not there, got {self.add.kind}, which are: say remove=")
+        if isinstance(self.remove, Players) and self.remove.kind == ABSENT_EDGES:
+            raise ValueError("remove= takes what is there, got edges that are not: say add=")
         if self.through is not None:
             self._check_through()
         if self.shards is not None and self.remove != "labels":
@@ -208,7 +213,7 @@ class Influence(Together, Explainer):
         """What an edit takes away, or the edges that it adds."""
         if self.add is None or isinstance(self.add, Players):
             return self.remove if self.add is None else self.add
-        return target.players("absent_edges", ends=self.add)
+        return target.players(ABSENT_EDGES, ends=self.add)
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator, self.solver)

@@ -58,5 +58,9 @@ def test_values_that_do_not_fit():
     ):
         with pytest.raises(ValueError, match=match):
             model().node(4, baseline=given)
+    data = random_graph()
+    data.x = data.x.round().long()
+    with pytest.raises(ValueError, match="whose values are whole"):
+        GraphModel(network("gcn"), data, call=lambda net, d: net(d.x.float(), d.edge_index)).node(4, baseline=OWN)
     with pytest.raises(Unsupported, match="are of node features"):
         model().node(4, baseline=OWN).players("edge_features")

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from graph_cases import DECAY, doubled, graph_ridge, random_graph, squared
+from graph_cases import DECAY, doubled, graph_ridge, random_graph, ridge_target, squared
 from torch_geometric.nn import GCNConv
 from torch_geometric.utils import to_undirected
 
@@ -29,9 +29,7 @@ def with_edges(data, added):
 
 @pytest.fixture(scope="module")
 def target():
-    data = doubled(random_graph(nodes=16, edges=24))
-    net = graph_ridge(data, int(data.train_mask.sum()))
-    return explain.wrap(net, data, weight_decay=DECAY, loss=squared).node(4, label=0)
+    return ridge_target()
 
 
 def risen(target, added):
@@ -124,6 +122,10 @@ def test_what_cannot_be_added_is_said(target):
         Influence(add=torch.tensor([[0], [0]])).explain(weighted())
     with pytest.raises(ValueError, match="without shards= and remove="):
         Influence(add=pair, remove="edges")
+    with pytest.raises(ValueError, match="got edges, which are: say remove="):
+        Influence(add=target.players("edges"))
+    with pytest.raises(ValueError, match="got edges that are not: say add="):
+        Influence(remove=target.players("absent_edges", ends=pair))
     with pytest.raises(Unsupported, match="keeps every edge and so adds none"):
         Influence(add=pair).explain(target.model.node(4, label=0, removal="features"))
     with pytest.raises(Unsupported, match="plays with edges"):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from graph_cases import DECAY, doubled, graph_ridge, network, random_graph, squared
+from graph_cases import DECAY, doubled, graph_ridge, network, random_graph, ridge_target
 
 import explain
 from explain import Influence, Players, Shapley
@@ -27,9 +27,7 @@ def edited(data, kind, atom):
 
 @pytest.fixture(scope="module")
 def target():
-    data = doubled(random_graph(nodes=16, edges=24))
-    net = graph_ridge(data, int(data.train_mask.sum()))
-    return explain.wrap(net, data, weight_decay=DECAY, loss=squared).node(4, label=0)
+    return ridge_target()
 
 
 @pytest.mark.parametrize("kind", ["nodes", "edges"])

@@ -13,7 +13,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from explanations import CONTEXT, EVERY, edges, nodes
+from explanations import CONTEXT, EVERY, Run, edges, nodes
 from matplotlib.figure import Figure
 
 from explain.comparison import compare
@@ -154,24 +154,9 @@ def test_json_ends_no_script_and_comes_back_whole():
 
 
 def test_pictures_of_a_run_stand_at_its_steps(tmp_path):
-    class Run:
-        """A run of three steps, as a family gives it."""
-
-        def describe(self):
-            return {"question": "trajectory", "steps": 3, "removal": "drop"}
-
-        def images(self):
-            return torch.rand(3, 1, 4, 4)
-
-        def states(self):
-            return torch.rand(3, 1, 4, 4)
-
-        def timesteps(self):
-            return [900.0, 500.0, 100.0]
-
     asked = {"question": "trajectory", "steps": 3, "removal": "pad", "found": 1}
     why = Explanation(torch.ones(3), Players("steps", torch.arange(3)), 1.0, method="Shapley", target=asked)
-    page = write([why, edges()], tmp_path / "it.html", runs=[Run()])
+    page = write([why, edges()], tmp_path / "it.html", runs=[Run(removal="drop")])
     first, second = data_of(page)
     assert first["film"]["times"] == [900.0, 500.0, 100.0]
     assert len(first["film"]["foreseen"]) == len(first["film"]["seen"]) == 3

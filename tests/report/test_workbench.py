@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from explanations import CONTEXT, edges, patches
+from explanations import CONTEXT, Run, edges, patches
 
 from explain.explanation import Explanation
 from explain.report import write
@@ -170,19 +170,6 @@ def test_pointing_tells_what_every_method_gives_and_nodes_can_be_moved(opened):
 
 
 def test_sliders_drive_the_steps_of_a_run_and_noise_levels(opened):
-    class Run:
-        def describe(self):
-            return {"question": "trajectory", "steps": 3}
-
-        def images(self):
-            return torch.rand(3, 1, 4, 4)
-
-        def states(self):
-            return torch.rand(3, 1, 4, 4)
-
-        def timesteps(self):
-            return [900.0, 500.0, 100.0]
-
     of_run = Explanation(
         torch.tensor([1.0, 2.0, -1.0]), Players("steps", torch.arange(3)), 1.0, method="Shapley",
         target={"question": "trajectory", "steps": 3},

@@ -42,6 +42,10 @@ def checked_baseline(baseline: Any, graph: Structure) -> str | Tensor:
     x = feature_matrix(graph, next(iter(graph.counts)))
     if values.shape != x.shape[1:] or not values.isfinite().all():
         raise ValueError(f"baseline must be a finite value for each of {x.size(1)} features, got {list(values.shape)}")
+    if values.is_floating_point() and not (x.is_floating_point() or torch.equal(values, values.round())):
+        raise ValueError(
+            f"x is {x.dtype}, whose values are whole: so must the baseline's be, got {values.tolist()!r:.60}"
+        )
     return values.detach().clone()
 
 

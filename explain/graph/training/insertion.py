@@ -58,7 +58,7 @@ class GraphInsertion(GraphRemoval):
     """``J(theta; G')`` where ``G'`` has a player's edges besides; ``number`` is that of the graph with all of them."""
 
     @cached_property
-    def left_out(self) -> OneMore:  # type: ignore[override]
+    def left_out(self) -> OneMore:  # type: ignore[override]  # read alike, by `touching`, `edits` and `owner`
         """What the presence of each player does."""
         return OneMore(self.number, self.players)
 
