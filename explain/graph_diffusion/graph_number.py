@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from explain.graph_diffusion.graph_network import GraphDenoiser
-from explain.graph_diffusion.graph_states import State
+from explain.graph_diffusion.graph_states import Presence, Stand, State
 from explain.graph_diffusion.settings import checked_class, checked_node
 from explain.guard import evaluating
 from explain.payoffs import by_themselves, one_a_row
@@ -43,10 +43,9 @@ class GraphNumber:
         each = self.size**2 * sum(self.model.process.classes) * self.draws * 8
         return self.batch_size or max(1, min(4096, _BUDGET // each))
 
-    def everybody(self, count: int = 1) -> State:
-        """Every node and pair present, bool ``[count, n]`` and ``[count, n, n]``."""
-        n, device = self.size, self.model.like.device
-        return State(*(torch.ones(count, *shape, dtype=torch.bool, device=device) for shape in ((n,), (n, n))))
+    def everybody(self, count: int = 1) -> Presence:
+        """Every node, pair and class of an edge present, ``count`` rows."""
+        return Presence.whole(count, self.size, self.model.like.device)
 
     def _asked(self, state: State, t: int, params: Parameters | None = None) -> State:
         with evaluating(self.model.module):
@@ -92,19 +91,19 @@ class GraphStepNumber(GraphNumber):
         draw, process = model.process.draw, model.process
         pairs = [(draw(self.size, generator, model.like), draw(self.size, generator, model.like)) for _ in range(draws)]
         self.noised = joined([process.noised(clean, noise, t) for noise, _ in pairs])
-        self.absent = joined([process.absent(other) for _, other in pairs])
+        self.absent = process.stand(joined([other for _, other in pairs]))
 
-    def foreseen(self, present: State, params: Parameters | None = None) -> State:
+    def foreseen(self, present: Presence, params: Parameters | None = None) -> State:
         """Probabilities of the clean graph, rows ordered by coalitions, then draws."""
         count = len(present.pairs)
-        each = State(*(part.repeat_interleave(self.draws, 0) for part in present))
-        return self._asked(self.noised.repeated(count).chosen(each, self.absent.repeated(count)), self.t, params)
+        each = present.repeat_interleaved(self.draws)
+        return self._asked(self.absent.repeated(count).beside(self.noised.repeated(count), each), self.t, params)
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""
         return self.numbers(self.everybody(), params)[0]
 
-    def numbers(self, present: State, params: Parameters | None = None) -> Tensor:
+    def numbers(self, present: Presence, params: Parameters | None = None) -> Tensor:
         """The number of each coalition ``present [B, ...]``, a mean over the draws, float64 ``[B]``."""
         p = self.foreseen(present, params)
         if callable(self.payoff):
@@ -140,7 +139,7 @@ class GraphRunNumber(GraphNumber):
         self.payoff, self.assumed = payoff, {}
         self.steps = model.process.steps
         with torch.no_grad():
-            ends = self.absent_start
+            ends = self.absent_start.entries
             rows = joined([self.start, ends]) if draws == 1 else ends
             by_themselves("payoff", lambda at: self._read(State(*(part[at] for part in rows))), min(4, len(rows.pairs)))
 
@@ -156,9 +155,9 @@ class GraphRunNumber(GraphNumber):
         return self.model.process.absent(self._draw(self._noises(self.seed)))
 
     @property
-    def absent_start(self) -> State:
+    def absent_start(self) -> Stand:
         """What stands in a start where it is taken away: draws of other seeds."""
-        return self.model.process.absent(self._draw(self._noises(self.seed ^ _OTHER)))
+        return self.model.process.stand(self._draw(self._noises(self.seed ^ _OTHER)))
 
     def _read(self, state: State) -> Tensor:
         """The payoff of each end, ``[rows]``."""
@@ -167,7 +166,7 @@ class GraphRunNumber(GraphNumber):
         found = self.payoff(pairs) if self.model.process.nodes is None else self.payoff(types, pairs)
         return one_a_row(found, len(pairs), "graph")
 
-    def turns(self, present: State, looks: Tensor) -> Iterator[Turn]:
+    def turns(self, present: Presence, looks: Tensor) -> Iterator[Turn]:
         """The runs, rows ordered by coalitions, then draws.
 
         Args:
@@ -177,9 +176,8 @@ class GraphRunNumber(GraphNumber):
         """
         count, process = len(looks), self.model.process
         generators = self._noises(self.seed)
-        each = State(*(part.repeat_interleave(self.draws, 0) for part in present))
         first = process.absent(self._draw(generators)).repeated(count)
-        state = first.chosen(each, self.absent_start.repeated(count))
+        state = self.absent_start.repeated(count).beside(first, present.repeat_interleaved(self.draws))
         held = process.limit(state)
         for step, t in enumerate(range(self.steps, 0, -1)):
             at = looks[:, step].repeat_interleave(self.draws).to(state.pairs.device)
@@ -191,7 +189,7 @@ class GraphRunNumber(GraphNumber):
             state = process.step(state, held, t, self._draw(generators).repeated(count))
             yield Turn(t, held, state)
 
-    def ends(self, present: State, looks: Tensor) -> State:
+    def ends(self, present: Presence, looks: Tensor) -> State:
         """The graphs that the runs end in."""
         last = None
         for turn in self.turns(present, looks):
@@ -204,7 +202,7 @@ class GraphRunNumber(GraphNumber):
         """The run as it is, bool ``[1, steps]``."""
         return torch.ones(1, self.steps, dtype=torch.bool)
 
-    def numbers(self, present: State, looks: Tensor) -> Tensor:
+    def numbers(self, present: Presence, looks: Tensor) -> Tensor:
         """The number of each coalition, a mean over the draws, float64 ``[B]``."""
         found = self._read(self.ends(present, looks))
         return found.double().view(len(looks), self.draws).mean(1)

@@ -29,6 +29,42 @@ class State(NamedTuple):
         return State(*(torch.where(own[..., None], mine, its) for own, mine, its in parts))
 
 
+class Presence(NamedTuple):
+    """What is there of each row: types of nodes, bool ``[rows, n]``, pairs, and the classes of edges that are there,
+    bool ``[rows, n, n]``.
+    """
+
+    nodes: Tensor
+    pairs: Tensor
+    edge_types: Tensor
+
+    @classmethod
+    def whole(cls, rows: int, n: int, device: torch.device) -> Presence:
+        """All of it."""
+        return cls(*(torch.ones(rows, *shape, dtype=torch.bool, device=device) for shape in ((n,), (n, n), (n, n))))
+
+    def repeat_interleaved(self, count: int) -> Presence:
+        """Each row ``count`` times, one after the other."""
+        return Presence(*(part.repeat_interleave(count, 0) for part in self))
+
+
+class Stand(NamedTuple):
+    """What stands where an entry is absent: a draw of the limit, and of the limit among edges, ``[rows, n, n, b]``."""
+
+    entries: State
+    edges: Tensor
+
+    def repeated(self, count: int) -> Stand:
+        """All rows ``count`` times, one whole after the other."""
+        return Stand(self.entries.repeated(count), self.edges.repeat(count, 1, 1, 1))
+
+    def beside(self, state: State, present: Presence) -> State:
+        """The entries of ``state`` that are present, and this elsewhere; an edge that lost its class stays an edge."""
+        found = state.chosen(State(present.nodes, present.pairs), self.entries)
+        another = ~present.edge_types & (found.pairs[..., 0] == 0)
+        return State(found.nodes, torch.where(another[..., None], self.edges, found.pairs))
+
+
 @dataclass(frozen=True, eq=False)
 class GraphNoise:
     """Noise on a graph: each pair of nodes by itself, and each node where nodes have types. See `Categorical`.
@@ -94,6 +130,22 @@ class GraphNoise:
         """A draw of the limit."""
         nodes = torch.ones_like(noise.nodes) if self.nodes is None else self.nodes.absent(noise.nodes)
         return State(nodes, self._whole(self.edges.absent(noise.pairs)))
+
+    @property
+    def tells_edges_apart(self) -> bool:
+        """Whether the limit has several classes of edges."""
+        return int((self.edges.limit[1:] > 0).sum()) > 1
+
+    def stand(self, noise: State) -> Stand:
+        """What stands where an entry is absent. With the same noise a draw that is an edge has the same class in both.
+
+        Where the limit has no edge, as of a mask, no class of an edge can be drawn: the draw of the limit itself.
+        """
+        absent, classes = self.absent(noise), self.edges.limit.index_fill(0, torch.tensor([0]), 0.0)
+        if not float(classes.sum()) > 0:
+            return Stand(absent, absent.pairs)
+        among = (classes / classes.sum()).to(noise.pairs).expand_as(noise.pairs)
+        return Stand(absent, drawn(among, noise.pairs))
 
     def limit(self, like: State) -> State:
         """The limit itself, as probabilities."""

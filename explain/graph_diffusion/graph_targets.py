@@ -10,20 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from explain.graph_diffusion.commit import settled_from
-from explain.graph_diffusion.graph_games import RUN_KINDS, STEP_KINDS, GraphCoalitions, graph_players
+from explain.graph_diffusion.graph_games import GraphCoalitions, graph_players, kinds_of
 from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
 from explain.graph_diffusion.graph_objective import training_objective
+from explain.graph_diffusion.graph_states import State
 from explain.guard import usual_modes
 from explain.payoffs import payoff_name
 from explain.types import Game, NonFinite, Objective, Players, Target
 
 
 class Edits(NamedTuple):
-    """How many edges each step of each run adds, removes, and gives another class, int64 ``[steps, draws]``."""
+    """What each step of each run changes, int64 ``[steps, draws]``: how many edges it adds, removes, and gives another
+    class, and how many nodes another type.
+    """
 
     added: Tensor
     removed: Tensor
     retyped: Tensor
+    nodes: Tensor
+
+
+class Settled(NamedTuple):
+    """The step from which on each type ``[draws, n]`` and pair ``[draws, n, n]`` stays as its run ends, int64."""
+
+    nodes: Tensor
+    pairs: Tensor
 
 
 _GAME = "ask the game, with pairs, nodes, edges or steps: Shapley, Lime or Occlusion"
@@ -63,10 +74,13 @@ class _GraphTarget(GraphNumber, Target):
     @property
     def kinds(self) -> tuple[str, ...]:
         """Of a run, or of a step."""
-        return RUN_KINDS if isinstance(self, GraphRunNumber) else STEP_KINDS
+        return kinds_of(self)
 
     def players(self, kind: str, **options: Any) -> Players:
-        """Players: "pairs", "nodes" (each with its pairs), of a step "edges" of the clean graph, of a run "steps"."""
+        """Players: "pairs", "nodes" (each with its pairs), of a step "edges" of the clean graph, of a run "steps".
+
+        Where nodes have types "types", these alone; where edges have classes "edge_types", which one an edge has.
+        """
         return graph_players(self, kind, options)
 
     def game(self, players: str | Players) -> Game:
@@ -132,31 +146,34 @@ class GraphRunTarget(GraphRunNumber, _GraphTarget):
 
     def graphs(self) -> Tensor:
         """The classes of pairs that the runs end in, int64 ``[draws, n, n]``."""
-        return self._states()[-1]
+        return self._states().pairs[-1]
+
+    def types(self) -> Tensor:
+        """The types of nodes that the runs end in, int64 ``[draws, n]``; 0 where all are alike."""
+        return self._states().nodes[-1]
 
     def edits(self) -> Edits:
         """What each step changes; see `Edits`."""
         states = self._states()
         i, j = torch.triu_indices(self.size, self.size, 1)
-        before, after = states[:-1, :, i, j], states[1:, :, i, j]
+        before, after = states.pairs[:-1, :, i, j], states.pairs[1:, :, i, j]
         changes = (
             (before == 0) & (after > 0),
             (before > 0) & (after == 0),
             (before > 0) & (after > 0) & (before != after),
+            states.nodes[:-1] != states.nodes[1:],
         )
         return Edits(*(change.sum(-1) for change in changes))
 
-    def commit_times(self) -> Tensor:
-        """The step from which on each pair of each run stays what it ends as, int64 ``[draws, n, n]``."""
-        states = self._states()
-        return settled_from(states[1:], states[-1])
+    def commit_times(self) -> Settled:
+        """When each type and each pair is settled; see `Settled`."""
+        return Settled(*(settled_from(classes[1:], classes[-1]) for classes in self._states()))
 
-    def _states(self) -> Tensor:
-        """The classes of pairs at the start and after each step, int64 ``[1 + steps, draws, n, n]``."""
+    def _states(self) -> State:
+        """The classes at the start and after each step, int64 ``[1 + steps, draws, ...]``."""
         with usual_modes(), torch.no_grad():
-            turns = self.turns(self.everybody(), self.all_looks)
-            states = [self.start.pairs.argmax(-1), *(turn.after.pairs.argmax(-1) for turn in turns)]
-        return torch.stack(states).cpu()
+            states = [self.start, *(turn.after for turn in self.turns(self.everybody(), self.all_looks))]
+        return State(*(torch.stack([part.argmax(-1) for part in parts]).cpu() for parts in zip(*states, strict=True)))
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as JSON values."""

@@ -87,7 +87,7 @@ def pairs() -> Finding:
     @torch.no_grad()
     def worth(coalition: Tensor) -> float:
         there = (coalition[:, None] & coalition)[..., None]
-        state = torch.where(there, target.noised.pairs, target.absent.pairs)
+        state = torch.where(there, target.noised.pairs, target.absent.entries.pairs)
         return float(net(state, torch.full((target.draws,), t)).log_softmax(-1)[:, *edge, 1].mean())
 
     return Finding.of(

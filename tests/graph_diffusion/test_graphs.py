@@ -137,14 +137,13 @@ def test_edits_and_settling_tell_the_run(model):
     change = (edits.added - edits.removed).sum(0)
     assert change.tolist() == ((ends > 0).sum((1, 2)) - (start > 0).sum((1, 2))).div(2).tolist()
     assert not edits.retyped.any()
-    times = asked.commit_times()
+    nodes, times = asked.commit_times()
     assert (times.shape, int(times.max()) < T, int(times.min())) == ((2, 6, 6), True, 0)
+    assert [int(part.sum()) for part in (nodes, edits.nodes, asked.types())] == [0, 0, 0]  # all nodes are alike
     assert asked.value() == pytest.approx(float(ends.sum((1, 2)).double().mean()))
-    nodes = asked.game("nodes")
-    none, every = nodes.ends()
+    none, every = asked.game("nodes").ends()
     assert every == pytest.approx(asked.value())
-    other = NOISE.absent(asked._draw(asked._noises(asked.seed ^ 0x2545F4914F6CDD1D))).pairs
-    assert not torch.equal(other, asked.start.pairs)
+    assert not torch.equal(asked.absent_start.entries.pairs, asked.start.pairs)
     assert none != every
 
 
@@ -252,7 +251,12 @@ def test_questions_that_are_none(model):
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [("features", "have a type.*no features: ask 'nodes'"), ("guidance", "without a condition.*'steps'")],
+    [
+        ("features", "have a type.*no features: ask 'types', 'nodes'"),
+        ("types", "nodes are all alike.*ask 'nodes'"),
+        ("edge_types", "edges are all alike.*ask 'pairs'"),
+        ("guidance", "without a condition.*'steps'"),
+    ],
 )
 def test_players_of_other_denoisers_are_refused_with_the_reason(model, kind, why):
     asked = model.step(GRAPH, t=3, edge=(0, 1), draws=1)
