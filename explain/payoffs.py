@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from explain.spelling import came
 PROBED = 4  # rows that a callable is tried on
 Payoff: TypeAlias = PayoffName | Callable[[Tensor], Tensor]
 NAMES: tuple[str, ...] = get_args(PayoffName)
+_Asked = TypeVar("_Asked")
 
 
 def payoff_function(payoff: Payoff, label: int | None, meaning: Meaning) -> Callable[[Tensor], Tensor]:
@@ -161,6 +162,38 @@ def payoff_name(payoff: str | Callable[..., Any]) -> str:
     """As it is written into answers; a function without a name is "payoff"."""
     name = payoff if isinstance(payoff, str) else getattr(payoff, "__name__", "payoff")
     return "payoff" if name == "<lambda>" else name
+
+
+def named(payoff: _Asked, name: str | None) -> _Asked:
+    """A function that is called ``name`` in titles, pages and files; what it was given where that is None.
+
+    Raises:
+        TypeError: a name that is no text.
+        ValueError: an empty name, that of another payoff, or one for a payoff that is no function.
+
+    >>> payoff_name(named(lambda outputs: outputs[:, 0] - outputs[:, 2], "owl over cat"))
+    'owl over cat'
+    """
+    if name is None:
+        return payoff
+    if not isinstance(name, str):
+        raise TypeError(f"payoff_name must be a text, got {type(name).__name__}")
+    if not callable(payoff):
+        said = "without payoff=" if payoff is None else f"payoff={payoff!r:.40}"
+        raise ValueError(f"payoff_name={name!r:.60} names a function, payoff=lambda ...: ..., got it {said}")
+    if not name.strip() or name in NAMES:
+        raise ValueError(f"payoff_name must be a name of your own, other than {', '.join(NAMES)}; got {name!r}")
+    return cast(_Asked, _Named(payoff, name))
+
+
+class _Named:
+    """A function under another name."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self.function, self.__name__ = function, name
+
+    def __call__(self, *rows: Any) -> Any:
+        return self.function(*rows)
 
 
 def whole_number(given: Any) -> int | None:

@@ -19,6 +19,7 @@ from explain.diffusion.targets import StepTarget, TrajectoryTarget
 from explain.diffusion.trained import TrainedDenoiser
 from explain.guard import usual_modes
 from explain.introduction import introduced
+from explain.payoffs import named
 from explain.spelling import spelled
 
 
@@ -72,6 +73,7 @@ class DiffusionModel(TrainedDenoiser):
         seed: int = 0,
         draws: int = 4,
         payoff: str | Callable[[Tensor], Tensor] = "error",
+        payoff_name: str | None = None,
         region: Tensor | None = None,
         guidance: float = 1.0,
         weights: StepWeights | None = None,
@@ -92,6 +94,7 @@ class DiffusionModel(TrainedDenoiser):
             payoff: "error", ``-|e - e_hat|^2``; "evidence", ``|e - D(null)|^2 - |e - D(label)|^2``; "norm",
                 ``|e_hat|^2``; "x0", the mean of ``x0_hat`` over the region; "elbo", the step's term of the bound on
                 ``log p(x0)`` in nats, summed over the steps (all of them: the bound); or a function ``x0_hat -> [n]``.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             region: bool ``[H, W]`` (``[D]``, ``[L]``, ``[T, H, W]``), where squares are summed or means taken;
                 everywhere when None.
             guidance: classifier-free guidance weight ``w`` in ``u + w (c - u)``.
@@ -116,7 +119,7 @@ class DiffusionModel(TrainedDenoiser):
                 label,
                 seed,
                 draws,
-                payoff,
+                named(payoff, payoff_name),
                 region,
                 guidance,
                 fill,
@@ -131,6 +134,7 @@ class DiffusionModel(TrainedDenoiser):
         label: int | Tensor | Condition | None = None,
         *,
         payoff: Callable[[Tensor], Tensor],
+        payoff_name: str | None = None,
         steps: int = 50,
         guidance: float = 1.0,
         seed: int = 0,
@@ -145,6 +149,7 @@ class DiffusionModel(TrainedDenoiser):
         Args:
             label: the condition of the run.
             payoff: ``sample [n, *shape] -> [n]``, one number a sample.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             steps: steps of the scheduler.
             guidance: classifier-free guidance weight ``w``.
             seed: of the starting noise, and of the noise that stochastic schedulers add.
@@ -167,7 +172,8 @@ class DiffusionModel(TrainedDenoiser):
             raise ValueError(f"steps must be whole, from 1 to {self.process.steps}, got {steps!r:.60}")
         check_run(self.scheduler)
         with usual_modes():
-            return TrajectoryTarget(self, label, payoff, steps, guidance, seed, draws, size, batch_size, eta, latents)
+            asked = named(payoff, payoff_name)
+            return TrajectoryTarget(self, label, asked, steps, guidance, seed, draws, size, batch_size, eta, latents)
 
     @spelled
     def invert(
@@ -176,6 +182,7 @@ class DiffusionModel(TrainedDenoiser):
         label: int | Tensor | Condition | None = None,
         *,
         payoff: Callable[[Tensor], Tensor] | None = None,
+        payoff_name: str | None = None,
         steps: int = 50,
         guidance: float = 1.0,
         iterations: int = 5,
@@ -188,6 +195,7 @@ class DiffusionModel(TrainedDenoiser):
             x0: the picture ``[C, H, W]``, or another sample.
             label: the condition of the run.
             payoff: as in `trajectory`; ``-mean (sample - x0)^2`` when None, how near a run comes to the picture.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             steps: of the scheduler, there and back.
             guidance: above 1 inversion is unstable: explain real pictures at 1.
             iterations: of each step's equation; 1 is plain DDIM inversion. See `inverted`.
@@ -211,7 +219,7 @@ class DiffusionModel(TrainedDenoiser):
         check_tolerance(tolerance)
         image = self.image(x0)
         gaussian(self.process, "inversion")
-        own = payoff or Nearness(image)
+        own = named(payoff, payoff_name) or Nearness(image)
         run = self.trajectory(
             label, payoff=own, steps=steps, guidance=guidance, shape=tuple(image.shape), batch_size=batch_size
         )

@@ -8,7 +8,7 @@ from explain.graph.targets import GraphTarget
 from explain.graph.tensors.data_object import pair_store
 from explain.graph.tensors.structure import Structure
 from explain.introduction import introduced
-from explain.payoffs import Payoff, whole_number
+from explain.payoffs import Payoff, named, whole_number
 from explain.spelling import meant, spelled
 
 
@@ -75,6 +75,7 @@ class GraphModel(GraphNetwork):
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
+        payoff_name: str | None = None,
         removal: str = "delete",
         baseline: Baseline = "zeros",
         batch_size: int | None = None,
@@ -87,6 +88,7 @@ class GraphModel(GraphNetwork):
             label: the class the number is read for, the predicted one when None; of a regressor which of its outputs.
             payoff: "logit", "probability", "log_probability", "loss", "value" (the model's own number) or a callable
                 ``[rows, outputs] -> [rows]``; None: the model's own number, whose name follows from ``outputs``.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             removal: "delete" takes an absent edge out and the model renormalises; "message" multiplies its message by
                 zero; "features" keeps the structure and replaces an absent node's features. A node that is deleted is
                 gone with its row wherever the model could see it without edges (norms, attention over all, positions).
@@ -106,7 +108,8 @@ class GraphModel(GraphNetwork):
             )
         found = self._whole() if graph is None else self.structure(graph)
         kind, number = self._node(found, node)
-        return GraphTarget(self, found, ((kind, number),), label, payoff, removal, baseline, batch_size, graph)
+        asked = named(payoff, payoff_name)
+        return GraphTarget(self, found, ((kind, number),), label, asked, removal, baseline, batch_size, graph)
 
     @spelled
     def edge(
@@ -116,6 +119,7 @@ class GraphModel(GraphNetwork):
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
+        payoff_name: str | None = None,
         removal: str = "delete",
         baseline: Baseline = "zeros",
         batch_size: int | None = None,
@@ -125,7 +129,7 @@ class GraphModel(GraphNetwork):
         graph = self._whole()
         focus = (self._node(graph, source), self._node(graph, target))
         self._check_ends((focus[0][0], focus[1][0]))
-        return GraphTarget(self, graph, focus, label, payoff, removal, baseline, batch_size)
+        return GraphTarget(self, graph, focus, label, named(payoff, payoff_name), removal, baseline, batch_size)
 
     @spelled
     def graph(
@@ -134,13 +138,15 @@ class GraphModel(GraphNetwork):
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
+        payoff_name: str | None = None,
         removal: str = "delete",
         baseline: Baseline = "zeros",
         batch_size: int | None = None,
     ) -> GraphTarget:
         """The model's answer for one graph of the data set; an absent node leaves the pooling too. See `node`."""
         self._expect("graph")
-        return GraphTarget(self, self.structure(index), (), label, payoff, removal, baseline, batch_size, index)
+        asked = named(payoff, payoff_name)
+        return GraphTarget(self, self.structure(index), (), label, asked, removal, baseline, batch_size, index)
 
     def _check_ends(self, kinds: tuple[str, str]) -> None:
         """Check that a pair is of the types whose numbers stand in the data's own ``edge_label_index``.

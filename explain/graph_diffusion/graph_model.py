@@ -14,6 +14,7 @@ from explain.graph_diffusion.graph_states import read_graph
 from explain.graph_diffusion.graph_targets import GraphRunTarget, GraphStepTarget
 from explain.guard import usual_modes
 from explain.introduction import introduced
+from explain.payoffs import named
 from explain.spelling import spelled
 
 
@@ -76,6 +77,7 @@ class GraphDiffusionModel(GraphDenoiser):
         edge: tuple[int, int] | None = None,
         label: int | None = None,
         payoff: str | Callable[..., Tensor] = "log_probability",
+        payoff_name: str | None = None,
         seed: int = 0,
         draws: int = 8,
         batch_size: int | None = None,
@@ -90,6 +92,7 @@ class GraphDiffusionModel(GraphDenoiser):
             label: the class; that of the clean graph when None.
             payoff: "log_probability" or "probability" of the class, or a function of what is foreseen,
                 ``(nodes [m, n, a], pairs [m, n, n, b]) -> [m]``.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             seed: of the noise, which every coalition meets, entry by entry.
             draws: of the noise that the number is a mean of.
             batch_size: coalitions in one forward pass.
@@ -102,7 +105,7 @@ class GraphDiffusionModel(GraphDenoiser):
         clean = read_graph(graph, self.process.classes, self.like)
         settings = (checked_seed(seed), checked_count(draws, "draws"), checked_batch_size(batch_size))
         with usual_modes():
-            return GraphStepTarget(self, clean, step, node, edge, label, payoff, *settings)
+            return GraphStepTarget(self, clean, step, node, edge, label, named(payoff, payoff_name), *settings)
 
     @spelled
     def trajectory(
@@ -110,6 +113,7 @@ class GraphDiffusionModel(GraphDenoiser):
         nodes: int,
         *,
         payoff: Callable[..., Tensor],
+        payoff_name: str | None = None,
         seed: int = 0,
         draws: int = 8,
         batch_size: int | None = None,
@@ -120,6 +124,7 @@ class GraphDiffusionModel(GraphDenoiser):
             nodes: how many the graphs have.
             payoff: a function of the classes of pairs, ``int64 [m, n, n] -> [m]``; where nodes have types, of
                 ``(types [m, n], pairs)``.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             seed: of the noise.
             draws: runs that the number is a mean of.
             batch_size: coalitions in one forward pass.
@@ -131,7 +136,7 @@ class GraphDiffusionModel(GraphDenoiser):
             raise ValueError(f"payoff must be a function of the graphs, pairs [m, n, n] -> [m], got {payoff!r}")
         settings = (checked_seed(seed), checked_count(draws, "draws"), checked_batch_size(batch_size))
         with usual_modes():
-            return GraphRunTarget(self, checked_count(nodes, "nodes"), payoff, *settings)
+            return GraphRunTarget(self, checked_count(nodes, "nodes"), named(payoff, payoff_name), *settings)
 
     def bound(self, graph: Any, *, seed: int = 0, draws: int = 4) -> Tensor:
         """The terms ``L_0, ..., L_{T-1}, L_T`` of the bound ``-log p(graph) <= sum`` in nats, float64 ``[T + 1]``.

@@ -15,6 +15,7 @@ from explain.graph_diffusion.targets import RunTarget, StepTarget
 from explain.graph_diffusion.trained import OWN, TrainedLabelDenoiser
 from explain.guard import usual_modes
 from explain.introduction import introduced
+from explain.payoffs import named
 from explain.spelling import came, spelled
 
 
@@ -68,6 +69,7 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
         label: int | None = None,
         *,
         payoff: str | Callable[[Tensor], Tensor] | None = None,
+        payoff_name: str | None = None,
         seed: int = 0,
         draws: int = 8,
         steps: int | None = None,
@@ -83,6 +85,7 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
             label: the class; the one where most runs end when None.
             payoff: "probability", the share of runs in which the node ends as the label; "state", the mean of its
                 ``y_0``, 1 for sure, which has a derivative; or a function of the ends ``[m, n, C] -> [m]``.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             seed: of the noise: every coalition meets the same, node by node.
             draws: runs that the number is a mean of.
             steps: of the schedule that are taken; all when None.
@@ -95,7 +98,7 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
             ValueError: no such node, label, payoff or steps; settings of our sampler beside your own.
         """
         _check_baseline(baseline)
-        settings = (node, label, payoff, checked_seed(seed), checked_count(draws, "draws"))
+        settings = (node, label, named(payoff, payoff_name), checked_seed(seed), checked_count(draws, "draws"))
         process, constraint, taken = self.process, False, 0
         if process is None:
             given = {"steps": steps, "temperature": temperature, "constrained": constrained}
@@ -120,6 +123,7 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
         node: int | None = None,
         label: int | None = None,
         payoff: str | Callable[[Tensor], Tensor] | None = None,
+        payoff_name: str | None = None,
         seed: int = 0,
         draws: int = 8,
         baseline: str = "zeros",
@@ -135,6 +139,7 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
             payoff: of `Categorical` "log_probability" (when None) or "probability" of the label; of Gaussian labels,
                 which have none, "x0", its ``y0_hat`` on a scale from 0 to 1; or a function ``[m, n, C] -> [m]`` of
                 what is foreseen.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             seed: of the noise.
             draws: noise draws that the number is a mean of.
             baseline: what absent features show, "zeros" or the "mean" of the nodes.
@@ -158,7 +163,7 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
             t = self.process.process.checked_step(t)
         elif isinstance(self.process, GaussianLabels):
             t = int(self.process.process.checked_step(t))
-        settings = (node, label, payoff, checked_seed(seed), checked_count(draws, "draws"))
+        settings = (node, label, named(payoff, payoff_name), checked_seed(seed), checked_count(draws, "draws"))
         with usual_modes():
             return StepTarget(
                 self, clean.long().to(self.device), t, *settings, baseline, checked_batch_size(batch_size)

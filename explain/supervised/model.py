@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from explain.introduction import introduced
-from explain.payoffs import Payoff
+from explain.payoffs import Payoff, named
 from explain.spelling import spelled
 from explain.supervised.baselines import Baseline
 from explain.supervised.targets import ExampleTarget, asked
@@ -58,6 +58,7 @@ class SupervisedModel(TrainedNetwork):
         label: int | None = None,
         *,
         payoff: Payoff | None = None,
+        payoff_name: str | None = None,
         baseline: str | Tensor | Baseline | None = None,
     ) -> ExampleTarget:
         """The number that the model says about one example, as a question to explain.
@@ -67,6 +68,7 @@ class SupervisedModel(TrainedNetwork):
             label: the class; the predicted one when None. Of a regressor, which of several outputs.
             payoff: "logit", "probability", "log_probability", "loss", "value" (the model's own number) or a callable
                 ``[rows, outputs] -> [rows]``; None: the model's own number, whose name follows from ``outputs``.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             baseline: what an absent feature looks like. "zeros"; "mean" of the background; a tensor like ``x``; a
                 tensor ``[m, *x.shape]`` or "background": the number averaged over those rows (interventional);
                 "conditional" or a `Conditional`: ``E[f(x) | x_S]`` under a Gaussian fitted to the background.
@@ -80,4 +82,4 @@ class SupervisedModel(TrainedNetwork):
         Warns:
             UserWarning: the rows of a batch see one another, so that each is evaluated alone.
         """
-        return asked(self, x, label, payoff, baseline)
+        return asked(self, x, label, named(payoff, payoff_name), baseline)

@@ -29,7 +29,7 @@ from explain.diffusion.settings import checked_count
 from explain.diffusion.targets import StepTarget
 from explain.guard import usual_modes
 from explain.introduction import introduced
-from explain.payoffs import whole_number
+from explain.payoffs import named, whole_number
 from explain.spelling import spelled
 from explain.threads import found_alone
 from explain.types import Unsupported
@@ -77,6 +77,7 @@ class PipelineModel:
         seed: int = 0,
         draws: int = 4,
         payoff: str | Callable[[Tensor], Tensor] = "error",
+        payoff_name: str | None = None,
         region: Tensor | None = None,
         guidance: float | None = None,
         weights: StepWeights | None = None,
@@ -100,6 +101,7 @@ class PipelineModel:
             seed: of the noise.
             draws: noise draws for each step, that the number is the mean of.
             payoff: as of `DiffusionModel.step`; functions and "x0" see the decoded picture.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             region: bool ``[H, W]`` of pixels.
             guidance: classifier-free guidance weight ``w``, 1 when None; of a network that takes its guidance as an
                 input (Flux, LCM) the pipeline's ``guidance_scale``, its own when None.
@@ -117,7 +119,7 @@ class PipelineModel:
             ValueError: a picture of another size or range, a step outside the schedule, unknown payoff or fill.
             Unsupported: a network that is given something anew at every step, such as a ControlNet's answer.
         """
-        x0, given = as_tensor(x0), _one_of(prompt, label)
+        x0, given, payoff = as_tensor(x0), _one_of(prompt, label), named(payoff, payoff_name)
         negative, call = _said_once(negative, call)
         space = self._checked_space(space, x0)
         whole = given is None or isinstance(given, (int, Tensor, Mapping))
@@ -205,6 +207,7 @@ class PipelineModel:
         *,
         label: int | None = None,
         payoff: Callable[[Tensor], Tensor] | None = None,
+        payoff_name: str | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
@@ -226,6 +229,7 @@ class PipelineModel:
             label: the class, under the name that networks have for it.
             payoff: ``pictures [n, 3, H, W] in [0, 1] -> [n]``, one number a picture; may be left out where only
                 pictures and attention are asked for.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             steps: ``num_inference_steps``; the pipeline's own when None.
             guidance: ``guidance_scale``; the pipeline's own when None.
             seed: of the first draw; the next have ``seed + 1``, ``seed + 2``, ...
@@ -261,7 +265,7 @@ class PipelineModel:
                 latents,
                 space,
                 batch_size,
-                payoff,
+                named(payoff, payoff_name),
                 absent,
                 fill,
                 partial(getattr, self, "inside"),
@@ -278,6 +282,7 @@ class PipelineModel:
         *,
         label: int | None = None,
         payoff: Callable[[Tensor], Tensor] | None = None,
+        payoff_name: str | None = None,
         steps: int = 50,
         guidance: float | None = None,
         iterations: int = 5,
@@ -295,6 +300,7 @@ class PipelineModel:
             prompt: the text, or the class, that the run is given.
             label: the class, under the name that networks have for it.
             payoff: as of `trajectory`; ``-mean (sample - x0)^2`` when None, how near a run comes to the picture.
+            payoff_name: what a function is called, in titles, pages and files; by its own name when None.
             steps: of the scheduler, there and back.
             guidance: of the run. 1 when None, at which inversion is stable; of a network that takes its guidance as
                 an input (Flux) the pipeline's ``guidance_scale``.
@@ -323,7 +329,7 @@ class PipelineModel:
             wanted, latent, proofs = self._taken_in(x0, space, inside)
             start = latents_of(inside, latent[0], checked_count(steps, "steps"), weight, iterations)
         settings = {"label": label, "steps": steps, "guidance": weight, "latents": start, "space": space, **call}
-        run = self.trajectory(prompt, payoff=payoff or Nearness(wanted), **settings)
+        run = self.trajectory(prompt, payoff=named(payoff, payoff_name) or Nearness(wanted), **settings)
         error = missed(run.first().to(wanted), wanted)
         check_reconstructed(error, tolerance, steps, weight if inside.run.plan.guided else 1.0)
         run.proofs = {"reconstruction": error, **proofs}
