@@ -12,7 +12,7 @@ import explain
 from explain.cli.loading import NoSetup, named
 from explain.cli.making import made, method, written_settings
 from explain.cli.replaying import explained, replay
-from explain.cli.saying import DIFFERS, as_json, ending, examples, leave, say
+from explain.cli.saying import DIFFERS, as_json, ending, examples, leave, once, say
 from explain.storage import check_place
 from explain.types import Target
 from explain.versions import versions
@@ -59,7 +59,7 @@ def run(
     as_data: AsJson = False,
 ) -> None:
     """Explain one number, and keep the answer."""
-    with ending():
+    with ending() as warned:
         check_place(out)
         asked = _target(target)
         given = written_settings(settings or [])
@@ -69,6 +69,7 @@ def run(
             first = asked.explainers(*filter(None, [players])).first
             by, players = type(first.explainer).__name__, players or first.kind
         why = explained(made(method(by), asked, players, given), asked)
+        once(warned, why.doubts)
         why.save(out)
         say(json.dumps({**as_json(why), "file": str(out)}) if as_data else f"{why}\nwritten to {out}")
 
@@ -111,8 +112,9 @@ def compare(
     as_data: AsJson = False,
 ) -> None:
     """How far answers over the same players agree."""
-    with ending():
+    with ending() as warned:
         found = explain.compare(*map(explain.Explanation.load, files), k=top, absolute=absolute)
+        once(warned, found.notes if as_data else ())
         pairs = json.loads(found.table().to_json(orient="records"))
         said = {"players": found.kind, "count": found.players, "pairs": pairs, "notes": found.notes}
         say(json.dumps(said) if as_data else repr(found))
@@ -152,10 +154,11 @@ def again(
     Answers that "explain run" wrote carry digests of model and data, which tell what has changed. Exit code 3: the
     numbers differ.
     """
-    with ending():
+    with ending() as warned:
         if out is not None:
             check_place(out)
         found = replay(explain.Explanation.load(file), named(model))
+        once(warned, found.again.doubts if as_data else ())
         if out is not None:
             found.again.save(out)
         verdict = "bit-identical" if found.identical else "not the same"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -17,12 +17,20 @@ FAILED, DIFFERS, STOPPED = 1, 3, 130  # 2 is a command that is not written so
 
 
 @contextmanager
-def ending() -> Iterator[None]:
-    """Within: what this package refuses, and what a file system does, is one line and exit code 1; Ctrl-C is 130."""
+def ending() -> Iterator[list[str]]:
+    """Within: what this package refuses, and what a file system does, is one line and exit code 1; Ctrl-C is 130.
+
+    Warnings are held and told at the end: one that an answer tells itself is taken out by `once`.
+    """
+    warned: list[str] = []
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
-            yield
+            warnings.showwarning = lambda message, *where, **more: warned.append(str(message))
+            try:
+                yield warned
+            finally:
+                for message in warned:
+                    say(f"warning: {message}", to_errors=True)
     except KeyboardInterrupt:
         say("stopped: nothing was written", to_errors=True)
         leave(STOPPED)
@@ -35,8 +43,16 @@ def ending() -> Iterator[None]:
         leave(FAILED)
 
 
-def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    say(f"warning: {message}", to_errors=True)
+def once(warned: list[str], told: Iterable[str]) -> None:
+    """Leave to an answer what it tells itself.
+
+    >>> warned = ["few samples", "an old torch"]
+    >>> once(warned, ("few samples",))
+    >>> warned
+    ['an old torch']
+    """
+    known = set(told)
+    warned[:] = [message for message in warned if message not in known]
 
 
 def say(text: str, to_errors: bool = False) -> None:

@@ -118,6 +118,23 @@ def test_what_cannot_be_done_is_said_in_one_line_and_writes_nothing(folder, comm
     assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
 
 
+@pytest.mark.filterwarnings("always")
+def test_a_doubt_is_told_once_by_the_answer_and_other_warnings_on_stderr(folder):
+    aged = "__import__('warnings').warn('it is old')\n    return target"
+    (folder / "my_setup.py").write_text(f"{SETUP}\n\ndef aged():\n    {aged}\n")
+    told = asked("run my_setup.py:aged -m lime -p edges --set samples=4 -o why.safetensors")
+    (doubt,) = explain.Explanation.load("why.safetensors").doubts
+    assert (told.stdout.count(doubt), told.stderr) == (1, "warning: it is old\n")
+    again = asked("replay why.safetensors --model my_setup.py:aged")
+    assert (again.stdout + again.stderr).count(doubt) == 1
+    players = explain.Players("words", torch.arange(2))
+    for name, scores in (("a", [1.0, 2.0]), ("b", [1.0, 1.0])):
+        explain.Explanation(torch.tensor(scores), players, 1.0, method=name).save(name)
+    (note,) = json.loads(asked("compare a b --json").stdout)["notes"]
+    assert asked("compare a b --json").stderr == ""
+    assert asked("compare a b").stderr == f"warning: {note}\n"
+
+
 def test_a_command_that_is_not_written_so_ends_with_2():
     asked("run my_setup.py:target", code=2)
     asked("shapley", code=2)
