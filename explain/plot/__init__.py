@@ -70,7 +70,7 @@ __all__ = [
 
 
 def picture(explanation: Credit, ax: Axes | None = None, over: Tensor | None = None) -> Axes:
-    """The picture that fits the players: on the graph, over the image, in time, as a matrix of pairs, or as bars.
+    """The picture that fits the players: on the graph, beside the image, in time, as a matrix of pairs, or as bars.
 
     Raises:
         ValueError: a picture to draw ``over`` for players that are not words.

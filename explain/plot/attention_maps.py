@@ -1,24 +1,23 @@
-"""Where a region of an image looks, over the image: a small panel for each layer and step."""
+"""Where a region of an image looks, beside the image: a small panel for each layer and step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.heatmap import UNDER, grey
+from explain.plot.heatmap import UNSIGNED, mark_uniform
 from explain.plot.node_link import RING
+from explain.plot.pictures import alike
 from explain.plot.style import axes, colour_bar, heading, note, question, short
 
 GAP = 0.12  # between panels, in image widths
-RATIO = plt.get_cmap("PuOr_r")  # orange more, purple less than uniform; not the colours of credit, which has a sign
 
 
 class Panel(NamedTuple):
@@ -38,10 +37,11 @@ def attention_maps(
     rows: int = 8,
     columns: int = 6,
 ) -> Axes:
-    """Attention over the image at the true resolution of each map: layers down, steps across, first step left;
-    the layers across where there is one step.
+    """Attention at the true resolution of each map: layers down, steps across, first step left; the layers across where
+    there is one step. The picture itself lies at the right, in its own colours.
 
-    Colours tell how many times as much as by uniform attention a pixel gets, so that maps of all resolutions compare.
+    Colours tell how many times as much as by uniform attention a pixel gets, so that maps of all resolutions compare;
+    they go from white at nothing to twice uniform or further, uniform itself marked: what is nearly uniform looks so.
 
     Args:
         explanation: of `Attention` over patches or superpixels.
@@ -63,15 +63,25 @@ def attention_maps(
     shown_across, shown_down = _thinned(across, columns), _thinned(down, rows)
     shown = [p for p in found if p.column in shown_across and p.row in shown_down]
     height, width = size[0] / size[1], 1.0
+    image = explanation.players.geometry.get("image")
     scale = 3.0 if len(shown) == 1 else 1.75 if turned else 1.15
-    ax = axes(ax, (2.9 + scale * (1 + GAP) * len(shown_across), 0.8 + scale * (height + GAP) * len(shown_down)))
-    norm = around_uniform([p.ratio for p in shown])
+    wide = len(shown_across) + (image is not None)
+    ax = axes(ax, (2.9 + scale * (1 + GAP) * wide, 0.8 + scale * (height + GAP) * len(shown_down)))
+    norm = times_uniform([p.ratio for p in shown])
     for panel in shown:
         left = shown_across.index(panel.column) * (width + GAP)
         top = shown_down.index(panel.row) * (height + GAP)
-        _draw(ax, explanation, panel, norm, left, top, size, query)
-    _names(ax, shown_down, shown_across, height, 0.25 / scale)
-    colour_bar(ax, norm, "attention, times uniform", RATIO)
+        _draw(ax, panel, norm, left, top, size)
+        _mark(ax, query, left, top, size)
+    over = list(shown_across)
+    if image is not None:
+        left = len(shown_across) * (width + GAP)
+        extent = (left, left + width, height, 0.0)
+        ax.imshow(alike(image[None])[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+        _mark(ax, query, left, 0.0, size)
+        over.append("the picture")
+    _names(ax, shown_down, over, height, 0.25 / scale)
+    mark_uniform(colour_bar(ax, norm, "attention, times uniform", UNSIGNED), 1.0)
     looks = f"from pixel {query[0]}, {query[1]}" if query else ""
     heading(ax, explanation.method, question(explanation), looks)
     names = ("layers", "") if turned else ("steps", "layers")
@@ -82,10 +92,9 @@ def attention_maps(
     return ax
 
 
-def around_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
-    """White at 1, as far to both sides as any cell is; a tenth at least, so that rounding is not made a pattern."""
-    reach = max(0.1, *(float(abs(ratio - 1).max()) for ratio in ratios))
-    return TwoSlopeNorm(1, max(0.0, 1 - reach), 1 + reach)
+def times_uniform(ratios: Sequence[np.ndarray]) -> Normalize:
+    """From nothing to twice uniform, or as far as any cell is: what is nearly uniform looks so."""
+    return Normalize(0, max([2.0, *(float(ratio.max(initial=0)) for ratio in ratios)]))
 
 
 def panels(
@@ -134,22 +143,20 @@ def _from_pixel(parts: Any, name: str, query: tuple[int, int], size: tuple[int, 
     return weights.double().mean(0)[(row // factor) * width + column // factor]
 
 
-def _draw(
-    ax: Axes, explanation: Credit, panel: Panel, norm: Normalize, left: float, top: float,
-    size: tuple[int, int], query: tuple[int, int] | None,
-) -> None:  # fmt: skip
+def _draw(ax: Axes, panel: Panel, norm: Normalize, left: float, top: float, size: tuple[int, int]) -> None:
     pixel = 1 / size[1]
-    right, bottom = left + 1, top + size[0] * pixel
     frame = Rectangle((left, top), 1, size[0] * pixel, transform=ax.transData, facecolor="none", edgecolor="#999999")
-    image = explanation.players.geometry.get("image")
-    if image is not None:
-        ax.imshow(grey(image).numpy(), **UNDER, extent=(left, right, bottom, top))
     height, width = panel.ratio.shape
     reach = (left, left + width * panel.factor * pixel, top + height * panel.factor * pixel, top)
-    drawn = ax.imshow(panel.ratio, cmap=RATIO, norm=norm, extent=reach, alpha=0.7 if image is not None else 1.0)
+    drawn = ax.imshow(panel.ratio, cmap=UNSIGNED, norm=norm, extent=reach, interpolation="nearest")
     drawn.set_clip_path(frame)  # the last cells may reach beyond an odd image
     ax.add_patch(frame)
+
+
+def _mark(ax: Axes, query: tuple[int, int] | None, left: float, top: float, size: tuple[int, int]) -> None:
+    """A frame around the pixel that looks."""
     if query is not None:
+        pixel = 1 / size[1]
         corner = (left + query[1] * pixel, top + query[0] * pixel)
         ax.add_patch(Rectangle(corner, pixel, pixel, facecolor="none", edgecolor=RING, linewidth=1.5))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -17,8 +15,6 @@ from explain.credit import Credit
 from explain.plot.pictures import alike
 from explain.plot.style import DIVERGING, FAINT, HATCH, INK, axes, centred, colour_bar, title, units
 
-# the image beneath a map of attention is light, so that the colours above it stay readable
-UNDER: dict[str, Any] = {"cmap": "gray", "vmin": -1.4, "vmax": 1.05, "interpolation": "nearest"}
 UNSIGNED = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#fdd0a2", "#e6550d"])
 NOBODY = "#c9c9c9"  # pixels of no player
 GAP = 0.06  # between the picture and its credit, in widths
@@ -86,10 +82,10 @@ def scale(explanation: Credit) -> tuple[Colormap, Normalize]:
     return DIVERGING, centred(explanation.scores)
 
 
-def mark_uniform(bar: Colorbar, share: float) -> None:
+def mark_uniform(bar: Colorbar, share: float, name: str = "uniform") -> None:
     """A line at the share that each would have if all had the same."""
     bar.ax.axhline(share, color=INK, linewidth=1.4)
-    bar.ax.text(-0.15, share, "uniform", transform=bar.ax.get_yaxis_transform(), fontsize="x-small", rotation=90,
+    bar.ax.text(-0.15, share, name, transform=bar.ax.get_yaxis_transform(), fontsize="x-small", rotation=90,
                 ha="right", va="center")  # fmt: skip
 
 
@@ -109,10 +105,3 @@ def pixel_scores(explanation: Credit) -> Tensor:
     """The score of each pixel's player, float64 ``[H, W]``, NaN for pixels of none."""
     padded = torch.cat([explanation.scores, torch.tensor([float("nan")], dtype=torch.float64)])  # -1 is the last
     return padded[explanation.players.geometry["labels"].cpu().long()]
-
-
-def grey(image: Tensor) -> Tensor:
-    """An image ``[C, H, W]`` of any range as grey values ``[H, W]`` from 0 to 1."""
-    flat = image.detach().cpu().double().mean(0)
-    low, high = flat.min(), flat.max()
-    return (flat - low) / (high - low) if high > low else torch.full_like(flat, 0.5)

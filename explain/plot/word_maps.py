@@ -8,28 +8,28 @@ from matplotlib.colors import Normalize
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.attention_maps import RATIO, around_uniform
-from explain.plot.heatmap import UNDER, UNSIGNED
+from explain.plot.attention_maps import times_uniform
+from explain.plot.heatmap import UNSIGNED, mark_uniform
 from explain.plot.pictures import even, one_picture
 from explain.plot.style import axes, colour_bar, heading, ink_on, note, question, short
 
 CHANCE = 0.16  # of a map's width: the strip beside it
-COVERS = 0.4, 0.72  # how much of the picture beneath a share of zero and the largest cover
 GAP, ABOVE = 0.2, 0.36  # between maps, and above each for its words, in widths
 
 
 def word_maps(
     explanation: Credit, ax: Axes | None = None, over: Tensor | None = None, columns: int = 4, most: int = 16
 ) -> Axes:
-    """One map a word over the picture; the strip at its right is the colour that the word has by chance.
+    """One map a word, the picture before them; the strip at its right is the colour that the word has by chance.
 
-    One scale for all: a word that is hardly looked at is pale, and no map is stretched on its own. Over each are its
-    mean share and that of chance. Attention says what was looked at, and not what made the picture: `words` does.
+    One scale for all, up to twice chance or further: a word that is hardly looked at is pale, and no map is stretched
+    on its own. Over each are its mean share and that of chance. Attention says what was looked at, and not what made
+    the picture: `words` does.
 
     Args:
         explanation: of `Attention` over words.
         ax: where to draw.
-        over: the picture ``[3, H, W]`` to draw them over, such as ``run.picture()``.
+        over: the picture ``[3, H, W]`` to draw before them, such as ``run.picture()``.
         columns: maps side by side.
         most: words at most, those with the largest share.
 
@@ -37,19 +37,23 @@ def word_maps(
         ValueError: an explanation without such maps, or no picture.
     """
     maps, chance = _maps(explanation)
-    under = None if over is None else one_picture(over, "over")
+    picture = None if over is None else one_picture(over, "over")
     shares = maps.mean((1, 2))
     read = np.flatnonzero(chance > 0)  # the others are of another text
     chosen = sorted(read[np.argsort(-shares[read], kind="stable")][:most].tolist())
-    height = (maps.shape[1] / maps.shape[2]) if under is None else under.shape[0] / under.shape[1]
-    across = min(columns, max(1, len(chosen)))
-    wide, tall, down = 1.03 + CHANCE + GAP, height + ABOVE, -(-len(chosen) // across)
+    height = (maps.shape[1] / maps.shape[2]) if picture is None else picture.shape[0] / picture.shape[1]
+    places = len(chosen) + (picture is not None)
+    across = min(columns, max(1, places))
+    wide, tall, down = 1.03 + CHANCE + GAP, height + ABOVE, -(-places // across)
     ax = axes(ax, (1.0 + 1.55 * across * wide, 0.6 + 1.55 * down * tall))
-    reach = [maps[i].max() for i in chosen] + [chance[i] for i in chosen]
+    if picture is not None:
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(0, 1, height, 0))
+        ax.text(0, -0.04, "the picture", ha="left", va="bottom", fontsize="x-small")
+    reach = [maps[i].max() for i in chosen] + [2 * chance[i] for i in chosen]
     norm = Normalize(0, float(max(reach, default=0)) or 1.0)
-    for place, i in enumerate(chosen):
+    for place, i in enumerate(chosen, places - len(chosen)):
         left, top = place % across * wide, place // across * tall
-        _draw(ax, maps[i], float(chance[i]), under, norm, (left, top, height))
+        _draw(ax, maps[i], float(chance[i]), norm, (left, top, height))
         said = f"{short(explanation.players.names[i], 18)}\n{shares[i]:.2g}, by chance {chance[i]:.2g}"
         ax.text(left, top - 0.04, said, ha="left", va="bottom", fontsize="x-small", linespacing=1.2)
     ax.set(xlim=(-0.02, across * wide - GAP + 0.02), ylim=(down * tall - ABOVE + 0.02, -ABOVE))
@@ -65,8 +69,8 @@ def word_maps(
 def word_steps(explanation: Credit, ax: Axes | None = None, most: int = 24) -> Axes:
     """A matrix of words and steps: how much of the picture's attention each word gets at each step, first step left.
 
-    White is what the word gets by chance, orange is more and purple less, in times chance: words of one token and of
-    several compare. Figures stand in the cells where they fit.
+    In times of what the word gets by chance, which the colour bar marks: words of one token and of several compare, and
+    what is nearly by chance looks so. Figures stand in the cells where they fit.
 
     Args:
         explanation: of `Attention` over words on a run.
@@ -87,8 +91,8 @@ def word_steps(explanation: Credit, ax: Axes | None = None, most: int = 24) -> A
     chosen = even(shares.shape[1], most)
     ratio = shares[read][:, chosen] / chance[read, None]
     ax = axes(ax, (2.6 + 0.5 * len(chosen), 1.2 + 0.32 * max(len(read), 5)))
-    norm = around_uniform([ratio]) if ratio.size else Normalize(0, 1)
-    ax.imshow(ratio, cmap=RATIO, norm=norm, aspect="auto", interpolation="nearest")
+    norm = times_uniform([ratio])
+    ax.imshow(ratio, cmap=UNSIGNED, norm=norm, aspect="auto", interpolation="nearest")
     steps = explanation.parts["steps"].tolist() if "steps" in explanation.parts else range(shares.shape[1])
     every = -(-len(chosen) // 10)
     ax.set_xticks(range(0, len(chosen), every), [_time(steps[i]) for i in chosen[::every]], fontsize="x-small")
@@ -96,9 +100,9 @@ def word_steps(explanation: Credit, ax: Axes | None = None, most: int = 24) -> A
     ax.set_xlabel("t, first step left")
     if len(chosen) <= 12:
         for (row, column), value in np.ndenumerate(ratio):
-            ink = ink_on(RATIO(norm(float(value))))
+            ink = ink_on(UNSIGNED(norm(float(value))))
             ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize="x-small", color=ink)
-    colour_bar(ax, norm, "attention, times chance", RATIO)
+    mark_uniform(colour_bar(ax, norm, "attention, times chance", UNSIGNED), 1.0, "chance")
     heading(ax, explanation.method, question(explanation))
     if len(chosen) < shares.shape[1]:
         note(ax, f"{len(chosen)} of {shares.shape[1]} steps", 30)
@@ -121,24 +125,13 @@ def _maps(explanation: Credit) -> tuple[np.ndarray, np.ndarray]:
     return (maps / summed[:, None, None]).numpy(), parts["uniform"].double().cpu().numpy()
 
 
-def _draw(
-    ax: Axes, found: np.ndarray, chance: float, under: np.ndarray | None, norm: Normalize,
-    place: tuple[float, float, float],
-) -> None:  # fmt: skip
+def _draw(ax: Axes, found: np.ndarray, chance: float, norm: Normalize, place: tuple[float, float, float]) -> None:
     left, top, height = place
     reach, beside = ((a, b, top + height, top) for a, b in ((left, left + 1), (left + 1.03, left + 1.03 + CHANCE)))
-    grey = None if under is None else under if under.ndim == 2 else under.mean(2)
-    for values, where, below in ((found, reach, grey), (np.full((1, 1), chance), beside, _mean(grey))):
-        if below is not None:
-            ax.imshow(below, **UNDER, extent=where)
-        alpha = np.ones(values.shape) if below is None else COVERS[0] + (COVERS[1] - COVERS[0]) * norm(values)
-        ax.imshow(values, cmap=UNSIGNED, norm=norm, extent=where, alpha=alpha, interpolation="nearest")
+    for values, where in ((found, reach), (np.full((1, 1), chance), beside)):
+        ax.imshow(values, cmap=UNSIGNED, norm=norm, extent=where, interpolation="nearest")
         a, b, c, d = where
         ax.plot([a, b, b, a, a], [c, c, d, d, c], color="#999999", linewidth=0.6)
-
-
-def _mean(grey: np.ndarray | None) -> np.ndarray | None:
-    return None if grey is None else np.full((1, 1), grey.mean())
 
 
 def _time(t: float) -> str:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from explain.explanation import Explanation
-from explain.plot.attention_maps import RATIO, around_uniform, panels
+from explain.plot.attention_maps import panels, times_uniform
+from explain.plot.heatmap import UNSIGNED
 from explain.report.pictures import data, frames
 from explain.report.questions import ASIDE
 
@@ -93,10 +94,10 @@ def attention_maps(one: Explanation) -> list[dict[str, Any]]:
     if "attention.0.grid" not in one.parts or labels is None:
         return []
     found = panels(one, (int(labels.size(0)), int(labels.size(1))))
-    norm = around_uniform([panel.ratio for panel in found])
+    norm = times_uniform([panel.ratio for panel in found])
     return [
         {"layer": panel.row.replace("\n", ", "), "step": panel.column, "most": round(float(panel.ratio.max()), 3),
-         "least": round(float(panel.ratio.min()), 3), "picture": data(np.asarray(RATIO(norm(panel.ratio)))[..., :3])}
+         "least": round(float(panel.ratio.min()), 3), "picture": data(np.asarray(UNSIGNED(norm(panel.ratio)))[..., :3])}
         for panel in found
     ]  # fmt: skip
 
@@ -108,9 +109,9 @@ def _word_maps(one: Explanation) -> list[dict[str, Any]]:
         mean = float(weights.mean())
         if mean > 0:
             found.append((name, weights / mean))
-    norm = around_uniform([ratio for _, ratio in found]) if found else None
+    norm = times_uniform([ratio for _, ratio in found]) if found else None
     return [
         {"layer": name, "step": "", "most": round(float(ratio.max()), 3), "least": round(float(ratio.min()), 3),
-         "picture": data(np.asarray(RATIO(norm(ratio)))[..., :3])}
+         "picture": data(np.asarray(UNSIGNED(norm(ratio)))[..., :3])}
         for name, ratio in found if norm is not None
     ]  # fmt: skip

@@ -365,7 +365,7 @@ def test_agreement_shows_every_value_and_says_what_is_undefined():
 def test_attention_maps_lie_at_their_true_resolution_and_compare():
     explanation = looked()
     ax = plot.attention_maps(explanation)
-    maps = [image for image in ax.get_images() if image.get_cmap().name == "PuOr_r"]
+    maps = [image for image in ax.get_images() if image.get_cmap().name == "shares"]
     assert [image.get_array().shape for image in maps] == [(3, 4), (5, 8), (3, 4), (5, 8)]
     for image, factor in zip(maps, (2, 1, 2, 1), strict=True):
         left, right, bottom, top = image.get_extent()
@@ -376,14 +376,14 @@ def test_attention_maps_lie_at_their_true_resolution_and_compare():
     pixels = torch.tensor([4.0, 4, 2])[:, None]  # the last row of cells covers half as many
     np.testing.assert_allclose(maps[0].get_array(), region * 40 / pixels, rtol=1e-6)
     np.testing.assert_allclose((np.asarray(maps[0].get_array()) * pixels.numpy()).sum(), 40, rtol=1e-5)
-    assert [text.get_text() for text in ax.texts] == ["t=60", "t=20", "down", "up"]
+    assert [text.get_text() for text in ax.texts] == ["t=60", "t=20", "the picture", "down", "up"]
     assert "t=60, 20, class 3" in ax.get_title(loc="left")
 
 
 def test_attention_maps_of_one_pixel_and_of_few_panels():
     explanation = looked()
     ax = plot.attention_maps(explanation, query=(4, 3), maps=[0])
-    maps = [image for image in ax.get_images() if image.get_cmap().name == "PuOr_r"]
+    maps = [image for image in ax.get_images() if image.get_cmap().name == "shares"]
     row = explanation.parts["attention.0"].double().mean(0)[2 * 4 + 1].reshape(3, 4)
     np.testing.assert_allclose(maps[0].get_array(), row * 40 / torch.tensor([4.0, 4, 2])[:, None], rtol=1e-6)
     thin = plot.attention_maps(explanation, rows=1, columns=1)
@@ -394,7 +394,7 @@ def test_attention_maps_of_one_pixel_and_of_few_panels():
         plot.attention_maps(explanation, query=(5, 0))
     with pytest.raises(ValueError, match="only what the region looks at was kept"):
         plot.attention_maps(looked(whole=False), query=(0, 0))
-    assert images_in(plot.attention_maps(looked(whole=False))) == 8
+    assert images_in(plot.attention_maps(looked(whole=False))) == 5
     with pytest.raises(ValueError, match="has 0 attention maps over the image"):
         plot.attention_maps(patches())
     with pytest.raises(ValueError, match=r"has 4 attention maps over the image, asked for \[7\]"):
@@ -405,13 +405,12 @@ def test_attention_maps_of_one_pixel_and_of_few_panels():
 
 def test_layers_lie_side_by_side_where_there_is_one_step_and_colours_reach_as_far_as_the_cells():
     ax = plot.attention_maps(looked(), maps=[0, 1])
-    maps = [image for image in ax.get_images() if image.get_cmap().name == "PuOr_r"]
+    maps = [image for image in ax.get_images() if image.get_cmap().name == "shares"]
     assert [image.get_extent()[3] for image in maps] == [0, 0]
     assert maps[0].get_extent()[1] < maps[1].get_extent()[0]
-    assert [text.get_text() for text in ax.texts] == ["down", "up", "t=60"]
-    furthest = max(float(abs(image.get_array() - 1).max()) for image in maps)
-    low, high = maps[0].get_clim()
-    assert (low, high) == pytest.approx((max(0, 1 - furthest), 1 + furthest))
+    assert [text.get_text() for text in ax.texts] == ["down", "up", "the picture", "t=60"]
+    furthest = max(float(image.get_array().max()) for image in maps)
+    assert maps[0].get_clim() == pytest.approx((0, max(2, furthest)))
     assert "1 of 2 layers" in [text.get_text() for text in plot.attention_maps(looked(), maps=[0, 1], columns=1).texts]
 
 
