@@ -24,7 +24,15 @@ from explain.versions import versions
 from models.panels.panel import Finding, Panel
 from models.threads import one_thread
 
-SUBJECTS = ("graphs", "all_pairs", "explainers", "applications", "diffusion", "relatives", "latent", "graph_diffusion")
+FAMILIES = {
+    "Networks for nodes": ("graphs",),
+    "Networks of all pairs": ("all_pairs",),
+    "Networks for whole graphs": ("whole_graphs",),
+    "Explainers": ("explainers",),
+    "Explanations at work": ("applications",),
+    "Denoisers of images": ("diffusion", "relatives", "latent"),
+    "Denoisers of labels and graphs": ("graph_diffusion",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +52,15 @@ class Shown:
     seconds: float
 
 
-def panels() -> list[Panel]:
+def families() -> dict[str, list[Panel]]:
     """All of them, in the order of the page."""
-    modules = [import_module(f"models.panels.{subject}") for subject in SUBJECTS]
-    return [thing for module in modules for thing in vars(module).values() if isinstance(thing, Panel)]
+    return {name: [one for subject in subjects for one in _of(subject)] for name, subjects in FAMILIES.items()}
+
+
+def _of(subject: str) -> list[Panel]:
+    """The panels of a file, in its order."""
+    module = import_module(f"models.panels.{subject}")
+    return [thing for thing in vars(module).values() if isinstance(thing, Panel)]
 
 
 def chosen(names: Sequence[str]) -> list[Panel]:
@@ -56,7 +69,7 @@ def chosen(names: Sequence[str]) -> list[Panel]:
     Raises:
         BadParameter: a name that no panel has.
     """
-    known = {panel.name.lower(): panel for panel in panels()}
+    known = {panel.name.lower(): panel for own in families().values() for panel in own}
     if unknown := [name for name in names if name.lower() not in known]:
         everyone = ", ".join(panel.name for panel in known.values())
         raise typer.BadParameter(f"no panel is named {', '.join(unknown)}; they are: {everyone}", param_hint="--only")
@@ -77,9 +90,12 @@ def shown(asked: Iterable[Panel]) -> Iterator[Shown]:
 
 
 def page(found: Sequence[Shown]) -> str:
-    """The page of these panels."""
+    """The page of these panels, family by family."""
     template = environment(Path(__file__).parent).get_template("gallery.html")
-    return template.render(shown=found, versions=versions())
+    by_panel = {one.panel: one for one in found}
+    grouped = {name: [by_panel[one] for one in own if one in by_panel] for name, own in families().items()}
+    there = {name: own for name, own in grouped.items() if own}
+    return template.render(count=len(found), families=there, versions=versions())
 
 
 def main(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from explain.credit import Credit
 from explain.plot.style import FAINT, HATCH, INK, axes, short, signed, title, units
 
+ROUNDING = 1e-12  # of the number: scores below this are zeros
 BAR: dict[str, Any] = {"height": 0.7, "ecolor": INK, "error_kw": {"elinewidth": 1, "capsize": 2}}
 
 
@@ -40,6 +41,9 @@ def bars(explanation: Credit, ax: Axes | None = None, k: int = 10) -> Axes:
     ax.invert_yaxis()
     plain(ax)
     _say(ax, scores, [*(error or [0.0] * len(shown)), 0.0])
+    least = ROUNDING * max(abs(explanation.value), abs(explanation.base or 0.0))
+    if max(map(abs, [*scores, *(error or [])]), default=0.0) <= least:
+        ax.set_xlim(-1, 1)  # not as wide as what rounding left
     whiskers = ", whiskers ± 1 s.e." if error is not None else ""
     ax.set_xlabel(f"{units(explanation)}{whiskers}")
     title(ax, explanation)

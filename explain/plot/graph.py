@@ -68,7 +68,7 @@ def graph(
     node_link.draw_lines(ax, where, where.edges)
     node_link.draw_ring(ax, where, focus)
     cmap, norm = scale(explanation, norm)
-    told = f"{len(kept)} of {total} nodes shown, the strongest" if len(kept) < total else ""
+    told = f"{len(kept)} of {total} nodes shown, the strongest" if len(kept) < total else _together(explanation)
     if node_players(explanation) is None:
         shown = _draw_edges(ax, explanation, where, max_edges, cmap, norm)
         scored = len(explanation.players)
@@ -119,10 +119,8 @@ def _draw_edges(
 
 
 def _draw_nodes(ax: Axes, explanation: Credit, where: node_link.Part, cmap: Colormap, norm: Normalize) -> None:
-    """Player nodes in the colour of their score; the others white."""
-    nodes = node_players(explanation)
-    assert nodes is not None
-    player = {node: i for i, node in enumerate(nodes.tolist())}
+    """Player nodes in the colour of their score, all of a player's alike; the others white."""
+    player = _player_of(explanation)
     scored = [node for node in where.nodes if node in player]
     scores = explanation.scores[[player[node] for node in scored]].numpy()
     colours = cmap(norm(scores))
@@ -132,6 +130,21 @@ def _draw_nodes(ax: Axes, explanation: Credit, where: node_link.Part, cmap: Colo
     node_link.draw_labels(ax, where, where.nodes, focus_of(explanation), inks)
     if (gone := _deleted(explanation)) is not None:
         node_link.strike(ax, where, [], [node for node in scored if gone[player[node]]])
+
+
+def _together(explanation: Credit) -> str:
+    """That a colour is that of several nodes in one, where it is."""
+    groups = explanation.players.groups if explanation.players.kind == "nodes" else None
+    return "nodes of one player all have its colour" if any(len(own) > 1 for own in groups or ()) else ""
+
+
+def _player_of(explanation: Credit) -> dict[int, int]:
+    """Which player each node is, or is one of."""
+    nodes, groups = node_players(explanation), explanation.players.groups
+    assert nodes is not None
+    if groups is None or "node" in explanation.players.geometry:
+        return {node: i for i, node in enumerate(nodes.tolist())}
+    return {node: i for i, own in enumerate(groups) for node in own.tolist()}
 
 
 def _draw_hulls(ax: Axes, explanation: Credit, where: node_link.Part, cmap: Colormap, norm: Normalize) -> None:

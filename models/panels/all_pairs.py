@@ -10,7 +10,13 @@ from models.panels.nodes import case
 from models.panels.panel import Finding, panel
 
 
-@panel("DIFFormer-s", "Wu et al., ICLR 2023")
+@panel(
+    "DIFFormer-s",
+    "Wu et al., ICLR 2023",
+    conclude="Which columns make the difference to a graph without features, among all pairs of nodes and along the "
+    "edges.",
+    beware="Who says it: every node hears every other, and a column is one player at all of them.",
+)
 def diffused() -> Finding:
     """Features, along the straight line from none of them."""
     net, data, name, node = case(DIFFormer, CORA_S, small={"layers": 2, "hidden": 16})
@@ -24,7 +30,13 @@ def diffused() -> Finding:
     )
 
 
-@panel("NodeFormer", "Wu et al., NeurIPS 2022")
+@panel(
+    "NodeFormer",
+    "Wu et al., NeurIPS 2022",
+    conclude="Which columns make the difference to a graph without features, for the projection that is kept with the "
+    "weights.",
+    beware="What the network would say of a new seed: its projection is random, and another is another network.",
+)
 def random_features() -> Finding:
     """Features again; the projection is the one kept with the weights."""
     net, data, name, node = case(NodeFormer, CORA)

@@ -22,7 +22,13 @@ from models.panels.pictures import in_units
 FILMS = ("Rio Bravo", "High Noon", "Shane", "Stagecoach", "Solaris", "Alien", "Metropolis", "Stalker")
 
 
-@panel("GraphCL", "You et al., NeurIPS 2020; Trivedi et al., NeurIPS 2022")
+@panel(
+    "GraphCL",
+    "You et al., NeurIPS 2020; Trivedi et al., NeurIPS 2022",
+    conclude="That an encoder looks at the motif more than at the rest where augmentation spares the motif, and less "
+    "so where it does not.",
+    beware="Which class an edge speaks for: there is none, and the scores have no sign.",
+)
 def content() -> Finding:
     """Edges of a graph whose motif is known, after augmentation that spares the motif, and after one that does not."""
     graphs = content_style(60, 4.0, motifs=("A", "C", "E"))
@@ -62,7 +68,12 @@ def _turned(encoder: GraphEncoder, graph: Data, pair: Tensor) -> Tensor:
     return 1 - whole @ less / (whole.norm() * less.norm())
 
 
-@panel("Forecaster", "Rozemberczki et al., 2021")
+@panel(
+    "Forecaster",
+    "Rozemberczki et al., 2021",
+    conclude="Whose weeks move the forecast away from that of weeks at 0, and how long ago they were.",
+    beware="That one county infects another. Two that move together can stand in for each other.",
+)
 def weeks() -> Finding:
     """Each week of each county that a forecast of one county hears."""
     try:
@@ -95,7 +106,12 @@ def weeks() -> Finding:
     )
 
 
-@panel("LightGCN", "He et al., SIGIR 2020")
+@panel(
+    "LightGCN",
+    "He et al., SIGIR 2020",
+    conclude="Which liked films the score is made of: an exact split, with all embeddings held.",
+    beware="What the score would be without a like: then neighbours share differently, as the last line says.",
+)
 def liked() -> Finding:
     """Because you liked these: an exact split of the score of a film that the user has not seen."""
     users, generator = 12, torch.Generator().manual_seed(0)

@@ -31,12 +31,17 @@ def on_node(net: nn.Module, data: Data, node: int, why: explain.Explanation) -> 
 
 
 def on_graph(net: nn.Module, data: Data, why: explain.Explanation) -> Worth:
-    """``coalition -> logit`` of the class of the graph without the absent edges, nodes or features."""
+    """``coalition -> logit`` of the class of the graph without the absent edges, nodes or features.
+
+    Of no nodes it is what the network says of a graph without nodes beside the whole one.
+    """
     label = why.target["label"]
 
     @torch.no_grad()
     def worth(coalition: Tensor) -> float:
-        x, edges, _ = _left(data, why.players, coalition)
+        x, edges, stay = _left(data, why.players, coalition)
+        if not stay.any():
+            return float(net(data.x, data.edge_index, data.edge_index.new_ones(len(data.x)))[0, label])
         return float(net(x, edges, edges.new_zeros(len(x)))[0, label])
 
     return worth
@@ -67,11 +72,32 @@ def agreement(target: Any, why: explain.Explanation, worth: Worth) -> str:
     """
     count = len(why.players)
     if count <= MOST:
-        table = torch.tensor([worth(coalition) for coalition in _every(count)], dtype=torch.float64)
+        table = table_of(worth, count)
         return held("brute force", f"all {len(table)} coalitions by hand", shapley(table), why.scores)
     some = torch.rand(SOME, count, generator=torch.Generator().manual_seed(0)) < 0.5
     by_hand = torch.tensor([worth(coalition) for coalition in some], dtype=torch.float64)
     return held("the game", f"{SOME} random coalitions by hand", by_hand, target.game(why.players)(some))
+
+
+def table_of(worth: Worth, count: int) -> Tensor:
+    """The number of every coalition, float64 ``[2^P]``, counted in twos with player 0 the last digit."""
+    return torch.tensor([worth(coalition) for coalition in _every(count)], dtype=torch.float64)
+
+
+def pairs(table: Tensor) -> Tensor:
+    """Shapley interactions ``[P, P]``, 0 on the diagonal: the Shapley value of one with the other, less without it.
+
+    >>> pairs(torch.tensor([0.0, 1.0, 2.0, 5.0]))
+    tensor([[0., 2.],
+            [2., 0.]])
+    """
+    count = len(table).bit_length() - 1
+    every, found = torch.arange(len(table)), table.new_zeros(count, count)
+    for one in range(count):
+        with_it = (every >> one) % 2 == 1
+        others = [other for other in range(count) if other != one]
+        found[one, others] = shapley(table[with_it]) - shapley(table[~with_it])
+    return found
 
 
 def shapley(table: Tensor) -> Tensor:

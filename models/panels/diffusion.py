@@ -16,7 +16,12 @@ from models.panels.pictures import beside, in_units
 from models.panels.small_digits import DIGIT, STEPS, denoiser, noise, read, readable, run_by_hand
 
 
-@panel("DDPM", "Ho et al., NeurIPS 2020")
+@panel(
+    "DDPM",
+    "Ho et al., NeurIPS 2020",
+    conclude="Which parts of the digit make the noise on it easier to tell, or harder.",
+    beware="Which parts look like a three. The number is an error of the noise, and an empty patch may be the easiest.",
+)
 def one_step() -> Finding:
     """Patches of a digit that it never saw; an absent one is grey under the same noise."""
     net, scheduler = denoiser()
@@ -42,7 +47,12 @@ def one_step() -> Finding:
     )
 
 
-@panel("DDIM", "Song et al., ICLR 2021")
+@panel(
+    "DDIM",
+    "Song et al., ICLR 2021",
+    conclude="At which steps the label moves the run towards what a judge reads as a three.",
+    beware="When the three is drawn: a step without the label is still a step.",
+)
 def run() -> Finding:
     """Steps of a whole run: with the label, or without."""
     net, scheduler = denoiser()
@@ -64,7 +74,12 @@ def run() -> Finding:
     )
 
 
-@panel("Classifier-free guidance", "Ho and Salimans 2021")
+@panel(
+    "Classifier-free guidance",
+    "Ho and Salimans 2021",
+    conclude="At which steps a weight above 1 makes the digit clearer than the conditional model alone does.",
+    beware="That more is better: the judge likes what is clear, and not what is varied.",
+)
 def guided() -> Finding:
     """Guidance at each step of a run: with its weight, or the plain conditional model."""
     net, scheduler = denoiser()

@@ -19,7 +19,13 @@ from models.panels.pictures import beside, in_units
 DECAY = 0.01
 
 
-@panel("SHAP", "Lundberg and Lee, NIPS 2017")
+@panel(
+    "SHAP",
+    "Lundberg and Lee, NIPS 2017",
+    conclude="How each measurement moves the forecast away from the mean over the background; two implementations "
+    "agree.",
+    beware="That changing a measurement would change the course of the disease: the credit is about the network.",
+)
 def shapley_values() -> Finding:
     """All coalitions of ten columns; an absent one takes the values of the background, and the answers are averaged."""
     import shap  # seconds of import, for this alone
@@ -43,7 +49,12 @@ def shapley_values() -> Finding:
     )
 
 
-@panel("LIME", "Ribeiro et al., KDD 2016")
+@panel(
+    "LIME",
+    "Ribeiro et al., KDD 2016",
+    conclude="Which patches a straight line weighs most that was fitted to the network near this image.",
+    beware="Shares of the logit. The weights do not add up to it, and another kernel width gives others.",
+)
 def surrogate() -> Finding:
     """All coalitions of 16 patches, weighted by how near they are to the whole image."""
     split = ones_and_sevens("digits")
@@ -68,7 +79,14 @@ def surrogate() -> Finding:
     )
 
 
-@panel("Attention", "Bahdanau et al., ICLR 2015")
+@panel(
+    "Attention",
+    "Bahdanau et al., ICLR 2015",
+    conclude="That the translator looks where the words come from, and cannot do without: uniform looks ruin its "
+    "sentences.",
+    beware="This of every network with attention. Read the last line first: where uniform looks change nothing, a map "
+    "says nothing.",
+)
 def alignment() -> Finding:
     """The source and target words of a sentence never seen, in a language whose alignment is known."""
     pairs = translation.pairs()
@@ -95,7 +113,12 @@ def alignment() -> Finding:
     )
 
 
-@panel("Influence", "Koh and Liang, ICML 2017")
+@panel(
+    "Influence",
+    "Koh and Liang, ICML 2017",
+    conclude="By how much the loss would change if a training image had been left out; the strongest were, and it did.",
+    beware="As much of many images at once, or of a network that stopped short of a minimum: it is of first order.",
+)
 def training_images() -> Finding:
     """Helpful and harmful training images; the strongest are really left out, and the network trained again."""
     split = ones_and_sevens("digits")

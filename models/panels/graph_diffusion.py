@@ -23,7 +23,12 @@ from models.panels.panel import Finding, panel
 RUNGS, T = 20, 20
 
 
-@panel("DPM-SNC", "Jang et al., NeurIPS 2023")
+@panel(
+    "DPM-SNC",
+    "Jang et al., NeurIPS 2023",
+    conclude="Which known labels the class of the node hangs on when all others are sampled together with it.",
+    beware="That a label far away says nothing in other runs: this is the run of one start, without noise.",
+)
 def known_labels() -> Finding:
     """Known labels on a ladder whose features say nothing: unknown, one is sampled with the others.
 
@@ -76,7 +81,12 @@ def on_ladder(why: explain.Explanation, node: int) -> Axes:
     return ax
 
 
-@panel("DiGress", "Vignac et al., ICLR 2023")
+@panel(
+    "DiGress",
+    "Vignac et al., ICLR 2023",
+    conclude="Whose pairs let the network see through the noise that two nodes were joined.",
+    beware="That a node is important in the graph: an absent node's pairs are drawn anew and not deleted.",
+)
 def pairs() -> Finding:
     """Nodes of a noised graph; the pairs of an absent one are drawn from the limit."""
     fitted = digress.train(communities(60, sizes=(8, 8)), digress.Recipe(updates=300, steps=T), seed=0, progress=False)

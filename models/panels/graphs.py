@@ -1,33 +1,31 @@
-"""Networks for graphs, each with the question that suits it."""
+"""Networks for nodes, each with the question that suits it."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch_geometric.transforms import OneHotDegree
 
 import explain
-from explain.analysis import clusters
 from explain.guard import random_states_kept
 from models import dcnn, gat, gcn
 from models.additive import Additive
 from models.convolutions import CHEBNET, JK, JK_CORA, MONET, RGCN, SAGE, ChebNet, MoNet
-from models.motif_nets import Schedule, fit
-from models.motifs import ba_2motif
-from models.panels.by_hand import agreement, held, on_graph, on_node, without_features
+from models.panels.by_hand import agreement, held, on_node, without_features
 from models.panels.nodes import CLUB, case
 from models.panels.panel import Finding, panel
-from models.pooling import DiffPool
 from models.votes import RELATIONS, votes
 from models.votes import train as train_votes
 
 
-@panel("GCN", "Kipf and Welling, ICLR 2017")
+@panel(
+    "GCN",
+    "Kipf and Welling, ICLR 2017",
+    conclude="How much each link pushes this logit of this network up or down; together they are what all links bring.",
+    beware="That the club would have been otherwise without a link. A credit is about the network, not about the "
+    "world.",
+)
 def convolution() -> Finding:
     """Links, both directions of a pair as one player."""
     net, data, name, node = case(gcn.GCN, gcn.PAPER, gcn.KARATE)
@@ -41,7 +39,13 @@ def convolution() -> Finding:
     )
 
 
-@panel("ChebNet", "Defferrard et al., NeurIPS 2016")
+@panel(
+    "ChebNet",
+    "Defferrard et al., NeurIPS 2016",
+    conclude="Which columns make the difference between this node as it is and a graph whose features are all zero, "
+    "along the straight line between them.",
+    beware="Who the columns are heard from: a column is one player at all nodes together.",
+)
 def chebyshev() -> Finding:
     """Features, along the straight line from none of them; four hops away is half of Cora, too many to play."""
     net, data, name, node = case(ChebNet, CHEBNET)
@@ -55,7 +59,12 @@ def chebyshev() -> Finding:
     )
 
 
-@panel("MoNet", "Monti et al., CVPR 2017")
+@panel(
+    "MoNet",
+    "Monti et al., CVPR 2017",
+    conclude="What each edge brings in each of its two directions, which these Gaussians weigh differently.",
+    beware="That the edge of the larger credit has the larger weight: what is sent along it counts as well.",
+)
 def mixture() -> Finding:
     """Edges, each by itself: the Gaussians weigh the two directions of a pair differently."""
     net, data, name, node = case(MoNet, MONET)
@@ -69,7 +78,13 @@ def mixture() -> Finding:
     )
 
 
-@panel("GraphSAGE", "Hamilton et al., NeurIPS 2017")
+@panel(
+    "GraphSAGE",
+    "Hamilton et al., NeurIPS 2017",
+    conclude="How much each link pushes this logit; an absent one is no longer a part of the mean.",
+    beware="What the message of a link is worth where the others stay as they are: without a link the others weigh "
+    "more.",
+)
 def sampled() -> Finding:
     """Links; their recipe has no citation graph, so that of the GCN is used."""
     net, data, name, node = case(SAGE, gcn.PAPER)
@@ -83,7 +98,13 @@ def sampled() -> Finding:
     )
 
 
-@panel("GAT", "Veličković et al., ICLR 2018")
+@panel(
+    "GAT",
+    "Veličković et al., ICLR 2018",
+    conclude="Along which edges this logit comes; attention is computed anew in each coalition, among those that are "
+    "there.",
+    beware="That attention is credit: an edge may be looked at and push the logit down.",
+)
 def attending() -> Finding:
     """Edges, which attention weighs one way only."""
     net, data, name, node = case(gat.GAT, gat.PAPER, gat.KARATE)
@@ -97,7 +118,12 @@ def attending() -> Finding:
     )
 
 
-@panel("DCNN", "Atwood and Towsley, NeurIPS 2016")
+@panel(
+    "DCNN",
+    "Atwood and Towsley, NeurIPS 2016",
+    conclude="What a node brings with its features and all walks through it.",
+    beware="What a single walk brings: a node is on many.",
+)
 def walks() -> Finding:
     """Nodes: a walk of two steps hears them along many edges."""
     net, data, name, node = case(dcnn.DCNN, dcnn.CORA)
@@ -111,7 +137,12 @@ def walks() -> Finding:
     )
 
 
-@panel("JK", "Xu et al., ICML 2018")
+@panel(
+    "JK",
+    "Xu et al., ICML 2018",
+    conclude="Which columns make the difference to a graph without features, whatever layer they come from.",
+    beware="How far away they are heard: the logits read all six layers at once.",
+)
 def jumping() -> Finding:
     """Features, along the straight line from none of them; six hops reach most of a graph."""
     net, data, name, node = case(JK, JK_CORA)
@@ -125,7 +156,12 @@ def jumping() -> Finding:
     )
 
 
-@panel("Additive network", "Hastie and Tibshirani 1986, on a graph")
+@panel(
+    "Additive network",
+    "Hastie and Tibshirani 1986, on a graph",
+    conclude="That the method finds what is known: the scores are the network's own terms.",
+    beware="That it does as well on a network that is no sum; there is nothing there to hold it to but the definition.",
+)
 def glass_box() -> Finding:
     """Edges of a network whose exact shares are its own terms."""
     net, data, name, node = case(Additive, CLUB)
@@ -141,7 +177,12 @@ def glass_box() -> Finding:
     )
 
 
-@panel("R-GCN", "Schlichtkrull et al., ESWC 2018")
+@panel(
+    "R-GCN",
+    "Schlichtkrull et al., ESWC 2018",
+    conclude="That friends and foes count and strangers do not, as in the law that made the votes.",
+    beware="Which friend: all edges of a relation are one player.",
+)
 def relational() -> Finding:
     """All edges of a relation as one player, where friends and foes are known to count, and strangers not to."""
     data, node = votes(), 1
@@ -166,41 +207,3 @@ def relational() -> Finding:
         by_hand=agreement(target, why, worth),
         law=f"a vote is as friends', against foes'; it is foreseen of {right:.0%} of those not trained on",
     )
-
-
-@panel("DiffPool", "Ying et al., NeurIPS 2018")
-def pooled() -> Finding:
-    """Links of a graph whose class is the motif in it, with the motif ringed; nodes know how many links they had."""
-    benchmark = ba_2motif(graphs=120)
-    graphs = [OneHotDegree(24, cat=False)(graph) for graph in benchmark.data]  # of 25 nodes
-    with random_states_kept():
-        torch.manual_seed(0)
-        net = DiffPool(graphs[0].num_features, 2, hidden=16, clusters=4)
-    fit(net, graphs[:80], Schedule(epochs=80, lr=0.01, batch_size=16), seed=0)
-    asked = 80
-    target = explain.wrap(net, graphs[asked], task="graph").graph(label=0)
-    with _degrees_stay():
-        found = explain.Shapley(target.players("edges", undirected=True), seed=0).explain(target)
-        by_hand = agreement(target, found, on_graph(net, graphs[asked], found))
-    motif = benchmark.truth(asked)
-    ringed = dict(found.players.geometry) | {"focus": graphs[asked].edge_index[:, motif].unique()}
-    why = replace(found, players=replace(found.players, geometry=ringed))
-    own = motif[why.players.index]
-    strongest = own[why.order()[: int(own.sum())]]
-    shares = clusters(net, graphs[asked].x, graphs[asked].edge_index, layer="assign").of.bincount()
-    return Finding.of(
-        why,
-        "Which links make a DiffPool see a house in this graph, and not a ring of five? The house is ringed.",
-        "logit of the house",
-        by_hand=by_hand,
-        motif=f"{int(strongest.sum())} of the {len(strongest)} strongest links are the house's own",
-        clusters=f"{int(shares.max())} of {int(shares.sum())} nodes are mostly in one cluster",
-    )
-
-
-@contextmanager
-def _degrees_stay() -> Iterator[None]:
-    """Within: that nodes know how many links they had is no doubt, as the panel says so."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="data.x follows from the edges")
-        yield

@@ -37,7 +37,12 @@ def pipeline_of(numbers: tuple[str, ...]) -> StableDiffusion3Pipeline:
     return latent_digits.loaded(recipe, checkpoints.kept("LittleLatent", config, make).state)
 
 
-@panel("Latent diffusion", "Rombach et al., CVPR 2022; Esser et al., ICML 2024")
+@panel(
+    "Latent diffusion",
+    "Rombach et al., CVPR 2022; Esser et al., ICML 2024",
+    conclude="Which words move the digit in the picture, and the pictures without each word show that they do.",
+    beware="Where the words are seen: the credit is of where the ink is, and not of a map.",
+)
 def latent() -> Finding:
     """Words of a prompt, one of which is known to move the digit: an absent one leaves the text."""
     pipeline = pipeline_of(("zero", "one", "three"))

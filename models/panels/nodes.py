@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import nn
 from torch_geometric.data import Data
 
@@ -38,8 +40,27 @@ def case(
         small: other sizes for the karate club.
     """
     try:
-        data, name, recipe, sizes = cora(), "Cora", paper, {}
+        return _case(kind, cora(), "Cora", paper)
     except FileNotFoundError:
-        data, name, recipe, sizes = karate_club(labelled=3), "the karate club", club, dict(small)
+        return on_club(kind, club, **small)
+
+
+def on_club(kind: type[nn.Module], recipe: Recipe = CLUB, *, badges: bool = False, **sizes: Any) -> Case:
+    """``kind`` trained on the karate club, whatever else is at hand.
+
+    Args:
+        kind: as above.
+        recipe: how.
+        badges: members say of themselves their community, and noise of its size; else who they are.
+        sizes: of the network.
+    """
+    data, name = karate_club(labelled=3), "the karate club"
+    if badges:
+        noise = torch.randn(len(data.x), 4, generator=torch.Generator().manual_seed(0))
+        data.x = F.one_hot(data.y, 4) + noise
+    return _case(kind, data, name, recipe, **sizes)
+
+
+def _case(kind: type[nn.Module], data: Data, name: str, recipe: Recipe, **sizes: Any) -> Case:
     found = trained(kind, data, recipe, seed=0, progress=False, **sizes)
     return Case(found.module, data, name, bridge(data, {kind.__name__: found}))

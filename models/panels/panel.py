@@ -76,11 +76,15 @@ class Panel:
     Args:
         name: as in its paper.
         paper: who and when.
+        conclude: what the picture lets one conclude.
+        beware: what it does not.
         make: asks and answers.
     """
 
     name: str
     paper: str
+    conclude: str
+    beware: str
     make: Callable[[], Finding]
 
     def __call__(self) -> Finding:
@@ -95,6 +99,6 @@ class Panel:
         return source[source.index("def ") :].rstrip()
 
 
-def panel(name: str, paper: str) -> Callable[[Callable[[], Finding]], Panel]:
+def panel(name: str, paper: str, *, conclude: str, beware: str) -> Callable[[Callable[[], Finding]], Panel]:
     """Makes a panel of a function."""
-    return lambda make: Panel(name, paper, make)
+    return lambda make: Panel(name, paper, conclude, beware, make)

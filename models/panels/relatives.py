@@ -37,7 +37,12 @@ def lowered(data: Images) -> UNet2DModel:
     return ddpm.train(small, SMALL, progress=False)[0]
 
 
-@panel("Classifier guidance", "Dhariwal and Nichol, NeurIPS 2021")
+@panel(
+    "Classifier guidance",
+    "Dhariwal and Nichol, NeurIPS 2021",
+    conclude="At which steps the classifier's gradient turns the run.",
+    beware="That the denoiser knows a three: it was never told a label, the classifier was.",
+)
 def steered() -> Finding:
     """Steps of a run without labels: with the classifier's gradient, or without."""
     unet, clipped = denoiser()
@@ -75,7 +80,12 @@ def steered() -> Finding:
     )
 
 
-@panel("Cascaded diffusion", "Ho et al., JMLR 2022")
+@panel(
+    "Cascaded diffusion",
+    "Ho et al., JMLR 2022",
+    conclude="Which of two stages has to be told the label for a judge to read it.",
+    beware="That the other stage does nothing: it draws, with or without the label.",
+)
 def cascade() -> Finding:
     """Two stages, 4 x 4 and 8 x 8: each with its label, or without."""
     small = little("First", cascaded_diffusion, lambda: ddpm.unet(SMALL), lowered, SMALL)
@@ -130,7 +140,12 @@ def cascade() -> Finding:
     )
 
 
-@panel("Cold diffusion", "Bansal et al., NeurIPS 2023")
+@panel(
+    "Cold diffusion",
+    "Bansal et al., NeurIPS 2023",
+    conclude="At which steps of deblurring the label helps.",
+    beware="That it is needed: the blurred picture that the run starts from knows the digit as well.",
+)
 def cold() -> Finding:
     """Steps out of a digit that was blurred all the way: with its label, or without."""
     process = cold_diffusion.process("blur", COLD)

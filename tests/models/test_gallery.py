@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -18,7 +19,7 @@ from models.panels.by_hand import agreement, on_node, shapley, without_features
 from models.panels.panel import Finding, Panel, panel
 
 
-@panel("Bars <&>", "Nobody, 2000")
+@panel("Bars <&>", "Nobody, 2000", conclude="Who did <more>.", beware="Why & when.")
 def bars():
     """Two bars."""
     scores, players = torch.tensor([0.5, -2.0]), explain.Players("nodes", torch.tensor([4, 7]))
@@ -26,7 +27,7 @@ def bars():
     return Finding.of(why, "Who did <it>?", "logit of class 1", by_hand="nothing & nobody")
 
 
-@panel("Lines", "Nobody, 2001")
+@panel("Lines", "Nobody, 2001", conclude="Nothing.", beware="Anything.")
 def broken():
     """Fails."""
     raise ValueError("no line")
@@ -34,7 +35,7 @@ def broken():
 
 @pytest.fixture
 def app(monkeypatch):
-    monkeypatch.setattr(gallery, "panels", lambda: [bars, broken])
+    monkeypatch.setattr(gallery, "families", lambda: {"Shapes & sizes": [bars], "Nobody's": [], "Lines <1>": [broken]})
     app = Typer()
     app.command()(gallery.main)
     return app
@@ -56,8 +57,11 @@ def test_the_page_tells_all_and_escapes_it(app, tmp_path):
         "−2",
         "nothing & nobody",
         "efficiency gap",
+        "Who did <more>.",
+        "Why & when.",
     ):
         assert said in told
+    assert re.findall(r'<a href="#(\w+)">(.*)</a>', page) == [("f1", "Shapes &amp; sizes")]
     assert bars.code in told
     assert bars.code.startswith("def bars():")
     alts = re.findall(r'<img alt="([^"]*)"', page)
@@ -81,12 +85,21 @@ def test_a_panel_that_is_not_there_is_answered_with_those_that_are(app, tmp_path
 
 
 def test_panels_have_names_of_their_own_and_show_their_lines():
-    everyone = gallery.panels()
+    everyone = [one for own in gallery.families().values() for one in own]
     assert len({one.name.lower() for one in everyone}) == len(everyone)
     for one in everyone:
         assert isinstance(one, Panel)
         assert one.paper
+        assert one.conclude.endswith(".")
+        assert one.beware.endswith(".")
         assert one.code.startswith("def ")
+
+
+def test_every_file_of_panels_is_on_the_page():
+    files = {
+        path.stem for path in Path(gallery.__file__).with_name("panels").glob("*.py") if "@panel(" in path.read_text()
+    }
+    assert {subject for subjects in gallery.FAMILIES.values() for subject in subjects} == files
 
 
 @pytest.mark.parametrize("kind", ["edges", "nodes", "features"])

@@ -3,7 +3,8 @@
 import matplotlib.pyplot as plt
 import torch
 
-from models.panels.graphs import pooled, relational
+from models.panels.graphs import relational
+from models.panels.whole_graphs import asked, counted, house, kept, least, pooled, read_in_order
 from models.votes import votes
 
 
@@ -30,3 +31,35 @@ def test_links_of_the_house_are_strongest_to_a_network_that_pools():
     plt.close(finding.figure())
     assert "32 random coalitions" in finding.proof["by hand"]
     assert int(finding.proof["motif"][0]) >= 3  # of 6, among 25 links
+
+
+def test_a_set_of_nodes_is_told_by_their_degrees_alone():
+    finding = counted()
+    plt.close(finding.figure())
+    assert "all 64 coalitions" in finding.proof["by hand"]
+    assert finding.proof["without links"].endswith("within 0e+00")
+    degrees = {int(name.split()[-1]): int(name.split()[0]) for name, _ in finding.strongest}
+    found = asked().edge_index[0].bincount(minlength=25).bincount()
+    assert all(found[degree] == count for degree, count in degrees.items())
+
+
+def test_the_least_that_hides_a_house_is_links_of_its_own():
+    finding = least()
+    plt.close(finding.figure())
+    assert finding.proof["by hand"].startswith("a ring without them, a house without any of")
+    assert {int(node) for name, _ in finding.strongest for node in name.split("–")} <= set(house().tolist())
+
+
+def test_a_node_that_is_not_read_counts():
+    finding = read_in_order()
+    plt.close(finding.figure())
+    assert "the graph without each node" in finding.proof["by hand"]
+    assert float(finding.proof["unread"].split()[-1]) > 0.01
+
+
+def test_what_is_kept_brings_more_than_what_is_dropped():
+    finding = kept()
+    plt.close(finding.figure())
+    assert "all 4 coalitions" in finding.proof["by hand"]
+    assert finding.strongest[0][0].startswith("kept")
+    assert int(finding.proof["house"][0]) >= 4

@@ -56,6 +56,15 @@ def test_bars_below_zero_are_hatched(draw):
     assert all(bool(bar.get_hatch()) == (bar.get_width() < 0) for bar in bars)
 
 
+@pytest.mark.parametrize("scores", [[0.0, 0.0], [3e-17, -1e-17]])
+def test_zeros_are_not_stretched_over_the_axis(scores):
+    players = Players("features", torch.arange(2))
+    low, high = plot.bars(Explanation(torch.tensor(scores), players, value=2.0, base=2.0)).get_xlim()
+    assert (low, high) == (-1, 1)
+    low, high = plot.bars(Explanation(torch.tensor([3e-7, 0.0]), players, value=2.0, base=2.0)).get_xlim()
+    assert high < 1e-6
+
+
 def test_a_waterfall_goes_from_the_base_to_the_number():
     why = many()
     ax = plot.waterfall(why, k=5)

@@ -248,6 +248,15 @@ def test_node_scores_colour_the_nodes():
     assert arrows(ax) == []
 
 
+def test_all_nodes_of_a_player_have_its_colour():
+    groups = torch.tensor([10, 13]), torch.tensor([11])
+    players = Players("nodes", torch.tensor([10, 11]), ("outer", "inner"), groups, {"edge_index": CONTEXT})
+    ax = plot.graph(Explanation(torch.tensor([2.0, -2.0]), players, value=0.0))
+    faces = [tuple(np.round(face, 3)) for c in ax.collections for face in c.get_facecolor()]
+    assert [faces.count(tuple(np.round(LINES(end), 3))) for end in (1.0, 0.0)] == [2, 1]
+    assert ax.texts[-1].get_text() == "nodes of one player all have its colour"
+
+
 def test_a_layout_repeats_and_keeps_nodes_apart():
     pairs = [(0, i) for i in range(1, 20)] + [(30, 31)]
     one, other = (node_link.part(Figure().add_subplot(), pairs, range(len(pairs)), range(32), seed=4) for _ in range(2))
