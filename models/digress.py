@@ -15,76 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+import models.digress_features
 from explain.diffusion.categorical import Categorical, drawn
 from explain.graph_diffusion.graph_model import GraphDiffusionModel
 from explain.graph_diffusion.graph_states import GraphNoise
 from explain.guard import random_states_kept
 from models.checkpoints import Trained, kept, origin
 from models.communities import communities
-
-
-def cycles(A: Tensor) -> Tensor:
-    """How many cycles of 3, 4 and 5 edges each node lies on, ``A [b, n, n]`` to ``[b, n, 3]``.
-
-    From closed walks, less those that are no cycles: with ``d`` the degrees, ``t = diag(A^3) / 2``,
-
-    - ``c4 = (diag(A^4) - d (d - 1) - A d) / 2``,
-    - ``c5 = (diag(A^5) - 4 d t - 2 A t - 2 (A^2 * A) d + 10 t) / 2``.
-
-    >>> cycles((1 - torch.eye(4))[None])[0, 0]  # of four nodes that are all joined
-    tensor([3., 3., 0.])
-    """
-    d, A2 = A.sum(-1), A @ A
-    A3 = A2 @ A
-    t = A3.diagonal(dim1=1, dim2=2) / 2
-
-    def over_neighbours(weights: Tensor, values: Tensor) -> Tensor:
-        return (weights @ values[..., None])[..., 0]
-
-    c4 = ((A2 @ A2).diagonal(dim1=1, dim2=2) - d * (d - 1) - over_neighbours(A, d)) / 2
-    walks = (A3 @ A2).diagonal(dim1=1, dim2=2)
-    c5 = (walks - 4 * d * t - 2 * over_neighbours(A, t) - 2 * over_neighbours(A2 * A, d) + 10 * t) / 2
-    return torch.stack([t, c4, c5], -1)
-
-
-SCALES = (0.5, 1.0, 2.0)  # how long heat runs, of a normalised Laplacian
-LOWEST = 5  # eigenvalues
-
-
-class Spectrum(NamedTuple):
-    """What the Laplacian ``L = I - D^-1/2 A D^-1/2`` of each graph says.
-
-    Args:
-        heat: ``exp(-s L)`` for each of `SCALES`, ``[b, n, n, 3]``: how much of what starts at one node is at another.
-        whole: how many components there are, over ``n``, and the lowest eigenvalues that are not zero, ``[b, 6]``.
-    """
-
-    heat: Tensor
-    whole: Tensor
-
-
-def spectrum(A: Tensor, real: Tensor) -> Spectrum:
-    """Spectral features of ``A [b, n, n]``; ``real [b, n]``: not padding, which has no heat and no eigenvalue.
-
-    DiGress gives eigenvectors as they are, which have no sign of their own, and no own direction where eigenvalues
-    agree; their heat kernel says the same and hangs on neither.
-
-    >>> path = torch.diag(torch.ones(2), 1)[None]
-    >>> spectrum(path + path.mT, torch.ones(1, 3).bool()).whole[0].round(decimals=2)  # one of three; 1, 2
-    tensor([0.3300, 1.0000, 2.0000, 0.0000, 0.0000, 0.0000])
-    """
-    d = A.sum(-1)
-    scale = d.clamp_min(1).rsqrt()
-    own = torch.where(real, (d > 0).to(A), 4.0)  # 2 is the largest that is real
-    L = torch.diag_embed(own) - scale[..., None] * A * scale[:, None]
-    values, vectors = torch.linalg.eigh(L)
-    heat = torch.stack([(vectors * (-s * values[:, None]).exp()) @ vectors.mT for s in SCALES], -1)
-    low, high = values > 1e-4, values < 3
-    found = torch.where(low & high, values, torch.inf).sort(-1).values[:, :LOWEST]
-    found = torch.where(found.isinf(), 0.0, found)
-    parts = ((~low).sum(-1) / real.sum(-1)).to(A)
-    whole = torch.cat([parts[:, None], F.pad(found, (0, LOWEST - found.size(1)))], -1)
-    return Spectrum(heat * (real[:, :, None] & real[:, None])[..., None], whole)
+from models.digress_features import LOWEST, SCALES, cycles, spectrum
 
 
 class Layer(nn.Module):
@@ -164,6 +102,10 @@ class DiGress(nn.Module):
 
     def forward(self, E: Tensor, t: Tensor, real: Tensor | None = None) -> Tensor:
         """One-hot edges ``[b, n, n, classes]`` at steps ``t [b]`` to logits; ``real [b, n]``: what is no padding."""
+        return self.answer(E, t, real)
+
+    def answer(self, E: Tensor, t: Tensor, real: Tensor | None = None, also: Tensor | None = None) -> Tensor:
+        """As `forward`; ``also [b, whole]`` is added to what is known of the whole."""
         if real is None:
             real = torch.ones(E.shape[:2], dtype=torch.bool, device=E.device)
         A = 1 - E[..., 0]
@@ -176,10 +118,30 @@ class DiGress(nn.Module):
         x = self.nodes(torch.cat([of_nodes, spectral.heat.diagonal(dim1=1, dim2=2).mT], -1))
         e = self.edges(torch.cat([E, spectral.heat], -1))
         y = self.whole(torch.cat([counts, spectral.whole, _both(size / self.largest, t.to(E) / self.steps)], -1))
+        y = y if also is None else y + also
         for layer in self.layers:
             x, e, y = layer(x, e, y, real)
         logits = self.out(e) + E
         return (logits + logits.transpose(1, 2)) / 2
+
+
+class ConditionalDiGress(DiGress):
+    """`DiGress` that is told a class of the graph, which joins what is known of the whole.
+
+    Args:
+        conditions: how many classes there are; one more, ``null``, stands for none.
+        given: the settings of `DiGress`.
+    """
+
+    def __init__(self, conditions: int, *given: Any, **settings: Any) -> None:
+        super().__init__(*given, **settings)
+        self.null = conditions
+        self.told = nn.Embedding(conditions + 1, self.whole.out_features)
+
+    def forward(self, E: Tensor, t: Tensor, real: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
+        """As `DiGress`; ``condition``: classes ``int64 [b]``, ``null`` for all when None."""
+        condition = torch.full_like(t, self.null) if condition is None else condition
+        return self.answer(E, t, real, self.told(condition))
 
 
 def _both(one: Tensor, other: Tensor) -> Tensor:
@@ -201,12 +163,14 @@ class Recipe:
         lr: its step size.
         batch: graphs in one.
         steps: ``T``.
+        dropped: share of conditions that are left out, where there are some.
     """
 
     updates: int = 1_500
     lr: float = 2e-3
     batch: int = 24
     steps: int = 50
+    dropped: float = 0.15
 
 
 class Fitted(NamedTuple):
@@ -234,10 +198,18 @@ def symmetric(noise: Tensor) -> Tensor:
     return torch.where(upper, noise, noise.transpose(1, 2))
 
 
-def train(graphs: Sequence[Tensor], recipe: Recipe, *, seed: int, progress: bool = True) -> Fitted:
+def train(
+    graphs: Sequence[Tensor],
+    recipe: Recipe,
+    *,
+    seed: int,
+    conditions: Tensor | None = None,
+    progress: bool = True,
+) -> Fitted:
     """Cross-entropy of the clean edges, at steps drawn evenly; the limit is how often edges occur.
 
-    Global random states are kept.
+    With a class of each graph, ``conditions int64 [m]``, the network is told it, and by chance nothing, so that it
+    can be guided without a classifier. Global random states are kept.
     """
     with random_states_kept():
         torch.manual_seed(seed)
@@ -246,7 +218,13 @@ def train(graphs: Sequence[Tensor], recipe: Recipe, *, seed: int, progress: bool
         pairs = (real[:, :, None] & real[:, None]).triu(1)
         frequencies = torch.bincount(classes[pairs], minlength=2)
         process = Categorical(cosine_kept(recipe.steps), frequencies / frequencies.sum())
-        net = DiGress(recipe.steps, len(frequencies), classes.size(1))
+        told = () if conditions is None else (conditions,)
+        size, none = (recipe.steps, len(frequencies), classes.size(1)), 0
+        if conditions is None:
+            net = DiGress(*size)
+        else:
+            none = int(conditions.max()) + 1
+            net = ConditionalDiGress(none, *size)
         adam = torch.optim.AdamW(net.parameters(), lr=recipe.lr)
         slower = torch.optim.lr_scheduler.CosineAnnealingLR(adam, recipe.updates)
         losses = []
@@ -257,7 +235,9 @@ def train(graphs: Sequence[Tensor], recipe: Recipe, *, seed: int, progress: bool
             noised = process.noised(clean, symmetric(torch.rand(clean.shape, generator=generator)), t)
             off = ~torch.eye(clean.size(1), dtype=torch.bool)[None, ..., None]
             noised = torch.where(off, noised, clean)
-            logits = net(noised, t, real[rows])
+            dropped = [torch.rand(len(rows), generator=generator) < recipe.dropped for _ in told]
+            given = [each[rows].masked_fill(off, none) for each, off in zip(told, dropped, strict=True)]
+            logits = net(noised, t, real[rows], *given)
             own = pairs[rows]
             loss = F.cross_entropy(logits[own], classes[rows][own])
             adam.zero_grad()
@@ -271,9 +251,17 @@ def train(graphs: Sequence[Tensor], recipe: Recipe, *, seed: int, progress: bool
 
 
 @torch.no_grad()
-def generate(net: DiGress, process: Categorical, nodes: int, count: int, generator: torch.Generator) -> Tensor:
+def generate(
+    net: DiGress,
+    process: Categorical,
+    nodes: int,
+    count: int,
+    generator: torch.Generator,
+    condition: int | None = None,
+    guidance: float = 1.0,
+) -> Tensor:
     """Graphs in the form of the paper, edge classes ``int64 [count, nodes, nodes]``: each step draws every pair of
-    ``p(x_s | x_t) = sum p(x_0 | x_t) q(x_s | x_t, x_0)``.
+    ``p(x_s | x_t) = sum p(x_0 | x_t) q(x_s | x_t, x_0)``; told a class, with the logits ``u + guidance (c - u)``.
     """
     size = (count, nodes, nodes, process.classes)
     none = F.one_hot(torch.zeros(nodes, dtype=torch.long), process.classes).float()
@@ -284,7 +272,12 @@ def generate(net: DiGress, process: Categorical, nodes: int, count: int, generat
 
     E = torch.where(diagonal, none, process.absent(noise()).float())
     for t in range(process.steps, 0, -1):
-        p = net(E, torch.full((count,), t)).softmax(-1)
+        times = torch.full((count,), t)
+        logits = net(E, times)
+        if condition is not None:
+            told = net(E, times, condition=torch.full((count,), condition))
+            logits = logits + guidance * (told - logits)
+        p = logits.softmax(-1)
         E = torch.where(diagonal, none, drawn(process.reverse(E, p, t), noise().float()))
     return E.argmax(-1)
 
@@ -321,7 +314,9 @@ def on_communities(
     """
     graphs, others = communities(count, seed=0), communities(400, seed=1)
     real = [graph for graph in others if len(graph) == 16][:32]
-    config = origin("DiGress", [sys.modules[__name__]], graphs, recipe=asdict(recipe), seed=seed)
+    config = origin(
+        "DiGress", [models.digress_features, sys.modules[__name__]], graphs, recipe=asdict(recipe), seed=seed
+    )
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         fitted = train(graphs, recipe, seed=seed, progress=progress)

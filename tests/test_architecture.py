@@ -121,7 +121,15 @@ ROOMS = {  # of each family, from below to above: each may use those before it, 
     "graph_diffusion": (
         *("copies", "processes", "network", "readings", "settings", "trained", "sampling", "commit", "number"),
         *("players", "games", "targets", "model"),
-        *("graph_states", "graph_losses", "graph_network", "graph_number", "graph_games", "graph_objective"),
+        *(
+            "graph_states",
+            "conditions",
+            "graph_losses",
+            "graph_network",
+            "graph_number",
+            "graph_games",
+            "graph_objective",
+        ),
         *("graph_targets", "graph_model"),
     ),
     "supervised": (

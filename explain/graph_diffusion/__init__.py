@@ -13,6 +13,6 @@ From below to above, where each may use what stands before it and nothing that c
 - ``players``, ``games``: coalitions into numbers, and derivatives;
 - ``targets``: the verbs; ``model``: what `explain.wrap` returns.
 
-Where the graph itself is denoised, likewise: ``graph_states`` and their noise, ``graph_losses``, ``graph_network``,
-``graph_number``, ``graph_games``, ``graph_objective``, ``graph_targets``, ``graph_model``.
+Where the graph itself is denoised, likewise: ``graph_states`` and their noise, ``conditions``, ``graph_losses``,
+``graph_network``, ``graph_number``, ``graph_games``, ``graph_objective``, ``graph_targets``, ``graph_model``.
 """

@@ -18,32 +18,53 @@ _INSTEAD = {
     "types": "its nodes are all alike, GraphNoise(nodes=None): ask 'nodes', each with its pairs",
     "edge_types": "its edges are all alike, the limit has one class of them: ask 'pairs'",
     "guidance": "its network is asked without a condition, so that no guidance is there: ask a run's 'steps'",
+    "conditions": "its network is asked without a condition: give condition=, and what stands for none, wrap(null=)",
+}
+_OWNS = {  # which part of what is present each kind owns
+    "steps": "looks",
+    "pairs": "pairs",
+    "edges": "pairs",
+    "nodes": "nodes",
+    "types": "nodes",
+    "edge_types": "edge_types",
+    "guidance": "guided",
+    "conditions": "conditions",
 }
 
 
 def kinds_of(number: GraphNumber) -> tuple[str, ...]:
     """Who may play, the usual ones first."""
-    process = number.model.process
-    return (
-        *(("steps", "pairs") if isinstance(number, GraphRunNumber) else ("pairs", "edges")),
-        "nodes",
-        *(["types"] if process.nodes is not None else []),
-        *(["edge_types"] if process.tells_edges_apart else []),
-    )
+    process, run, asked = number.model.process, isinstance(number, GraphRunNumber), number.conditioning
+    there = {
+        "steps": run,
+        "pairs": True,
+        "edges": not run,
+        "nodes": True,
+        "types": process.nodes is not None,
+        "edge_types": process.tells_edges_apart,
+        "guidance": run and asked.guidance != 1,
+        "conditions": asked.entries > 0 and asked.null is not None,
+    }
+    return tuple(kind for kind, plays in there.items() if plays)
 
 
 def graph_players(number: GraphNumber, kind: str, options: dict[str, Any]) -> Players:
-    """Pairs, those of them that are edges of the clean graph, nodes with all their pairs, types, or steps.
+    """Pairs, those of them that are edges of the clean graph, nodes with all their pairs, types, steps, the condition.
 
     Raises:
         ValueError: an unknown kind or option.
     """
     kinds = kinds_of(number)
     if kind not in kinds:
-        raise ValueError(_refusal(kind, kinds))
-    if unknown := set(options) - ({"size"} if kind == "steps" else set()):
-        raise ValueError(f"players({kind!r}) takes {['size'] if kind == 'steps' else 'no options'}, got {unknown}")
-    if kind == "steps":
+        raise ValueError(_refusal(number, kind))
+    stepwise = kind in ("steps", "guidance")
+    if unknown := set(options) - ({"size"} if stepwise else set()):
+        raise ValueError(f"players({kind!r}) takes {['size'] if stepwise else 'no options'}, got {unknown}")
+    if kind == "conditions":
+        name, entries = str(number.model.condition), number.conditioning.entries
+        names = (name,) if entries == 1 else tuple(f"{name} {entry}" for entry in range(entries))
+        return Players(kind, torch.arange(entries), names)
+    if stepwise:
         assert isinstance(number, GraphRunNumber)
         size = options.get("size", 1)
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= number.steps:
@@ -66,9 +87,14 @@ def graph_players(number: GraphNumber, kind: str, options: dict[str, Any]) -> Pl
     return Players(kind, own, names, geometry={**geometry, "ends": own.T} if geometry else {})
 
 
-def _refusal(kind: str, kinds: tuple[str, ...]) -> str:
+def _refusal(number: GraphNumber, kind: str) -> str:
     """Which players there are, and why there are none of a kind that other denoisers have."""
+    kinds = kinds_of(number)
     why = f": {_INSTEAD[kind]}" if kind in _INSTEAD else ""
+    if kind == "guidance" and number.conditioning.entries:
+        why = ": guidance=1 is no guidance, and a step has one: ask 'guidance' of a run with guidance above 1"
+    elif kind == "conditions" and number.conditioning.entries:
+        why = ": what stands for no condition? Say how it was trained, explain.wrap(..., null=)"
     return f"a denoised graph plays with {', '.join(kinds)}; {came(kind, kinds)}{why}"
 
 
@@ -78,35 +104,37 @@ class GraphCoalitions:
 
     An absent pair is a draw of the limit distribution in its place, an absent type one in its node's, whose pairs stay;
     an absent node is both. Of an absent class of an edge the edge stays, and its class is drawn among those of edges.
-    At an absent step of a run the network is not asked.
+    At an absent step of a run the network is not asked. Absent *guidance* of a step is a weight of 1, the condition
+    alone; an absent entry of the condition is that of the null, so that without any the run has none.
     """
 
     number: GraphNumber
     players: Players
 
     def __post_init__(self) -> None:
-        kinds = kinds_of(self.number)
-        if self.players.kind not in kinds:
-            raise Unsupported(_refusal(self.players.kind, kinds))
+        if self.players.kind not in kinds_of(self.number):
+            raise Unsupported(_refusal(self.number, self.players.kind))
 
     def game(self) -> Game:
         """The game, in batches that fit the memory budget."""
         removal = {
             "steps": "the graph foreseen before is held to, the limit at first",
             "edge_types": "another class of edge where there is one, drawn of the limit distribution",
+            "guidance": "no guidance, the condition alone",
+            "conditions": "null condition",
         }.get(self.players.kind, "a draw of the limit distribution")
         checks = {"removal": removal, "draws": self.number.draws, "noise": "the same in every coalition"}
         return Game(self.players, self, batch_size=self.number.batch, checks=checks)
 
     @cached_property
     def owner(self) -> Tensor:
-        """The player of each step, node ``[n]`` or pair ``[n, n]``, int64; ``P`` for those that nobody owns.
+        """The player of each step, entry of the condition, node ``[n]`` or pair ``[n, n]``, int64; ``P`` for nobody's.
 
         Raises:
             ValueError: atoms that are not there.
         """
-        kind, n = self.players.kind, self.number.size
-        shape = {"steps": (getattr(self.number, "steps", 0),), "nodes": (n,), "types": (n,)}.get(kind, (n, n))
+        kind, whole = self.players.kind, self.number.everybody()
+        shape = getattr(whole, _OWNS[kind]).shape[1:]
         found = torch.full(shape, len(self.players))
         for player, own in enumerate(self.players.groups or self.players.index.split(1)):
             if len(own) and (int(own.min()) < 0 or int(own.max()) >= shape[0]):
@@ -122,18 +150,8 @@ class GraphCoalitions:
         """Values of these coalitions."""
         number, kind = self.number, self.players.kind
         present = present_atoms(masks, self.owner).to(number.model.like.device)
-        everybody = number.everybody(len(masks))
-        if kind in ("nodes", "types"):
-            everybody = everybody._replace(nodes=present)
+        there = number.everybody(len(masks))._replace(**{_OWNS[kind]: present})
         if kind == "nodes":
-            everybody = everybody._replace(pairs=present[:, :, None] & present[:, None])
-        elif kind == "edge_types":
-            everybody = everybody._replace(edge_types=present)
-        elif kind in ("pairs", "edges"):
-            everybody = everybody._replace(pairs=present)
+            there = there._replace(pairs=present[:, :, None] & present[:, None])
         with torch.no_grad():
-            if isinstance(number, GraphRunNumber):
-                looks = present if kind == "steps" else number.all_looks.expand(len(masks), -1)
-                return number.numbers(everybody, looks)
-            assert isinstance(number, GraphStepNumber)
-            return number.numbers(everybody)
+            return number.numbers(there)

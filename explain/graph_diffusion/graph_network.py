@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from explain.draws import seeded_by_input, seeded_remedy
+from explain.graph_diffusion.conditions import CONDITIONS, Given, read
 from explain.graph_diffusion.graph_losses import GraphLoss
 from explain.graph_diffusion.graph_states import GraphNoise, State
 from explain.graph_diffusion.network import TIMES, UNITS, as_module
@@ -22,6 +23,8 @@ from explain.types import NonFinite, Parameters
 
 _PAIRS = ("E", "E_t", "e", "e_t", "edges", "edge_types", "adj", "adjacency", "A", "A_t")
 _NODES = ("X", "X_t", "x", "x_t", "nodes", "node_types")
+_PLAIN = 4  # arguments of the user's own call that takes no condition
+_OWN_CONDITION = "name its argument, condition=, or give your own call, call=lambda net, X, E, t, condition: ..."
 _OWN = "give your own call, call=lambda net, X, E, t: ..., with its logits of nodes and pairs (or of pairs alone)"
 
 
@@ -32,11 +35,14 @@ class GraphDenoiser:
         net: the network.
         process: the noise.
         time: "step" (1 to ``T``), "unit" (``t / T``) or a function of the steps ``[rows]``.
-        call: the user's own call.
+        call: the user's own call; one with an argument more takes a condition.
         trained: what it was trained with.
+        condition: the argument that takes a condition, where its name does not say.
+        null: what stands for no condition.
 
     Raises:
-        TypeError: a process of another kind, a network whose arguments or unit of time cannot be told.
+        TypeError: a process of another kind, a network whose arguments or unit of time cannot be told, or a null
+            of one that takes no condition.
         ValueError: an unknown unit.
     """
 
@@ -47,6 +53,8 @@ class GraphDenoiser:
         time: str | Callable[[Tensor], Tensor] | None,
         call: Callable[..., Any] | None,
         trained: GraphLoss,
+        condition: str | None = None,
+        null: Any = None,
     ) -> None:
         if not isinstance(process, GraphNoise):
             raise TypeError(
@@ -60,8 +68,19 @@ class GraphDenoiser:
         self.net, self.module, self.process, self.time = net, as_module(net), process, time or "step"
         self.trained = trained
         self.assumed: dict[str, str] = {}
-        self._asking = _Asking(self.module, partial(call or self._by_name(), net))
-        self._try()
+        self.condition: str | None = None
+        self.needs_condition = False
+        if call is None:
+            call = self._by_name(condition)
+        elif len(inspect.signature(call).parameters) > _PLAIN:
+            self.condition = list(inspect.signature(call).parameters)[_PLAIN]
+            self.needs_condition = inspect.signature(call).parameters[self.condition].default is inspect.Parameter.empty
+        if null is not None and self.condition is None:
+            raise TypeError(f"this denoiser takes no condition, and null= stands for none: {_OWN_CONDITION}")
+        self.null = None if null is None else read(null, self.like)
+        self._asking = _Asking(self.module, partial(call, net))
+        if self.null is not None or not self.needs_condition:
+            self.tried(self.null)
 
     @property
     def like(self) -> Tensor:
@@ -69,11 +88,16 @@ class GraphDenoiser:
         found = next(iter(self.module.parameters()), torch.zeros(()))
         return found.detach() if found.is_floating_point() else torch.zeros((), device=found.device)
 
-    def _by_name(self) -> Callable[..., Any]:
+    def _by_name(self, condition: str | None) -> Callable[..., Any]:
         forward = self.net.forward if isinstance(self.net, nn.Module) else self.net
         parameters = inspect.signature(forward).parameters
         pairs, nodes, time = (next((n for n in names if n in parameters), None) for names in (_PAIRS, _NODES, TIMES))
-        roles = {pairs: "pairs", nodes: "nodes", time: "time"}
+        own = next((n for n in ((condition,) if condition else CONDITIONS) if n in parameters), None)
+        if condition and own is None:
+            raise TypeError(f"this denoiser has no argument {condition!r} for a condition: {', '.join(parameters)}")
+        self.condition = own
+        self.needs_condition = own is not None and parameters[own].default is inspect.Parameter.empty
+        roles = {pairs: "pairs", nodes: "nodes", time: "time", own: "condition"}
         unknown = [
             name
             for name, p in parameters.items()
@@ -85,19 +109,31 @@ class GraphDenoiser:
             )
         left = [name for name in parameters if name not in roles]
         said = [f"{pairs} = one-hot pairs", *([f"{nodes} = one-hot nodes"] if nodes else []), f"{time} = the time"]
+        said += [f"{own} = the condition, where one is given"] if own else []
         self.assumed["arguments"] = ", ".join(said) + (f"; at their defaults: {', '.join(left)}" if left else "")
 
-        def call(net: Any, X: Tensor, E: Tensor, t: Tensor) -> Any:
-            return net(**{pairs: E, time: t} | ({nodes: X} if nodes else {}))
+        def call(net: Any, X: Tensor, E: Tensor, t: Tensor, c: Tensor | None = None) -> Any:
+            return net(**{pairs: E, time: t} | ({nodes: X} if nodes else {}) | ({str(own): c} if c is not None else {}))
 
         return call
 
-    def __call__(self, state: State, t: int, params: Parameters | None = None) -> State:
-        """Probabilities of the clean nodes and pairs, each row by itself; of ``params`` in place of its own."""
-        steps = torch.full((len(state.pairs),), t, device=state.pairs.device)
-        return State(*(part.softmax(-1) for part in self.logits(state, steps, params)))
+    def __call__(self, state: State, t: int, params: Parameters | None = None, given: Given | None = None) -> State:
+        """Probabilities of the clean nodes and pairs, each row by itself; of ``params`` in place of its own.
 
-    def logits(self, state: State, steps: Tensor, params: Parameters | None = None) -> State:
+        Guided, they are ``softmax(u + w (c - u))`` of the logits with the condition and without, which is
+        ``p(G_0 | G_t, c)^w p(G_0 | G_t)^(1 - w)`` made to sum to 1, entry by entry (Ho and Salimans 2021; of graphs
+        Ninniri et al. 2024).
+        """
+        steps = torch.full((len(state.pairs),), t, device=state.pairs.device)
+        logits = self.logits(state, steps, params, None if given is None else given.condition)
+        if given is not None and given.guided:
+            without = self.logits(state, steps, params, given.null)
+            logits = State(*(torch.lerp(u, c, _like(given.weights, c)) for u, c in zip(without, logits, strict=True)))
+        return State(*(part.softmax(-1) for part in logits))
+
+    def logits(
+        self, state: State, steps: Tensor, params: Parameters | None = None, condition: Tensor | None = None
+    ) -> State:
         """Logits of the clean nodes and pairs at steps ``[rows]``; of nodes that are all alike, zeros.
 
         Raises:
@@ -106,7 +142,8 @@ class GraphDenoiser:
         time = self.time(steps) if callable(self.time) else steps
         if self.time == "unit":
             time = (steps.double() / self.process.steps).to(state.pairs)
-        answer = self._asking.answer(params, state.nodes.clone(), state.pairs.clone(), time)
+        asked = () if condition is None else (condition,)
+        answer = self._asking.answer(params, state.nodes.clone(), state.pairs.clone(), time, *asked)
         answer = (getattr(answer, "X", None), answer.E) if hasattr(answer, "E") else answer
         nodes, pairs = answer if isinstance(answer, tuple) else (None, answer)
         if self.process.nodes is None:
@@ -118,8 +155,8 @@ class GraphDenoiser:
         return State(nodes, pairs)
 
     @torch.no_grad()
-    def _try(self) -> None:
-        """Ask about two graphs, in one batch and each alone, and twice.
+    def tried(self, *conditions: Tensor | None) -> None:
+        """Ask about two graphs, in one batch and each alone, and twice; with these conditions, where there are some.
 
         Raises:
             ValueError: it cannot be called, is not deterministic, draws from a seed that its input makes, sees other
@@ -129,17 +166,23 @@ class GraphDenoiser:
         """
         generator, t = torch.Generator().manual_seed(0), max(1, self.process.steps // 2)
         both = [self.process.absent(self.process.draw(6, generator, self.like)) for _ in range(2)]
+        rows = [part for part in conditions if part is not None]
+        own = [Given(row[None]) for row in (rows[0], rows[-1])] if rows else [None, None]
+        given = Given(torch.stack([rows[0], rows[-1]])) if rows else None
         joined = State(*(torch.cat(parts) for parts in zip(*both, strict=True)))
         answers = []
         for seed in (0, 1):
             try:
                 with other_random_states(seed), evaluating(self.module):
-                    answers.append(self(joined, t))
-                    alone = State(*(torch.cat(p) for p in zip(*(self(one, t) for one in both), strict=True)))
+                    answers.append(self(joined, t, given=given))
+                    each = [self(one, t, given=its) for one, its in zip(both, own, strict=True)]
+                    alone = State(*(torch.cat(parts) for parts in zip(*each, strict=True)))
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a user's forward raises
                 shapes = f"nodes {list(joined.nodes.shape)}, pairs {list(joined.pairs.shape)} and t [2]"
+                if given is not None:
+                    shapes += f", and {self.condition} {given.condition.dtype} {list(given.condition.shape)}"
                 raise ValueError(
                     f"the denoiser cannot be called with {shapes}: {type(error).__name__}: {error}"
                 ) from error
@@ -154,7 +197,7 @@ class GraphDenoiser:
                 raise ValueError(f"the denoiser {what}")
         scaled = State(*(1.01 * part for part in joined))  # two graphs may have the same sum
         with evaluating(self.module):
-            if seeded_by_input(lambda: self(joined, t), lambda: self(scaled, t)):
+            if seeded_by_input(lambda: self(joined, t, given=given), lambda: self(scaled, t, given=given)):
                 raise ValueError(seeded_remedy("each step of each coalition"))
         if not torch.allclose(first.pairs, first.pairs.transpose(1, 2), rtol=1e-3, atol=1e-4):
             raise ValueError(
@@ -170,9 +213,9 @@ class _Asking(nn.Module):
         super().__init__()
         self.module, self.call = module, call
 
-    def forward(self, X: Tensor, E: Tensor, t: Tensor) -> Any:
+    def forward(self, X: Tensor, E: Tensor, t: Tensor, *condition: Tensor) -> Any:
         """As the call answers."""
-        return self.call(X, E, t)
+        return self.call(X, E, t, *condition)
 
     def answer(self, params: Parameters | None, *given: Tensor) -> Any:
         """With other parameters of the network, in operations that may be differentiated twice; its own when None."""
@@ -180,3 +223,9 @@ class _Asking(nn.Module):
             return self.call(*given)
         with plain_operations(self.module):
             return functional_call(self, {f"module.{name}": value for name, value in params.items()}, given)
+
+
+def _like(rows: Tensor | None, values: Tensor) -> Tensor:
+    """``[rows]`` shaped to multiply ``values [rows, ...]``."""
+    assert rows is not None
+    return rows.to(values).view(-1, *[1] * (values.dim() - 1))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from explain.graph_diffusion.conditions import Conditioning
 from explain.graph_diffusion.graph_network import GraphDenoiser
 from explain.graph_diffusion.graph_states import Presence, Stand, State
 from explain.graph_diffusion.settings import checked_class, checked_node
@@ -36,6 +37,8 @@ class GraphNumber:
     batch_size: int | None
     payoff: str | Callable[..., Tensor]
     assumed: dict[str, str]
+    conditioning: Conditioning
+    steps: int = 1
 
     @property
     def batch(self) -> int:
@@ -44,12 +47,18 @@ class GraphNumber:
         return self.batch_size or max(1, min(4096, _BUDGET // each))
 
     def everybody(self, count: int = 1) -> Presence:
-        """Every node, pair and class of an edge present, ``count`` rows."""
-        return Presence.whole(count, self.size, self.model.like.device)
+        """Every node, pair, step and entry of the condition present, ``count`` rows."""
+        return Presence.whole(count, self.size, self.steps, self.conditioning.entries, self.model.like.device)
 
-    def _asked(self, state: State, t: int, params: Parameters | None = None) -> State:
+    def numbers(self, present: Presence) -> Tensor:
+        """The number of each coalition, a mean over the draws, float64 ``[B]``."""
+        raise NotImplementedError
+
+    def _asked(self, state: State, t: int, there: Presence, step: int = 0, params: Parameters | None = None) -> State:
+        """What is foreseen at the ``step``-th step of those that are asked about."""
+        given = self.conditioning.given(there.conditions, there.guided[:, step])
         with evaluating(self.model.module):
-            return self.model(state, t, params)
+            return self.model(state, t, params, given)
 
 
 class GraphStepNumber(GraphNumber):
@@ -67,7 +76,9 @@ class GraphStepNumber(GraphNumber):
         seed: int,
         draws: int,
         batch_size: int | None,
+        conditioning: Conditioning,
     ) -> None:
+        self.conditioning = conditioning
         self.model, self.clean, self.t, self.payoff = model, clean, t, payoff
         self.size, self.seed, self.draws, self.batch_size = clean.pairs.size(1), seed, draws, batch_size
         self.assumed = {}
@@ -97,7 +108,8 @@ class GraphStepNumber(GraphNumber):
         """Probabilities of the clean graph, rows ordered by coalitions, then draws."""
         count = len(present.pairs)
         each = present.repeat_interleaved(self.draws)
-        return self._asked(self.absent.repeated(count).beside(self.noised.repeated(count), each), self.t, params)
+        state = self.absent.repeated(count).beside(self.noised.repeated(count), each)
+        return self._asked(state, self.t, each, params=params)
 
     def measured(self, params: Parameters) -> Tensor:
         """The number with other parameters, a scalar."""
@@ -134,7 +146,9 @@ class GraphRunNumber(GraphNumber):
         seed: int,
         draws: int,
         batch_size: int | None,
+        conditioning: Conditioning,
     ) -> None:
+        self.conditioning = conditioning
         self.model, self.size, self.seed, self.draws, self.batch_size = model, size, seed, draws, batch_size
         self.payoff, self.assumed = payoff, {}
         self.steps = model.process.steps
@@ -166,43 +180,39 @@ class GraphRunNumber(GraphNumber):
         found = self.payoff(pairs) if self.model.process.nodes is None else self.payoff(types, pairs)
         return one_a_row(found, len(pairs), "graph")
 
-    def turns(self, present: Presence, looks: Tensor) -> Iterator[Turn]:
+    def turns(self, present: Presence) -> Iterator[Turn]:
         """The runs, rows ordered by coalitions, then draws.
 
         Args:
-            present: of the start, ``[B, ...]``.
-            looks: bool ``[B, steps]``, at which steps the network is asked; else what was foreseen before is held to,
-                the limit at first.
+            present: of the start, the steps and the condition, ``B`` rows. Where a step does not look, what was
+                foreseen before is held to, the limit at first.
         """
-        count, process = len(looks), self.model.process
+        count, process = len(present.looks), self.model.process
         generators = self._noises(self.seed)
         first = process.absent(self._draw(generators)).repeated(count)
-        state = self.absent_start.repeated(count).beside(first, present.repeat_interleaved(self.draws))
+        each = present.repeat_interleaved(self.draws)
+        state = self.absent_start.repeated(count).beside(first, each)
         held = process.limit(state)
         for step, t in enumerate(range(self.steps, 0, -1)):
-            at = looks[:, step].repeat_interleave(self.draws).to(state.pairs.device)
+            at = each.looks[:, step]
             if bool(at.any()):
-                found = self._asked(State(state.nodes[at], state.pairs[at]), t)
+                some = Presence(*(part[at] for part in each))
+                found = self._asked(State(state.nodes[at], state.pairs[at]), t, some, step)
                 held = State(
                     held.nodes.clone().index_put((at,), found.nodes), held.pairs.clone().index_put((at,), found.pairs)
                 )
             state = process.step(state, held, t, self._draw(generators).repeated(count))
             yield Turn(t, held, state)
 
-    def ends(self, present: Presence, looks: Tensor) -> State:
+    def ends(self, present: Presence) -> State:
         """The graphs that the runs end in."""
         last = None
-        for turn in self.turns(present, looks):
+        for turn in self.turns(present):
             last = turn.after
         assert last is not None  # at least one step
         return last
 
-    @property
-    def all_looks(self) -> Tensor:
-        """The run as it is, bool ``[1, steps]``."""
-        return torch.ones(1, self.steps, dtype=torch.bool)
-
-    def numbers(self, present: Presence, looks: Tensor) -> Tensor:
+    def numbers(self, present: Presence) -> Tensor:
         """The number of each coalition, a mean over the draws, float64 ``[B]``."""
-        found = self._read(self.ends(present, looks))
-        return found.double().view(len(looks), self.draws).mean(1)
+        found = self._read(self.ends(present))
+        return found.double().view(len(present.looks), self.draws).mean(1)

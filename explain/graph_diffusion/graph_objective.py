@@ -66,11 +66,17 @@ def training_objective(number: Measured, train: Any, remove: str | Players = "la
     Raises:
         ValueError: no training graphs, one that cannot be read, another ``remove``, or graphs that are others each
             time.
-        Unsupported: nobody said what was trained.
+        Unsupported: nobody said what was trained, or a network that was trained with conditions.
     """
     if remove != "labels":
         raise ValueError(f'remove must be "labels" (a graph leaves the training loss), got {remove!r}')
     model = number.model
+    if model.condition is not None:
+        raise Unsupported(
+            f"this denoiser takes a condition, {model.condition}, and with which one each training graph was met, and "
+            "how often without, is in no graph: of which parts of a graph, steps and conditions the number is made is "
+            "asked by Shapley, Lime or Occlusion. Trained without any: give call=lambda net, X, E, t: net(E, t)"
+        )
     weight = model.trained.weight_of(model.process)
     graphs, positions = _read(train, model)
     noised = NoisedGraphs(model, tuple(_of_one_size(graphs)), *draws(model, graphs), weight)

@@ -30,18 +30,29 @@ class State(NamedTuple):
 
 
 class Presence(NamedTuple):
-    """What is there of each row: types of nodes, bool ``[rows, n]``, pairs, and the classes of edges that are there,
-    bool ``[rows, n, n]``.
+    """What is there of each row, bool.
+
+    Args:
+        nodes: types of nodes ``[rows, n]``.
+        pairs: ``[rows, n, n]``.
+        edge_types: the classes of edges that are there, ``[rows, n, n]``.
+        looks: at which steps of a run the network is asked, ``[rows, steps]``.
+        guided: at which it is guided, ``[rows, steps]``.
+        conditions: entries of the condition, ``[rows, entries]``.
     """
 
     nodes: Tensor
     pairs: Tensor
     edge_types: Tensor
+    looks: Tensor
+    guided: Tensor
+    conditions: Tensor
 
     @classmethod
-    def whole(cls, rows: int, n: int, device: torch.device) -> Presence:
+    def whole(cls, rows: int, n: int, steps: int, entries: int, device: torch.device) -> Presence:
         """All of it."""
-        return cls(*(torch.ones(rows, *shape, dtype=torch.bool, device=device) for shape in ((n,), (n, n), (n, n))))
+        shapes = ((n,), (n, n), (n, n), (steps,), (steps,), (entries,))
+        return cls(*(torch.ones(rows, *shape, dtype=torch.bool, device=device) for shape in shapes))
 
     def repeat_interleaved(self, count: int) -> Presence:
         """Each row ``count`` times, one after the other."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from explain.diffusion.sweep import Sweep, checked_weights, swept
 from explain.graph_diffusion.commit import settled_from
 from explain.graph_diffusion.graph_games import GraphCoalitions, graph_players, kinds_of
 from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
@@ -79,7 +82,8 @@ class _GraphTarget(GraphNumber, Target):
     def players(self, kind: str, **options: Any) -> Players:
         """Players: "pairs", "nodes" (each with its pairs), of a step "edges" of the clean graph, of a run "steps".
 
-        Where nodes have types "types", these alone; where edges have classes "edge_types", which one an edge has.
+        Where nodes have types "types", these alone; where edges have classes "edge_types", which one an edge has. With
+        a condition "conditions", its entries, and of a run "guidance", at which steps it is guided.
         """
         return graph_players(self, kind, options)
 
@@ -96,6 +100,7 @@ class _GraphTarget(GraphNumber, Target):
             "nodes": self.size,
             "draws": self.draws,
             "noise_seed": self.seed,
+            **self.conditioning.described(),
             **({"assumed": found} if found else {}),
         }
 
@@ -138,7 +143,7 @@ class GraphRunTarget(GraphRunNumber, _GraphTarget):
     """What a function says of the graphs that runs end in, as a question; see `GraphDiffusionModel.trajectory`."""
 
     def _value(self) -> Tensor:
-        return self.numbers(self.everybody(), self.all_looks)
+        return self.numbers(self.everybody())
 
     def run(self) -> Tensor:
         """The classes of pairs that the runs end in, int64 ``[draws, n, n]``."""
@@ -147,6 +152,23 @@ class GraphRunTarget(GraphRunNumber, _GraphTarget):
     def graphs(self) -> Tensor:
         """The classes of pairs that the runs end in, int64 ``[draws, n, n]``."""
         return self._states().pairs[-1]
+
+    @torch.no_grad()
+    def sweep(self, weights: Sequence[float]) -> Sweep:
+        """The number, and as a picture ``[1, n, n]`` the pairs that the first draw ends with, under other weights.
+
+        Raises:
+            ValueError: weights that are no numbers, no condition, or no null for weights other than 1.
+        """
+        found, values, ends = checked_weights(weights), [], []
+        for weight in found:
+            asked = copy.copy(self)
+            asked.conditioning = self.conditioning.at(weight)
+            with usual_modes():
+                state = asked.ends(asked.everybody())
+            values.append(asked._read(state))
+            ends.append(state.pairs[:1].argmax(-1).to(state.pairs))
+        return swept(found, torch.stack(values), torch.stack(ends))
 
     def types(self) -> Tensor:
         """The types of nodes that the runs end in, int64 ``[draws, n]``; 0 where all are alike."""
@@ -172,7 +194,7 @@ class GraphRunTarget(GraphRunNumber, _GraphTarget):
     def _states(self) -> State:
         """The classes at the start and after each step, int64 ``[1 + steps, draws, ...]``."""
         with usual_modes(), torch.no_grad():
-            states = [self.start, *(turn.after for turn in self.turns(self.everybody(), self.all_looks))]
+            states = [self.start, *(turn.after for turn in self.turns(self.everybody()))]
         return State(*(torch.stack([part.argmax(-1) for part in parts]).cpu() for parts in zip(*states, strict=True)))
 
     def describe(self) -> dict[str, Any]:

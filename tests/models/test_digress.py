@@ -1,13 +1,17 @@
 """A network of DiGress' type: its cycle features against networkx, and that it learns what a graph is made of."""
 
+from functools import partial
+
 import networkx as nx
 import pytest
 import torch
 
 import explain
 from models.communities import communities
-from models.digress import SCALES, DiGress, Recipe, cycles, generate, on_communities, padded, spectrum, symmetric
+from models.digress import DiGress, Recipe, generate, on_communities, padded, symmetric
+from models.digress_features import SCALES, cycles, spectrum
 from models.digress_results import bound_by_step, section
+from models.digress_told import PARTS, SIZES, found_parts, on_parts
 
 
 def test_cycles_through_each_node_are_those_of_networkx():
@@ -99,3 +103,33 @@ def test_after_a_little_training_it_knows_more_than_the_limit_and_is_explained(t
 def test_noise_of_a_pair_is_that_of_both_directions():
     noise = symmetric(torch.rand(2, 5, 5, 3))
     assert torch.equal(noise, noise.transpose(1, 2))
+
+
+def test_told_how_many_communities_there_are_it_makes_other_graphs_and_says_so_to_the_toolkit(tmp_path):
+    recipe = Recipe(updates=10, batch=8, steps=3)
+    found, noise = on_parts(0, recipe, 16, judged=4, folder=tmp_path, progress=False)
+    assert found.facts["real"] >= 0.75
+    assert set(found.facts["weights"]) == {"0", "1", "2", "4"}
+    net, nodes, told, weight = found.module.double(), SIZES[0], 1, 3.0
+    assert PARTS[told] == 3
+    model = explain.wrap(net, process=noise, time="step", null=net.null)
+    assert "condition = the condition" in model.assumed["arguments"]
+    run = model.trajectory(nodes, payoff=lambda p: p.sum((1, 2)).double(), condition=told, guidance=weight, draws=2)
+    other = model.trajectory(nodes, payoff=lambda p: p.sum((1, 2)).double(), condition=told, draws=2)
+    assert not torch.equal(run.graphs(), other.graphs())
+    E = run.start.pairs
+    t = torch.full((2,), recipe.steps)
+    u, c = net(E, t), net(E, t, condition=torch.full((2,), told))
+    first = next(iter(run.turns(run.everybody()))).foreseen.pairs
+    torch.testing.assert_close(first, (u + weight * (c - u)).softmax(-1))
+    by_hand = partial(generate, net.float(), noise.edges, nodes, 2)
+    untold = by_hand(torch.Generator().manual_seed(0))
+    assert torch.equal(by_hand(torch.Generator().manual_seed(0), told, 0.0), untold)
+    assert not torch.equal(by_hand(torch.Generator().manual_seed(0), told, weight), untold)
+
+
+def test_the_judge_counts_communities():
+    for parts in PARTS:
+        found = found_parts(communities(20, SIZES, seed=1, parts=parts))
+        assert found.count(parts) >= 18  # greedy search splits one now and then
+    assert found_parts([torch.zeros(6, 6).long()]) == [0]
