@@ -25,6 +25,7 @@ from explain.influence.solvers.kfac import Ekfac, Kfac
 from explain.influence.solvers.lissa import Diverged, Lissa
 from explain.influence.solvers.nystrom import NystromCG
 from explain.influence.spectrum import Indefinite
+from explain.influence.store import GradientStore
 from explain.influence.through import Recording, Training, recorded
 from explain.influence.tracin import TracIn
 from explain.influence.trak import Trak
@@ -41,6 +42,7 @@ __all__ = [
     "Exact",
     "GaussNewton",
     "GradientDot",
+    "GradientStore",
     "GroupInfluence",
     "Hessian",
     "Indefinite",

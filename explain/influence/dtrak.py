@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from explain.explainer import Answer
 from explain.influence.checkpoints import At
-from explain.influence.trak import Trak
-from explain.types import Parameters, Target, Unsupported
+from explain.influence.trak import Basis, Trak
+from explain.types import Parameters, Players, Target, Unsupported
 
 SIGNS = {"error": 1.0, "elbo": 1.0, "loss": -1.0}  # of the number, by the payoff that asks about the loss
 _INSTEAD = (
@@ -60,10 +60,29 @@ class DTrak(Trak):
 
     features: str = field(default="norm", init=False)
 
-    def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        payoffs = [_checked_payoff(target) for target in targets]
-        answers = super()._answers(targets, generator)
-        for answer, payoff in zip(answers, payoffs, strict=True):
+    of_the_number: ClassVar[bool] = False
+
+    def check(self, targets: Sequence[Target]) -> None:
+        """Check that each asks how well something is predicted.
+
+        Raises:
+            ValueError: it does not.
+        """
+        for target in targets:
+            _checked_payoff(target)
+
+    def answers(
+        self,
+        bases: Sequence[Basis],
+        targets: Sequence[Target],
+        players: Sequence[Players],
+        numbers: Sequence[float],
+        columns: Sequence[Tensor],
+    ) -> list[Answer]:
+        """As those of `Trak`, with the sign of the loss that the size of the outputs stands for."""
+        answers = super().answers(bases, targets, players, numbers, columns)
+        for answer, target in zip(answers, targets, strict=True):
+            payoff = _checked_payoff(target)
             answer["scores"] = -SIGNS[payoff] * answer["scores"]
             answer["checks"]["scores"] = _INSTEAD.format(payoff)
         return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ from explain.influence.example_gradients import example_gradients
 from explain.influence.projection import Projection
 from explain.influence.scores import directional, example_losses
 from explain.influence.shards import Part, Shards
-from explain.parallel import Store
+from explain.parallel import Store, run
 from explain.parallel.store import Tensors
 from explain.parallel.tasks import stream
+
+BLOCK = 2**25  # bytes of gradients at once, of those that are kept: they stay in the processor's own memory for longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,44 +51,56 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class KeptFeatures(Features):
-    """The same, made once and kept in the model's precision, so that any number may be asked of them later."""
+    """The same, made once and kept in the model's precision, so that any number may be asked of them later.
+
+    Shards are files that are read where they lie: pages of them are in memory while they are used. ``gram()`` is summed
+    in the order of the shards, whoever made them and when, and kept beside them.
+    """
 
     shards: Shards
     store: Store[Tensors]
+    grams: Store[Tensors]
     progress: bool = True
 
     def gram(self) -> Tensor:
         """As above."""
-        return gram(self._rows(part) for _, part in self._parts()) / self.own.size
+
+        def whole(_: int) -> Tensors:
+            return {"gram": gram(self._rows(part).double() for part in self.parts)}
+
+        return run(whole, [0], store=self.grams, progress=False)[0]["gram"].to(self._device) / self.own.size
 
     def along(self, columns: Tensor) -> Tensor:
-        """As above."""
-        found = {number: self._rows(part) @ columns for number, part in self._parts()}
-        return torch.cat([found[number] for number in sorted(found)])
+        """As above, in single precision where the features are."""
+        return torch.cat([rows @ columns.to(rows) for rows in map(self._rows, self.parts)]).double()
 
     def losses(self) -> Tensor:
         """As above."""
-        found = {number: part["losses"] for number, part in self._parts()}
-        return torch.cat([found[number] for number in sorted(found)]).to(self._device)
+        return torch.cat([part["losses"] for part in self.parts]).to(self._device)
+
+    @cached_property
+    def parts(self) -> list[Tensors]:
+        """Every shard, in order: made where it is not there, proved against its checksum, then mapped."""
+        size = self.shards.size
+        starts = range(0, self.own.size, size)
+        made = stream(
+            Projected(self.own, self.featured, self.projection, size),
+            starts,
+            store=self.store,
+            client=self.shards.client,
+            progress=self.progress,
+            description="shards of features",
+        )
+        for _ in made:
+            pass
+        return [self.store.mapped(number) for number in range(len(starts))]
 
     @property
     def _device(self) -> torch.device:
         return next(iter(self.own.params.values())).device
 
     def _rows(self, part: Tensors) -> Tensor:
-        return part["features"].to(self._device).double()
-
-    def _parts(self) -> Iterator[tuple[int, Tensors]]:
-        """Shard by shard, each read from disk, or made where it is not there."""
-        size = self.shards.size
-        return stream(
-            Projected(self.own, self.featured, self.projection, size),
-            range(0, self.own.size, size),
-            store=self.store,
-            client=self.shards.client,
-            progress=self.progress,
-            description="shards of features",
-        )
+        return part["features"].to(self._device, computed(part["features"].dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +115,17 @@ class Projected:
     def __call__(self, start: int) -> Tensors:
         """One shard's."""
         stop = min(start + self.size, self.own.size)
-        like = next(iter(self.own.params.values()))
-        blocks = (rows for _, rows in example_gradients(Part(self.featured, start, stop)))
-        rows = [self.projection.down(block).to(like.dtype) for block in blocks]
+        dtype = next(iter(self.own.params.values())).dtype
+        step = max(1, BLOCK // (8 * self.projection.size))
+        parts = (Part(self.featured, at, min(at + step, stop)) for at in range(start, stop, step))
+        blocks = (rows for part in parts for _, rows in example_gradients(part))
+        rows = [self.projection.down(block.to(computed(dtype))).to(dtype) for block in blocks]
         return {"features": torch.cat(rows).cpu(), "losses": example_losses(Part(self.own, start, stop)).cpu()}
+
+
+def computed(dtype: torch.dtype) -> torch.dtype:
+    """What numbers kept in ``dtype`` are multiplied in: the same, but of half precision in single."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def gram(blocks: Iterator[Tensor]) -> Tensor:

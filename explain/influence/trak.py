@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,14 @@ from explain.parallel import Store, fingerprint
 from explain.parallel.store import Tensors
 from explain.progress import in_sight
 from explain.spelling import came
-from explain.types import NonFinite, Objective, Target
+from explain.types import NonFinite, Objective, Players, Target
 
 FEATURES: dict[str, Feature | None] = {
     "loss": None,
     "margin": lambda outputs, losses: -losses.double().expm1().log(),
     "norm": lambda outputs, losses: outputs.square().flatten(1).mean(1),
 }
+KEPT = ("features", "gram")  # by their names in a folder
 FLOOR = 1e-3  # of the largest eigenvalue: what "auto" damps with
 
 
@@ -82,6 +83,8 @@ class Trak(Together, Explainer):
     seed: int | torch.Generator | None = None
     progress: bool = True
 
+    of_the_number: ClassVar[bool] = True  # the gradient asked for is that of the number itself
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", checked_choice(self.parameters))
         checked_checkpoints(self.checkpoints)
@@ -99,74 +102,102 @@ class Trak(Together, Explainer):
             raise ValueError("shards need a seed, such as seed=0: all of them share one projection")
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
+        self.check(targets)
         objectives = objectives_of(targets, self.train, parameters=self.parameters)
-        states: Sequence[Checkpoint | None] = self.checkpoints or [None]
-        stores = self._stores(objectives[0], targets[0].module, states)
-        found: list[_Found] = []
-        for state, store in zip(in_sight(states, desc="checkpoints", progress=self.progress), stores, strict=True):
-            points = [at_checkpoint(objective, state) for objective in objectives]
-            found.append(self._at(points, int(torch.randint(2**48, (1,), generator=generator)), store))
-        weights = torch.stack([one.weights for one in found]).mean(0)
-        scores = torch.stack([one.products for one in found]).mean(0) * weights[:, None]
-        answers = []
-        for k, objective in enumerate(objectives):
-            with torch.no_grad():
-                value = float(objective.measurement(objective.params))
-            checks = {
-                "dimensions": found[0].dimensions,
-                "damping": [one.damping for one in found],
-                "distortion": [one.distortion[k] for one in found],
-            }
-            answers.append(
-                Answer(
-                    scores=scores[:, k],
-                    players=objective.players,
-                    value=value,
-                    base=None,
-                    checks=checks,
-                    calls=len(states) * (2 * objective.size + 1),
-                )
-            )
-        return answers
+        bases = self.bases(objectives[0], targets[0].module, generator)
+        numbers, columns = self.asked(bases, objectives)
+        return self.answers(bases, targets, [one.players for one in objectives], numbers, columns)
 
-    def _stores(
-        self, objective: Objective, module: nn.Module, states: Sequence[Checkpoint | None]
-    ) -> list[Store[Tensors] | None]:
-        """Where the features at each checkpoint are kept, if anywhere.
+    def check(self, targets: Sequence[Target]) -> None:
+        """Check that these numbers may be asked; any may."""
+
+    def bases(self, objective: Objective, module: nn.Module, generator: torch.Generator) -> list[Basis]:
+        """All that is known of the training set, whatever number is asked, for each checkpoint.
 
         Raises:
             Stale: the folder is of another run.
+            NonFinite: NaN or infinity in a gradient.
+            ValueError: a singular kernel.
         """
-        if self.shards is None:
-            return [None] * len(states)
+        states: Sequence[Checkpoint | None] = self.checkpoints or [None]
+        key = None if self.shards is None else self._key(objective, module, states)
+        found = []
+        for t, state in enumerate(in_sight(states, desc="checkpoints", progress=self.progress)):
+            seed = int(torch.randint(2**48, (1,), generator=generator))
+            found.append(self._basis(objective, state, seed, None if key is None else (key, t)))
+        return found
+
+    def asked(self, bases: Sequence[Basis], objectives: Sequence[Objective]) -> tuple[list[float], list[Tensor]]:
+        """The numbers, and the gradients ``[p, k]`` of what stands for them, at each checkpoint."""
+        points = [[at_checkpoint(objective, basis.state) for objective in objectives] for basis in bases]
+        columns = [torch.stack([measured_gradient(self._question(one))[1] for one in each], 1) for each in points]
+        with torch.no_grad():
+            return [float(objective.measurement(objective.params)) for objective in objectives], columns
+
+    def answers(
+        self,
+        bases: Sequence[Basis],
+        targets: Sequence[Target],
+        players: Sequence[Players],
+        numbers: Sequence[float],
+        columns: Sequence[Tensor],
+    ) -> list[Answer]:
+        """The scores for each number, with its gradients ``[p, k]`` at each checkpoint.
+
+        Raises:
+            NonFinite: NaN or infinity in a gradient.
+        """
+        found = [basis.along(each) for basis, each in zip(bases, columns, strict=True)]
+        weights = torch.stack([basis.weights for basis in bases]).mean(0)
+        scores = torch.stack([products for products, _ in found]).mean(0) * weights[:, None]
+        size = len(weights)
+        return [
+            Answer(
+                scores=scores[:, k],
+                players=own,
+                value=number,
+                base=None,
+                checks={
+                    "dimensions": len(bases[0].factor),
+                    "damping": [basis.damping for basis in bases],
+                    "distortion": [distortion[k] for _, distortion in found],
+                },
+                calls=len(bases) * (2 * size + 1),
+            )
+            for k, (own, number) in enumerate(zip(players, numbers, strict=True))
+        ]
+
+    def _key(self, objective: Objective, module: nn.Module, states: Sequence[Checkpoint | None]) -> dict[str, Any]:
+        """What a folder of features is of."""
+        assert self.shards is not None
         settings = {name: getattr(self, name) for name in ("dimensions", "features", "seed")}
         key = self.shards.key(objective, module, settings)
         points = (at_checkpoint(objective, state) for state in states)
         key["checkpoints"] = [fingerprint(point.params, point.constants) for point in points]
-        return [Store(self.shards.folder, key, name=f"features-{t}") for t in range(len(states))]
+        return key | {"examples": objective.size, "kept as": str(next(iter(objective.params.values())).dtype)}
 
-    def _at(self, points: Sequence[At], seed: int, store: Store[Tensors] | None) -> _Found:
-        """The scores of one checkpoint.
+    def _basis(
+        self, objective: Objective, state: Checkpoint | None, seed: int, kept: tuple[dict[str, Any], int] | None
+    ) -> Basis:
+        """One checkpoint's.
 
         Raises:
             NonFinite: NaN or infinity in a gradient.
             ValueError: a singular kernel.
         """
-        own = points[0]
-        plain = getattr(own.objective, "unlinked", own.objective)  # features are of the model's own outputs
+        own = at_checkpoint(objective, state)
+        plain = getattr(objective, "unlinked", objective)  # features are of the model's own outputs
         featured = replace(own, objective=plain, feature=self._feature())
-        gradients = torch.stack([measured_gradient(self._question(point))[1] for point in points], 1)
-        size = len(gradients)
+        size = sum(p.numel() for p in own.params.values())
         projection = Projection(size, size if self.dimensions is None else self.dimensions, seed)
-        asked = projection.down(gradients.T).T
         features = Features(own, featured, projection)
-        if self.shards is not None and store is not None:
-            features = KeptFeatures(own, featured, projection, self.shards, store, self.progress)
+        if self.shards is not None and kept is not None:
+            rows, gram = (Store[Tensors](self.shards.folder, kept[0], name=f"{what}-{kept[1]}") for what in KEPT)
+            features = KeptFeatures(own, featured, projection, self.shards, rows, gram, self.progress)
         kernel = features.gram()
-        if not (kernel.isfinite().all() and asked.isfinite().all()):
+        if not kernel.isfinite().all():
             raise NonFinite("a gradient holds NaN or infinity: check the training data, or use features='loss'")
-        largest = float(torch.linalg.eigvalsh(kernel)[-1]) if self.damping == "auto" else 0.0
-        damping = FLOOR * largest if self.damping == "auto" else float(self.damping)
+        damping = FLOOR * float(torch.linalg.eigvalsh(kernel)[-1]) if self.damping == "auto" else float(self.damping)
         kernel.diagonal().add_(damping)
         factor, failed = torch.linalg.cholesky_ex(kernel)
         if failed:
@@ -174,12 +205,10 @@ class Trak(Together, Explainer):
                 f"the kernel of {own.size} gradients in {len(kernel)} dimensions is singular: give damping='auto' or "
                 "above 0, or fewer dimensions than examples"
             )
-        products = features.along(torch.cholesky_solve(asked, factor)) / own.size
-        weights = -torch.ones(own.size, dtype=torch.float64, device=products.device)
+        weights = -torch.ones(own.size, dtype=torch.float64, device=kernel.device)
         if self.features == "margin":
             weights = -(-features.losses()).expm1()  # 1 - p
-        distortion = (asked.norm(dim=0) / gradients.norm(dim=0).clamp_min(1e-300) - 1).abs().tolist()
-        return _Found(products, weights, damping, distortion, len(asked))
+        return Basis(state, features, factor, damping, weights)
 
     def _question(self, point: At) -> At:
         """The objective whose number is explained."""
@@ -201,11 +230,24 @@ class Trak(Together, Explainer):
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """``products [n, k]`` of examples and numbers, ``weights [n]``, and what was measured on the way."""
+class Basis:
+    """One checkpoint: the features of the training set, the factor of ``K + damping I``, and the weights ``w [n]``."""
 
-    products: Tensor
-    weights: Tensor
+    state: Checkpoint | None
+    features: Features
+    factor: Tensor
     damping: float
-    distortion: list[float]
-    dimensions: int
+    weights: Tensor
+
+    def along(self, gradients: Tensor) -> tuple[Tensor, list[float]]:
+        """``(1/n) phi_f^T (K + damping I)^-1 phi_i`` for ``gradients [p, k]``, ``[n, k]``, and each one's distortion.
+
+        Raises:
+            NonFinite: NaN or infinity in a gradient.
+        """
+        asked = self.features.projection.down(gradients.T).T
+        if not asked.isfinite().all():
+            raise NonFinite("the gradient of the number holds NaN or infinity: check what is asked")
+        products = self.features.along(torch.cholesky_solve(asked, self.factor)) / len(self.weights)
+        distortion = (asked.norm(dim=0) / gradients.norm(dim=0).clamp_min(1e-300) - 1).abs()
+        return products, distortion.tolist()

@@ -104,7 +104,7 @@ class Digest:
         self._say(f"tensor {tensor.dtype} {list(tensor.shape)} {tensor.layout}{' trained' * trained}")
         for part in strided_parts(tensor.detach()):
             flat = part.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-            self._hash.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+            self._hash.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
 
     def _compound(self, thing: Any) -> None:
         for kinds, take in _KINDS:

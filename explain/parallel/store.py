@@ -88,6 +88,16 @@ class Store(Generic[R]):
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
             return None
 
+    def mapped(self, number: int) -> Tensors:
+        """The tensors of a finished result where they lie: pages are read as they are used, and held by the system.
+
+        Nothing is proved: `read` it first. Replaced files stay as they were for those who have mapped them.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return safetensors.torch.load_file(self.path(number))
+
     def write(self, number: int, result: R) -> None:
         """Keep a result.
 
@@ -144,11 +154,11 @@ class Store(Generic[R]):
 
 
 def save_tensors(tensors: Tensors, path: Path, record: Mapping[str, Any] | None = None) -> None:
-    """Write named tensors and a JSON record with a checksum, whole or not at all."""
+    """Write named tensors and a JSON record with a checksum, whole or not at all: equal content in equal bytes."""
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(dict(record or {}))
     header = {"format": FORMAT, "version": str(VERSION), "record": text, "sha256": fingerprint(text, _sorted(whole))}
-    write_atomically(path, safetensors.torch.save(whole, metadata=header))
+    write_atomically(path, _in_order(safetensors.torch.save(whole, metadata=header)))
 
 
 def load_tensors(path: Path) -> Tensors:
@@ -176,6 +186,14 @@ def load_record(path: Path) -> tuple[Tensors, dict[str, Any]]:
     if header.get("format") != FORMAT or header.get("sha256") != fingerprint(text, _sorted(tensors)):
         raise ValueError(f"{path} was altered after it was written")
     return tensors, json.loads(text)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with the names in its header in order, which its writer shuffles."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that numbers lie where they may be mapped
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
