@@ -36,6 +36,7 @@ from explain.summary import assumed, counted, own_check, top_players
 Picture: TypeAlias = "Axes | Figure | bytes"
 DPI = 130
 ROWS = 6  # of an answer, for who reads without JavaScript
+PARTS = ("tools", "bench", "list", "drag", "reel", "answers", "page")  # of the workbench; the last one begins
 WIDE = 1000  # pixels; at half the page the letters of such a picture would be too small
 
 
@@ -80,7 +81,7 @@ def write(
     compared, asked = _named(comparisons), list(runs)
     questions, pictures = grouped(told), list((figures or {}).items())
     page = environment()
-    script = page.loader.get_source(page, "workbench.js")[0] if page.loader else ""
+    script = workbench()
     total = len(told) + len(pictures)
     with tqdm(desc="writing the page", total=total, disable=not progress, delay=1, leave=False) as bar:
         sections = [_section(one, i, film(one.answers, asked), bar) for i, one in enumerate(questions, 1)]
@@ -100,6 +101,12 @@ def write(
     )
     write_atomically(path, text.encode("utf-8", "replace"))
     return Path(path)
+
+
+def workbench() -> str:
+    """The page's own script: its parts, in a scope of their own."""
+    parts = [(Path(__file__).parent / "workbench" / f"{part}.js").read_text(encoding="utf-8") for part in PARTS]
+    return "\n".join(['"use strict";', "(() => {", *parts, "})();", ""])
 
 
 def digest(script: str) -> str:

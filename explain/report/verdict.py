@@ -89,7 +89,11 @@ def _first(group: Sequence[Explanation]) -> str:
     if votes > 1 or len(group) == 1:
         said += _direction([one for one, name in zip(group, named, strict=True) if name == best])
     close = [one.method for one in group if _close(one)]
-    return said + "." + (f" {_listed(close)} cannot tell its first two apart." if close else "")
+    return said + "." + (f" {_listed(close)} cannot tell {_their(close)} first two apart." if close else "")
+
+
+def _their(names: Sequence[str]) -> str:
+    return "its" if len(set(names)) == 1 else "their"
 
 
 def _direction(naming: Sequence[Explanation]) -> str:

@@ -1,67 +1,17 @@
 """The page in a real browser: nothing is asked for, nothing goes wrong, and what is moved changes what is seen."""
 
-import json
-import shutil
 import time
 
 import pytest
 import torch
+from browser import script, slide
 from explanations import CONTEXT, Run, edges, patches
 
 from explain.explanation import Explanation
-from explain.report import write
 from explain.types import Players
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is in the dev extra")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="no Chromium with its driver: apt-get install chromium-driver"
-    ),
-    pytest.mark.xdist_group("browser"),  # one browser for all
-]
-SWITCHES = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1200,900"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
+pytestmark = pytest.mark.xdist_group("browser")  # one browser for all
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u2028'\"&"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    from selenium.common.exceptions import WebDriverException
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    try:
-        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    except WebDriverException as error:
-        pytest.skip(f"Chromium does not start here: {error.msg}")
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    """Opens a page of these answers; what the browser complained of and asked for is held to nothing at the end."""
-
-    path = tmp_path / "it.html"
-
-    def open_page(told, **more):
-        write(told, path, progress=False, **more)
-        browser.get(path.as_uri())
-        return browser
-
-    yield open_page
-    assert browser.get_log("browser") == []
-    logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [found["params"] for found in logged if found["method"] == "Network.requestWillBeSent"]
-    own = {found["request"]["url"] for found in asked if found["documentURL"] == path.as_uri()}
-    assert {url for url in own if not url.startswith("data:")} == {path.as_uri()}
 
 
 def graph():
@@ -73,19 +23,6 @@ def graph():
         torch.tensor([1.0, -2.0, 0.5]), players, 1.4, base=1.9, method="Lime", target=edges().target, doubts=("few",)
     )
     return [edges(), edges([7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], method="Mask", checks={"scores": "shares"}), on_nodes]
-
-
-def script(browser, text, *arguments):
-    return browser.execute_script(f"const one = (s) => document.querySelector(s); {text}", *arguments)
-
-
-def slide(browser, which, value):
-    script(
-        browser,
-        "const s = one(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('input'))",
-        which,
-        value,
-    )
 
 
 def test_tabs_change_what_is_seen(opened):
@@ -157,11 +94,12 @@ def test_pointing_tells_what_every_method_gives_and_nodes_can_be_moved(opened):
     assert "Shapley (edges) +0.5 ± 0.1" in said
     assert "Mask (edges) +7" in said
     assert script(browser, "return document.querySelectorAll('tr.here').length") == 1
+    ActionChains = pytest.importorskip("selenium.webdriver").ActionChains
 
     place = "return one('g[data-e]').getAttribute('transform') + one('.lines [data-e]').getAttribute('d')"
     before = script(browser, place)
     script(browser, "one('g[data-e]').scrollIntoView({block: 'center'})")
-    chain = webdriver.ActionChains(browser)
+    chain = ActionChains(browser)
     chain.drag_and_drop_by_offset(browser.find_element("css selector", "g[data-e] circle"), 60, 40).perform()
     assert script(browser, place) != before
     moved = script(browser, "const b = one('g[data-e] circle').getBoundingClientRect(); return [b.x, b.y]")
