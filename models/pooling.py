@@ -15,10 +15,13 @@ from torch_geometric.nn import (
     SAGPooling,
     SortAggregation,
     dense_diff_pool,
+    global_add_pool,
     global_max_pool,
     global_mean_pool,
 )
 from torch_geometric.utils import to_dense_adj, to_dense_batch
+
+from models.convolutions import LineGraphNet
 
 
 class GIN(nn.Module):
@@ -47,6 +50,19 @@ class DeepSets(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
         """Features, edges and the graph ``[nodes]`` of each node to logits ``[graphs, classes]``."""
         return self.pool(x, batch)
+
+
+class LineGraph(nn.Module):
+    """Convolutions among the edges of each graph (`models.convolutions.LineGraphNet`), nodes summed."""
+
+    def __init__(self, features: int, classes: int, hidden: int = 32) -> None:
+        super().__init__()
+        self.net = LineGraphNet(features, hidden, hidden)
+        self.out = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
+        """Features, edges and the graph ``[nodes]`` of each node to logits ``[graphs, classes]``."""
+        return self.out(global_add_pool(self.net(x, edge_index).relu(), batch))
 
 
 class SortPool(nn.Module):

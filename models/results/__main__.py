@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from models.results import cora, diffusion, graphs, sections
+from models.results import cora, diffusion, graphs, planted, sections
 from models.results.page import Row, Section, written
 
-EVERY: list[Row | Section] = [*cora.ROWS, *graphs.ROWS, *diffusion.ROWS, *sections.SECTIONS]
+EVERY: list[Row | Section] = [*cora.ROWS, *graphs.ROWS, *planted.ROWS, *diffusion.ROWS, *sections.SECTIONS]
 
 
 def main(only: list[str] = typer.Argument(None, help="systems or sections; all when none is named")) -> None:  # noqa: B008

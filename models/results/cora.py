@@ -102,7 +102,7 @@ ROWS = [
         _PUBLIC,
         "none (Rampasek et al. 2022); features alone 55.1",
         _ALONE,
-        _measured(convolutions.GPS, convolutions.CORA, _public, hidden=32, heads=4, dropout=0.5),
+        _measured(convolutions.GPS, convolutions.CORA, _public, hidden=32, dropout=0.5),
     ),
     Row(
         "SGFormer",

@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import ChebConv
 
 import explain
-from models.convolutions import RGCN, SIGN, Clenshaw, LineGraphNet
+from models.convolutions import RGCN, SAGE, SGC, SIGN, Clenshaw, LineGraphNet
 from models.datasets import karate_club
 from models.lightgcn import LightGCN, train
 from models.splits import per_class
@@ -22,6 +22,14 @@ def test_clenshaw_s_recurrence_is_the_sum_of_chebyshev_s_polynomials(terms):
     x = data.x.double()
     torch.testing.assert_close(conv(x, data.edge_index), ChebConv.forward(conv, x, data.edge_index))
     torch.testing.assert_close(conv(x.to_sparse(), data.edge_index), conv(x, data.edge_index))
+
+
+@pytest.mark.parametrize("kind", [SAGE, SGC, SIGN])
+def test_of_sparse_features_the_weights_come_first_and_nothing_else_changes(kind):
+    torch.manual_seed(0)
+    net, data = kind(5, 3).double().eval(), random_graph(nodes=9, edges=12)
+    x, edges = data.x.double(), data.edge_index[:, data.edge_index[1] > 0]  # node 0 hears nobody
+    torch.testing.assert_close(net(x.to_sparse(), edges), net(x, edges))
 
 
 def test_sign_reads_powers_of_the_adjacency():

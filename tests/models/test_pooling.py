@@ -18,6 +18,7 @@ LABEL = 1
 GRAPHWISE = {
     "GIN": pooling.GIN,
     "DeepSets": pooling.DeepSets,
+    "line graph": lambda *sizes: pooling.LineGraph(*sizes, hidden=4),
     "SortPool": lambda *sizes: pooling.SortPool(*sizes, k=3),
     "SAGPool": lambda *sizes: pooling.SAGPool(*sizes, layers=2),
     "DiffPool": lambda *sizes: pooling.DiffPool(*sizes, clusters=2),
@@ -73,7 +74,7 @@ def test_folds_are_even_in_every_class_and_hold_every_graph_once():
     assert not torch.equal(of, folds(labels, seed=4))
 
 
-@pytest.mark.parametrize("kind", [pooling.DiffPool, pooling.SAGPool])
+@pytest.mark.parametrize("kind", [pooling.DiffPool, pooling.SAGPool, pooling.LineGraph])
 def test_a_fold_is_held_out_and_kept(kind, monkeypatch, tmp_path):
     monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path))
     graphs = ba_2motif(graphs=40).data
