@@ -2,7 +2,7 @@
 
 With ``u_t = d number / d state_t``, from the last step to the first::
 
-    (u_t, v_t) = d update_t^T u_{t+1}                        by the state and by the gradient g_t
+    (u_t, v_t) = (d update_t)^T u_{t+1}                      by the state and by the gradient g_t
     u_t       += (d g_t / d theta)^T v_t                     a product with the Hessian of the step's loss
     score_it   = (d g_t / d w_i)^T v_t                       what the example's weight at this step does
 
@@ -12,14 +12,14 @@ States are kept where memory allows, else every ``sqrt(T)``-th, and the steps be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from explain.influence.linear_maps import Columns, twice_differentiable
-from explain.influence.through.course import SAME, Course
+from explain.influence.through.course import SAME, Course, Slope, Step
 from explain.layouts import held_bytes
 from explain.progress import in_sight
 from explain.types import NonFinite, Unsupported
@@ -58,20 +58,22 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
     """
     total, size = len(course.steps), held_bytes(course.start)
     every = 1 if (total + 1) * size <= MEMORY else max(1, math.isqrt(total))
-    kept, state, departed = [], course.start, None
-    for t in in_sight(range(total), desc="training again", progress=progress):
-        if t % every == 0:
-            kept.append(state)
-        slope = course.slope(state[0], t)
-        if departed is None and _depart(course, t, slope.losses):
-            departed = t
-        state = course.updated(state, slope.gradient.detach(), t)
-        if not state[0].isfinite().all():
-            raise NonFinite(f"the training diverged: NaN or infinity after step {t + 1} of {total}")
-    gap = float((state[0] - end).abs().max())
+    kept, states = [], course.states()
+    with twice_differentiable():
+        for t in in_sight(range(total), desc="training again", progress=progress):
+            state = next(states)
+            if t % every == 0:
+                kept.append(state)
+        reached = next(states)[0]
+    if not reached.isfinite().all():
+        step = _first(course, lambda t, slope, state: not bool(state[0].isfinite().all()))
+        raise NonFinite(f"the training diverged: NaN or infinity after step {step} of {total}")
+    gap = float((reached - end).abs().max())
     if not gap <= SAME * max(1.0, float(end.abs().max())):
-        raise Unsupported(_elsewhere(gap, whose, departed, total))
-    return Replay(state[0], kept, every)
+        step = _first(course, lambda t, slope, state: _departs(course.steps[t], slope.losses))
+        where = "" if step is None else f"; its losses are others from step {step} of {total} on"
+        raise Unsupported(f"the training taken again ends elsewhere, by up to {gap:.2g}{where}, than {whose}")
+    return Replay(reached, kept, every)
 
 
 def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: bool = False) -> Found:
@@ -87,27 +89,26 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
     spans = torch.zeros(len(cotangents), min(SPANS, total), course.size, dtype=torch.float64)
     u = torch.zeros(len(cotangents), *course.start.shape).to(course.start)
     u[:, 0] = cotangents.to(u)
-    own, through = Columns(), Columns()
+    through = Columns()
     bar = in_sight(total=total, desc="backwards", progress=progress)
-    for t, state in _backwards(course, replay):
-        slope = course.slope(state[0], t, again=True)
-        leaf, gradient = state.detach().requires_grad_(), slope.gradient.detach().requires_grad_()
-        with torch.enable_grad(), twice_differentiable():
-            after = course.updated(leaf, gradient, t)
-            both = own(lambda v: _pulled(after, [leaf, gradient], v), u)  # noqa: B023 - called at once
-            u, v = both[:, : leaf.numel()].view(u.shape).clone(), both[:, leaf.numel() :]
-            back = through(lambda v: _pulled(slope.gradient, [slope.theta, *slope.weights], v), v)  # noqa: B023
-        u[:, 0] += back[:, : slope.theta.numel()]
-        positions = torch.cat([batch.positions for batch in course.steps[t].batches]).cpu()
-        found = back[:, slope.theta.numel() :].detach().double().cpu()
-        spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
-        bar.update()
+    with twice_differentiable():
+        for t, state in _backwards(course, replay):
+            slope = course.slope(state[0], t, again=True)
+            u, v = course.pulled(state, slope.gradient.detach(), t, u)
+            back = through(lambda v: _pulled(slope, v), v)  # noqa: B023 - called at once
+            u[:, 0] += back[:, : slope.theta.numel()]
+            positions = torch.cat([batch.positions for batch in course.steps[t].batches]).cpu()
+            found = back[:, slope.theta.numel() :].detach().double().cpu()
+            spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
+            bar.update()
     bar.close()
     return Found(spans, total * (2 if replay.every == 1 else 3))
 
 
-def _pulled(value: Tensor, at: list[Tensor], v: Tensor) -> Tensor:
-    parts = torch.autograd.grad(value, at, v, retain_graph=True, materialize_grads=True)
+def _pulled(slope: Slope, v: Tensor) -> Tensor:
+    parts = torch.autograd.grad(
+        slope.gradient, [slope.theta, *slope.weights], v, retain_graph=True, materialize_grads=True
+    )
     return torch.cat([part.reshape(-1) for part in parts])
 
 
@@ -119,14 +120,21 @@ def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor]]:
         yield from zip(range(first, first + count)[::-1], between[::-1], strict=True)
 
 
-def _depart(course: Course, t: int, losses: list[Tensor]) -> bool:
+def _first(course: Course, wrong: Callable[[int, Slope, Tensor], bool]) -> int | None:
+    """The first step that is wrong, from 1 on, by its number, its slope and the state after it."""
+    with twice_differentiable():
+        state = course.start
+        for t in range(len(course.steps)):
+            slope = course.slope(state[0], t)
+            state = course.updated(state, slope.gradient.detach(), t)
+            if wrong(t, slope, state):
+                return t + 1
+    return None
+
+
+def _departs(step: Step, losses: list[Tensor]) -> bool:
     """Whether these losses are others than those recorded."""
     return any(
         batch.seen is not None and not torch.allclose(found, batch.seen, rtol=SAME, atol=SAME)
-        for batch, found in zip(course.steps[t].batches, losses, strict=True)
+        for batch, found in zip(step.batches, losses, strict=True)
     )
-
-
-def _elsewhere(gap: float, whose: str, departed: int | None, total: int) -> str:
-    where = "" if departed is None else f"; its losses are others from step {departed + 1} of {total} on"
-    return f"the training taken again ends elsewhere, by up to {gap:.2g}{where}, than {whose}"

@@ -75,14 +75,14 @@ class Course:
         state = self.start if start is None else start
         yield state
         for t in range(first, len(self.steps)):
-            gradient = self.slope(state[0], t, weights).gradient.detach()
-            state = self.updated(state, gradient, t)
+            state = self.updated(state, self.slope(state[0], t, weights).gradient.detach(), t)
             yield state
 
     def end(self, weights: Tensor | None = None) -> Tensor:
         """The parameters ``[p]`` at the end of a training with these weights ``[n]``, 1 each when None."""
-        for state in self.states(weights):  # noqa: B007 - the last is wanted
-            pass
+        with twice_differentiable():
+            for state in self.states(weights):  # noqa: B007 - the last is wanted
+                pass
         return state[0]
 
     def params(self, theta: Tensor) -> Parameters:
@@ -90,22 +90,28 @@ class Course:
         return {self.names.get(name, name): value for name, value in self.flat.params(theta).items()}
 
     def slope(self, theta: Tensor, t: int, weights: Tensor | None = None, again: bool = False) -> Slope:
-        """The gradient that step ``t`` is taken along, before it is clipped; ``again``: to be differentiated."""
-        with torch.enable_grad(), twice_differentiable():
+        """The gradient that step ``t`` is taken along, before it is clipped; ``again``: to be differentiated.
+
+        Called within `twice_differentiable`.
+        """
+        leaves, each, parts = [], [], []
+        with torch.enable_grad():
             theta = theta.detach().requires_grad_()
-            params, leaves, each = self.flat.params(theta), [], []
-            total = theta.new_zeros(())
+            params = self.flat.params(theta)
             for batch in self.steps[t].batches:
                 losses = batch.losses(params)
-                ones = losses.new_ones(len(losses)) if weights is None else weights[batch.positions].to(losses)
-                leaves.append(ones.requires_grad_(again))
                 each.append(losses.detach())
-                total = total + batch.scale * (leaves[-1] * losses).mean()
+                if again or weights is not None:
+                    own = losses.new_ones(len(losses)) if weights is None else weights[batch.positions].to(losses)
+                    leaves.append(own.requires_grad_(again))
+                    losses = leaves[-1] * losses
+                parts.append(losses.mean() if batch.scale == 1 else batch.scale * losses.mean())
+            total = sum(parts[1:], parts[0])
             (gradient,) = torch.autograd.grad(total, theta, create_graph=again, materialize_grads=True)
         return Slope(gradient, theta, leaves, each)
 
     def updated(self, state: Tensor, gradient: Tensor, t: int) -> Tensor:
-        """The state after step ``t``, differentiable in both."""
+        """The state after step ``t``."""
         step, taken = self.steps[t], self.before + t
         if step.clip is not None:
             gradient = _clipped(gradient, self.flat.sizes, step.clip)
@@ -113,6 +119,16 @@ class Course:
             return step.updates[0].step(state, gradient, taken)
         parts = zip(step.updates, state.split(self.groups, 1), gradient.split(self.groups), strict=True)
         return torch.cat([update.step(own, g, taken) for update, own, g in parts], 1)
+
+    def pulled(self, state: Tensor, gradient: Tensor, t: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``J^T u`` of step ``t``, rows ``u [k, 1 + slots, p]``: by the state, like ``u``, the gradient ``[k, p]``."""
+        step, taken, given = self.steps[t], self.before + t, gradient
+        if step.clip is not None:
+            given = _clipped(gradient, self.flat.sizes, step.clip)
+        parts = zip(step.updates, *(x.split(self.groups, -1) for x in (state, given, u)), strict=True)
+        pulled = [update.pulled(own, g, taken, rows) for update, own, g, rows in parts]
+        by_state, v = (torch.cat(part, -1) for part in zip(*pulled, strict=True))
+        return by_state, v if step.clip is None else _unclipped(gradient, step.clip, v)
 
 
 def module_of(objective: Objective) -> nn.Module:
@@ -131,3 +147,12 @@ def _clipped(gradient: Tensor, sizes: Sequence[int], most: float) -> Tensor:
     """As ``torch.nn.utils.clip_grad_norm_`` does it: the norm of the norms of the parameters."""
     norms = torch.stack([torch.linalg.vector_norm(part) for part in gradient.split(list(sizes))])
     return gradient * (most / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
+
+
+def _unclipped(gradient: Tensor, most: float, v: Tensor) -> Tensor:
+    """``J^T v`` of `_clipped` for rows ``v [k, p]``."""
+    norm = torch.linalg.vector_norm(gradient)
+    share = most / (norm + 1e-6)
+    if share >= 1:
+        return v
+    return share * (v - (v @ gradient)[:, None] * gradient / (norm * (norm + 1e-6)))

@@ -1,4 +1,4 @@
-"""Steps of optimizers, written out so that they can be differentiated; the same operations as torch's, in its order."""
+"""Steps of optimizers, the same operations as torch's in its order, and their transposed derivatives written out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ class Update(Protocol):
 
     def step(self, state: Tensor, gradient: Tensor, taken: int) -> Tensor:
         """The state ``[1 + slots, p]`` after the step: parameters first. ``taken``: steps before this one."""
+
+    def pulled(self, state: Tensor, gradient: Tensor, taken: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """``J^T u`` for rows ``u [k, 1 + slots, p]``: by the state, like ``u``, and by the gradient ``[k, p]``."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class Sgd:
         g = g.add(moved, alpha=self.momentum) if self.nesterov else moved
         return torch.stack([theta.add(g, alpha=-self.lr), moved])
 
+    def pulled(self, state: Tensor, gradient: Tensor, taken: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Update`."""
+        theta, moved = u.unbind(1)
+        by_move = -self.lr * theta
+        if not self.momentum:
+            by_g = by_move
+        else:
+            moved = moved + (self.momentum * by_move if self.nesterov else by_move)
+            by_g = (1 - self.dampening) * moved if taken else moved
+            by_g = by_g + by_move if self.nesterov else by_g
+            moved = self.momentum * moved if taken else torch.zeros_like(moved)
+        return torch.stack([theta + self.weight_decay * by_g, moved], 1), -by_g if self.maximize else by_g
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -77,16 +93,39 @@ class Adam:
         """See `Update`."""
         theta, mean, square = state
         beta, gamma = self.betas
-        if self.decoupled_weight_decay:
-            theta = theta.mul(1 - self.lr * self.weight_decay) if self.weight_decay else theta
-            g = _penalised(theta, gradient, 0.0, self.maximize)
-        else:
-            g = _penalised(theta, gradient, self.weight_decay, self.maximize)
+        g = self._g(theta, gradient)
+        if self.decoupled_weight_decay and self.weight_decay:
+            theta = theta.mul(1 - self.lr * self.weight_decay)
         mean = mean.lerp(g, 1 - beta)
         square = square.mul(gamma).addcmul(g, g, value=1 - gamma)
+        down, unit = self._units(taken)
+        return torch.stack([theta.addcdiv(mean, (square.sqrt() / unit).add(self.eps / down)), mean, square])
+
+    def pulled(self, state: Tensor, gradient: Tensor, taken: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Update`."""
+        beta, gamma = self.betas
+        (_, mean, square), g = self.step(state, gradient, taken), self._g(state[0], gradient)
+        down, unit = self._units(taken)
+        root = square.sqrt()
+        size = (root / unit).add(self.eps / down)
+        bent = torch.where(root > 0, -mean / (2 * unit * root * size * size), 0)
+        theta, by_mean, by_square = u.unbind(1)
+        by_mean, by_square = by_mean + theta / size, by_square + theta * bent
+        by_g = (1 - beta) * by_mean + 2 * (1 - gamma) * g * by_square
+        if self.decoupled_weight_decay:
+            theta = theta * (1 - self.lr * self.weight_decay)
+        else:
+            theta = theta + self.weight_decay * by_g
+        return torch.stack([theta, beta * by_mean, gamma * by_square], 1), -by_g if self.maximize else by_g
+
+    def _g(self, theta: Tensor, gradient: Tensor) -> Tensor:
+        return _penalised(theta, gradient, 0.0 if self.decoupled_weight_decay else self.weight_decay, self.maximize)
+
+    def _units(self, taken: int) -> tuple[float, float]:
+        """What the mean and the root of the mean square are measured in at this step."""
+        beta, gamma = self.betas
         down = -self.lr / (1 - beta ** (taken + 1))
-        size = (_root(square) / ((1 - gamma ** (taken + 1)) ** 0.5 * down)).add(self.eps / down)
-        return torch.stack([theta.addcdiv(mean, size), mean, square])
+        return down, (1 - gamma ** (taken + 1)) ** 0.5 * down
 
 
 KINDS: dict[type[torch.optim.Optimizer], type[Sgd | Adam]] = {
@@ -134,9 +173,3 @@ def _plain(setting: Any) -> Any:
 def _penalised(theta: Tensor, gradient: Tensor, weight_decay: float, maximize: bool) -> Tensor:
     gradient = -gradient if maximize else gradient
     return gradient.add(theta, alpha=weight_decay) if weight_decay else gradient
-
-
-def _root(square: Tensor) -> Tensor:
-    """The root, whose derivative at zero is taken to be zero."""
-    moving = square > 0
-    return torch.where(moving, torch.where(moving, square, 1).sqrt(), 0)

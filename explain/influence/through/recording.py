@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from explain.guard import random_states_kept
 from explain.influence.linear_maps import Flat
 from explain.influence.through.course import Batch, Course, Step, module_of
 from explain.influence.through.optimizers import Update, kind_of, update_of
@@ -32,6 +30,7 @@ class Recording:
         self.start = {name: p.detach().clone() for name, p in self._parameters()}
         self.kept, self.before = self._slots()
         self.buffers = _floats(module)
+        self.stage = _Stage(module)
         self.steps: list[Step] = []
         self.moving: set[str] | None = None
         self.end: Parameters | None = None
@@ -66,8 +65,7 @@ class Recording:
                 f"losses_of must give one loss an example, [{len(positions)}], got {got}: torch's own take "
                 'reduction="none", and the mean is taken here'
             )
-        training = [part for part in self.module.modules() if part.training]
-        again = _again(self.module, losses_of, positions, given, drawn, training)
+        again = _again(self.stage, losses_of, positions, given, drawn, self.stage.training())
         self._pending.append(Batch(positions, again, scale, losses.detach().clone()))
         return scale * losses.mean()
 
@@ -283,39 +281,49 @@ def _positions(examples: Any) -> Tensor:
     return found.long().clone()
 
 
-class _Calling(nn.Module):
-    """Calls a function while other parameters stand in for those of a module."""
+class _Stage:
+    """A module and the places of its parameters, where others can stand: many times, ``functional_call`` is slow."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
+        names = {id(p): name for name, p in module.named_parameters()}
+        self.parts = list(module.modules())
+        self.places = [
+            (part._parameters, key, names[id(p)])
+            for part in self.parts
+            for key, p in part._parameters.items()
+            if p is not None
+        ]
 
-    def forward(self, call: Callable[[], Tensor]) -> Tensor:
-        return call()
+    def training(self) -> set[int]:
+        """Which parts are in training mode, by their number."""
+        return {i for i, part in enumerate(self.parts) if part.training}
+
+    @contextmanager
+    def played(self, params: Parameters, training: set[int]) -> Iterator[None]:
+        """Within: with these parameters and these parts in training mode. After: as before."""
+        others = [part for i, part in enumerate(self.parts) if part.training != (i in training)]
+        before = [(table, key, table[key]) for table, key, name in self.places if name in params]
+        try:
+            for part in others:
+                part.training = not part.training
+            for table, key, name in self.places:
+                if name in params:
+                    table[key] = params[name]  # type: ignore[assignment]  # as `functional_call` does it
+            yield
+        finally:
+            for table, key, own in before:
+                table[key] = own
+            for part in others:
+                part.training = not part.training
 
 
 def _again(
-    module: nn.Module,
-    losses_of: LossesOf,
-    positions: Tensor,
-    given: tuple[Any, ...],
-    drawn: Drawn,
-    training: Sequence[nn.Module],
+    stage: _Stage, losses_of: LossesOf, positions: Tensor, given: tuple[Any, ...], drawn: Drawn, training: set[int]
 ) -> Callable[[Parameters], Tensor]:
     """The losses of this batch as a function of the parameters, with the modes and random states of this moment."""
-    modes = {id(part) for part in training}
 
     def losses(params: Parameters) -> Tensor:
-        others = {f"module.{name}": value for name, value in params.items()}
-        before = [(part, part.training) for part in module.modules()]
-        with random_states_kept():
-            try:
-                for part, _ in before:
-                    part.training = id(part) in modes
-                with drawn.again():
-                    return functional_call(_Calling(module), others, (lambda: losses_of(positions, *given),))
-            finally:
-                for part, mode in before:
-                    part.training = mode
+        with stage.played(params, training), drawn.again():
+            return losses_of(positions, *given)
 
     return losses
