@@ -19,7 +19,7 @@ from explain.types import NonFinite, Players, check_text
 
 
 class UnknownPlayer(KeyError):
-    """No player of this name; the message has one like it."""
+    """No player of this name, or several; the message has those that it may be."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -88,10 +88,10 @@ class Credit:
         return iter(self.players.names)
 
     def __getitem__(self, name: str) -> float:
-        """The score of the player of this name, such as "edge 3-5"; numbers do where nodes have names.
+        """The score of the player of this name, such as "edge 3->5"; numbers do where nodes have names.
 
         Raises:
-            UnknownPlayer: there is none, or there are several.
+            UnknownPlayer: there is none, or there are several: "3-5" where both directions of a pair play.
             TypeError: no name.
         """
         if not isinstance(name, str):
@@ -100,6 +100,10 @@ class Credit:
             )
         found = places(self.players, name)
         if len(found) > 1:
+            called = list(dict.fromkeys(self.players.names[place] for place in found))
+            if len(called) == len(found):
+                either = " or ".join(f"why[{one!r}]" for one in called)
+                raise UnknownPlayer(f"{name!r} does not say which of {len(found)}: {either}")
             raise UnknownPlayer(f"{len(found)} players are called {name!r}, at {found} of why.scores")
         if not found:
             near = meant(plain(self.players, name), self.players.names) or f", such as {self._example()!r}"

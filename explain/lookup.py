@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from explain.types import Players
 
 _ARROWS = re.compile(r"\s*(?:->|[→–—-])\s*")
+_POINTS = re.compile("->|→")
 _BOTH_WAYS = "–"  # between the names of a pair whose two directions are one player
 
 
@@ -17,15 +18,25 @@ def places(players: Players, asked: str) -> list[int]:
     >>> import torch
     >>> ends = torch.tensor([[3, 5], [5, 3]])
     >>> found = Players("edges", torch.tensor([7, 8]), ("ann→bob", "bob→ann"), geometry={"ends": ends})
-    >>> places(found, "ann→bob"), places(found, "edge bob-ann"), places(found, "edge 3-5"), places(found, "bob")
+    >>> places(found, "ann→bob"), places(found, "edge bob->ann"), places(found, "edge 3->5"), places(found, "bob")
     ([0], [1], [0], [])
+
+    A hyphen does not say which way: where both directions play, each by itself, it is either.
+
+    >>> places(found, "ann-bob"), places(found, "edge 5-3")
+    ([0, 1], [1, 0])
     """
-    ways = (enumerate(players.names), _by_name(players), _by_number(players))
-    wanted = plain(players, asked)
-    for way, text in zip(ways, (asked, wanted, wanted), strict=True):
-        if found := list(dict.fromkeys(place for place, called in way if called == text)):
-            return found
-    return []
+    if found := _called(asked, enumerate(players.names)):
+        return found
+    wanted, either = plain(players, asked), not _POINTS.search(asked)
+    if found := _called(wanted, _by_name(players)):
+        return found + _backwards(players, [i for i in found if either and _POINTS.search(players.names[i])])
+    found = _called(wanted, _by_number(players))
+    return found + _backwards(players, found if either else [])
+
+
+def _called(text: str, way: Iterable[tuple[int, str]]) -> list[int]:
+    return list(dict.fromkeys(place for place, called in way if called == text))
 
 
 def plain(players: Players, name: str) -> str:
@@ -36,6 +47,15 @@ def plain(players: Players, name: str) -> str:
     'ann-bob'
     """
     return _ARROWS.sub("-", name.strip().casefold()).removeprefix(f"{players.stem} ")
+
+
+def _backwards(players: Players, found: list[int]) -> list[int]:
+    """The edges from the end to the start of one of these, where each direction is a player of its own."""
+    if players.kind != "edges" or "ends" not in players.geometry or players.groups is not None:
+        return []
+    ends = [tuple(pair) for pair in players.geometry["ends"].t().tolist()]
+    turned = {ends[place][::-1] for place in found}
+    return [place for place, pair in enumerate(ends) if pair in turned and place not in found]
 
 
 def _by_name(players: Players) -> Iterator[tuple[int, str]]:

@@ -247,12 +247,30 @@ def test_named_players_go_by_name_and_by_number():
     net, graph = torch_geometric.nn.GCN(2, 2, 2), Data(torch.eye(3)[:, :2], torch.tensor([[0, 1, 2, 1], [1, 0, 1, 2]]))
     target = explain.wrap(net, graph, node_names=["Ann", "Bo", "2"]).node(1)
     why = explain.Shapley("edges").explain(target)
-    assert why["Ann→Bo"] == why["edge ann-bo"] == why["edge 0-1"] != why["1-0"]
-    assert why["2→Bo"] == why["2-1"]
+    assert why["Ann→Bo"] == why["edge ann -> bo"] == why["edge 0->1"] != why["1->0"]
+    assert why["2→Bo"] == why["2->1"]
     pairs = explain.Occlusion(target.players("edges", undirected=True)).explain(target)
     assert pairs["Bo-Ann"] == pairs["Ann–Bo"] == pairs["edge 1-0"] == pairs["0-1"]
     nodes = explain.Occlusion("nodes").explain(target)
     assert nodes["node Ann"] == nodes["node 0"] == nodes["Ann"]
+
+
+def test_where_both_directions_play_an_edge_without_an_arrow_head_is_asked_for():
+    ends = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 2]])
+    own = ("Ann→Bo", "Bo→Ann", "Bo→Cy", "Cy→Cy")
+    why = Explanation(torch.arange(4.0), Players("edges", torch.arange(4), own, geometry={"ends": ends}), 0.0)
+    for asked, either in (("Ann-Bo", own[:2]), ("edge bo – ann", own[1::-1]), ("0-1", own[:2]), ("edge 1-0", own[1::-1])):
+        with pytest.raises(KeyError) as error:
+            why[asked]
+        said = f"{asked!r} does not say which of 2: why[{either[0]!r}] or why[{either[1]!r}]"
+        assert str(error.value) == said
+    assert [why[asked] for asked in ("Ann->Bo", "1→0", "Bo-Cy", "1-2", "Cy-Cy", "2-2")] == [0, 1, 2, 2, 3, 3]
+    named = Explanation(
+        torch.arange(2.0), Players("edges", torch.arange(2), ("co-author", "cites"), geometry={"ends": ends[:, :2]}), 0.0
+    )
+    assert (named["co-author"], named["edge co-author"], named["cites"], named["0->1"]) == (0, 0, 1, 0)
+    with pytest.raises(KeyError, match=r"why\['co-author'\] or why\['cites'\]"):
+        named["0-1"]
 
 
 @pytest.mark.parametrize("kind", EVERY)

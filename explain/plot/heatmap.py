@@ -7,13 +7,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 from torch import Tensor
 
 from explain.credit import Credit
 from explain.plot.pictures import alike
-from explain.plot.style import DIVERGING, FAINT, HATCH, INK, axes, centred, colour_bar, title, units
+from explain.plot.style import DIVERGING, FAINT, INK, axes, centred, colour_bar, hatched, title, units
 
 UNSIGNED = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#fdd0a2", "#e6550d"])
 NOBODY = "#c9c9c9"  # pixels of no player
@@ -58,7 +56,7 @@ def heatmap(explanation: Credit, ax: Axes | None = None, norm: Normalize | None 
         )  # fmt: skip
     scores = pixel_scores(explanation).numpy()
     ax.imshow(np.ma.masked_invalid(scores), cmap=cmap.with_extremes(bad=NOBODY), norm=norm, interpolation="nearest")
-    _hatch(ax, scores < 0)
+    hatched(ax, scores < 0)
     right, bottom = width - 0.5, height - 0.5
     ax.plot([-0.5, right, right, -0.5, -0.5], [-0.5, -0.5, bottom, bottom, -0.5], color=FAINT, linewidth=0.8)
     ax.set(xlim=(left, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
@@ -87,18 +85,6 @@ def mark_uniform(bar: Colorbar, share: float, name: str = "uniform") -> None:
     bar.ax.axhline(share, color=INK, linewidth=1.4)
     bar.ax.text(-0.15, share, name, transform=bar.ax.get_yaxis_transform(), fontsize="x-small", rotation=90,
                 ha="right", va="center")  # fmt: skip
-
-
-def _hatch(ax: Axes, below: np.ndarray) -> None:
-    """Thin strokes over the pixels below zero, which are still told apart in print without colours."""
-    corners, codes = [], []
-    for row, pixels in enumerate(below):
-        ends = np.flatnonzero(np.diff(np.concatenate([[False], pixels, [False]]).astype(int))) - 0.5
-        for left, right in ends.reshape(-1, 2).tolist():
-            corners += [(left, row - 0.5), (right, row - 0.5), (right, row + 0.5), (left, row + 0.5), (left, row - 0.5)]
-            codes += [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
-    if corners:
-        ax.add_patch(PathPatch(Path(corners, codes), facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0))
 
 
 def pixel_scores(explanation: Credit) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from explain.credit import Credit
-from explain.plot.style import DIVERGING, INK, PAPER, axes, centred, colour_bar, ink_on, short, title, units
+from explain.plot.style import DIVERGING, INK, PAPER, axes, centred, colour_bar, hatched, ink_on, short, title, units
 
 _WRITTEN = 8  # players up to which the numbers fit into the cells
 
@@ -16,9 +17,9 @@ _WRITTEN = 8  # players up to which the numbers fit into the cells
 def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Axes:
     """Interactions of the ``k`` players that take most part in any; on the diagonal main effects, in figures alone.
 
-    Red: the two need each other. Blue: one stands in for the other. Players keep their order. The scale is that of the
-    pairs shown, which main effects would make pale; with standard errors a dot marks interactions more than two of them
-    from zero. `network` draws the same with credit in nodes.
+    Red: the two need each other. Blue, hatched where no figures fit: one stands in for the other. Players keep their
+    order. The scale is that of the pairs shown, which main effects would make pale; with standard errors a dot marks
+    interactions more than two of them from zero. `network` draws the same with credit in nodes.
 
     Raises:
         ValueError: no ``parts["interactions"] [P, P]``.
@@ -43,6 +44,8 @@ def interactions(explanation: Credit, ax: Axes | None = None, k: int = 12) -> Ax
     norm = centred(cells[~np.eye(len(cells), dtype=bool)])
     pairs = np.ma.masked_array(cells, np.eye(len(cells), dtype=bool))
     ax.imshow(pairs, cmap=DIVERGING.with_extremes(bad=PAPER), norm=norm)
+    if len(shown) > _WRITTEN:  # else the figures have a sign
+        hatched(ax, np.ma.filled(pairs < 0, False))
     names = [short(explanation.players.names[i], 18) for i in shown.tolist()]
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names)), names)
@@ -82,4 +85,5 @@ def _mark(ax: Axes, explanation: Credit, shown: Tensor, cells: np.ndarray, norm:
         text = f"{number}{'•' if clear else ''}"
         if text:
             colour = INK if row == column else ink_on(DIVERGING(norm(cells[row, column])))
-            ax.text(column, row, text, ha="center", va="center", fontsize="x-small", color=colour)
+            around = [] if row == column else [withStroke(linewidth=3, foreground=DIVERGING(norm(cells[row, column])))]
+            ax.text(column, row, text, ha="center", va="center", fontsize="x-small", color=colour, path_effects=around)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from explain.credit import Credit
 from explain.plot.influence import words
 from explain.plot.pictures import alike
-from explain.plot.style import DOWN, UP, axes, short, title
+from explain.plot.style import DASHED, DOWN, UP, axes, short, title
 
 PITCH = 1.2  # from row to row: an image and two lines of text
 
 
 def strip(explanation: Credit, ax: Axes | None = None, k: int = 6) -> Axes:
-    """Two rows of up to ``k`` images: those that push the number up, and those that push it down, strongest first,
-    all on one scale.
+    """Two rows of up to ``k`` images: those that push the number up, and those that push it down, in dashed frames,
+    strongest first, all on one scale.
 
     Raises:
         ValueError: players without ``geometry["images"] [P, C, H, W]``.
@@ -36,6 +37,10 @@ def strip(explanation: Credit, ax: Axes | None = None, k: int = 6) -> Axes:
         for column, player in enumerate(chosen):
             place = _box(images[player], column, PITCH * row)
             ax.imshow(pictures[player], cmap="gray", vmin=0, vmax=1, extent=place)
+            left, right, bottom, top = place
+            frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour)
+            frame.set_linestyle(DASHED if row else "solid")
+            ax.add_patch(frame)
             said = f"{short(explanation.players.names[player], 14)}\n{scores[player]:+.2g}"
             ax.text(column + 0.5, PITCH * row + 0.82, said, ha="center", va="top", fontsize="x-small", color=colour)
     ax.set(xlim=(-0.3, k), ylim=(2 * PITCH, 0), aspect="equal")

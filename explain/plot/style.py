@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
@@ -14,6 +15,8 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 
 from explain.credit import Credit
 
@@ -88,6 +91,18 @@ def signed(bars: BarContainer, scores: Sequence[float]) -> None:
     """Red bars above zero; below it blue ones, hatched, so that the sign is still there in print without colours."""
     for bar, score in zip(bars, scores, strict=True):
         bar.set(facecolor=UP if score > 0 else DOWN, hatch="" if score > 0 else HATCH, edgecolor="white", linewidth=0)
+
+
+def hatched(ax: Axes, below: np.ndarray) -> None:
+    """Thin strokes over the cells ``[rows, columns]`` below zero, still told apart in print without colours."""
+    corners, codes = [], []
+    for row, cells in enumerate(below):
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]]).astype(int))) - 0.5
+        for left, right in ends.reshape(-1, 2).tolist():
+            corners += [(left, row - 0.5), (right, row - 0.5), (right, row + 0.5), (left, row + 0.5), (left, row - 0.5)]
+            codes += [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY]
+    if corners:
+        ax.add_patch(PathPatch(Path(corners, codes), facecolor="none", edgecolor=INK, hatch=HATCH, linewidth=0))
 
 
 def ink_on(colour: Sequence[float]) -> str:

@@ -11,15 +11,17 @@ from numpy.typing import ArrayLike
 
 from explain.credit import Credit
 from explain.plot.influence import words
-from explain.plot.marks import legend_below, markers, samples
+from explain.plot.marks import legend_below, markers, sample, samples
 from explain.plot.pictures import alike
-from explain.plot.style import DIVERGING, DOWN, UP, axes, centred, colour_bar, title, units
+from explain.plot.style import DASHED, DIVERGING, DOWN, UP, axes, centred, colour_bar, ink_on, title, units
 
 
 def training_map(
     explanation: Credit, where: ArrayLike | None = None, ax: Axes | None = None, k: int = 4, names: tuple = ()
 ) -> Axes:
     """Each training image as a point of the colour of its score; the ``k`` strongest either way as pictures.
+
+    What pushes the number down has a minus in its point, and a dashed frame and line as a picture.
 
     Args:
         explanation: over training images.
@@ -52,6 +54,9 @@ def training_map(
             x, y, sizes, scores[at], cmap=DIVERGING, norm=norm, marker=marks[kind], edgecolors="#777777",
             linewidths=0.4,
         )  # fmt: skip
+        below = scores[at] < 0
+        inks = [ink_on(DIVERGING(norm(score))) for score in scores[at][below]]
+        ax.scatter(x[below], y[below], 0.6 * sizes[below], marker="_", linewidths=1.2, color=inks)
     order = explanation.scores.argsort(descending=True, stable=True)
     up = [i for i in order.tolist() if scores[i] > 0][:k]
     down = [i for i in order.flip(0).tolist() if scores[i] < 0][:k]
@@ -62,8 +67,11 @@ def training_map(
     said = words(explanation)
     for x, word, colour in ((0.0, said[0], UP), (1.0, said[1], DOWN)):
         ax.text(x, 1.02, word, transform=ax.transAxes, color=colour, ha="right" if x else "left", weight="bold")
-    if classes is not None:
-        legend_below(ax, samples(marks, "class {}"), 34)
+    entries = samples(marks, "class {}") if classes is not None else []
+    if bool((explanation.scores < 0).any()):
+        entries.append(sample("_", f"below zero: {words(explanation)[1]}"))
+    if entries:
+        legend_below(ax, entries, 34)
     ax.margins(x=0.3, y=0.12)
     ax.set(xlabel=names[0] if names else "component 1", ylabel=names[1] if names else "component 2")
     ax.spines[["top", "right"]].set_visible(False)
@@ -75,13 +83,14 @@ def training_map(
 
 def _picture(ax: Axes, image: np.ndarray, place: np.ndarray, colour: str, side: int, row: int, rows: int) -> None:
     """The image beside the points, at the left or the right, and a line to its place."""
+    style = DASHED if side else "solid"
     box = AnnotationBbox(
         OffsetImage(image, zoom=28 / max(image.shape[:2]), cmap="gray", norm=Normalize(0, 1)),
         tuple(place),
         xybox=(0.94 if side else 0.06, 0.92 - 0.84 * row / max(rows - 1, 1)),
         boxcoords="axes fraction",
-        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7},
-        bboxprops={"edgecolor": colour, "linewidth": 1.5},
+        arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7, "linestyle": style},
+        bboxprops={"edgecolor": colour, "linewidth": 1.5, "linestyle": style},
         pad=0.1,
     )
     ax.add_artist(box)

@@ -91,7 +91,7 @@ def test_damping_is_sorted_and_the_indefinite_part_shaded():
 
 def test_each_training_image_has_its_place_and_the_colour_of_its_score():
     ax = plot.training_map(pictures(), PLACES, k=1)
-    clouds = [c for c in ax.collections if isinstance(c, PathCollection)]
+    clouds = [c for c in ax.collections if isinstance(c, PathCollection) and c.get_array() is not None]
     at = np.concatenate([cloud.get_offsets() for cloud in clouds])
     scores = np.concatenate([cloud.get_array() for cloud in clouds])
     assert len(clouds) == 2  # classes
