@@ -111,7 +111,7 @@ class Credit:
         return float(self.scores[found[0]])
 
     def _example(self) -> str:
-        return next(iter(self.players.names), "edge 3-5")
+        return next(iter(self.players.names), "edge 3->5")
 
     def top(self, k: int = 3, sign: int = 0) -> list[tuple[str, float]]:
         """The ``k`` players with the largest absolute scores, as (name, score), largest first.

@@ -229,7 +229,7 @@ def test_a_players_score_goes_by_its_name():
     why = edges()
     assert len(why) == len(why.players)
     assert [why[name] for name in why] == why.scores.tolist()
-    for called in ("11→12", "11-12", "edge 11-12", "Edge 11 -> 12"):
+    for called in ("11→12", "11->12", "edge 11→12", "Edge 11 -> 12"):
         assert why[called] == 1.5
     assert why["10→12"] != why["10→11"]
     with pytest.raises(KeyError, match="did you mean '11→12'") as error:
@@ -259,15 +259,15 @@ def test_where_both_directions_play_an_edge_without_an_arrow_head_is_asked_for()
     ends = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 2]])
     own = ("Ann→Bo", "Bo→Ann", "Bo→Cy", "Cy→Cy")
     why = Explanation(torch.arange(4.0), Players("edges", torch.arange(4), own, geometry={"ends": ends}), 0.0)
-    for asked, either in (("Ann-Bo", own[:2]), ("edge bo – ann", own[1::-1]), ("0-1", own[:2]), ("edge 1-0", own[1::-1])):
+    there, back = own[:2], own[1::-1]
+    for asked, either in (("Ann-Bo", there), ("edge bo – ann", back), ("0-1", there), ("edge 1-0", back)):
         with pytest.raises(KeyError) as error:
             why[asked]
         said = f"{asked!r} does not say which of 2: why[{either[0]!r}] or why[{either[1]!r}]"
         assert str(error.value) == said
     assert [why[asked] for asked in ("Ann->Bo", "1→0", "Bo-Cy", "1-2", "Cy-Cy", "2-2")] == [0, 1, 2, 2, 3, 3]
-    named = Explanation(
-        torch.arange(2.0), Players("edges", torch.arange(2), ("co-author", "cites"), geometry={"ends": ends[:, :2]}), 0.0
-    )
+    who = Players("edges", torch.arange(2), ("co-author", "cites"), geometry={"ends": ends[:, :2]})
+    named = Explanation(torch.arange(2.0), who, 0.0)
     assert (named["co-author"], named["edge co-author"], named["cites"], named["0->1"]) == (0, 0, 1, 0)
     with pytest.raises(KeyError, match=r"why\['co-author'\] or why\['cites'\]"):
         named["0-1"]
