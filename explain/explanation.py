@@ -77,6 +77,29 @@ class Explanation(Credit):
 
         return load(path, cls)
 
+    def equals(self, other: Explanation) -> bool:
+        """Whether the other is the same answer to the bit, as one that was saved and loaded is; see `differences`."""
+        return not self.differences(other)
+
+    def differences(self, other: Explanation) -> tuple[str, ...]:
+        """What differs in another answer, in words: all but the wall time, every number to the bit.
+
+        Raises:
+            TypeError: no explanation.
+
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from explain.types import Players
+        >>> why = Explanation(torch.ones(2), Players("nodes", torch.tensor([4, 7])), value=1.0, seed=0)
+        >>> why.differences(replace(why, scores=torch.tensor([1.0, 1.5]), seed=3))
+        ('scores: up to 0.5 apart', 'seed: 0 here, 3 there')
+        """
+        from explain.sameness import differences
+
+        if not isinstance(other, Credit):
+            raise TypeError(f"an answer is compared with another, got {type(other).__name__}")
+        return tuple(differences(self, other))
+
     def to_pandas(self) -> pd.DataFrame:
         """A table with one row a player: score, error, rank, ids."""
         from explain.conversion import to_pandas

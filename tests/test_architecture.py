@@ -65,6 +65,7 @@ MAY_IMPORT = {
     # behind the doors of an answer: its data alone
     "conversion": DATA,
     "elsewhere": {"credit", "doubts", "types"},
+    "sameness": DATA,
     "storage": DATA,
     "summary": DATA,
     "plot": DATA | {"conversion", "storage"},
@@ -98,7 +99,7 @@ MAY_IMPORT = {
     "discovery": {*EXPLAINERS, *ANSWER, "explainer", "guard", "obstacles"},  # it asks them all
     "cli": {
         *(*ANSWER, "comparison", "discovery", "explain", "explainer", "influence", "parallel", "report", "spelling"),
-        *("storage", "versions"),
+        *("sameness", "storage", "versions"),
     },
     "__main__": {"cli"},
     "explain": {
@@ -140,6 +141,7 @@ ROOMS = {  # of each family, from below to above: each may use those before it, 
 DOORS = {  # imports inside these functions alone, for pandas and matplotlib take seconds: they go down as all others do
     ("explanation", "Explanation.save", "storage"),
     ("explanation", "Explanation.load", "storage"),
+    ("explanation", "Explanation.differences", "sameness"),
     ("explanation", "Explanation.to_pandas", "conversion"),
     ("explanation", "Explanation.to_networkx", "conversion"),
     ("explanation", "Explanation.to_pyg", "conversion"),

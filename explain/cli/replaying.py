@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from explain.cli.making import CannotReplay, explainer_of
 from explain.explanation import Explanation
 from explain.parallel import Undigestable
 from explain.parallel.digest import Digest
+from explain.sameness import numbers_apart, told_apart
 from explain.types import Target
 
 _VERBS = ("node", "edge", "graph")
+_SAID = ("before", "now")
 _BITS = 32  # hexadecimal digits of a digest
 _REMEDY = "name the target itself in the file, --model my_setup.py:target"
 
@@ -62,37 +63,10 @@ def replay(why: Explanation, model: Any) -> Replay:
     """
     target = model if isinstance(model, Target) else _target_of(why, model)
     again = explained(explainer_of(why), target)
-    numbers = tuple(_numbers(why, again))
-    made = _changed("", why.versions, again.versions)
-    asked = _changed("question: ", why.target, again.target)
+    numbers = tuple(numbers_apart(why, again, _SAID))
+    made = told_apart("", why.versions, again.versions, _SAID)
+    asked = told_apart("question: ", why.target, again.target, _SAID)
     return Replay(again, not numbers, (*numbers, *made, *asked))
-
-
-def _numbers(why: Explanation, again: Explanation) -> Iterator[str]:
-    """What of an answer is not the same to the bit."""
-    if (why.players.kind, why.players.names) != (again.players.kind, again.players.names):
-        yield f"players: {len(why)} {why.players.kind} before, {len(again)} {again.players.kind} now"
-        return
-    for name in ("value", "base"):
-        before, now = getattr(why, name), getattr(again, name)
-        if before != now:
-            yield f"{name}: {before!r} before, {now!r} now"
-    tensors = {"scores": (why.scores, again.scores), "error": (why.error, again.error)}
-    tensors |= {f"parts {name}": (why.parts.get(name), again.parts.get(name)) for name in {**why.parts, **again.parts}}
-    for name, (before, now) in tensors.items():
-        if before is None or now is None or before.shape != now.shape or before.dtype != now.dtype:
-            if before is not now:
-                yield f"{name}: of another form, or there only once"
-        elif not torch.equal(before, now):
-            gap = (before.double() - now.double()).abs().max()
-            yield f"{name}: up to {float(gap):.3g} apart"
-
-
-def _changed(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for name in {**before, **now}:
-        if before.get(name) != now.get(name):
-            said = [f"{held[name]!r:.60}" if name in held else "nothing" for held in (before, now)]
-            yield f"{what}{name}: {said[0]} before, {said[1]} now"
 
 
 def _target_of(why: Explanation, model: Any) -> Target:
