@@ -25,13 +25,13 @@ from models.panels.panel import Finding, Panel
 from models.threads import one_thread
 
 FAMILIES = {
-    "Networks for nodes": ("graphs",),
+    "Networks for nodes": ("graphs", "walks"),
     "Networks of all pairs": ("all_pairs",),
     "Networks for whole graphs": ("whole_graphs",),
     "Explainers": ("explainers",),
     "Explanations at work": ("applications",),
     "Denoisers of images": ("diffusion", "relatives", "latent"),
-    "Denoisers of labels and graphs": ("graph_diffusion",),
+    "Denoisers of labels, graphs and tokens": ("graph_diffusion", "tokens"),
 }
 
 

@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 import explain
 from explain.guard import random_states_kept
 from models import dcnn, gat, gcn
 from models.additive import Additive
 from models.convolutions import CHEBNET, JK, JK_CORA, MONET, RGCN, SAGE, ChebNet, MoNet
+from models.janossy import Janossy
 from models.panels.by_hand import agreement, held, on_node, without_features
-from models.panels.nodes import CLUB, case
+from models.panels.nodes import CLUB, QUICK, case, links, on_club
 from models.panels.panel import Finding, panel
 from models.votes import RELATIONS, votes
 from models.votes import train as train_votes
@@ -207,3 +209,37 @@ def relational() -> Finding:
         by_hand=agreement(target, why, worth),
         law=f"a vote is as friends', against foes'; it is foreseen of {right:.0%} of those not trained on",
     )
+
+
+@panel(
+    "Janossy pooling",
+    "Murphy et al., ICLR 2019",
+    conclude="What each of a member's own links is worth to a network that reads its neighbours two by two, in every "
+    "order.",
+    beware="That order never matters to a network that reads a sequence: one that read the neighbours as they are "
+    "numbered would give other answers to another numbering. This one does not, as the proof says.",
+)
+def orders() -> Finding:
+    """A member's own links, and the same with all members numbered otherwise."""
+    net, data, _, node = on_club(Janossy, QUICK, badges=True)
+    target = explain.wrap(net, data).node(node)
+    why = explain.Shapley(links(target.players("edges", undirected=True), node)).explain(target)
+    moved, place = renumbered(data)
+    again = explain.wrap(net, moved).node(int(place[node]), label=target.label)
+    other = explain.Shapley(links(again.players("edges", undirected=True), int(place[node]))).explain(again)
+    ends = [{int(place[int(end)]) for end in name.split("–")} for name in why.players.names]
+    same = [[{int(end) for end in name.split("–")} for name in other.players.names].index(pair) for pair in ends]
+    return Finding.of(
+        why,
+        f"What are node {node}'s own links worth to a Janossy pooling that puts it into class {target.label}?",
+        f"logit of class {target.label}",
+        by_hand=agreement(target, why, on_node(net, data, node, why)),
+        order=held("the scores", "all members numbered at random", other.scores[same], why.scores),
+    )
+
+
+def renumbered(data: Data) -> tuple[Data, Tensor]:
+    """The graph with its nodes in another order, and the new number of each."""
+    place = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(0))
+    old = place.argsort()
+    return Data(x=data.x[old], edge_index=place[data.edge_index], y=data.y[old]), place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.data import Data
 
+import explain
 from models.checkpoints import trained
 from models.datasets import cora, karate_club
 from models.demo_graph import bridge
 from models.training import Recipe
 
 CLUB = Recipe(epochs=200, lr=0.01, weight_decay=5e-4)
+QUICK = replace(CLUB, epochs=100)  # of networks that take longer
 
 
 class Case(NamedTuple):
@@ -51,16 +54,25 @@ def on_club(kind: type[nn.Module], recipe: Recipe = CLUB, *, badges: bool = Fals
     Args:
         kind: as above.
         recipe: how.
-        badges: members say of themselves their community, and noise of its size; else who they are.
+        badges: members say of themselves their community, and noise half as large; else who they are.
         sizes: of the network.
     """
     data, name = karate_club(labelled=3), "the karate club"
     if badges:
         noise = torch.randn(len(data.x), 4, generator=torch.Generator().manual_seed(0))
-        data.x = F.one_hot(data.y, 4) + noise
+        data.x = F.one_hot(data.y, 4) + noise / 2
     return _case(kind, data, name, recipe, **sizes)
 
 
 def _case(kind: type[nn.Module], data: Data, name: str, recipe: Recipe, **sizes: Any) -> Case:
     found = trained(kind, data, recipe, seed=0, progress=False, **sizes)
     return Case(found.module, data, name, bridge(data, {kind.__name__: found}))
+
+
+def links(players: explain.Players, node: int) -> explain.Players:
+    """Of undirected edges those at a node."""
+    assert players.groups is not None
+    at = (players.geometry["ends"] == node).any(0).nonzero()[:, 0]
+    drawn = {name: value if name != "ends" else value[:, at] for name, value in players.geometry.items()}
+    names, groups = ([part[i] for i in at.tolist()] for part in (players.names, players.groups))
+    return explain.Players("edges", players.index[at], tuple(names), tuple(groups), drawn)

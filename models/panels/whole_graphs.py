@@ -72,7 +72,7 @@ def ringed(why: explain.Explanation, nodes: Tensor) -> explain.Explanation:
 )
 def counted() -> Finding:
     """Nodes by degree."""
-    (net, right), graph = trained(DeepSets, epochs=120), asked()
+    (net, right), graph = trained(DeepSets, epochs=80), asked()
     degrees = degree(graph.edge_index[0], len(graph.x)).long()
     groups = tuple((degrees == each).nonzero()[:, 0] for each in degrees.unique())
     names = tuple(f"{len(own)} of degree {each}" for own, each in zip(groups, degrees.unique().tolist(), strict=True))
@@ -136,7 +136,7 @@ def told(net: nn.Module, graph: Data, why: explain.Explanation, gone: Iterable[i
 )
 def read_in_order() -> Finding:
     """Nodes, one left out at a time."""
-    (net, right), graph = trained(SortPool, epochs=60), asked()
+    (net, right), graph = trained(SortPool, epochs=40), asked()
     target = explain.wrap(net, [graph], task="graph").graph(label=0)
     with _degrees_stay():
         found = explain.Occlusion("nodes").explain(target)
@@ -173,7 +173,7 @@ def read(net: nn.Module, graph: Data) -> Tensor:
 )
 def kept() -> Finding:
     """Two players: nodes that stay, and nodes that go."""
-    (net, right), graph = trained(SAGPool, epochs=60), asked()
+    (net, right), graph = trained(SAGPool, epochs=40), asked()
     target = explain.wrap(net, [graph], task="graph").graph(label=0)
     stays = clusters(net, graph.x, graph.edge_index, layer="pools.0")
     with _degrees_stay():

@@ -8,6 +8,7 @@ from models.checkpoints import Trained
 from models.communities import communities
 from models.ladder import ladder
 from models.panels import graph_diffusion
+from models.panels.tokens import letters
 
 
 def test_known_labels_are_those_of_runs_by_hand(monkeypatch):
@@ -40,3 +41,12 @@ def test_nodes_of_a_noised_graph_are_those_of_the_network_by_hand(monkeypatch):
     plt.close(finding.figure())
     assert "all 16 coalitions" in finding.proof["by hand"]
     assert {name for name, _ in finding.strongest[:2]} == {"0", "1"}
+
+
+def test_a_masked_letter_of_a_palindrome_is_told_by_its_mirror_image():
+    finding = letters()
+    plt.close(finding.figure())
+    assert "all 128 coalitions" in finding.proof["by hand"]
+    assert {name.split()[-1] for name, _ in finding.strongest[:2]} == {"2", "6"}
+    credit = [abs(float(score.replace("−", "-"))) for _, score in finding.strongest]
+    assert min(credit[:2]) > 10 * credit[2]

@@ -1,9 +1,11 @@
 """Panels of graph networks whose truth is planted: it is found, and held to the network's own call."""
 
 import matplotlib.pyplot as plt
+import pytest
 import torch
 
-from models.panels.graphs import relational
+from models.panels.graphs import orders, relational
+from models.panels.walks import ahead, edge_to_edge, linear, reach
 from models.panels.whole_graphs import asked, counted, house, kept, least, pooled, read_in_order
 from models.votes import votes
 
@@ -63,3 +65,24 @@ def test_what_is_kept_brings_more_than_what_is_dropped():
     assert "all 4 coalitions" in finding.proof["by hand"]
     assert finding.strongest[0][0].startswith("kept")
     assert int(finding.proof["house"][0]) >= 4
+
+
+@pytest.mark.parametrize(
+    ("panel", "proof"),
+    [
+        (linear, {"by hand": "the row of A² x", "shapley": "Shapley values"}),
+        (ahead, {"by hand": "32 random coalitions"}),
+        (reach, {"by hand": "PageRank"}),
+        (edge_to_edge, {"by hand": "all 64 coalitions", "pairs": "all 64 coalitions"}),
+        (orders, {"by hand": "coalitions by hand, brute force", "order": "all members numbered at random"}),
+    ],
+    ids=["SGC", "SIGN", "APPNP", "line graph", "Janossy"],
+)
+def test_the_answer_is_a_closed_form_or_that_of_every_coalition(panel, proof):
+    state = torch.get_rng_state()
+    finding = panel()
+    plt.close(finding.figure())
+    for name, said in proof.items():
+        assert said in finding.proof[name]
+    assert len(finding.strongest) == 3
+    assert torch.equal(torch.get_rng_state(), state)
