@@ -120,8 +120,8 @@ ROOMS = {  # of each family, from below to above: each may use those before it, 
         *("training_set", "objective", "targets", "cascade", "model", "pipelines"),
     ),
     "graph_diffusion": (
-        *("copies", "processes", "network", "readings", "settings", "trained", "sampling", "commit", "number"),
-        *("players", "games", "targets", "model"),
+        *("copies", "processes", "network", "readings", "settings", "label_losses", "trained", "sampling", "commit"),
+        *("number", "players", "games", "label_objective", "targets", "model"),
         *(
             "graph_states",
             "conditions",

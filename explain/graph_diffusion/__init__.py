@@ -11,6 +11,7 @@ From below to above, where each may use what stands before it and nothing that c
 - ``sampling``: runs, with known labels in their place; ``commit``: readings of runs that are not credit;
 - ``number``: what runs end in, and what a step foresees, on edited copies;
 - ``players``, ``games``: coalitions into numbers, and derivatives;
+- ``label_losses``, ``label_objective``: what was trained, as `Influence` takes it;
 - ``targets``: the verbs; ``model``: what `explain.wrap` returns.
 
 Where the graph itself is denoised, likewise: ``graph_states`` and their noise, ``conditions``, ``graph_losses``,

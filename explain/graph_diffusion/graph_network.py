@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from explain.draws import seeded_by_input, seeded_remedy
 from explain.graph_diffusion.conditions import CONDITIONS, Given, read
 from explain.graph_diffusion.graph_losses import GraphLoss
 from explain.graph_diffusion.graph_states import GraphNoise, State
-from explain.graph_diffusion.network import TIMES, UNITS, as_module
+from explain.graph_diffusion.network import TIMES, UNITS, Asking, as_module
 from explain.guard import evaluating, other_random_states
-from explain.plain import plain_operations
 from explain.spelling import came
 from explain.types import NonFinite, Parameters
 
@@ -78,7 +76,7 @@ class GraphDenoiser:
         if null is not None and self.condition is None:
             raise TypeError(f"this denoiser takes no condition, and null= stands for none: {_OWN_CONDITION}")
         self.null = None if null is None else read(null, self.like)
-        self._asking = _Asking(self.module, partial(call, net))
+        self._asking = Asking(self.module, partial(call, net))
         if self.null is not None or not self.needs_condition:
             self.tried(self.null)
 
@@ -204,25 +202,6 @@ class GraphDenoiser:
                 "the denoiser answers otherwise about (i, j) than about (j, i), and pairs are undirected here: "
                 "symmetrise its logits in call="
             )
-
-
-class _Asking(nn.Module):
-    """The user's call around the network, so that parameters may be replaced wherever in it the network is asked."""
-
-    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
-        super().__init__()
-        self.module, self.call = module, call
-
-    def forward(self, X: Tensor, E: Tensor, t: Tensor, *condition: Tensor) -> Any:
-        """As the call answers."""
-        return self.call(X, E, t, *condition)
-
-    def answer(self, params: Parameters | None, *given: Tensor) -> Any:
-        """With other parameters of the network, in operations that may be differentiated twice; its own when None."""
-        if params is None:
-            return self.call(*given)
-        with plain_operations(self.module):
-            return functional_call(self, {f"module.{name}": value for name, value in params.items()}, given)
 
 
 def _like(rows: Tensor | None, values: Tensor) -> Tensor:

@@ -40,6 +40,11 @@ class LabelDiffusionModel(TrainedLabelDenoiser):
         classes: ``C``; from the labels when None.
         known: bool ``[n]``, whose label is known; ``graph.train_mask`` when None.
         label: the field of the graph with the labels.
+        loss: what it was trained with, for `Influence`: "nodes", the squared error or of classes the cross-entropy, a
+            mean over all nodes, "known_and_others", a mean over the known ones and one over the others (DPM-SNC), or
+            your own function ``(prediction, wanted, noised [rows, n, C], t [rows]) -> [rows, n]``.
+        weight_decay: as in ``torch.optim.SGD``.
+        draws: of step and noise that stand for all that training drew, the same for all labels.
 
     Raises:
         TypeError: none or several of scheduler, betas, process and sampler; a network whose arguments cannot be told;

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch_geometric.data import Data
 
 from explain.draws import seeded_by_input, seeded_remedy
 from explain.guard import evaluating, other_random_states
+from explain.plain import plain_operations
 from explain.spelling import came
-from explain.types import NonFinite
+from explain.types import NonFinite, Parameters
 
 STATES = (
     *("y_t", "yt", "y_noisy", "noisy_y", "noisy_labels", "labels_t", "label_t", "y", "labels", "label"),
@@ -58,6 +60,7 @@ class LabelNetwork:
         self.assumed: dict[str, str] = {}
         self.arguments = None if call is not None else self._named(graph)
         self._call = call
+        self._asking = Asking(module, self._answered)
         if time is None and call is None:
             raise TypeError(
                 f"in which unit does {_name(net)} take its time? Say time='step' (the steps of the schedule), "
@@ -125,21 +128,20 @@ class LabelNetwork:
         found = step if self.time == "step" else (step.double() / self.steps).to(like)
         return found[0] if self.rows == "a number" else found
 
-    def __call__(self, graph: Data, y: Tensor, t: int) -> Tensor:
-        """The network's answer at step ``t`` to the labels ``y [rows, C]`` of a union of copies.
+    def _answered(self, graph: Data, y: Tensor, time: Tensor) -> Any:
+        if self._call is not None:
+            return self._call(self.net, graph, y, time)
+        assert self.arguments is not None
+        given = {"state": y, "time": time}
+        return self.net(**{n: given[field] if field in given else graph[field] for n, field in self.arguments.items()})
+
+    def __call__(self, graph: Data, y: Tensor, t: int, params: Parameters | None = None) -> Tensor:
+        """The network's answer at step ``t`` to labels ``y [rows, C]`` of a union of copies, with ``params`` if given.
 
         Raises:
             ValueError: an answer of another shape.
         """
-        time = self._given_time(t, len(y), y)
-        if self._call is not None:
-            answer = self._call(self.net, graph, y, time)
-        else:
-            assert self.arguments is not None
-            given = {"state": y, "time": time}
-            answer = self.net(
-                **{n: given[field] if field in given else graph[field] for n, field in self.arguments.items()}
-            )
+        answer = self._asking.answer(params, graph, y, self._given_time(t, len(y), y))
         if not isinstance(answer, Tensor) or answer.shape != y.shape:
             got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
             raise ValueError(f"the denoiser must answer one row a node, {list(y.shape)}, got {got}")
@@ -211,6 +213,25 @@ class LabelNetwork:
         """The answers to each copy by itself, one below the other."""
         with other_random_states(seed), evaluating(self.module):
             return torch.cat([self(one, part, t) for one, part in zip(alone, y.chunk(2), strict=True)])
+
+
+class Asking(nn.Module):
+    """A call around a network, so that parameters may be replaced wherever in it the network is asked."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, *given: Any) -> Any:
+        """As the call answers."""
+        return self.call(*given)
+
+    def answer(self, params: Parameters | None, *given: Any) -> Any:
+        """With other parameters of the network, in operations that may be differentiated twice; its own when None."""
+        if params is None:
+            return self.call(*given)
+        with plain_operations(self.module):
+            return functional_call(self, {f"module.{name}": value for name, value in params.items()}, given)
 
 
 class _Function(nn.Module):

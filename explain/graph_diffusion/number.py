@@ -17,7 +17,7 @@ from explain.graph_diffusion.trained import TrainedLabelDenoiser
 from explain.guard import evaluating, other_random_states
 from explain.payoffs import one_a_row, probed
 from explain.spelling import came
-from explain.types import Unsupported
+from explain.types import Parameters, Unsupported
 
 Payoff: TypeAlias = str | Callable[[Tensor], Tensor]
 RUN_PAYOFFS = ("probability", "state")
@@ -268,7 +268,7 @@ class StepNumber(LabelNumber):
                 self.label = int(self.foreseen(self.whole, None)[:, self.node].mean(0).argmax())
                 self.assumed["label"] = f"{self.label}, the one that is foreseen"
 
-    def foreseen(self, copies: Copies, present: Tensor | None) -> Tensor:
+    def foreseen(self, copies: Copies, present: Tensor | None, params: Parameters | None = None) -> Tensor:
         """The clean labels in the network's answer, ``[B * draws, n, C]``; ``present [B, n]``: whose label is there."""
         model = self.model
         assert model.network is not None
@@ -277,17 +277,27 @@ class StepNumber(LabelNumber):
             y = torch.where(present[:, None, :, None], y, self.absent)
         y = y.flatten(0, 1)
         if not model.batched and len(y) > 1:
-            parts = [self._answered(copies.repeated(self.draws).one(row), y[row : row + 1]) for row in range(len(y))]
-            return torch.cat(parts)
-        return self._answered(copies.repeated(self.draws), y)
+            rows = copies.repeated(self.draws)
+            return torch.cat([self._answered(rows.one(row), y[row : row + 1], params) for row in range(len(y))])
+        return self._answered(copies.repeated(self.draws), y, params)
 
-    def _answered(self, rows: Copies, y: Tensor) -> Tensor:
+    def _answered(self, rows: Copies, y: Tensor, params: Parameters | None = None) -> Tensor:
         assert self.model.network is not None
         with evaluating(self.model.module):
-            prediction = self.model.network(self.model.union(rows), y.flatten(0, 1), self.t)
+            prediction = self.model.network(self.model.union(rows), y.flatten(0, 1), self.t, params)
         found = self.process.foreseen(y, prediction.view_as(y), self.t)
         return found if isinstance(self.process, CategoricalLabels) else self.process.read(found)
 
-    def numbers(self, copies: Copies, differentiable: bool = False, present: Tensor | None = None) -> Tensor:
-        """The number of each copy, a mean over the draws, float64 ``[B]``."""
-        return self._read(self.foreseen(copies, present)).double().view(len(copies), self.draws).mean(1)
+    def numbers(
+        self,
+        copies: Copies,
+        differentiable: bool = False,
+        present: Tensor | None = None,
+        params: Parameters | None = None,
+    ) -> Tensor:
+        """The number of each copy, a mean over the draws, float64 ``[B]``; of ``params`` in place of the network's."""
+        return self._read(self.foreseen(copies, present, params)).double().view(len(copies), self.draws).mean(1)
+
+    def measured(self, params: Parameters) -> Tensor:
+        """The number with other parameters, a scalar."""
+        return self.numbers(self.whole, params=params)[0]

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from explain.diffusion.categorical import Categorical
 from explain.graph_diffusion.commit import Together, settled_from, together
 from explain.graph_diffusion.games import LabelCoalitions, differentiable
+from explain.graph_diffusion.label_objective import training_objective
 from explain.graph_diffusion.number import LabelNumber, RunNumber, StepNumber
 from explain.graph_diffusion.players import RUN_KINDS, STEP_KINDS, players_of
 from explain.graph_diffusion.processes import CategoricalLabels
 from explain.guard import usual_modes
 from explain.payoffs import payoff_name
-from explain.types import Differentiable, Game, NonFinite, Players, Target, Unsupported
+from explain.types import Differentiable, Game, NonFinite, Objective, Players, Target, Unsupported
 
 _NO_TRAINING = (
-    "how a denoiser of labels or tokens was trained is not followed; which of them the answer hangs on, and which "
-    "nodes and edges where it reads any, is asked of the game: Shapley, Lime or Occlusion"
+    "what was trained is followed to what a step foresees, and not through a run whose steps draw: ask model.step(t=, "
+    "node=), or which labels, nodes and edges the run hangs on, Shapley, Lime or Occlusion"
 )
 
 
@@ -141,6 +142,12 @@ class RunTarget(RunNumber, _LabelTarget):
 
 class StepTarget(StepNumber, _LabelTarget):
     """The number that a step foresees, as a question; see `LabelDiffusionModel.step`."""
+
+    def objective(self, train: Any = None, remove: str | Players = "labels") -> Objective:
+        """How the number hangs on the training labels; see `training_objective`."""
+        made = training_objective(self, train, remove)
+        self.tell(made.told)
+        return made
 
     def run(self) -> Tensor:
         """The labels that the network foresees of the first draw, ``[n, C]``."""

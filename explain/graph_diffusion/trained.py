@@ -15,6 +15,7 @@ from explain.diffusion.categorical import Categorical
 from explain.diffusion.process import Gaussian, Prediction
 from explain.diffusion.schedules import ddim, gaussian_of
 from explain.graph_diffusion.copies import Copies, checked_graph, union
+from explain.graph_diffusion.label_losses import LabelLoss, OwnLabelLoss
 from explain.graph_diffusion.network import Call, LabelNetwork, as_module
 from explain.graph_diffusion.processes import CategoricalLabels, GaussianLabels, LabelProcess
 from explain.graph_diffusion.readings import READINGS, SCALES, readings, said, settled
@@ -49,6 +50,9 @@ class TrainedLabelDenoiser:
         classes: int | None = None,
         known: Tensor | None = None,
         label: str = "y",
+        loss: str | OwnLabelLoss | None = None,
+        weight_decay: float = 0.0,
+        draws: int = 16,
     ) -> None:
         given = [
             name
@@ -63,11 +67,13 @@ class TrainedLabelDenoiser:
             )
         if sampler is not None:
             ours = {"time": time, "call": call, "prediction_type": prediction_type, "scale": scale, "rule": rule}
+            ours |= {"loss": loss}
             if unused := [name for name, part in ours.items() if part is not None]:
                 raise TypeError(f"{', '.join(unused)}= are of our sampler, and {OWN}, which calls the network itself")
         if not (isinstance(net, nn.Module) or callable(net)):
             raise TypeError(f"a denoiser of labels is a module or a function, got {type(net).__name__}")
         self.net, self.module = net, as_module(net)
+        self.trained = LabelLoss(loss, weight_decay, draws)
         self.graph, self.label, self.sampler = checked_graph(graph, label), label, sampler
         self.assumed: dict[str, str] = {}
         self.nodes = int(graph.num_nodes)

@@ -8,7 +8,7 @@ from torch import nn
 from torch_geometric.data import Data, HeteroData
 
 import explain
-from explain import Influence, Shapley
+from explain import Shapley
 from explain.diffusion.categorical import Categorical, drawn
 from explain.graph_diffusion.readings import readings, settled
 from explain.types import NonFinite, Unsupported
@@ -442,9 +442,3 @@ def test_attention_along_edges_of_a_step_and_of_a_run(data):
         assert why.checks["row_sum_error"] < 1e-6
         assert len(why.scores) == 26
         assert why.checks["unseen"] == 0
-
-
-def test_influence_of_labels_or_tokens_is_refused_with_what_to_ask(drawn_model):
-    for asked in (drawn_model.step(t=3, node=4, draws=1), drawn_model.trajectory(4, 1, draws=1)):
-        with pytest.raises(Unsupported, match=r"a denoiser of labels or tokens was trained is not followed.*Shapley"):
-            Influence().explain(asked)
