@@ -7,11 +7,12 @@ costs about one gradient; else they are built anew for each product, and memory 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -34,6 +35,18 @@ from explain.types import NonFinite, Objective
 Mode: TypeAlias = Callable[[], AbstractContextManager[Any]]
 WORK = 2**31  # bytes made by all products of a whole matrix, up to which it costs a second or two
 MEMORY = 2**30  # bytes of linearisations that are kept between products
+Totals: TypeAlias = Callable[[type["Curvature"], Tensor], Tensor]  # (kind, rows [k, p]) -> sum_i C_i v [k, p]
+_ELSEWHERE: WeakKeyDictionary[Objective, Totals] = WeakKeyDictionary()
+
+
+@contextmanager
+def summed_elsewhere(objective: Objective, totals: Totals) -> Iterator[None]:
+    """Within: products with the curvature of all examples of this objective are summed by ``totals``."""
+    _ELSEWHERE[objective] = totals
+    try:
+        yield
+    finally:
+        del _ELSEWHERE[objective]
 
 
 @dataclass
@@ -185,14 +198,24 @@ class Curvature:
             data = self._kept.samples(product, batches, block.to(self.theta.dtype))
         return data.detach().double() / batches.size(1) + self.ridge * block
 
-    def _data(self, rows: Tensor) -> Tensor:
-        """``(1/m) sum_i C_i v`` for each row ``v``, summed in float64."""
-        count = self.objective.size if self.batch is None else len(self.batch)
-        total = torch.zeros_like(rows)
-        for apply in self._linear_maps():
+    def total(self, rows: Tensor, batches: Iterable[Tensor] | None = None) -> Tensor:
+        """``sum_i C_i v`` for each row ``v [p]`` of a block, summed in float64: over some batches of the examples.
+
+        Over all of them, or those of its own batch, where none are given; linearisations of these are kept.
+        """
+        found = torch.zeros_like(rows)
+        for apply in self._linear_maps() if batches is None else map(self.linear_map, batches):
             with twice_differentiable():
-                total += self._kept.columns(apply, rows.to(self.theta.dtype)).detach()
-        return total / count
+                found += self._kept.columns(apply, rows.to(self.theta.dtype)).detach()
+        return found
+
+    def _data(self, rows: Tensor) -> Tensor:
+        """``(1/m) sum_i C_i v`` for each row ``v``."""
+        if self.batch is not None:
+            return self.total(rows) / len(self.batch)
+        elsewhere = _ELSEWHERE.get(self.objective)
+        found = self.total(rows) if elsewhere is None else elsewhere(type(self), rows)
+        return found / self.objective.size
 
     def _linear_maps(self) -> Iterator[LinearMap]:
         """One a batch, kept where all of them fit into the memory budget."""

@@ -27,6 +27,7 @@ from explain.influence.solvers.choice import CURVATURES, SOLVERS, choose_curvatu
 from explain.influence.solvers.solution import Solution, Solver
 from explain.influence.through.answers import Through, answers_through
 from explain.influence.together import Together, asked_of, is_damping
+from explain.influence.workers import on_workers
 from explain.spelling import came
 from explain.types import NonFinite, Objective, Players, Target
 
@@ -70,7 +71,8 @@ class Influence(Together, Explainer):
         newton: one Newton step on the edited objective for each player, with its own curvature: more exact, and as many
             solutions as there are players. ``parts["first_order"]`` then holds the learned part without it.
         shards: a folder in which the solution and the scores, shard by shard, are kept as they are found: for large
-            training sets, on a cluster where it names one, resumed after any end. For labels only.
+            training sets, resumed after any end; where it names a cluster, products with the curvature and the scores
+            are made there. For labels only.
         through: the training itself, an `explain.Training` or what `explain.recorded` wrote down: instead of a
             curvature at the end, the derivative of all its steps (MAGIC, Ilyas and Engstrom 2025), which is exact to
             first order at no minimum too. ``score_i = d f(theta_T) / d w_i``, where ``w_i`` weighs the example's loss
@@ -174,7 +176,11 @@ class Influence(Together, Explainer):
         for what, found in (("number's gradient", b), ("training losses", losses)):
             if not found.isfinite().all():
                 raise NonFinite(f"the {what} hold NaN or infinity: check the inputs and the training data")
-        solve = partial(self._solved, objective, b, generator)
+
+        def solve() -> Solved:
+            with on_workers(objective, self.shards):
+                return self._solved(objective, b, generator)
+
         if self.shards is None:
             solved, along = solve(), partial(directional, objective)
             known = along_and_norms(objective, solved.solution.x) if objective.local else None

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from explain.parallel.store import Store
 from explain.progress import in_sight
@@ -103,46 +103,80 @@ def stream(
             yield number, result
 
 
+class Given(Generic[T, R]):
+    """A function that a cluster was given once and that is called again and again, within ``with``.
+
+    Args:
+        client: a ``distributed.Client``.
+        function: pure; pickled once, sent to the workers that call it.
+
+    Raises:
+        TypeError: the client is none, or the function cannot be pickled.
+        ClusterLost: the cluster is gone, or a task takes its workers with it.
+    """
+
+    def __init__(self, client: Client, function: Callable[[T], R]) -> None:
+        if not callable(getattr(client, "submit", None)) or not hasattr(client, "nthreads"):
+            raise TypeError(f"client must be a distributed.Client or None, got {type(client).__name__}")
+        self.client, self._sent = client, _pickled(function)
+        self._function: Future[Callable[[T], R]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._function is not None:
+            self._function.release()  # asks nothing of the scheduler, which may be gone
+
+    def _there(self) -> Future[Callable[[T], R]]:
+        """The function on a worker, from which others have it."""
+        if self._function is None:
+            with warnings.catch_warnings():  # of models of some size; sent once, and a scattered one could be lost:
+                warnings.filterwarnings("ignore", "Sending large graph")
+                # a task's result is made again when the workers that hold it have died
+                self._function = self.client.submit(pickle.loads, self._sent, pure=False)
+        return self._function
+
+    def finished(self, tasks: Sequence[T], numbers: Sequence[int]) -> Generator[tuple[int, R], None, None]:
+        """Of the tasks at these ``numbers``, numbers and results in the order in which they finish."""
+        ahead = iter(numbers)
+        waiting: dict[Future[R], int] = {}
+        with _Watch(self.client, len(numbers)) as watch:
+            function = self._there()
+            try:
+                while True:
+                    for number in ahead:
+                        waiting[self.client.submit(_call, function, tasks[number], pure=False)] = number
+                        if len(waiting) >= AHEAD * watch.threads:
+                            break
+                    if not waiting:
+                        return
+                    with released():
+                        finished = watch.finished(list(waiting))
+                    for future in finished:
+                        number = waiting.pop(future)
+                        with released():
+                            result = watch.result(future)
+                        watch.done += 1
+                        yield number, result
+            finally:
+                for future in waiting:
+                    future.release()
+
+    def results(self, tasks: Sequence[T]) -> list[R]:
+        """Of all tasks, in their order."""
+        with closing(self.finished(tasks, range(len(tasks)))) as finished:
+            found = dict(finished)
+        return [found[number] for number in range(len(tasks))]
+
+
 def _on_cluster(
     client: Client, function: Callable[[T], R], tasks: Sequence[T], missing: Sequence[int]
 ) -> Generator[tuple[int, R], None, None]:
-    """Numbers and results in the order in which they finish.
-
-    Raises:
-        TypeError: the client is none.
-    """
-    if not missing:
-        return
-    if not callable(getattr(client, "submit", None)) or not hasattr(client, "nthreads"):
-        raise TypeError(f"client must be a distributed.Client or None, got {type(client).__name__}")
-    sent = _pickled(function)
-    ahead = iter(missing)
-    waiting: dict[Future[R], int] = {}
-    watch = _Watch(client, len(missing))
-    with watch:
-        with warnings.catch_warnings():  # of models of some size; sent once, and a scattered one could be lost:
-            warnings.filterwarnings("ignore", "Sending large graph")
-            # a task's result is made again when the workers that hold it have died
-            shared = client.submit(pickle.loads, sent, pure=False)
-        try:
-            while True:
-                for number in ahead:
-                    waiting[client.submit(_call, shared, tasks[number], pure=False)] = number
-                    if len(waiting) >= AHEAD * watch.threads:
-                        break
-                if not waiting:
-                    return
-                with released():
-                    finished = watch.finished(list(waiting))
-                for future in finished:
-                    number = waiting.pop(future)
-                    with released():
-                        result = watch.result(future)
-                    watch.done += 1
-                    yield number, result
-        finally:
-            for future in (*waiting, shared):  # asks nothing of the scheduler, which may be gone
-                future.release()
+    """Numbers and results in the order in which they finish."""
+    if missing:
+        with Given(client, function) as there, closing(there.finished(tasks, missing)) as finished:
+            yield from finished
 
 
 def _pickled(function: Callable[[T], R]) -> bytes:
@@ -170,8 +204,9 @@ class _Watch:
         self.threads = 1
         self.seen = time.monotonic()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._look()
+        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         from distributed import KilledWorker
