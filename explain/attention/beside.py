@@ -93,6 +93,22 @@ def map_checks(maps: Sequence[AttentionMap]) -> dict[str, Any]:
     }
 
 
+def drawn_checks(drawn: Sequence[Sequence[AttentionMap]]) -> dict[str, Any]:
+    """`map_checks` of the maps of each draw together; how many there are, and of which layers, is said of one."""
+    own = {"maps": len(drawn[0]), "layers": [attention.module for attention in drawn[0]]}
+    draws = {"draws": len(drawn)} if len(drawn) > 1 else {}
+    return map_checks([attention for maps in drawn for attention in maps]) | own | draws
+
+
+def drawn_parts(drawn: Sequence[Sequence[AttentionMap]]) -> dict[str, Tensor]:
+    """`map_parts`, weights as a mean over the draws."""
+    each = [map_parts(maps) for maps in drawn]
+    if len(each) == 1:
+        return each[0]
+    weights = [name for name, part in each[0].items() if part.is_floating_point()]
+    return each[0] | {name: torch.stack([parts[name] for parts in each]).mean(0) for name in weights}
+
+
 def map_parts(maps: Sequence[AttentionMap]) -> dict[str, Tensor]:
     """The weights of each map, and the edges along which it runs."""
     parts = {}

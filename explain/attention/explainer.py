@@ -12,6 +12,8 @@ from torch import Tensor
 from explain.attention.ablation import uniform
 from explain.attention.beside import (
     chosen_players,
+    drawn_checks,
+    drawn_parts,
     image_players,
     map_checks,
     map_parts,
@@ -46,8 +48,9 @@ class Attention(Explainer):
     """Shares of attention between the inputs and the rows that the number is read from.
 
     Scores are shares in [0, 1]: attention has no sign, so a high score says "looked at", never "pushed up". Heads are
-    averaged. ``checks["change_under_uniform"]`` tells how far the number moves when every attention is made uniform: a
-    model that does not care what its attention says is not explained by it.
+    averaged, and so are the draws that a number is a mean of. ``checks["change_under_uniform"]`` tells how far the
+    number moves when every attention is made uniform: a model that does not care what its attention says is not
+    explained by it.
 
     Not for: what pushes the number up or down, or anything where the change under uniform attention is small.
 
@@ -246,9 +249,12 @@ class Attention(Explainer):
         return found
 
     def _positions_or_edges(self, target: Target) -> Answer:
-        with self._captured(target) as maps:
-            target.run()
-        return self._of_one_pass(maps)._read(target, maps)
+        drawn = []
+        for run in target.draw_by_draw():
+            with self._captured(target) as maps:
+                run()
+            drawn.append(maps)
+        return self._of_one_pass(drawn[0])._read(target, drawn)
 
     def _of_one_pass(self, maps: Sequence[AttentionMap]) -> Attention:
         """These settings, with means where the maps are of several steps, which do not look at one another.
@@ -267,7 +273,8 @@ class Attention(Explainer):
             )
         return replace(self, aggregate="mean")
 
-    def _read(self, target: Target, maps: Sequence[AttentionMap]) -> Answer:
+    def _read(self, target: Target, drawn: Sequence[Sequence[AttentionMap]]) -> Answer:
+        maps = drawn[0]
         players = chosen_players(self.players, target, maps)
         if (typed := target.typed_edges(players)) is not None:
             return self._typed(target, players, typed)
@@ -278,17 +285,18 @@ class Attention(Explainer):
             )
         rows = target.rows()
         value = target.value()
-        checks = map_checks(maps) | {"change_under_uniform": self._change_under_uniform(target, value)}
+        checks = drawn_checks(drawn) | {"change_under_uniform": self._change_under_uniform(target, value)}
         try:
-            scores, total, unseen = self._shares(maps, rows, players)
+            each, totals, (unseen, *_) = zip(*(self._shares(own, rows, players) for own in drawn), strict=True)
         except NoChain as error:
             raise NoChain(f"{error}: {self._other(maps, rows, players)}") from error
+        scores, total, parts = torch.stack(each).mean(0), sum(totals) / len(totals), drawn_parts(drawn)
         checks |= {} if unseen is None else {"unseen": unseen}
         checks["mass_on_players"] = float(scores.sum()) / total if total else None
         checks["scores"] = _SHARES
         self._warn(maps, rows, players, checks)
         return Answer(
-            scores=scores, players=players, value=value, base=None, parts=map_parts(maps), checks=checks, calls=3
+            scores=scores, players=players, value=value, base=None, parts=parts, checks=checks, calls=2 + len(drawn)
         )
 
     def _typed(self, target: Target, players: Players, edges: TypedEdges) -> Answer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from explain.graph_diffusion.commit import settled_from
 from explain.graph_diffusion.graph_games import GraphCoalitions, graph_players, kinds_of
 from explain.graph_diffusion.graph_number import GraphNumber, GraphRunNumber, GraphStepNumber
 from explain.graph_diffusion.graph_objective import training_objective
-from explain.graph_diffusion.graph_states import State
+from explain.graph_diffusion.graph_states import Stand, State
 from explain.guard import usual_modes
 from explain.payoffs import payoff_name
 from explain.types import Game, NonFinite, Objective, Players, Target
@@ -50,7 +51,7 @@ class _GraphTarget(GraphNumber, Target):
         {
             "objective": f"no derivative follows graphs that are drawn: ask a step, or {_GAME[4:]}",
             "differentiable": f"classes that are drawn have no derivative; {_GAME}",
-            "rows": f"what it attends to is that of noised graphs, drawn anew in each; {_GAME}",
+            "rows": f"at each step it attends to another graph, that was drawn: ask a step, or {_GAME[4:]}",
         }
     )
 
@@ -117,10 +118,28 @@ class GraphStepTarget(GraphStepNumber, _GraphTarget):
         self.tell(made.told)
         return made
 
+    def rows(self) -> Tensor:
+        """The nodes of the entry that is asked about; all of them for a function of what is foreseen."""
+        if self.conditioning.guidance != 1:
+            self.tell({"assumed": {"attention": "of the network with its condition, without guidance"}})
+        return torch.tensor(self.entry, dtype=torch.long) if self.entry else torch.arange(self.size)
+
+    def draw_by_draw(self) -> tuple[Callable[[], Any], ...]:
+        """What the network is asked with its condition, once of each draw."""
+        return tuple(partial(self._of_draw, draw) for draw in range(self.draws))
+
     def run(self) -> Tensor:
         """What the network foresees of the pairs of the first draw, ``[n, n, b]``."""
         with usual_modes(), torch.no_grad():
             return self.foreseen(self.everybody()).pairs[0]
+
+    def _of_draw(self, draw: int) -> None:
+        asked = copy.copy(self)
+        asked.draws, asked.conditioning = 1, self.conditioning.at(1)
+        asked.noised = State(*(part[draw : draw + 1] for part in self.noised))
+        asked.absent = Stand(State(*(part[:1] for part in self.absent.entries)), self.absent.edges[:1])
+        with usual_modes(), torch.no_grad():
+            asked.foreseen(asked.everybody())
 
     def bound_terms(self) -> tuple[Tensor, Tensor]:
         """The step's term of the bound on ``log p(G_0)`` in nats, of each node ``[n]`` and pair ``[n, n]``.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -93,6 +96,13 @@ class _LabelTarget(LabelNumber, Target):
 class RunTarget(RunNumber, _LabelTarget):
     """The number that runs end in, as a question; see `LabelDiffusionModel.trajectory`."""
 
+    def draw_by_draw(self) -> tuple[Callable[[], Any], ...]:
+        """Each run by itself."""
+        own = [copy.copy(self) for _ in range(self.draws)]
+        for draw, each in enumerate(own):
+            each.seed = self.seed + draw
+        return tuple(each.run for each in own)
+
     def run(self) -> Tensor:
         """The first run, to its labels ``[n, C]``."""
         with usual_modes(), torch.no_grad():
@@ -149,10 +159,17 @@ class StepTarget(StepNumber, _LabelTarget):
         self.tell(made.told)
         return made
 
+    def draw_by_draw(self) -> tuple[Callable[[], Any], ...]:
+        """`run` of each draw."""
+        return tuple(partial(self._of_draw, draw) for draw in range(self.draws))
+
     def run(self) -> Tensor:
         """The labels that the network foresees of the first draw, ``[n, C]``."""
+        return self._of_draw(0)
+
+    def _of_draw(self, draw: int) -> Tensor:
         with usual_modes(), torch.no_grad():
-            return self._answered(self.whole, self.noised[:1])[0]
+            return self._answered(self.whole, self.noised[draw : draw + 1])[0]
 
     def bound_terms(self) -> Tensor:
         """The step's term of the bound for each node in nats, a mean over the draws, ``[n]``; see `Categorical`.

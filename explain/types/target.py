@@ -75,6 +75,10 @@ class Target:
         """A copy of the module with the arguments of its call, to train masks on."""
         self._cannot("module_copy")
 
+    def draw_by_draw(self) -> tuple[Callable[[], Any], ...]:
+        """`run` of each draw by itself, where the number is a mean of draws."""
+        return (self.run,)
+
     def run(self) -> Tensor:
         """One plain forward pass of the user's module, as `Attention` watches it."""
         self._cannot("run")

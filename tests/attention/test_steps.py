@@ -48,3 +48,22 @@ def test_a_run_has_the_mean_of_its_steps_and_no_rollout(model):
         Attention("nodes", aggregate="rollout").explain(run)
     one = Attention("nodes", aggregate="rollout", residual=0.0, steps=1).explain(run)
     assert torch.allclose(one.scores, why.parts["attention.2"][0, 0, 2][one.players.index], atol=1e-12)
+
+
+def test_draws_are_looked_at_one_by_one_and_averaged(model):
+    step, run = model.step(t=2, node=2, draws=4), model.trajectory(2, 0, draws=3, seed=5)
+    why = Attention("nodes", residual=0.0).explain(step)
+    net = model.net
+    each = []
+    for noised in step.noised:
+        h = net.into(noised) + net.places + net.time(torch.tensor([[2.0]]).double())
+        q, k, _ = net.looks(h).chunk(3, -1)
+        each.append((q @ k.T).softmax(-1)[2].detach())
+    torch.testing.assert_close(why.scores, torch.stack(each).mean(0)[why.players.index])
+    assert (why.checks["draws"], why.checks["maps"]) == (4, 1)
+    torch.testing.assert_close(why.parts["attention.0"][0, 0, 2], torch.stack(each).mean(0))
+    of_runs = Attention("nodes").explain(run)
+    alone = [Attention("nodes").explain(model.trajectory(2, 0, draws=1, seed=5 + draw)) for draw in range(3)]
+    torch.testing.assert_close(of_runs.scores, torch.stack([one.scores for one in alone]).mean(0))
+    assert "draws" not in alone[0].checks
+    assert not torch.equal(alone[0].scores, of_runs.scores)
