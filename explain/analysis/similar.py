@@ -78,8 +78,8 @@ def because(model: nn.Module, edge_index: Tensor, user: int, item: int) -> Becau
         _prove(model, said, (embedded[asked[0]] * embedded[asked[1]]).sum(1))
         target, heard = embedded[item], torch.zeros_like(embedded)
         for scale, one in _propagated(alpha, steps):
-            told = one.edge_index[0][one.edge_index[1] == user]
-            weight = one.arguments["edge_weight"][one.edge_index[1] == user].double()
+            own_edges = one.edge_index[1] == user
+            told, weight = one.edge_index[0][own_edges], _weights(one)[own_edges].double()
             heard.index_add_(0, told, scale * weight[:, None] * one.arguments["x"][told].double())
         parts, own = heard[liked] @ target, float(alpha[0] * start[user] @ target)
         score, before = float(embedded[user] @ target), model(edge_index, pair)
@@ -138,6 +138,12 @@ def _alpha(model: nn.Module, steps: int) -> Tensor:
 
 def _propagated(alpha: Tensor, steps: list[LayerCall]) -> list[tuple[Tensor, Propagation]]:
     return [(scale, one) for scale, call in zip(alpha[1:], steps, strict=True) for one in call.propagations]
+
+
+def _weights(one: Propagation) -> Tensor:
+    """What each message is multiplied by, ``[edges]``: 1 where the layer has no weights (``normalize=False``)."""
+    weights = one.arguments["edge_weight"]
+    return one.result.new_ones(one.edge_index.size(1)) if weights is None else weights
 
 
 def _prove(model: nn.Module, said: Tensor, found: Tensor) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
-from torch_geometric import nn as pyg
 from torch_geometric.data import Data
 
 import explain
-from explain.analysis import because, content_share, turned_by_edges
+from explain.analysis import because, content_share, similar, turned_by_edges
+from explain.plot.style import FAINT
 from models import chickenpox, lightgcn
 from models.content_style import content_style, without_any, without_style
 from models.graph_cl import GraphEncoder, pretrain
@@ -109,31 +111,51 @@ def weeks() -> Finding:
 @panel(
     "LightGCN",
     "He et al., SIGIR 2020",
-    conclude="Which liked films the score is made of: an exact split, with all embeddings held.",
-    beware="What the score would be without a like: then neighbours share differently, as the last line says.",
+    conclude="Which liked films the score is made of, an exact split with all embeddings held, and how like the "
+    "recommended one each is: the two go together here.",
+    beware="What the score would be without a like: then neighbours share differently, as the last line says. Nor "
+    "that a similar film is a reason; the split is, and it counts how much the user hears of each.",
 )
 def liked() -> Finding:
     """Because you liked these: an exact split of the score of a film that the user has not seen."""
-    users, generator = 12, torch.Generator().manual_seed(0)
-    pairs = torch.cartesian_prod(torch.arange(users), torch.arange(len(FILMS)))
-    taste = (pairs[:, 0] % 2 == pairs[:, 1] // 4) & (torch.rand(len(pairs), generator=generator) < 0.7)
-    taste |= torch.rand(len(pairs), generator=generator) < 0.1
-    likes = pairs[taste].T + torch.tensor([[0], [users]])
-    net = lightgcn.train(pyg.LightGCN(users + len(FILMS), 8, 2), likes, users, seed=0)
-    both, user = torch.cat([likes, likes.flip(0)], 1), 0
+    likes, users, user = taste(), 12, 0
+    net = lightgcn.train(lightgcn.LightGCN(users + len(FILMS), 8, 2), likes, users, seed=0)
+    both = torch.cat([likes, likes.flip(0)], 1)
     unseen = [item for item in range(users, users + len(FILMS)) if item not in likes[1][likes[0] == user]]
     with torch.no_grad():
-        scores = net(both, torch.tensor([[user] * len(unseen), unseen]))
+        scores, z = net(both, torch.tensor([[user] * len(unseen), unseen])), net.embeddings(both)
     best = unseen[int(scores.argmax())]
-    found = because(net, both, user, best)
+    found, near = because(net, both, user, best), dict(similar(z, best, len(FILMS), torch.arange(users, len(z))))
     players = explain.Players("items", found.items, tuple(FILMS[i] for i in (found.items - users).tolist()))
     target = {"model": "LightGCN", "payoff": "score"}
     why = explain.Explanation(found.parts, players, found.score, found.own, method="Because you liked", target=target)
-    most = int(found.removed.argmax())
+    most, alike = int(found.removed.argmax()), torch.tensor([near[item] for item in found.items.tolist()])
     return Finding.of(
         why,
-        f"Because of which films that this user liked is {FILMS[best - users]} recommended?",
+        f"Because of which films that this user liked is {FILMS[best - users]} recommended, and how like it are they?",
         "score, the product of two embeddings",
+        beside_likeness(why, alike, FILMS[best - users]),
         by_hand=held("own part and likes", "the network's own call", scores.max(), found.own + found.parts.sum()),
+        likeness=held("the cosines", "the embeddings", torch.cosine_similarity(z[found.items], z[best, None]), alike),
         like_deleted=f"the score falls most, by {found.removed[most]:.3g}, without the like of {players.names[most]}",
     )
+
+
+def taste() -> Tensor:
+    """Who likes what, ``[2, likes]``: twelve users, every other one fond of westerns, and some of anything."""
+    users, generator = 12, torch.Generator().manual_seed(0)
+    pairs = torch.cartesian_prod(torch.arange(users), torch.arange(len(FILMS)))
+    liked = (pairs[:, 0] % 2 == pairs[:, 1] // 4) & (torch.rand(len(pairs), generator=generator) < 0.7)
+    liked |= torch.rand(len(pairs), generator=generator) < 0.1
+    return pairs[liked].T + torch.tensor([[0], [users]])
+
+
+def beside_likeness(why: explain.Explanation, alike: Tensor, best: str) -> Figure:
+    """Parts of a score, and beside each how like the recommended item it is."""
+    figure, (parts, likeness) = plt.subplots(1, 2, figsize=(8, 2.6), width_ratios=(3, 2), layout="constrained")
+    explain.plot.bars(why, parts, k=len(alike))
+    likeness.barh(range(len(alike)), alike[why.order()].tolist(), height=0.7, color=FAINT)
+    likeness.set_yticks([])
+    likeness.set(xlim=(min(0.0, float(alike.min())), 1), ylim=parts.get_ylim(), xlabel=f"cosine with {best}")
+    likeness.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch_geometric.nn import GCN, LightGCN
+from torch_geometric.nn import GCN, LGConv, LightGCN
 
 from explain.analysis import because, similar
 from models import lightgcn
@@ -78,6 +78,27 @@ def test_another_implementation_is_split_by_what_it_does(likes):
     assert torch.equal(mine.items, theirs.items)
     assert torch.allclose(mine.parts, theirs.parts, atol=1e-5)
     assert torch.allclose(mine.removed, theirs.removed, atol=1e-5)
+
+
+class Summed(lightgcn.LightGCN):
+    """Steps that are sums, without weights."""
+
+    def __init__(self, nodes):
+        super().__init__(nodes, 4, 2)
+        self.step = LGConv(normalize=False)
+
+
+def test_steps_without_weights_are_split_too(likes):
+    torch.manual_seed(0)
+    net, user, item = Summed(USERS + ITEMS), 0, USERS + 1
+    why, x = because(net, likes, user, item), net.embedding.weight.detach().double()
+    A = torch.zeros(len(x), len(x)).double()
+    A[likes[1], likes[0]] = 1
+    states = [x, A @ x]  # that a neighbour sends
+    target = (x + A @ x + A @ A @ x)[item] / 3
+    expected = [float(sum(state[one] for state in states) @ target) / 3 for one in why.items.tolist()]
+    assert why.parts.tolist() == pytest.approx(expected, rel=1e-5)
+    assert why.gap < 1e-6
 
 
 class Last(lightgcn.LightGCN):

@@ -22,6 +22,7 @@ def test_the_answer_is_held_to_another_way_to_it(panel, proof, monkeypatch):
     if panel is liked:
         westerns = {"Rio Bravo", "High Noon", "Shane", "Stagecoach"}
         assert {name for name, _ in finding.strongest} <= westerns
+        assert "the cosines within" in finding.proof["likeness"]
 
 
 def test_each_node_of_the_planted_series_follows_the_one_before_it():
