@@ -75,8 +75,19 @@ def write(
     out: Path,
     title: str,
     runs: Sequence[explain.Target] = (),
+    curves: Sequence[explain.Target] = (),
 ) -> None:
-    """Every explanation as a file and a picture, the agreements and further pictures, and the report of it all."""
+    """Every explanation as a file and a picture, the agreements and further pictures, and the report of it all.
+
+    Args:
+        answers: what was found.
+        comparisons: of which.
+        pictures: beside.
+        out: the folder.
+        title: of the report.
+        runs: what the report shows step by step.
+        curves: what it asks again with fewer players.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for answer in answers:
         answer.explanation.save(out / f"{answer.name}.safetensors")
@@ -90,6 +101,7 @@ def write(
         comparisons={f"Agreement on {model}, {kind}": found for (model, kind), found in comparisons.items()},
         figures={picture.caption: picture.figure for picture in pictures},
         runs=runs,
+        curves=curves,
     )
     for picture in pictures:
         _picture(picture.figure, out / f"{picture.name}.png")

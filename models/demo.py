@@ -47,22 +47,25 @@ def main(
     answers: list[Answer] = []
     pictures: list[Picture] = []
     titles, runs = [], []
+    curves: list[explain.Target] = []
     if family in (Family.ALL, Family.GRAPH):
-        titles.append(_graph(data, node, seed, fresh, answers, pictures))
+        title, curves = _graph(data, node, seed, fresh, answers, pictures)
+        titles.append(title)
     for part, by in TOLD.items():
         if family in (Family.ALL, part):
-            title, of_part = _told(by, seed, fresh, answers, pictures)
+            title, of_part, asked_again = _told(by, seed, fresh, answers, pictures)
             titles.append(title)
             runs += of_part
-    write(answers, compare_all(answers), pictures, out, " ".join(titles), runs)
+            curves += asked_again
+    write(answers, compare_all(answers), pictures, out, " ".join(titles), runs, curves)
     print(table(answers))
     print(f"\n{out / 'report.html'} tells it all · {time.perf_counter() - started:.0f} s")
 
 
 def _graph(
     data: Dataset, node: int | None, seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]
-) -> str:
-    """The graph half; its title.
+) -> tuple[str, list[explain.Target]]:
+    """The graph half; its title, and what is asked again with fewer players.
 
     Raises:
         BadParameter: no such node, or the data are not at hand.
@@ -79,16 +82,17 @@ def _graph(
         print(demo_graph.introduction(graph, data, nets, chosen))
         found = list(demo_graph.answers(nets, graph, chosen, seed))
         story = demo_graph.story(nets, graph, chosen, found)
+        curves = demo_graph.curves(nets, graph, chosen)
     print(f"\n{story}\n")
     answers += found
     pictures.append(demo_graph.overview(found, compare_all(found), story))
-    return f"Why class {demo_graph.label(nets, graph, chosen)}? Node {chosen} of {NAMES[data]}."
+    return f"Why class {demo_graph.label(nets, graph, chosen)}? Node {chosen} of {NAMES[data]}.", curves
 
 
 def _told(
     by: str, seed: int, fresh: bool, answers: list[Answer], pictures: list[Picture]
-) -> tuple[str, list[explain.Target]]:
-    """The part of a denoiser or of words, as its module tells it; its title, and the runs that are shown."""
+) -> tuple[str, list[explain.Target], list[explain.Target]]:
+    """A part as its module tells it; its title, what is shown step by step, what is asked again."""
     part = import_module(by)  # diffusers and transformers take seconds to import
     with one_thread():
         told = part.story(seed, fresh)
@@ -96,7 +100,7 @@ def _told(
         found = list(part.answers(told, seed))
         answers += found
         pictures += part.pictures(told, found)
-    return part.title(told), part.runs(told)
+    return part.title(told), part.runs(told), part.curves(told)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,11 @@ def runs(told: Story) -> list[explain.Target]:
     return [told.step, told.run]
 
 
+def curves(told: Story) -> list[explain.Target]:
+    """What the report asks again with fewer patches, or steps with the label."""
+    return runs(told)
+
+
 def introduction(told: Story) -> str:
     """What was trained, how well, and what is asked."""
     facts, cached = told.trained.info.facts, " (cached)" if told.trained.info.cached else ""

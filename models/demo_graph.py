@@ -124,6 +124,12 @@ def answers(nets: dict[str, Trained], graph: Data, node: int, seed: int) -> Iter
             yield asked(name, explainer, target)
 
 
+def curves(nets: dict[str, Trained], graph: Data, node: int) -> list[explain.Target]:
+    """What the report asks again with fewer nodes or edges: as the methods were asked."""
+    models = [explain.wrap(net.module, graph, weight_decay=gcn.PAPER.weight_decay) for net in nets.values()]
+    return [model.node(node, removal=removal) for model in models for removal in ("delete", "message")]
+
+
 def story(nets: dict[str, Trained], graph: Data, node: int, found: list[Answer]) -> str:
     """Why the edge whose message brings the most may lead to a node without which the number would be higher.
 

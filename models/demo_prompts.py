@@ -60,6 +60,11 @@ def runs(told: Story) -> list[explain.Target]:
     return [told.single]
 
 
+def curves(told: Story) -> list[explain.Target]:
+    """Nothing is asked again with fewer words: each time is another run."""
+    return []
+
+
 def introduction(told: Story) -> str:
     """What was trained, how well, and what is asked."""
     facts, cached = told.trained.facts, " (cached)" if told.trained.cached else ""

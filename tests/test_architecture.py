@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "comparison": ANSWER | {"doubts", "spelling"},  # and through its door
     "metrics": ANSWER | {"comparison", "doubts", "explainer", "guard", "parallel"},
     "analysis": ANSWER | {"attention", "explainer", "guard", "spelling"},  # readings that are not credit
-    "report": ANSWER | {"comparison", "conversion", "plot", "storage", "summary"},
+    "report": ANSWER | {"comparison", "conversion", "metrics", "plot", "storage", "summary"},
     "discovery": {*EXPLAINERS, *ANSWER, "explainer", "guard", "obstacles"},  # it asks them all
     "cli": {
         *(*ANSWER, "comparison", "discovery", "explain", "explainer", "influence", "parallel", "report", "spelling"),

@@ -20,6 +20,7 @@ from explain.versions import versions
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 SETUP = "file and name of a target, my_setup.py:target: made by explain.wrap(...), or a function that makes it"
+CURVES = "a target that answers are about, my_setup.py:target: asked again without and with ever more; again for more"
 CODES = (
     "Exit codes: 0 done; 1 refused or failed, said on stderr; 2 a command that is not written so; 3 a replay that "
     "differs; 130 stopped by Ctrl-C, with nothing half-written."
@@ -120,18 +121,24 @@ def compare(
         say(json.dumps(said) if as_data else repr(found))
 
 
-@app.command(epilog=examples("explain report *.safetensors -o report.html"))
+@app.command(
+    epilog=examples(
+        "explain report *.safetensors -o report.html",
+        "explain report *.safetensors -o report.html --curves my_setup.py:target",
+    )
+)
 def report(
     files: Answers,
     out: Annotated[Path, typer.Option("--out", "-o", help="the page; one that is there is replaced")],
     title: Annotated[str, typer.Option(help="at the top of the page")] = "Explanations",
+    curves: Annotated[list[str] | None, typer.Option(help=CURVES)] = None,
     as_data: AsJson = False,
 ) -> None:
     """Write answers onto one page, which loads nothing from elsewhere."""
     with ending():
         check_place(out)
         told = [explain.Explanation.load(file) for file in files]
-        page = explain.report.write(told, out, title=title)
+        page = explain.report.write(told, out, title=title, curves=[_target(where) for where in curves or []])
         said: dict[str, Any] = {"file": str(page), "answers": len(told), "bytes": page.stat().st_size}
         say(json.dumps(said) if as_data else f"{len(told)} answers on {page}")
 

@@ -3,7 +3,7 @@
 No method may enter: all are measured by the same yardstick.
 """
 
-from explain.metrics.curves import Curve, deletion, fidelity_curve, insertion
+from explain.metrics.curves import Curve, deletion, deletion_and_insertion, fidelity_curve, insertion
 from explain.metrics.fidelity import Fidelity, characterisation, fidelity, unfaithfulness
 from explain.metrics.ground_truth import auroc, distance, gea, ground_truth, truth_of
 from explain.metrics.infidelity import infidelity
@@ -22,6 +22,7 @@ __all__ = [
     "auroc",
     "characterisation",
     "deletion",
+    "deletion_and_insertion",
     "distance",
     "fidelity",
     "fidelity_curve",

@@ -53,6 +53,43 @@ def insertion(why: Explanation, target: Target, *, absolute: bool = False, draws
     return _curve(why, target, absolute, draws, seed, insert=True)
 
 
+def deletion_and_insertion(
+    answers: Sequence[Explanation],
+    target: Target,
+    *,
+    absolute: bool = False,
+    draws: int = 8,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[tuple[Curve, ...]]:
+    """`deletion` and `insertion` of each of several answers over the same players; no coalition is asked about twice.
+
+    Args:
+        answers: about this target, over the same players; their random orders are the same.
+        target: what is asked, again and again; its removal says what absent means.
+        absolute: whether the largest absolute scores go first.
+        draws: orders at random.
+        seed: of these.
+        progress: a bar, where it takes more than five seconds.
+
+    Raises:
+        ValueError: no answers, or players that are not the same.
+
+    >>> import explain
+    >>> target = explain.wrap(torch.nn.Linear(3, 1), task="regression").example(torch.ones(3))
+    >>> answers = [explain.Shapley("features").explain(target), explain.Lime("features", samples=8).explain(target)]
+    >>> [len(curves) for curves in deletion_and_insertion(answers, target)]
+    [2, 2]
+    """
+    if not answers:
+        raise ValueError("give at least one explanation")
+    for why in answers:
+        expect((why, Explanation), (target, Target))
+        if why.players.names != answers[0].players.names:
+            raise ValueError(f"{why.method} is about other players than {answers[0].method}: give each its own curves")
+    return _curves(answers, target, absolute, draws, seed, (False, True), progress)
+
+
 def fidelity_curve(
     why: Explanation,
     target: Target,
@@ -83,22 +120,38 @@ def fidelity_curve(
 
 def _curve(why: Explanation, target: Target, absolute: bool, draws: int, seed: int, insert: bool) -> Curve:
     expect((why, Explanation), (target, Target))
-    generator = torch.Generator().manual_seed(seed)
-    orders = [order(why, absolute), *(torch.randperm(len(why.players), generator=generator) for _ in range(draws))]
-    near = distance(why.players)
-    if near is not None:
-        orders.append(near.argsort(descending=True, stable=True))
-    masks = torch.cat([_steps(each, insert) for each in orders])
-    values = target.game(why.players)(masks).reshape(len(orders), -1).numpy()
-    areas = (values[:, 1:] + values[:, :-1]).mean(1) / 2 if values.shape[1] > 1 else values[:, 0]
-    drawn = slice(1, 1 + draws)
-    return Curve(
-        values[0],
-        float(areas[0]),
-        float(areas[drawn].mean()) if draws else float("nan"),
-        values[drawn].mean(0) if draws else None,
-        None if near is None else values[-1],
-    )
+    ((curve,),) = _curves([why], target, absolute, draws, seed, [insert])
+    return curve
+
+
+def _curves(
+    answers: Sequence[Explanation], target: Target, absolute: bool, draws: int, seed: int, ways: Sequence[bool],
+    progress: bool = False,
+) -> list[tuple[Curve, ...]]:  # fmt: skip
+    """The curves of each answer, a way each; what is drawn is theirs together."""
+    players, generator = answers[0].players, torch.Generator().manual_seed(seed)
+    drawn = [torch.randperm(len(players), generator=generator) for _ in range(draws)]
+    near = distance(players)
+    beside = drawn if near is None else [*drawn, near.argsort(descending=True, stable=True)]
+    orders = [*(order(why, absolute) for why in answers), *beside]
+    masks = torch.cat([_steps(each, insert) for insert in ways for each in orders])
+    distinct, place = masks.unique(dim=0, return_inverse=True)  # none is asked about twice
+    values = target.game(players)(distinct, progress)[place].reshape(len(ways), len(orders), -1).numpy()
+    areas = (values[..., 1:] + values[..., :-1]).mean(-1) / 2 if len(players) else values[..., 0]
+    chance = slice(len(answers), len(answers) + draws)
+    return [
+        tuple(
+            Curve(
+                of[i],
+                float(area[i]),
+                float(area[chance].mean()) if draws else float("nan"),
+                of[chance].mean(0) if draws else None,
+                None if near is None else of[-1],
+            )
+            for of, area in zip(values, areas, strict=True)
+        )
+        for i in range(len(answers))
+    ]
 
 
 def _steps(order: Tensor, insert: bool) -> Tensor:

@@ -1,6 +1,6 @@
 """Explanations as one self-contained HTML page.
 
-No model may enter: a page is made of answers.
+A page is made of answers: no model may enter, and targets only to be asked what they say of fewer players.
 """
 
 from explain.report.page import write

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +13,8 @@ from torch import Tensor
 from explain.explanation import Explanation
 from explain.plot.attention_maps import panels, times_uniform
 from explain.plot.heatmap import UNSIGNED
+from explain.report.asking import Asked, about
 from explain.report.pictures import data, frames
-from explain.report.questions import ASIDE
-
-
-@runtime_checkable
-class Asked(Protocol):
-    """What a report needs of a target to find the answers about it: what it says that it asks."""
-
-    def describe(self) -> dict[str, Any]:
-        """What was asked, as JSON values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +36,7 @@ class Film:
 
 def film(answers: Sequence[Explanation], runs: Iterable[Asked]) -> Film | None:
     """The pictures of the run that these answers are about, or of the steps, noise first; None where no run is."""
-    found = [_of(run) for run in runs if any(_same(_plain(run.describe()), one.target) for one in answers)]
+    found = [_of(run) for run in runs if any(about(run, one) for one in answers)]
     if len(found) < 2:
         return found[0] if found else None
     whole = [one for one in found if len(one.times) == 1]  # steps: a run stands for itself
@@ -62,15 +53,6 @@ def film(answers: Sequence[Explanation], runs: Iterable[Asked]) -> Film | None:
 def _joined(pictures: Sequence[Tensor | None]) -> Tensor | None:
     known = [each for each in pictures if each is not None]
     return torch.cat(known) if len(known) == len(pictures) else None
-
-
-def _plain(asked: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(asked, default=str))
-
-
-def _same(asked: dict[str, Any], told: Any) -> bool:
-    """Answers add to what was asked what they found out, and take nothing away."""
-    return all(told.get(name) == value for name, value in asked.items() if name not in ASIDE)
 
 
 def _of(run: Any) -> Film:

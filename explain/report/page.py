@@ -22,8 +22,11 @@ from explain.comparison import Comparison, said
 from explain.explanation import Explanation
 from explain.plot.influence import words as helpful
 from explain.plot.style import question
+from explain.report.asking import Asked
+from explain.report.curves import Curves, Group, check_used, groups
+from explain.report.curves import curves as removed
 from explain.report.data import as_json, question_data
-from explain.report.films import Asked, Film, attention_maps, film
+from explain.report.films import Film, attention_maps, film
 from explain.report.graph_scene import graph_scene, on_graph, path
 from explain.report.picture_scenes import examples, image_scenes, steps_scene, words_scene
 from explain.report.pictures import pngs
@@ -32,11 +35,12 @@ from explain.report.scenes import Scene, look
 from explain.report.verdict import signed, verdict
 from explain.storage import write_atomically
 from explain.summary import assumed, counted, own_check, top_players
+from explain.types import Target
 
 Picture: TypeAlias = "Axes | Figure | bytes"
 DPI = 130
 ROWS = 6  # of an answer, for who reads without JavaScript
-PARTS = ("tools", "bench", "list", "drag", "reel", "answers", "page")  # of the workbench; the last one begins
+PARTS = ("tools", "bench", "list", "drag", "reel", "curves", "answers", "page")  # of the workbench; the last one begins
 WIDE = 1000  # pixels; at half the page the letters of such a picture would be too small
 
 
@@ -55,6 +59,7 @@ def write(
     comparisons: Comparison | Sequence[Comparison] | Mapping[str, Comparison] = (),
     figures: Mapping[str, Picture] | None = None,
     runs: Iterable[Asked] = (),
+    curves: Target | Iterable[Target] = (),
     progress: bool = True,
 ) -> Path:
     """Write the page, whole or not at all: each question with its number, a verdict, and all answers to it.
@@ -70,21 +75,28 @@ def write(
         figures: more pictures by caption: an Axes, a Figure, or the bytes of a PNG.
         runs: runs and steps of a denoiser that some of the answers are about, as ``model.trajectory(...)`` gave them:
             what they foresaw, and their noised pictures, are shown at each step.
+        curves: targets that some of the answers are about. They are asked again, with ever fewer players and with ever
+            more: deletion and insertion curves of each method, beside random orders and, on graphs, the nearest first.
         progress: a bar, where it takes more than a second.
 
     Raises:
-        TypeError: something else than explanations.
-        ValueError: no explanations, or bytes that are no PNG.
+        TypeError: something else than explanations, or curves of something else than targets.
+        ValueError: no explanations, bytes that are no PNG, or curves of a target that no answer is about, or that says
+            another number than an answer about it did.
         OSError: the folder is missing or full; a page that was there before is still there.
     """
     told = _told(explanations)
     compared, asked = _named(comparisons), list(runs)
     questions, pictures = grouped(told), list((figures or {}).items())
+    plays = _plays(questions, curves)
     page = environment()
     script = workbench()
-    total = len(told) + len(pictures)
+    total = len(told) + len(pictures) + sum(map(len, plays))
     with tqdm(desc="writing the page", total=total, disable=not progress, delay=1, leave=False) as bar:
-        sections = [_section(one, i, film(one.answers, asked), bar) for i, one in enumerate(questions, 1)]
+        sections = [
+            _section(one, i, film(one.answers, asked), bar) | {"curves": list(_curves(one, own, bar))}
+            for i, (one, own) in enumerate(zip(questions, plays, strict=True), 1)
+        ]
         shown = []
         for caption, picture in pictures:
             shown.append(_figure(caption, picture))
@@ -101,6 +113,29 @@ def write(
     )
     write_atomically(path, text.encode("utf-8", "replace"))
     return Path(path)
+
+
+def _plays(questions: Sequence[Question], curves: Any) -> list[list[Group]]:
+    """For each question the answers whose players are taken away and added.
+
+    Raises:
+        TypeError: no targets.
+    """
+    targets = [curves] if isinstance(curves, Target) else list(curves)
+    for target in targets:
+        if not isinstance(target, Target):
+            raise TypeError(f"curves are of targets, such as model.node(3), got {type(target).__name__}")
+    plays = [groups(one.answers, targets) for one in questions]
+    answers = [one for question in questions for one in question.answers]
+    check_used(answers, targets, [group for own in plays for group in own])
+    return plays
+
+
+def _curves(asked: Question, plays: Sequence[Group], bar: tqdm) -> Iterator[Curves]:
+    names = [one.method for one in asked.told]
+    for group in plays:
+        yield removed(group, names, not bar.disable)
+        bar.update()
 
 
 def workbench() -> str:

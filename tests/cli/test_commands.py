@@ -65,6 +65,9 @@ def test_an_answer_is_kept_compared_shown_and_given_again(folder):
     assert asked("compare why.safetensors other.safetensors").stdout.strip() == repr(own)
     asked("report why.safetensors other.safetensors -o report.html")
     assert "bo→dee" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "share of" not in (folder / "report.html").read_text(encoding="utf-8")
+    asked("report why.safetensors other.safetensors -o report.html --curves my_setup.py:target")
+    assert f"share of {len(why)} edges" in (folder / "report.html").read_text(encoding="utf-8")
     for place in ("model", "target"):
         for file in ("why.safetensors", "other.safetensors"):
             assert asked(f"replay {file} --model my_setup.py:{place}").stdout.startswith("bit-identical: ")
@@ -106,10 +109,12 @@ def test_methods_are_those_that_the_target_names():
         ("run my_setup.py:target -m shapley -o nowhere/a", "no such folder"),
         ("compare my_setup.py my_setup.py", "not a whole safetensors file"),
         ("report nothing.safetensors -o a.html", "No such file"),
+        ("report kept.safetensors -o a.html --curves my_setup.py:table", "no answer over players"),
         ("replay my_setup.py --model my_setup.py:model", "not a whole safetensors file"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line_and_writes_nothing(folder, command, words):
+    explain.Explanation(torch.ones(2), explain.Players("words", torch.arange(2)), 1.0).save("kept.safetensors")
     before = sorted(folder.iterdir())
     ran = asked(command, code=1)
     assert ran.stdout == ""

@@ -158,6 +158,28 @@ def test_deletion_and_insertion_follow_the_order():
     assert gone.area < gone.random < come.area
 
 
+def test_curves_of_several_answers_are_those_of_each_and_ask_about_no_coalition_twice():
+    target = linear([1.0, 3.0, -2.0], [1.0, 1.0, 1.0])
+    games, game = [], target.game
+    object.__setattr__(target, "game", lambda players: games.append(game(players)) or games[-1])
+    answers = [answer([1.0, 3.0, -2.0]), answer([-1.0, 0.0, 5.0])]
+    found = metrics.deletion_and_insertion(answers, target, draws=5, seed=3)
+    assert games[0].calls == 2**3
+    for why, curves in zip(answers, found, strict=True):
+        for measure, curve in zip((metrics.deletion, metrics.insertion), curves, strict=True):
+            alone = measure(why, target, draws=5, seed=3)
+            assert (curve.values.tolist(), curve.area, curve.random) == (
+                alone.values.tolist(),
+                alone.area,
+                alone.random,
+            )
+            assert curve.at_random.tolist() == alone.at_random.tolist()
+    with pytest.raises(ValueError, match="other players"):
+        metrics.deletion_and_insertion([answers[0], answer([1.0, 2.0])], target)
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.deletion_and_insertion([], target)
+
+
 def test_auroc_is_sklearns_and_the_best_of_alternatives():
     generator = np.random.default_rng(0)
     scores = generator.normal(size=20).round(1)  # with ties

@@ -58,6 +58,7 @@ def test_the_report_needs_nothing_else(ran):
     assert re.search(r"Why does GAT say class \d of node \d+\?", page)
     for method in ("Shapley", "Lime", "Gradient", "Mask", "Attention", "Influence"):
         assert f"<h3>{method} <small>" in page
+    assert page.count('<figure class="curves"') == 2 * 2  # nodes and edges of both
 
 
 def test_the_table_lists_every_method_with_its_check(ran):

@@ -10,6 +10,7 @@ class Bench {
     this.figures = [...section.querySelectorAll("figure.scene")];
     this.elements = this.figures.map((figure) => [...figure.querySelectorAll("[data-e]")]
       .sort((one, other) => one.dataset.e - other.dataset.e));
+    this.curves = new Curves(section);
     this.lists = this.panels.map((panel, i) => new List(this, panel, this.answers[i]));
     this.makeTabs();
     this.makeStage();
@@ -48,7 +49,9 @@ class Bench {
     this.hidden = make("output", { class: "hidden-sum" });
     this.card = make("p", { class: "card", "aria-live": "polite" });
     this.reel = new Reel(this);
-    stage.append(make("div", { class: "tools" }, labelled("Hide credit below", this.cut), this.times(), this.hidden), this.card, this.reel.place);
+    const tools = make("div", { class: "tools" }, labelled("Hide credit below", this.cut), this.times(), this.hidden);
+    const before = stage.querySelector("figure.curves");
+    stage.insertBefore(tools, before).after(this.card, this.reel.place);
     this.figures.forEach((figure, i) => {
       figure.querySelectorAll("title").forEach((title) => title.remove()); // the card says it, for all methods
       figure.addEventListener("pointerover", (event) => this.point(this.playerOf(event.target)));
@@ -79,6 +82,7 @@ class Bench {
     this.tabs.forEach((tab, j) => { tab.setAttribute("aria-selected", i === j); tab.tabIndex = i === j ? 0 : -1; });
     this.panels.forEach((panel, j) => { panel.hidden = i !== j; });
     this.figures.forEach((figure, j) => { figure.hidden = j !== this.answer.scene; });
+    this.curves.show(i);
     this.showNoise();
     this.reel.show();
     this.paint();
