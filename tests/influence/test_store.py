@@ -22,6 +22,7 @@ from explain.influence import GradientStore, Shards
 from explain.influence.projection import Projection
 from explain.parallel import Stale
 from explain.parallel.store import load_tensors
+from tests.benchmarks import store as benchmark
 
 TESTS = Path(__file__).parents[1]
 
@@ -124,6 +125,16 @@ def test_workers_make_the_same_bytes_in_bounded_memory(tmp_path):
     assert content(tmp_path / "there") == content(tmp_path / "here")
     assert len(peaks) == 2
     assert max(peaks.values()) < 1024
+
+
+def test_its_benchmark_in_small(tmp_path):
+    data = benchmark.Drawn(tmp_path / "rows", 300)
+    again = benchmark.Drawn(tmp_path / "rows", 300)
+    assert torch.equal(data[7][0], again.__getitems__([3, 7])[1][0])
+    assert benchmark.beside(data, tmp_path / "beside", 8)["largest gap"] < 1e-5
+    found = benchmark.built(data, tmp_path / "store", 8, workers=0)
+    assert 0 < found["seconds"]["question"] < found["seconds"]["build"]
+    assert found["MiB on disk"] > 300 * 8 * 4 / 2**20
 
 
 def test_a_folder_of_another_run_is_refused_and_left_as_it_is(tmp_path):
