@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
@@ -190,8 +191,8 @@ def to_shap(*explanations: Credit) -> shap.Explanation:
     """One row of ``shap`` values, accepted by ``shap.plots.bar`` and ``shap.plots.waterfall``; of several explanations
     over the same players a row each, accepted by ``shap.plots.beeswarm``.
 
-    ``base_values`` is ``base``, or value − Σ scores where there is no base, so that the waterfall ends at the value.
-    ``data`` is what each feature is, where players are features of a table.
+    ``base_values`` is ``base``, and NaN where the method has none: its scores lead from nowhere, which a waterfall
+    asks for, and bars do not. ``data`` is what each feature is, where players are features of a table.
 
     Raises:
         ValueError: no explanations, or of other players than the first.
@@ -201,7 +202,7 @@ def to_shap(*explanations: Credit) -> shap.Explanation:
     if not explanations or any(one.players.names != explanations[0].players.names for one in explanations):
         raise ValueError("shap's rows are explanations over the same players: give one or more with the same names")
     values = np.stack([one.scores.numpy() for one in explanations])
-    bases = [one.value - float(one.scores.sum()) if one.base is None else one.base for one in explanations]
+    bases = [math.nan if one.base is None else one.base for one in explanations]
     data = None
     if all("values" in one.players.geometry for one in explanations):
         data = np.stack([one.players.geometry["values"].numpy() for one in explanations])

@@ -39,9 +39,10 @@ class Counterfactual(Explainer):
         seed: written down only: nothing is drawn.
         progress: a bar where it takes more than five seconds.
 
-    ``checks``: ``class`` (the predicted one) or ``change``; ``flipped``; ``deleted`` (how many); ``smallest`` (no
-    smaller set does it, as all were tried); ``tried`` (the size up to which all sets were); ``margin_before``,
-    ``margin_after`` (to the border, in the outputs' units). ``parts["deleted"]`` says who.
+    ``checks``: ``class`` (the predicted one) or ``change``; ``flipped``; ``deleted`` (how many); ``deleted_players``
+    (their names, as a mask ``parts["deleted"] [players]``); ``smallest`` (no smaller set does it, as all were tried);
+    ``tried`` (the size up to which all sets were); ``margin_before``, ``margin_after`` (to the border, in the outputs'
+    units).
 
     Raises:
         ValueError: a setting that is not a whole number of at least 1, a change that is none.
@@ -102,6 +103,7 @@ class Counterfactual(Explainer):
                 **goal.asked,
                 "flipped": found.flips,
                 "deleted": int(deleted.sum()),
+                "deleted_players": [game.players.names[player] for player in deleted.nonzero().view(-1).tolist()],
                 "smallest": found.flips and found.tried >= len(found.players) - 1,
                 "tried": found.tried,
                 "margin_before": before,

@@ -7,14 +7,16 @@ proved: shapes, ends of edges and names must agree, and credit of what is no pla
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from explain.credit import Credit
 from explain.doubts import doubt, kept
-from explain.types import Players, Target
+from explain.types import Players, Target, Unsupported
 
 if TYPE_CHECKING:
     import shap
@@ -22,13 +24,22 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind", bound=Credit)
 _ON_NODES = ("nodes", "features", "node_features")
+COMPLETE, ROUNDED = 1e-3, 1e-5  # of two changes of a number that are taken for one; of the numbers themselves
+
+
+class Said(NamedTuple):
+    """What a user says of attributions: their class, captum's ``delta``, and from which baseline they lead."""
+
+    label: int | None = None
+    delta: float | Tensor | None = None
+    baseline: float | Tensor = 0.0
 
 
 def from_shap(found: shap.Explanation, target: Target | None, players: str | Players, kind: type[Kind]) -> Kind:
     """One row of shap values; `explain.Explanation.from_shap` says the rest.
 
     Raises:
-        ValueError: several rows or outputs, or another number of players than the target's.
+        ValueError: several rows or outputs, another number of players than the target's, or neither base nor target.
     """
     scores = torch.as_tensor(found.values, dtype=torch.float64)
     base = torch.as_tensor(found.base_values, dtype=torch.float64)
@@ -38,23 +49,29 @@ def from_shap(found: shap.Explanation, target: Target | None, players: str | Pla
             "values: give found[0], or found[0, :, label] where there are several outputs"
         )
     total = float(base) + float(scores.sum())
+    unknown = bool(base.isnan())
     if target is None:
+        if unknown:
+            raise ValueError("without a base the values do not tell the number that they lead to: give the target")
         names = tuple(map(str, found.feature_names)) if found.feature_names is not None else ()
         played, value, asked = Players("features", torch.arange(len(scores)), names), total, {}
     else:
         played, value, asked = _players(target, players), target.value(), target.describe()
     if len(played) != len(scores):
         raise ValueError(f"{len(scores)} values were given, and the target has {len(played)} {played.kind}")
-    checks = {"made_by": "shap", **({} if target is None else {"efficiency_gap": abs(value - total)})}
-    return kind(scores, played, value, float(base), method="SHAP", target=asked, checks=checks)
+    checks = {"made_by": "shap", **({} if target is None or unknown else {"efficiency_gap": abs(value - total)})}
+    known = None if unknown else float(base)
+    return kind(scores, played, value, known, method="SHAP", target=asked, checks=checks)
 
 
-def from_captum(attributions: Tensor, target: Target, players: str | Players, method: str, kind: type[Kind]) -> Kind:
+def from_captum(
+    attributions: Tensor, target: Target, players: str | Players, method: str, said: Said, kind: type[Kind]
+) -> Kind:
     """Attributions of one input; `explain.Explanation.from_captum` says the rest.
 
     Raises:
         TypeError: no tensor.
-        ValueError: of another shape than the input that is explained.
+        ValueError: of another shape than the input that is explained, of another class, or not complete as was said.
     """
     if not isinstance(attributions, Tensor):
         raise TypeError(
@@ -64,7 +81,10 @@ def from_captum(attributions: Tensor, target: Target, players: str | Players, me
     played = _players(target, players)
     credit = attributions.detach().to("cpu", torch.float64)
     if "edge_index" in played.geometry or target.describe().get("family") == "graph":
-        return _answer(*_of_nodes(credit, played), played, target, method, "captum", kind)
+        scores, left = _of_nodes(credit, played)
+        with kept() as doubts:
+            proofs = _of_this_number(float(credit.sum()), target, played, said)
+        return _answer(scores, left, played, target, method, "captum", kind, proofs, doubts)
     owner = target.differentiable(played).owner.cpu()
     if credit.shape not in (owner.shape, (1, *owner.shape)):
         raise ValueError(
@@ -72,7 +92,62 @@ def from_captum(attributions: Tensor, target: Target, players: str | Players, me
             f"{list(credit.shape)}"
         )
     sums = credit.new_zeros(len(played) + 1).index_add_(0, owner.reshape(-1) + 1, credit.reshape(-1))
-    return _answer(sums[1:], float(sums[0]), played, target, method, "captum", kind)
+    with kept() as doubts:
+        proofs = _of_this_number(float(credit.sum()), target, played, said)
+    return _answer(sums[1:], float(sums[0]), played, target, method, "captum", kind, proofs, doubts)
+
+
+def _of_this_number(total: float, target: Target, players: Players, said: Said) -> dict[str, float]:
+    """How far attributions with this sum are from what the target's number changes by from the baseline to the input.
+
+    Where they agree the attributions are of this very number; where they should and do not they are of another. Where
+    neither is known they may be of any class: that is doubted, unless the class is said or there is but one.
+
+    Raises:
+        ValueError: of another class than the target's, or not complete though ``delta`` was given.
+    """
+    asked = target.describe().get("label")
+    if asked is not None and said.label is not None and said.label != asked:
+        raise ValueError(f"attributions of class {said.label} were given, and the target asks about class {asked}")
+    ends = _ends(target, players, said.baseline)
+    if ends is not None:
+        change = ends[0] - ends[1]
+        missing = 0.0 if said.delta is None else float(torch.as_tensor(said.delta).detach())
+        gap = abs(total - missing - change)
+        if gap <= max(COMPLETE * max(abs(total), abs(change)), ROUNDED * max(map(abs, ends))):
+            return {"completeness_gap": gap}
+        if said.delta is not None:
+            raise ValueError(
+                f"the attributions less delta={missing:.4g} sum to {total - missing:.4g}, and the number changes by "
+                f"{change:.4g} from the baseline to the input: they are of another class or number, or from another "
+                "baseline=; ask about theirs, wrap(...).example(x, label=, payoff='logit')"
+            )
+    if said.label is None and asked is not None:
+        doubt(
+            f"nothing tells that these attributions are of class {asked}, which the target asks about: say label=, the "
+            "target= that captum was given, or delta=, which it returns with return_convergence_delta=True"
+        )
+    return {}
+
+
+def _ends(target: Target, players: Players, baseline: float | Tensor) -> tuple[float, float] | None:
+    """The number of the input and of a baseline; None where it cannot be asked of one.
+
+    Raises:
+        ValueError: a baseline that is not like the input.
+    """
+    try:
+        f = target.differentiable(players)
+    except Unsupported:
+        return None
+    absent = torch.as_tensor(baseline, dtype=f.inputs.dtype, device=f.inputs.device)
+    if absent.dim() and absent.shape not in (f.inputs.shape, f.inputs.shape[1:]):
+        raise ValueError(
+            f"baseline must be a number or like the input, {list(f.inputs.shape[1:])}, got {list(absent.shape)}"
+        )
+    with torch.no_grad():
+        full, empty = f.f(torch.cat([f.inputs, absent.expand_as(f.inputs)])).tolist()
+    return full, empty
 
 
 def from_pyg(
@@ -107,13 +182,15 @@ def _players(target: Target, players: str | Players) -> Players:
 
 
 def _answer(
-    scores: Tensor, left: float, players: Players, target: Target, method: str, library: str, kind: type[Kind]
-) -> Kind:
+    scores: Tensor, left: float, players: Players, target: Target, method: str, library: str, kind: type[Kind],
+    proofs: Mapping[str, float] = MappingProxyType({}), doubted: Sequence[str] = (),
+) -> Kind:  # fmt: skip
     with kept() as doubts:
         if abs(left) > 1e-6 * float(scores.abs().sum()):
             doubt(f"credit of {left:.4g} is of what is no player of this target; it is left out")
-    checks = {"made_by": library, "left_out": left}
-    return kind(scores, players, target.value(), method=method, target=target.describe(), checks=checks, doubts=doubts)
+    checks = {"made_by": library, "left_out": left, **proofs}
+    told = (*doubted, *doubts)
+    return kind(scores, players, target.value(), method=method, target=target.describe(), checks=checks, doubts=told)
 
 
 def _at_home(credit: Tensor, found: torch_geometric.explain.Explanation) -> Tensor:

@@ -119,7 +119,7 @@ class Explanation(Credit):
         return to_pyg(self)
 
     def to_shap(self) -> shap.Explanation:
-        """A ``shap.Explanation`` of one row, for ``shap.plots``."""
+        """A ``shap.Explanation`` of one row, for ``shap.plots``; its base is NaN where the method has none."""
         from explain.conversion import to_shap
 
         return to_shap(self)
@@ -162,9 +162,21 @@ class Explanation(Credit):
 
     @classmethod
     def from_captum(
-        cls, attributions: Tensor, target: Target, players: str | Players = "features", method: str = "captum"
+        cls,
+        attributions: Tensor,
+        target: Target,
+        players: str | Players = "features",
+        method: str = "captum",
+        *,
+        label: int | None = None,
+        delta: float | Tensor | None = None,
+        baseline: float | Tensor = 0.0,
     ) -> Explanation:
         """What one of captum's methods attributed to one input of the model, summed over each player's entries.
+
+        Attributions do not say which class they are of. It is proved where they are complete, as those of integrated
+        gradients and DeepLift: ``sum = number(input) - number(baseline) + delta`` of the target's own number, with
+        ``checks["completeness_gap"]``; it is doubted where they are not and ``label`` does not say it.
 
         Args:
             attributions: of the input that the target explains, ``[*input]`` or ``[1, *input]``; on graphs of ``x``,
@@ -172,10 +184,16 @@ class Explanation(Credit):
             target: the question; its number is asked again.
             players: a kind or players of the target's own.
             method: what to call it, such as "DeepLift".
+            label: the class or output they are of, captum's ``target=``.
+            delta: what captum returns beside them with ``return_convergence_delta=True``: they must be complete then.
+            baseline: from which they lead, captum's ``baselines=``: a number, or a tensor like the input.
 
         Raises:
-            ValueError: attributions of another shape than the input's.
+            ValueError: attributions of another shape than the input's, of another class, or not complete with delta.
             TypeError: no tensor, or no target.
+
+        Warns:
+            UserWarning: nothing tells of which class they are.
 
         >>> import captum.attr, torch, explain
         >>> net, x = torch.nn.Linear(3, 1), torch.ones(3)
@@ -184,9 +202,9 @@ class Explanation(Credit):
         >>> Explanation.from_captum(found, target, method="IntegratedGradients").players
         Players: 3 features: feature 0, feature 1, feature 2
         """
-        from explain.elsewhere import from_captum
+        from explain.elsewhere import Said, from_captum
 
-        return from_captum(attributions, target, players, method, cls)
+        return from_captum(attributions, target, players, method, Said(label, delta, baseline), cls)
 
     @classmethod
     def from_shap(
@@ -200,7 +218,8 @@ class Explanation(Credit):
             players: a kind or players of the target's own; without a target the columns by shap's names.
 
         Raises:
-            ValueError: several rows or outputs, or another number of players than the target's.
+            ValueError: several rows or outputs, another number of players than the target's, or no base (NaN) and no
+                target.
             TypeError: no target.
 
         >>> import numpy as np, shap

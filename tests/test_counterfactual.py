@@ -78,6 +78,7 @@ def test_scores_are_what_the_deletions_take():
     why = Counterfactual("features").explain(target)
     deleted = why.parts["deleted"]
     assert deleted.tolist() == [True, False, True, False]
+    assert why.checks["deleted_players"] == ["feature 0", "feature 2"]
     left = target.game("features")(~deleted[None])
     assert float(why.scores.sum()) == pytest.approx(why.value - float(left))
     assert why.checks["margin_after"] < 0 < why.checks["margin_before"]

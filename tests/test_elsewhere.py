@@ -102,14 +102,91 @@ def test_captum_on_an_image_is_summed_over_patches():
     why = Explanation.from_captum(found, target, target.players("patches", size=2), method="InputXGradient")
     blocks = found[0, 0].reshape(2, 2, 2, 2).sum((1, 3)).reshape(-1)
     assert why.scores.tolist() == pytest.approx(blocks.tolist(), rel=1e-5)
-    assert why.checks == {"made_by": "captum", "left_out": 0.0}
+    assert why.checks == {"made_by": "captum", "left_out": 0.0, "completeness_gap": pytest.approx(0, abs=1e-6)}
 
 
 def test_captum_on_features_of_nodes(ring):
     net, data = ring
     target = explain.wrap(net, data).node(0)
     credit = torch.arange(21.0).reshape(7, 3)
-    assert Explanation.from_captum(credit, target, "features").scores.tolist() == credit.sum(0).tolist()
+    why = Explanation.from_captum(credit, target, "features", label=target.label)
+    assert why.scores.tolist() == credit.sum(0).tolist()
+
+
+def curved(outputs=3):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, outputs)).eval()
+    return net, torch.tensor([0.5, -1.0, 2.0, 0.3])
+
+
+@pytest.mark.parametrize("baseline", [0.0, torch.tensor([0.1, 0.2, -0.3, 0.4])])
+@pytest.mark.parametrize("steps", [5, 60])
+def test_the_class_of_complete_attributions_is_proved(baseline, steps):
+    """Few steps are not complete by themselves, and are with what captum says is missing."""
+    net, x = curved()
+    model = explain.wrap(net, task="classification")
+    method = captum.attr.IntegratedGradients(net, multiply_by_inputs=True)
+    base = baseline if isinstance(baseline, float) else baseline[None]
+    found, delta = method.attribute(
+        x[None], base, target=2, n_steps=steps, method="riemann_left" if steps == 5 else "gausslegendre",
+        return_convergence_delta=True,
+    )  # fmt: skip
+    why = Explanation.from_captum(found, model.example(x, label=2), delta=delta, baseline=baseline)
+    number = net(torch.stack([x, torch.zeros(4) + baseline]))[:, 2].tolist()
+    exact = abs(found.sum().item() - delta.item() - number[0] + number[1])
+    assert why.checks["completeness_gap"] == pytest.approx(exact, abs=1e-6)
+    assert why.checks["completeness_gap"] < 1e-5
+    assert not why.doubts
+    if steps == 60:
+        assert not Explanation.from_captum(found, model.example(x, label=2), baseline=baseline).doubts
+    for other in (model.example(x, label=1), model.example(x, label=2, payoff="probability")):
+        with pytest.raises(ValueError, match="they are of another class or number, or from another baseline="):
+            Explanation.from_captum(found, other, delta=delta, baseline=baseline)
+        with pytest.warns(UserWarning, match=f"nothing tells that these attributions are of class {other.label}"):
+            doubted = Explanation.from_captum(found, other, baseline=baseline)
+        assert doubted.doubts
+
+
+def test_attributions_that_are_not_complete_are_of_the_class_that_is_said():
+    net, x = curved()
+    model = explain.wrap(net, task="classification")
+    found = captum.attr.Saliency(net).attribute(x[None].requires_grad_(), target=1)
+    assert not Explanation.from_captum(found, model.example(x, label=1), label=1).doubts
+    with pytest.raises(ValueError, match="of class 1 were given, and the target asks about class 2"):
+        Explanation.from_captum(found, model.example(x, label=2), label=1)
+    with pytest.raises(ValueError, match=r"baseline must be a number or like the input, \[4\], got \[3\]"):
+        Explanation.from_captum(found, model.example(x, label=1), baseline=torch.zeros(3))
+    one, x = curved(outputs=1)
+    only = explain.wrap(one, task="regression").example(x)
+    assert not Explanation.from_captum(captum.attr.Saliency(one).attribute(x[None].requires_grad_()), only).doubts
+
+
+def test_the_class_of_complete_attributions_is_proved_on_a_graph(ring):
+    net, data = ring
+    method = captum.attr.IntegratedGradients(lambda x: net(x[0], data.edge_index)[:1])
+    with warnings.catch_warnings(action="ignore"):
+        found, delta = method.attribute(data.x[None], target=1, return_convergence_delta=True, internal_batch_size=1)
+    model = explain.wrap(net, data)
+    why = Explanation.from_captum(found, model.node(0, label=1), "features", delta=delta)
+    assert why.checks["completeness_gap"] < 1e-4
+    assert not why.doubts
+    with pytest.raises(ValueError, match="of another class or number"):
+        Explanation.from_captum(found, model.node(0, label=0), "features", delta=delta)
+
+
+def test_a_base_that_no_method_has_is_not_made_up():
+    net, x = curved()
+    target = explain.wrap(net, task="classification").example(x)
+    why = explain.Gradient("features", "saliency").explain(target)
+    assert why.base is None
+    there = why.to_shap()
+    assert np.isnan(there.base_values)
+    back = Explanation.from_shap(there, target)
+    assert torch.equal(back.scores, why.scores)
+    assert (back.base, back.value) == (None, why.value)
+    assert "efficiency_gap" not in back.checks
+    with pytest.raises(ValueError, match="without a base the values do not tell the number"):
+        Explanation.from_shap(there)
 
 
 def test_what_is_of_another_question_is_refused(ring):

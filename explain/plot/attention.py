@@ -58,7 +58,7 @@ def attention(
     if isinstance(weights, Credit):
         if f"attention.{layer}.grid" in weights.parts:
             return attention_maps(weights, ax, maps=(layer,))
-        title = title or " · ".join(filter(None, [weights.method, f"layer {layer}", question(weights)]))
+        title = title or " · ".join(filter(None, [weights.method, _layer_of(weights, layer), question(weights)]))
         weights, edge_index, focus = _map_of(weights, layer)
     ax = axes(ax, (5.4, 4.8) if edge_index is None else (7.0, 4.8))
     heading(ax, title)
@@ -74,6 +74,12 @@ def attention(
         if given and len(given) != count:
             raise ValueError(f"{what} must be {count} labels, got {len(given)}")
     return _matrix(ax, weights.detach().cpu().double(), focus, names, rows)
+
+
+def _layer_of(explanation: Credit, index: int) -> str:
+    """What the layer is called in the network whose map this is; the map's number where that is not known."""
+    layers = explanation.checks.get("layers", [])
+    return f"layer {layers[index]}" if index < len(layers) else f"map {index}"
 
 
 def _map_of(explanation: Credit, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -15,7 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
+from torch_geometric.data import Data
+from torch_geometric.nn import GATConv
 
+import explain
 from explain import plot
 from explain.comparison import compare
 from explain.explanation import Explanation
@@ -387,6 +390,25 @@ def test_attention_maps_lie_at_their_true_resolution_and_compare():
     np.testing.assert_allclose((np.asarray(maps[0].get_array()) * pixels.numpy()).sum(), 40, rtol=1e-5)
     assert [text.get_text() for text in ax.texts] == ["t=60", "t=20", "the picture", "down", "up"]
     assert "t=60, 20, class 3" in ax.get_title(loc="left")
+
+
+def test_a_map_of_attention_is_called_by_the_layer_it_is_of():
+    torch.manual_seed(0)
+    data = Data(torch.eye(4), torch.tensor([[0, 1, 2, 3, 1], [1, 2, 3, 0, 0]]), y=torch.tensor([0, 1, 0, 1]))
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.first = GATConv(4, 2), GATConv(4, 4)  # not in the order they are called
+
+        def forward(self, x, edge_index):
+            return self.last(self.first(x, edge_index).tanh(), edge_index)
+
+    why = explain.Attention("edges").explain(explain.wrap(Net(), data).node(0))
+    titles = [plot.attention(why, layer=i).get_title("left").replace("\n", " ") for i in (0, 1)]
+    assert [title.split(" · ")[1] for title in titles] == ["layer first", "layer last"]
+    unknown = replace(why, checks={})
+    assert plot.attention(unknown, layer=1).get_title("left").replace("\n", " ").split(" · ")[1] == "map 1"
 
 
 def test_attention_maps_of_one_pixel_and_of_few_panels():
