@@ -141,7 +141,7 @@ class Bench {
         : answer.scene === this.answer.scene && element >= 0 ? answer.owners[element]
         : answer.kind === this.answer.kind ? answer.names.indexOf(name) : -1;
       if (own === undefined || own < 0) return "";
-      const error = answer.errors ? ` ± ${Number(answer.errors[own].toPrecision(1))}` : "";
+      const error = answer.errors ? spread(answer.errors[own]) : "";
       return `${answer.name} (${answer.kind}) ${sign(answer.scores[own])}${error}`;
     });
     return `${name}: ${told.filter(Boolean).join(" · ")}`;

@@ -68,7 +68,7 @@ class List {
     };
     if (falls) rows.push({ name: `without ${kind}`, from: base, to: base, text: String(Number(base.toPrecision(4))), side: "total", i: null });
     for (const i of [...found].sort(by)) {
-      const error = errors ? ` ± ${Number(errors[i].toPrecision(1))}` : "";
+      const error = errors ? spread(errors[i]) : "";
       add(names[i], scores[i], sign(scores[i]) + error, !signed ? "share" : scores[i] < 0 ? "down" : "up", i);
     }
     const total = scores.reduce((sum, score) => sum + score, rest);

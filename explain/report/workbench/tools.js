@@ -2,6 +2,7 @@
 
 const LISTED = 8; // players of a list, before all are asked for
 const sign = (x) => (x > 0 ? "+" : "") + Number(x.toPrecision(3));
+const spread = (error) => ` ± ${error > 0 && error < 1e-3 ? error.toExponential(0) : Number(error.toPrecision(1))}`;
 const within = (x, low, high) => Math.max(low, Math.min(high, x));
 const largest = (answer) => answer.scores.reduce((most, score) => Math.max(most, Math.abs(score)), 0);
 
