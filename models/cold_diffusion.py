@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from explain.diffusion.cold import Cold, Sampling
@@ -50,7 +50,8 @@ def load_or_train(
     ``facts`` hold for "direct" (``R(x_T, T)`` at once), "naive" and "improved" runs from 599 digits that it never saw,
     degraded all the way: ``distance``, the Frechet distance of what comes out to those digits in the features of
     `models.judge`; ``accuracy``, how many are the digit that they were; ``rmse`` to them, pixel by pixel. Of blurs the
-    distances are 72.9, 95.0 and 39.5 (seed 0): errors that pile up in naive runs cancel in improved ones.
+    distances are 72.9, 95.0 and 39.5 (seed 0): errors that pile up in naive runs cancel in improved ones. ``gain`` is
+    the share of the naive distance that improved runs do not have, ``gain_interval`` the bootstrap's over the digits.
 
     Raises:
         ValueError: another degradation.
@@ -191,11 +192,32 @@ def measured(
     x = cold.noised(data.images, None, cold.steps)
     unlabelled = torch.full((len(x),), NULL)
     found: dict[str, Any] = {}
+    restorations = {}
     for name, sampling, steps in (("direct", "naive", 1), ("naive", "naive", STEPS), ("improved", "improved", STEPS)):
         out = restored(unet, Cold(cold.degrade, cold.steps, sampling), x, unlabelled, steps, progress)  # type: ignore[arg-type]  # one of two words
+        restorations[name] = out
         found[name] = {
             "distance": judge.distance(seen_by, out, data.images),
             "accuracy": judge.accuracy(seen_by, Images(out, data.labels)),
             "rmse": float((out - data.images).square().mean().sqrt()),
         }
+    naive, improved = restorations["naive"], restorations["improved"]
+    found["gain"] = gain(seen_by, naive, improved, data.images)
+    found["gain_interval"] = gain_interval(seen_by, naive, improved, data.images)
     return found
+
+
+def gain(seen_by: nn.Module, naive: Tensor, improved: Tensor, real: Tensor) -> float:
+    """``1 - distance of improved / distance of naive`` restorations to real images, by `judge.distance`."""
+    return 1 - judge.distance(seen_by, improved, real) / judge.distance(seen_by, naive, real)
+
+
+def gain_interval(
+    seen_by: nn.Module, naive: Tensor, improved: Tensor, real: Tensor, draws: int = 100
+) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of `gain`, images drawn with replacement."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(real), (draws, len(real)), generator=generator)
+    gains = torch.tensor([gain(seen_by, naive[own], improved[own], real[own]) for own in chosen])
+    low, high = gains.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high

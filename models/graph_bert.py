@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, get_args
+import sys
+from dataclasses import asdict
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
+from models import checkpoints, training
+from models.checkpoints import Trained
 from models.layers import dropout, once
 from models.training import Recipe
 
@@ -78,13 +83,17 @@ class GraphBert(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Features ``[nodes, features]`` and edges ``[2, edges]`` to logits ``[nodes, classes]``."""
-        around, known, hops, degree = once(self._surroundings, edge_index, x)
+        return self.of(torch.arange(len(x), device=edge_index.device), x, edge_index)
+
+    def of(self, asked: Tensor, x: Tensor, edge_index: Tensor) -> Tensor:
+        """The same of the nodes ``[n]`` that are asked about, ``[n, classes]``: no other's surroundings are read."""
+        around, known, hops, degree = (part[asked] for part in once(self._surroundings, edge_index, x))
         edges = once(self._adjacency, edge_index, x)
         x = dropout(x, self.dropout, self.training)
         raw = self.embed(x)[around]
         h = self.norm(raw + self.rank.weight[: around.size(1)] + self.hops(hops) + self.degree(degree))
         h = F.dropout(h, self.dropout, self.training)
-        heard = 0 if self.heard is None else _along(self.heard(x), *edges)[:, None]
+        heard = 0 if self.heard is None else _along(self.heard(x), *edges)[asked, None]
         for block, residual in zip(self.blocks, self.raw, strict=True):
             h = block(h, known) + residual(raw) + heard
         mean = (h * known[..., None]).sum(1) / known.sum(1, keepdim=True)
@@ -103,6 +112,42 @@ class GraphBert(nn.Module):
     def _adjacency(edge_index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Edges and weights of ``A``."""
         return gcn_norm(edge_index, None, len(x), dtype=x.dtype)
+
+
+class Asked(nn.Module):
+    """A `GraphBert` in training: of the training nodes, in eval mode of the validation nodes, and 0 of all others.
+
+    Args:
+        net: it.
+        data: with ``train_mask`` and ``val_mask``.
+    """
+
+    def __init__(self, net: GraphBert, data: Data) -> None:
+        super().__init__()
+        self.net = net
+        self.nodes = {True: data.train_mask.nonzero()[:, 0], False: data.val_mask.nonzero()[:, 0]}
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Features ``[nodes, features]`` and edges ``[2, edges]`` to logits ``[nodes, classes]``."""
+        asked = self.nodes[self.training]
+        found = self.net.of(asked, x, edge_index)
+        return found.new_zeros(len(x), found.size(1)).index_copy(0, asked, found)
+
+
+def load_or_train(data: Data, recipe: Recipe = CORA, *, seed: int = 0, progress: bool = True, **sizes: Any) -> Trained:
+    """A `GraphBert` for ``data``, from the cache where it was trained before; ``facts["test_accuracy"]``."""
+    net = GraphBert(data.num_features, int(data.y.max()) + 1, **sizes)
+    parts = [data[name] for name in ("x", "edge_index", "y", "train_mask", "val_mask", "test_mask")]
+    code = sys.modules[__name__], training
+    config = checkpoints.origin("GraphBert", code, parts, sizes=sizes, recipe=asdict(recipe), seed=seed)
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        training.train(Asked(net, data), data, recipe, seed=seed, progress=progress)
+        return net.state_dict(), {"test_accuracy": training.accuracy(net, data, data.test_mask)}
+
+    found = checkpoints.kept("GraphBert", config, make)
+    net.load_state_dict(found.state)
+    return Trained(net.eval(), found.facts, found.cached)
 
 
 def _along(told: Tensor, edge_index: Tensor, weight: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ Written by `make models` (`python -m models.results`), a row when its last seed 
 out, in percent: mean ± standard deviation, the 95 % interval of the mean (Student's t), each. "To hold" is the least
 that counts as the published system; where none is published, for MUTAG the share of the larger class, for Cora what
 features reach alone. Rows that say "by how much" or "in points" are differences, in percent too, and 0 is to be passed.
-CPU seconds are those of all trainings of the row. On Cora the weights are those that did best on the validation nodes,
-on MUTAG the last: what is tested chose nothing.
+Of one seed the interval is that of the samples drawn. CPU seconds are those of all trainings of the row. On Cora the
+weights are those that did best on the validation nodes, on MUTAG the last: what is tested chose nothing.
 
 | system | data and split | published | to hold | measured | seeds | CPU s | |
 |---|---|---|---|---|---|---|---|
@@ -35,7 +35,8 @@ class Row:
         split: data and split in words.
         published: the figure and where it stands.
         hold: the least accuracy in percent that passes.
-        measure: ``seed -> facts`` with ``test_accuracy`` and ``cpu_seconds``.
+        measure: ``seed -> facts`` with ``test_accuracy`` and ``cpu_seconds``, and of a single seed the ``interval`` of
+            what was drawn, where it is known.
         seeds: how many.
         of: what they are where they are not seeds: "folds ".
     """
@@ -53,12 +54,13 @@ class Row:
         facts = [self.measure(seed) for seed in range(self.seeds)]
         found = [100 * fact["test_accuracy"] for fact in facts]
         mean = statistics.mean(found)
+        spread = _spread(found) if len(found) > 1 else _drawn(facts[0].get("interval"))
         cells = (
             self.name,
             self.split,
             self.published,
             f"{self.hold:.1f}",
-            f"{mean:.2f}" + _spread(found),
+            f"{mean:.2f}" + spread,
             f"{self.of}0–{self.seeds - 1}" if self.seeds > 1 else "0",
             f"{math.fsum(fact['cpu_seconds'] for fact in facts):.0f}",
             "pass" if mean >= self.hold else "short",
@@ -104,13 +106,16 @@ def written(asked: Sequence[Row | Section], order: Sequence[Row | Section], page
 
 
 def _spread(found: Sequence[float]) -> str:
-    """How far apart the seeds are, and each; nothing is known of it from one."""
-    if len(found) == 1:
-        return ""
+    """How far apart the seeds are, and each."""
     mean, spread = statistics.mean(found), statistics.stdev(found)
     reach = float(scipy.stats.t.ppf(0.975, len(found) - 1)) * spread / math.sqrt(len(found))
     each = ", ".join(f"{part:.1f}" for part in found)
     return f" ± {spread:.2f}, {mean - reach:.1f}–{mean + reach:.1f} ({each})"
+
+
+def _drawn(interval: tuple[float, float] | None) -> str:
+    """Of one seed nothing is known of others, but of what was drawn with it."""
+    return "" if interval is None else f", {100 * interval[0]:.1f}–{100 * interval[1]:.1f} of this seed's"
 
 
 def _known(page: Path) -> tuple[dict[str, str], dict[str, str]]:

@@ -8,7 +8,7 @@ from reference.networks import graph_bert
 import explain
 from explain import Attention
 from models.datasets import karate_club
-from models.graph_bert import GraphBert, intimacy
+from models.graph_bert import Asked, GraphBert, intimacy, load_or_train
 from models.training import Recipe, accuracy, train
 
 
@@ -40,6 +40,31 @@ def test_it_learns_the_karate_club():
     net = GraphBert(34, 4, hidden=16, dropout=0.2)
     train(net, club, Recipe(epochs=60, lr=0.01, weight_decay=5e-4), seed=0, progress=False)
     assert accuracy(net, club, club.test_mask) >= 0.6  # the largest community is 38 % of the nodes
+
+
+def test_of_nodes_that_are_asked_about_the_logits_are_those_of_all():
+    torch.manual_seed(0)
+    club = karate_club(labelled=3)
+    club.val_mask = club.test_mask
+    net = GraphBert(34, 4, hidden=8, k=3, dropout=0.0).double()
+    x = club.x.double()
+    every, asked = net(x, club.edge_index), Asked(net, club)
+    torch.testing.assert_close(net.of(torch.tensor([5, 0]), x, club.edge_index), every[[5, 0]])
+    for mode, mask in ((True, club.train_mask), (False, club.val_mask)):
+        found = asked.train(mode)(x, club.edge_index)
+        torch.testing.assert_close(found[mask], every[mask])
+        assert not found[~mask].any()
+
+
+def test_trained_on_the_nodes_that_count_it_is_kept_whole(monkeypatch, tmp_path):
+    monkeypatch.setenv("EXPLAIN_CACHE", str(tmp_path))
+    club = karate_club(labelled=3)
+    club.val_mask = club.train_mask
+    recipe = Recipe(epochs=60, lr=0.01, weight_decay=5e-4)
+    first, again = (load_or_train(club, recipe, seed=0, progress=False, hidden=16, dropout=0.2) for _ in range(2))
+    assert first.facts["test_accuracy"] >= 0.6
+    assert again.cached
+    assert accuracy(again.module, club, club.test_mask) == pytest.approx(first.facts["test_accuracy"])
 
 
 def test_another_residual_is_refused():

@@ -100,6 +100,18 @@ def test_cascades_are_the_models_own(few):
     assert Shapley("stages").explain(cascade).players.names == ("stage 1", "stage 2")
 
 
+def test_the_gain_of_improved_runs_is_a_share_of_the_distance_with_an_interval_around_it(few):
+    net, cold = judge.Judge(8).eval(), cold_diffusion.process("blur")
+    real = few.images[:80]
+    naive, improved = (cold.noised(real, None, t) for t in (10, 3))
+    found = cold_diffusion.gain(net, naive, improved, real)
+    wanted = judge.distance(net, improved, real) / judge.distance(net, naive, real)
+    assert found == pytest.approx(1 - wanted)
+    low, high = cold_diffusion.gain_interval(net, naive, improved, real, draws=12)
+    assert 0 < low < found < high < 1
+    assert cold_diffusion.gain_interval(net, improved, naive, real, draws=6)[1] < 0
+
+
 def test_the_distance_of_digits_to_themselves_is_none_and_grows_with_what_is_done_to_them(few):
     net = judge.Judge(8).eval()
     blurred = cold_diffusion.process("blur").noised(few.images, None, 10)

@@ -1,8 +1,10 @@
 """The page of what the models reach: a row when it is known, in the table's order, and the others as they were."""
 
 import pytest
+import scipy.stats
 
 from models.results.__main__ import EVERY, main
+from models.results.diffusion import judged
 from models.results.page import Row, Section, written
 
 
@@ -28,6 +30,15 @@ def test_a_row_holds_its_figure_or_falls_short(tmp_path):
 def test_of_one_seed_nothing_is_said_of_others():
     row = Row("Cascade", "digits", "none", 95.0, lambda seed: {"test_accuracy": 0.996, "cpu_seconds": 271.4}, seeds=1)
     assert row.text() == "| Cascade | digits | none | 95.0 | 99.60 | 0 | 271 | pass |"
+
+
+def test_of_one_seed_the_interval_is_that_of_the_samples():
+    facts = judged({"class_accuracy": 0.98, "cpu_seconds": 103.0})
+    low, high = facts["interval"]  # the least and largest share of which 490 of 500 are within the 2.5 % tails
+    assert scipy.stats.binom.sf(489, 500, low) == pytest.approx(0.025, rel=1e-6)
+    assert scipy.stats.binom.cdf(490, 500, high) == pytest.approx(0.025, rel=1e-6)
+    row = Row("Guidance", "digits", "none", 95.0, lambda seed: facts, seeds=1)
+    assert row.text() == "| Guidance | digits | none | 95.0 | 98.00, 96.4–99.0 of this seed's | 0 | 103 | pass |"
 
 
 def test_a_section_stays_below_the_rows_and_is_replaced_by_itself_alone(tmp_path):
