@@ -182,7 +182,7 @@ def glass_box() -> Finding:
 @panel(
     "R-GCN",
     "Schlichtkrull et al., ESWC 2018",
-    conclude="That friends and foes count and strangers do not, as in the law that made the votes.",
+    conclude="That friends and foes count and strangers hardly do, as in the law that made the votes.",
     beware="Which friend: all edges of a relation are one player.",
 )
 def relational() -> Finding:

@@ -276,6 +276,24 @@ def test_a_network_without_layers_of_its_own_is_asked_about_the_edges_it_was_com
     assert float(features(mask)) == pytest.approx(float(without.detach()), abs=1e-10)
 
 
+def test_as_many_columns_as_nodes_make_no_graph_of_what_was_passed_on():
+    data = doubled(random_graph(nodes=5, edges=6))
+    data.x = torch.randn(5, 5, generator=torch.Generator().manual_seed(0)).double()
+    data, net = passed(data), Sign().double().eval()
+    own = net(data.x, data.x1, data.x2)[2, 1].item()
+    assert explain.wrap(net, data).node(2, label=1).value() == pytest.approx(own, abs=1e-12)
+    target = explain.wrap(net, data, recompute=dict.fromkeys(("x1", "x2"), passed)).node(2, label=1)
+    game = target.game("edges")
+    masks = random_masks(len(game.players))
+
+    def arguments(d):
+        made = passed(d)
+        return made.x, made.x1, made.x2
+
+    expected = by_hand(net, data, arguments, game.players.index, masks, 2, 1)
+    torch.testing.assert_close(game(masks), expected, rtol=0, atol=1e-10)
+
+
 def test_nodes_leave_the_graph_before_its_fields_are_computed():
     net, data = with_codes()
     target = explain.wrap(net, data, recompute={"pe": walk_codes}).node(0)

@@ -132,18 +132,17 @@ def inputs_of(
 ) -> Inputs:
     """These sources, with how the matrices among them are built.
 
-    A square matrix of any name is the graph where forward is given no other.
+    A square matrix of any name is the graph where forward is given no other; several are columns of the nodes, as many
+    as there are nodes.
     """
     wanted = [source for source in sources.values() if source is not None]
     own = _own_names(wanted, fields, trial)
     sources = {name: next((ours for ours, o in own.items() if o == source), source) for name, source in sources.items()}
     alone = not {"edge_index", "adj", "data"} & {*wanted} and not isinstance(trial.data, HeteroData)
-    matrices = {
-        source: Matrix.like(source, fields[source])
-        for source in wanted
-        if is_graph(source, fields.get(source))
-        or (alone and source != "x" and is_dense_matrix(fields.get(source), trial.data.num_nodes))
-    }
+    square = [name for name in wanted if name != "x" and is_dense_matrix(fields.get(name), trial.data.num_nodes)]
+    only = square if alone and len(square) == 1 else []
+    graphs = [source for source in wanted if source in only or is_graph(source, fields.get(source))]
+    matrices = {source: Matrix.like(source, fields[source]) for source in graphs}
     if "adj" in sources.values() and "adj" not in matrices:
         matrices["adj"] = Matrix()
     plain = {source for source in wanted if is_constant(fields.get(source))}
