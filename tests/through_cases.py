@@ -1,10 +1,12 @@
-"""Small trainings of each family, in float64: a table, the nodes of a graph, graphs in batches, a denoiser."""
+"""Small trainings of each family, in float64: a table, pictures, nodes of a graph, graphs in batches, a denoiser."""
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
+from reference.training import descend, retrained, slopes
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch_geometric.data import Batch, Data
@@ -48,6 +50,25 @@ def table(dropout: float = 0.3) -> Case:
 
     def asked(net: nn.Module) -> Target:
         return explain.wrap(net, task="classification", train=(x, y)).example(x[0] + 0.5, payoff=lambda out: out[:, 1])
+
+    return Case(net, lambda net, at: cross_entropy(net(x[at]), y[at], reduction="none"), len(x), asked, (x, y))
+
+
+def pictures() -> Case:
+    """A small convolutional network, with pooling and a norm of groups, on pictures."""
+    torch.manual_seed(0)
+    x, y = torch.rand(7, 1, 6, 6).double(), torch.randint(3, (7,))
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.GroupNorm(2, 4),
+        nn.SiLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ).double()
+
+    def asked(net: nn.Module) -> Target:
+        return explain.wrap(net, task="classification", train=(x, y)).example(x[0].flip(1), label=1)
 
     return Case(net, lambda net, at: cross_entropy(net(x[at]), y[at], reduction="none"), len(x), asked, (x, y))
 
@@ -128,4 +149,30 @@ def denoiser() -> Case:
     return Case(Eps().double(), losses, 6, asked, images)
 
 
-CASES = {"table": table, "nodes": nodes, "graphs": graphs, "denoiser": denoiser}
+CASES = {"table": table, "pictures": pictures, "nodes": nodes, "graphs": graphs, "denoiser": denoiser}
+
+
+def close(found, expected):
+    return float((found - expected).abs().max()) <= 1e-6 * max(1.0, float(expected.abs().max()))
+
+
+def recorded_run(case, make, batches, **options):
+    """A network after a loop of the case, and what was recorded."""
+    net = copy.deepcopy(case.net)
+    optimizer = OPTIMIZERS[make](net.parameters())
+    schedule = options.pop("schedule", lambda optimizer: None)(optimizer)
+    with explain.recorded(optimizer, net) as run:
+        descend(
+            net.train(), optimizer, batches, case.losses, torch.ones(case.size), run=run, schedule=schedule, **options
+        )
+    return net.eval(), run
+
+
+def differences(case, make, batches, schedule=lambda optimizer: None, **options):
+    """Central differences of torch's own trainings, by the weight of each example."""
+
+    def train(net, weights):
+        optimizer = OPTIMIZERS[make](net.parameters())
+        descend(net.train(), optimizer, batches, case.losses, weights, schedule=schedule(optimizer), **options)
+
+    return slopes(lambda weights: case.number(retrained(case.net, train, weights)), case.size)

@@ -29,7 +29,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -40,6 +39,7 @@ from explain.influence.solvers.choice import CURVATURES
 from explain.influence.solvers.solution import Solver
 from tests.benchmarks.influence_peers import peers
 from tests.benchmarks.influence_problems import PROBLEMS, Problem
+from tests.benchmarks.memory import peak, reset_peak
 from tests.benchmarks.record import record
 
 ACCURACIES = (0.1, 0.02, 0.005)
@@ -108,16 +108,16 @@ def measured(
 ) -> Run | None:
     """What one setting takes, the best of three if it is quick; None where it fails or is not installed."""
     method, setting = _split(name)
-    seconds, peak, scores = [], 0.0, exact
+    seconds, most, scores = [], 0.0, exact
     for _ in range(times):
         gc.collect()
-        before, started = _reset_peak(), time.process_time()
+        before, started = reset_peak(), time.process_time()
         try:
             with capped(cap):
                 scores = run(problem)
         except Stopped:
             print(f"  {name}: stopped after {cap:.0f} s", flush=True)
-            return Run(method, setting, cap, _peak() - before, float("inf"))
+            return Run(method, setting, cap, peak() - before, float("inf"))
         except ImportError as error:
             print(f"  {name}: not installed ({error})")
             return None
@@ -125,10 +125,10 @@ def measured(
             print(f"  {name}: {type(error).__name__}: {str(error)[:100]}")
             return None
         seconds.append(time.process_time() - started)
-        peak = max(peak, _peak() - before)
+        most = max(most, peak() - before)
         if seconds[0] > 2:
             break
-    return Run(method, setting, min(seconds), peak, _error(scores.double(), exact))
+    return Run(method, setting, min(seconds), most, _error(scores.double(), exact))
 
 
 def table(problem: Problem, runs: list[Run]) -> str:
@@ -233,26 +233,6 @@ def _least(call: Callable[[], object], times: int = 5, ticks: float = 0.02) -> f
             calls += 1
         found.append(took / calls)
     return min(found)
-
-
-def _reset_peak() -> float:
-    """Starts the peak of resident memory anew, where the system lets it; what is resident now, in megabytes."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return 0.0
-    return _status("VmRSS")
-
-
-def _peak() -> float:
-    return _status("VmHWM")
-
-
-def _status(field: str) -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0.0
-    return next(float(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith(field))
 
 
 def main() -> None:

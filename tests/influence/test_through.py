@@ -5,38 +5,12 @@ import copy
 import pytest
 import torch
 from reference.training import descend, retrained, slopes
-from through_cases import CASES, OPTIMIZERS, denoiser, nodes, table
+from through_cases import CASES, OPTIMIZERS, close, denoiser, differences, nodes, recorded_run, table
 from torch.nn.functional import cross_entropy
 
 import explain
 from explain import Influence, NonFinite, Training, Unsupported
 from explain.influence.through import backwards
-
-
-def close(found, expected):
-    return float((found - expected).abs().max()) <= 1e-6 * max(1.0, float(expected.abs().max()))
-
-
-def recorded_run(case, make, batches, **options):
-    """A network after a loop of the case, and what was recorded."""
-    net = copy.deepcopy(case.net)
-    optimizer = OPTIMIZERS[make](net.parameters())
-    schedule = options.pop("schedule", lambda optimizer: None)(optimizer)
-    with explain.recorded(optimizer, net) as run:
-        descend(
-            net.train(), optimizer, batches, case.losses, torch.ones(case.size), run=run, schedule=schedule, **options
-        )
-    return net.eval(), run
-
-
-def differences(case, make, batches, schedule=lambda optimizer: None, **options):
-    """Central differences of torch's own trainings, by the weight of each example."""
-
-    def train(net, weights):
-        optimizer = OPTIMIZERS[make](net.parameters())
-        descend(net.train(), optimizer, batches, case.losses, weights, schedule=schedule(optimizer), **options)
-
-    return slopes(lambda weights: case.number(retrained(case.net, train, weights)), case.size)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +19,7 @@ def differences(case, make, batches, schedule=lambda optimizer: None, **options)
         *(("table", make, 15, 5) for make in OPTIMIZERS),
         ("nodes", "adam", 6, None),
         ("graphs", "momentum", 6, 4),
+        *(("pictures", make, 10, 4) for make in ("momentum", "adamw")),
         *(("denoiser", make, 7, 4) for make in ("momentum", "adamw")),
     ],
 )

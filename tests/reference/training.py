@@ -45,7 +45,7 @@ def retrained(start: nn.Module, train: Callable[[nn.Module, Tensor], None], weig
     return net.eval()
 
 
-def slopes(number: Callable[[Tensor], float], size: int, step: float = 1e-4) -> Tensor:
+def slopes(number: Callable[[Tensor], float], size: int, step: float = 1e-5) -> Tensor:
     """``(f(1 + h e_i) - f(1 - h e_i)) / 2h`` for every weight."""
     found = []
     for i in range(size):

@@ -70,9 +70,9 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
         raise NonFinite(f"the training diverged: NaN or infinity after step {step} of {total}")
     gap = float((reached - end).abs().max())
     if not gap <= SAME * max(1.0, float(end.abs().max())):
-        step = _first(course, lambda t, slope, state: _departs(course.steps[t], slope.losses))
-        where = "" if step is None else f"; its losses are others from step {step} of {total} on"
-        raise Unsupported(f"the training taken again ends elsewhere, by up to {gap:.2g}{where}, than {whose}")
+        raise Unsupported(
+            f"the training taken again ends elsewhere, by up to {gap:.2g}{_departure(course)}, than {whose}"
+        )
     return Replay(reached, kept, every)
 
 
@@ -130,6 +130,17 @@ def _first(course: Course, wrong: Callable[[int, Slope, Tensor], bool]) -> int |
             if wrong(t, slope, state):
                 return t + 1
     return None
+
+
+def _departure(course: Course) -> str:
+    """Where a training that was recorded went another way."""
+    step = _first(course, lambda t, slope, state: _departs(course.steps[t], slope.losses))
+    if step is not None:
+        return f"; its losses are others from step {step} of {len(course.steps)} on"
+    followed = all(batch.seen is not None for each in course.steps for batch in each.batches)
+    if followed and course.start.dtype != torch.float64:
+        return f" (each loss is as recorded, to {SAME:g}: it may be the rounding of {course.start.dtype}; try float64)"
+    return ""
 
 
 def _departs(step: Step, losses: list[Tensor]) -> bool:
