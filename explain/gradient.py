@@ -15,6 +15,7 @@ from torch import Tensor
 from explain.derivatives import Derivative, derivative
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
+from explain.progress import in_sight
 from explain.spelling import came
 from explain.types import Differentiable, NonFinite, Players, Target
 
@@ -52,6 +53,7 @@ class Gradient(Explainer):
         noise: "smooth_grad" only: standard deviation of the noise, as a part of the range of the inputs.
         batch_size: points in one forward pass; by default as many as fit a memory budget.
         seed: of the noise and the draws.
+        progress: a bar where it takes more than five seconds.
 
     Checks: ``completeness_gap``, ``|sum of all credit - (f(x) - f(b))| / |f(x) - f(b)|`` in float64 (captum's
     convergence delta made relative; absolute where ``f(x) = f(b)``), for the methods that should close it; ``unowned``,
@@ -81,6 +83,7 @@ class Gradient(Explainer):
     noise: float = 0.1
     batch_size: int | None = None
     seed: int | torch.Generator | None = None
+    progress: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
@@ -106,7 +109,7 @@ class Gradient(Explainer):
         torch.manual_seed(seed)  # captum draws from the global states, which are put back afterwards
         np.random.seed(seed)  # noqa: NPY002 - as above
         measured = _measured(question, self, torch.Generator().manual_seed(seed))
-        with torch.enable_grad():
+        with torch.enable_grad(), in_sight(desc="points", total=self.points, progress=self.progress) as counted.bar:
             credit = _METHODS[self.method](question, self).detach().double()[0]
         scores, unowned = _owned(credit, question.owner, len(players))
         with torch.no_grad():
@@ -144,6 +147,11 @@ class Gradient(Explainer):
                     f"{self.method.replace('_', ' ')} add up to {total:.4g}, the number changes by {change:.4g}: {why}"
                 )
         return gap
+
+    @property
+    def points(self) -> int:
+        """At how many inputs the number is differentiated."""
+        return 1 if self.method in ("saliency", "input_x_gradient") else self.steps
 
     def batch(self, inputs: Tensor) -> int:
         """Points in one forward pass."""
@@ -235,11 +243,13 @@ def _owned(credit: Tensor, owner: Tensor, players: int) -> tuple[Tensor, float]:
 
 
 class _Counted:
-    """``f`` with a count of its evaluations."""
+    """``f`` with a count of its evaluations, seen on ``bar``."""
 
     def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
-        self.f, self.calls = f, 0
+        self.f, self.calls, self.bar = f, 0, in_sight(progress=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         self.calls += len(inputs)
-        return self.f(inputs)
+        found = self.f(inputs)
+        self.bar.update(len(inputs))
+        return found

@@ -72,8 +72,8 @@ MAY_IMPORT = {
     "explanation": {"credit", "types"},  # and through its doors
     "explainer": {"doubts", "explanation", "guard", "spelling", "types", "versions"},
     **{unit: {"doubts", "explainer", "explanation", "guard", "progress", "spelling", "types"} for unit in EXPLAINERS},
-    "attention": {"doubts", "explainer", "explanation", "guard", "passes", "spelling", "types"},
-    "gradient": {"derivatives", "doubts", "explainer", "explanation", "guard", "spelling", "types"},
+    "attention": {"doubts", "explainer", "explanation", "guard", "passes", "progress", "spelling", "types"},
+    "gradient": {"derivatives", "doubts", "explainer", "explanation", "guard", "progress", "spelling", "types"},
     "influence": {
         "doubts",
         "explainer",

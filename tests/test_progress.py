@@ -5,9 +5,11 @@ import threading
 import time
 
 import pytest
+import torch
+from diffusion_cases import digits_like, unet_model
 
 import explain
-from explain.progress import in_sight
+from explain.progress import Bar, in_sight
 
 EXPLAINERS = [
     kind
@@ -66,3 +68,33 @@ def test_no_thread_is_left():
 def test_every_explainer_that_has_a_bar_has_it_by_default(kind):
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     assert defaults.get("progress", True) is True
+
+
+def table():
+    return explain.wrap(torch.nn.Linear(3, 1), task="regression").example(torch.ones(3))
+
+
+def step():
+    return unet_model().step(digits_like()[0], t=10, label=1)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "target", "bar"),
+    [
+        (explain.Gradient("features", steps=7, batch_size=1), table, ("points", 7, 7)),
+        (explain.Gradient("features", "smooth_grad", steps=6), table, ("points", 6, 6)),
+        (explain.Gradient("features", "gradient_shap", steps=6), table, ("points", 6, 6)),
+        (explain.Attention("patches"), step, ("runs", 4, 5)),
+    ],
+    ids=["integrated", "noise", "draws", "attention"],
+)
+def test_gradients_and_attention_are_seen_to_go_on(explainer, target, bar, monkeypatch, capsys):
+    asked, closed, close = target(), [], Bar.close
+    monkeypatch.setattr("explain.progress.PATIENCE", 0.0)
+    monkeypatch.setattr(Bar, "close", lambda self: closed.append(self.format_dict | vars(self)) or close(self))
+    why = explainer.explain(asked)
+    assert f"{bar[0]}: " in capsys.readouterr().err
+    assert bar in [(told["desc"].removesuffix(": "), told["n"], told["total"]) for told in closed if "desc" in told]
+    quiet = dataclasses.replace(explainer, progress=False).explain(asked)
+    assert capsys.readouterr().err == ""
+    assert quiet.calls == why.calls

@@ -36,6 +36,7 @@ from explain.attention.told import Told
 from explain.attention.word_maps import WordAggregate, WordMaps
 from explain.doubts import doubt
 from explain.explainer import Answer, Explainer
+from explain.progress import in_sight
 from explain.spelling import came
 from explain.types import Players, Target, TypedEdges, Unsupported
 
@@ -69,6 +70,7 @@ class Attention(Explainer):
         branch: which guidance branch; words are read in their own, those of a negative prompt in "uncond".
         attention: weights of layers that form none, said by functions as in `capture`. What is said and not computed
             cannot be made uniform in the network, so ``change_under_uniform`` is then not measured.
+        progress: a bar where it takes more than five seconds.
 
     Graphs with types: the maps of all relations of a layer are one map over the nodes of all types, by flat numbers, so
     that edges, nodes and "relations" are the players of the game. One softmax over all relations (HGT) stays as it is;
@@ -132,6 +134,7 @@ class Attention(Explainer):
     steps: Steps = None
     branch: GuidanceBranch = None
     attention: Told = None
+    progress: bool = True
 
     def __post_init__(self) -> None:
         if self.aggregate not in _AGGREGATES:
@@ -147,13 +150,21 @@ class Attention(Explainer):
     def _answer(self, target: Target, generator: torch.Generator) -> Answer:
         kind = self.players.kind if isinstance(self.players, Players) else self.players
         if kind == "words" or (kind is None and type(target).tokens is not Target.tokens):
-            return self._words(target, generator)
+            with self._runs_in_sight(6) as runs:
+                return self._words(target, generator, runs)
         if self.aggregate in ("daam", "output"):
             raise Unsupported(f"aggregate={self.aggregate!r} makes maps of words: Attention('words')")
         over_image = image_players(self.players, target)
-        return self._positions_or_edges(target) if over_image is None else self._pixels(target, over_image)
+        if over_image is None:
+            return self._positions_or_edges(target)
+        with self._runs_in_sight(5) as runs:
+            return self._pixels(target, over_image, runs)
 
-    def _pixels(self, target: Target, players: Players) -> Answer:
+    def _runs_in_sight(self, count: int) -> Any:
+        """A bar over so many runs of the network, each of all its steps."""
+        return in_sight(desc="runs", total=count, progress=self.progress)
+
+    def _pixels(self, target: Target, players: Players, runs: Any) -> Answer:
         if self.aggregate == "rollout":
             raise Unsupported(
                 "rollout does not go over images: between the maps of a denoiser convolutions and other resolutions "
@@ -169,12 +180,15 @@ class Attention(Explainer):
             )
         pixels = target.pixels()
         layout = image_layout(target.module, target.run, (labels.size(0), labels.size(1)))
+        runs.update(2)
         gathering = Gathering(layout, pixels)
         with self._captured(target, gathering):
             target.run()
+        runs.update()
         aggregate: Literal["mean", "last"] = "last" if self.aggregate == "last" else "mean"
         scores = to_players(gathering.credit(aggregate), players)
         value = target.value()
+        runs.update()
         checks = gathering.checks() | {
             "change_under_uniform": self._change_under_uniform(target, value),
             "mass_on_players": float(scores.sum()),
@@ -204,18 +218,21 @@ class Attention(Explainer):
             attention=self.attention,
         )
 
-    def _words(self, target: Target, generator: torch.Generator) -> Answer:
+    def _words(self, target: Target, generator: torch.Generator, runs: Any) -> Answer:
         if self.aggregate in ("rollout", "last"):
             raise Unsupported(
                 f"aggregate={self.aggregate!r} does not go from a picture to words: use 'mean', 'daam' or 'output'"
             )
         value = target.value()
+        runs.update()
         players = self.players if isinstance(self.players, Players) else target.players("words")
         tokens = self._tokens(target, players)
         aggregate: WordAggregate = self.aggregate if self.aggregate in ("daam", "output") else "mean"
         found = WordMaps(text_layout(target.module, target.run, list(tokens.values())), tokens, aggregate)
+        runs.update()
         with self._captured(target, found):
             target.run()
+        runs.update()
         scores = found.scores()
         checks = found.checks() | {
             "change_under_uniform": self._change_under_uniform(target, value),
@@ -223,6 +240,7 @@ class Attention(Explainer):
             "unread": [name for i, name in enumerate(players.names) if i not in found.read()],
             "scores": _SHARES,
         }
+        runs.update()
         prompt = [i for i in found.read() if not negative_words(players)[i]]
         may = prompt if len(prompt) > 1 else found.read()  # shares of one branch are compared
         checks |= deletion(target, players, scores, may, value, generator)
@@ -250,7 +268,7 @@ class Attention(Explainer):
 
     def _positions_or_edges(self, target: Target) -> Answer:
         drawn = []
-        for run in target.draw_by_draw():
+        for run in in_sight(target.draw_by_draw(), "draws", self.progress):
             with self._captured(target) as maps:
                 run()
             drawn.append(maps)

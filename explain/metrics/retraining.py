@@ -93,7 +93,7 @@ class Retrainings:
         together: models a shard.
         folder: where models and numbers are kept; in memory when None.
         client: a ``distributed.Client`` (the extra ``cluster``); this process when None.
-        progress: shows tqdm.
+        progress: a bar with the time left, where it takes more than five seconds.
 
     Raises:
         ValueError: subsets of another shape or none, or counts below 1.
@@ -115,7 +115,7 @@ class Retrainings:
     together: int = 1
     folder: str | os.PathLike[str] | None = None
     client: Client | None = field(default=None, repr=False)
-    progress: bool = False
+    progress: bool = True
 
     def __post_init__(self) -> None:
         kept = self.subsets
