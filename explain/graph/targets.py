@@ -15,7 +15,7 @@ from explain.graph.meanings import meaning_of_number
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
 from explain.graph.place.placing import is_large, placed, placed_nodes
-from explain.graph.players.absent_edges import ABSENT_EDGES, absent_edges
+from explain.graph.players.absent_edges import ABSENT_EDGES, EDGE_EDITS, absent_edges, edge_edits
 from explain.graph.players.absent_features import Baseline
 from explain.graph.players.kinds import KINDS, players_of
 from explain.graph.players.naming import node_name, node_names
@@ -159,12 +159,15 @@ class GraphTarget(GraphNumber, OfOutputs):
         are worth together (``degrees=False``: always, which a budget of few samples may ask for: fewer players need
         fewer).
 
-        "absent_edges": edges that are not there, ``ends= [2, k]`` or a list of such groups, see `absent_edges`: for
-        ``Influence(add=...)`` only.
+        "absent_edges": edges that are not there, ``ends= [2, k]`` or a list of such groups, see `absent_edges`;
+        "edge_edits", ``add=`` such edges and ``remove=`` some that are, see `edge_edits`: for ``Influence(add=...)``
+        only.
         """
         self._look_again()
         if kind == ABSENT_EDGES:
             return absent_edges(self.graph, **options)
+        if kind == EDGE_EDITS:
+            return edge_edits(self.graph, **options)
         if kind in ("features", "node_features"):
             self._check_reads_features()
             self._check_not_recomputed()
@@ -295,7 +298,7 @@ class GraphTarget(GraphNumber, OfOutputs):
         players = remove if isinstance(remove, Players) else self.players(remove, all=True)
         self._held(players.kind)
         removal = graph_removal(self, self.place, made, players, train)
-        if players.kind == ABSENT_EDGES:
+        if players.kind in (ABSENT_EDGES, EDGE_EDITS):
             self.tell({**told, "added": "both directions" if "–" in players.names[0] else "one direction"})
         if removal.rows_stay:
             self.tell({**told, "assumed": {**told.get("assumed", {}), "nodes": _ROW_STAYS}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from explain.influence.chosen import TRAINABLE, Choice, checked_choice
 from explain.influence.edited_graphs import removal_parts
 from explain.influence.example_gradients import per_example
 from explain.influence.newton import newton_parts
+from explain.influence.proximal import proximal_parts
 from explain.influence.scores import (
     along_and_norms,
     directional,
@@ -33,6 +34,7 @@ from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
 ABSENT_EDGES = "absent_edges"  # the kind of players that are added
+EDGE_EDITS = "edge_edits"  # and of those that add edges, take some out, or both
 REMOVE = ("labels", "nodes", "edges", "features", "node_features", "relations", "motifs")
 
 
@@ -44,18 +46,20 @@ class Influence(Together, Explainer):
     it up. ``n`` is kept fixed; ``A`` is the curvature of the trained loss, penalty included. First order: it
     understates large effects.
 
-    Not for: models far from a minimum, large groups or strong effects, where first order understates: see
-    `group_influence`.
+    Not for: models far from a minimum; large groups or strong effects, where first order understates: see
+    ``proximal`` and `group_influence`.
 
     Args:
         train: ``(inputs, labels)``, a Dataset or a DataLoader, where it is not the model's own training set.
         remove: "labels": the example's loss is taken away. On graphs also "nodes", "edges", "features",
             "node_features", "relations", "motifs", or such ``Players``: the training losses that change with them, and
-            the number, are those of the edited graph.
+            the number, are those of the edited graph. Or edges by their ends, ``[2, k]``, a list of such groups.
         add: edges that the graph does not have, ``[2, k]``, or a list of such groups, or ``Players`` of
             ``target.players("absent_edges", ends=..., edge_weight=...)`` where edges have fields: ``score = f(theta
             with) - f(theta)``, how much the number rises if they had been there, in training and now. Both directions
-            where the graph has both of all its edges; the answer says which.
+            where the graph has both of all its edges; the answer says which. Beside ``remove=`` of as many edges or
+            groups each pair is one edit, which adds the one and takes out the other (with fields:
+            ``target.players("edge_edits", add=..., remove=..., edge_weight=...)``).
         solver: its name, or one with settings, such as ``Lissa(repeats=16)``; "auto" goes by the number of parameters,
             of numbers asked about, and what is known of the curvature, and says why.
         curvature: "hessian", "ggn" (Gauss-Newton), or "auto": the Hessian where it is positive definite or nearly, else
@@ -70,6 +74,10 @@ class Influence(Together, Explainer):
             frozen, as a pipeline's network is after training. ``why.target["assumed"]["parameters"]`` says what it was.
         newton: one Newton step on the edited objective for each player, with its own curvature: more exact, and as many
             solutions as there are players. ``parts["first_order"]`` then holds the learned part without it.
+        proximal: the most steps of each player's proximal response (Bae et al. 2022): down the edited objective from
+            where the parameters are, in the metric of their curvature, until it comes to rest; 0: none. To first order
+            is its start; at a minimum it ends where training on the edited graph from these parameters does. For
+            groups and strong edits, where first order and one Newton step fall short; about ten gradients a player.
         shards: a folder in which the solution and the scores, shard by shard, are kept as they are found: for large
             training sets, resumed after any end; where it names a cluster, products with the curvature and the scores
             are made there. For labels only.
@@ -101,13 +109,14 @@ class Influence(Together, Explainer):
     """
 
     train: Any = None
-    remove: str | Players = "labels"
+    remove: Any = "labels"
     add: Any = None
     solver: str | Solver = "auto"
     curvature: str = "auto"
     damping: str | float = "auto"
     parameters: Choice = TRAINABLE
     newton: bool = False
+    proximal: int = 0
     shards: Shards | None = None
     through: Through | None = None
     seed: int | torch.Generator | None = None
@@ -115,8 +124,7 @@ class Influence(Together, Explainer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", checked_choice(self.parameters))
-        if not isinstance(self.remove, Players) and self.remove not in REMOVE:
-            raise ValueError(f"remove must be one of {', '.join(REMOVE)} or Players, {came(self.remove, REMOVE)}")
+        self._check_edit()
         if isinstance(self.solver, str) and self.solver not in ("auto", *SOLVERS):
             own = (
                 "; explain.Trak and explain.DTrak are explainers of their own" if "trak" in self.solver.lower() else ""
@@ -132,20 +140,61 @@ class Influence(Together, Explainer):
             raise ValueError(f"damping must be auto or a number of at least 0, got {self.damping!r}")
         if not isinstance(self.newton, bool) or (self.newton and self.shards is not None):
             raise ValueError(f"newton must be True or False, and False with shards, got {self.newton!r}")
+        steps = self.proximal
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0 or (steps and self._beside):
+            raise ValueError(
+                f"proximal must be a whole number of steps, without newton, shards and through, got {steps!r}"
+            )
         if self.shards is not None and not isinstance(self.shards, Shards):
             raise TypeError(f"shards must be Shards(folder) or None, got {type(self.shards).__name__}")
-        if self.add is not None and (self.shards is not None or self.remove != "labels"):
-            raise ValueError("add= is of edges that are not there, without shards= and remove=: ask for each by itself")
-        if isinstance(self.add, Players) and self.add.kind != ABSENT_EDGES:
-            raise ValueError(f"add= takes edges that are not there, got {self.add.kind}, which are: say remove=")
-        if isinstance(self.remove, Players) and self.remove.kind == ABSENT_EDGES:
-            raise ValueError("remove= takes what is there, got edges that are not: say add=")
         if self.through is not None:
             self._check_through()
-        if self.shards is not None and self.remove != "labels":
+        if self.shards is not None and self._edits_graph:
             raise ValueError(
                 f"shards are of training examples: with remove='labels' only, got {self.remove!r}: leave them out"
             )
+
+    @property
+    def _beside(self) -> bool:
+        """Whether something is asked for that the proximal response does not go with."""
+        return self.newton or self.shards is not None or self.through is not None
+
+    @property
+    def _edits_graph(self) -> bool:
+        """Whether something else is edited than labels taken away."""
+        return self.add is not None or self._removes
+
+    def _check_edit(self) -> None:
+        """Check that ``add`` and ``remove`` say one thing, each of its own kind.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if isinstance(self.remove, str) and self.remove not in REMOVE:
+            raise ValueError(
+                f"remove must be one of {', '.join(REMOVE)}, Players or ends of edges, {came(self.remove, REMOVE)}"
+            )
+        if not isinstance(self.remove, str | Players | Tensor | Sequence):
+            raise ValueError(
+                f"remove must be one of {', '.join(REMOVE)}, Players or ends of edges, got {type(self.remove).__name__}"
+            )
+        if self.add is not None:
+            if self.shards is not None:
+                raise ValueError("add= is of edges that are not there, without shards=: leave them out")
+            pairs = not isinstance(self.remove, str | Players) and not isinstance(self.add, Players)
+            if self._removes and not pairs:
+                raise ValueError(
+                    "add= beside remove= takes the ends of edges in both, [2, k] or as many groups, which are one edit "
+                    "each: ask for anything else by itself"
+                )
+        if isinstance(self.add, Players) and self.add.kind not in (ABSENT_EDGES, EDGE_EDITS):
+            raise ValueError(f"add= takes edges that are not there, got {self.add.kind}, which are: say remove=")
+        if isinstance(self.remove, Players) and self.remove.kind == ABSENT_EDGES:
+            raise ValueError("remove= takes what is there, got edges that are not: say add=")
+
+    @property
+    def _removes(self) -> bool:
+        return not (isinstance(self.remove, str) and self.remove == "labels")
 
     def _check_through(self) -> None:
         """Check that nothing is asked for that the derivative of a training has no use for.
@@ -163,11 +212,11 @@ class Influence(Together, Explainer):
         given = [name for name, default in inverse.items() if getattr(self, name) != default]
         if given:
             raise ValueError(f"through= follows the training itself and inverts nothing: leave out {', '.join(given)}")
-        if self.remove != "labels" or self.add is not None:
+        if self._edits_graph:
             raise ValueError(f"through= is of training examples: with remove='labels' only, got {self.remove!r}")
 
     def _answers(self, targets: Sequence[Target], generator: torch.Generator) -> list[Answer]:
-        apart = self.newton or self.through is not None
+        apart = self.newton or self.proximal > 0 or self.through is not None
         objectives, values, b = asked_of(targets, self.train, self._edit(targets[0]), apart, self.parameters)
         if self.through is not None:
             return answers_through(self.through, objectives, values, b, generator, self.progress)
@@ -192,6 +241,8 @@ class Influence(Together, Explainer):
         parts = self._parts(objectives, solved, known, losses)
         if self.newton:
             parts = self._stepped(objectives, solved, parts, generator)
+        if self.proximal:
+            parts = self._responded(objectives, solved, parts)
         if self.add is not None:  # what is added is worth what its absence costs
             parts = [{name: -part for name, part in each.items()} for each in parts]
         spread = errors(along, solved.solution, objective.size) if objective.local else None
@@ -217,9 +268,12 @@ class Influence(Together, Explainer):
 
     def _edit(self, target: Target) -> str | Players:
         """What an edit takes away, or the edges that it adds."""
-        if self.add is None or isinstance(self.add, Players):
-            return self.remove if self.add is None else self.add
-        return target.players(ABSENT_EDGES, ends=self.add)
+        if isinstance(self.add, Players):
+            return self.add
+        ends = None if isinstance(self.remove, str | Players) else self.remove
+        if ends is not None:
+            return target.players(EDGE_EDITS, add=self.add, remove=ends)
+        return self.remove if self.add is None else target.players(ABSENT_EDGES, ends=self.add)
 
     def _solved(self, objective: Objective, b: Tensor, generator: torch.Generator) -> Solved:
         chosen = choose_curvature(objective, self.curvature, self.damping, generator, self.solver)
@@ -273,3 +327,25 @@ class Influence(Together, Explainer):
             checks.update(told)
             made.append(found)
         return made
+
+    def _responded(
+        self, objectives: Sequence[Objective], solved: Solved, parts: list[dict[str, Tensor]]
+    ) -> list[dict[str, Tensor]]:
+        """The parts after each player's proximal response; what is said of it goes into the checks."""
+        assert solved.A is not None
+        made, told = proximal_parts(
+            objectives, solved.A.damping, parts, self._metric(solved), self.proximal, self.progress
+        )
+        for checks in solved.checks["each"]:
+            checks.update(told)
+        return made
+
+    def _metric(self, solved: Solved) -> Callable[[Tensor], Tensor]:
+        """``A^-1 g``, factorised once where the whole matrix is."""
+        A, inverse = solved.A, solved.inverse
+        assert A is not None
+        assert inverse is not None
+        if not A.has_matrix:
+            return lambda g: inverse(g).x
+        factor = torch.linalg.cholesky(A.dense())
+        return lambda g: torch.cholesky_solve(g[:, None], factor)[:, 0]

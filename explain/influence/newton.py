@@ -56,7 +56,7 @@ def newton_parts(
     learned, damped = parts["learned"].clone(), []
     penalty = objective.weight_decay + A.damping
     least = min(smallest, penalty) if penalty > 0 else smallest
-    for player in in_sight(_affected(objective), desc="Newton steps", progress=progress):
+    for player in in_sight(affected(objective), desc="Newton steps", progress=progress):
         edited = objective.edited(player)
         other = type(A)(edited, A.damping)
         spectrum = extreme_eigenvalues(other, generator)
@@ -76,7 +76,7 @@ def newton_parts(
     return {**parts, "learned": learned, "first_order": parts["learned"]}, {"newton": True, "newton_damped": damped}
 
 
-def _affected(objective: Objective) -> list[int]:
+def affected(objective: Objective) -> list[int]:
     """Players whose absence changes a loss or the number; the others have no score."""
     everyone = torch.arange(len(objective.players))
     if not isinstance(objective, Edits):

@@ -113,13 +113,20 @@ def measured_gradients(params: Parameters, questions: Questions) -> tuple[list[f
 
 def training_gradient(objective: Objective) -> Tensor:
     """``grad J``, penalty included, float64 ``[p]``: zero at a minimum."""
+    return loss_and_gradient(objective, Flat(objective.params).vector(objective.params))[1]
+
+
+def loss_and_gradient(objective: Objective, theta: Tensor) -> tuple[float, Tensor]:
+    """``J`` and ``grad J`` at parameters ``[p]``, penalty included, summed in float64."""
     flat = Flat(objective.params)
-    theta = flat.vector(objective.params)
-    total = objective.weight_decay * theta.double()
+    at = theta.to(flat.vector(objective.params).dtype)
+    value = objective.weight_decay / 2 * float(theta.double() @ theta.double())
+    gradient = objective.weight_decay * theta.double()
     for batch in objective.batches():
-        losses, pull = pullback(_losses(objective, flat, batch), theta)
-        total += pull(torch.ones_like(losses)).detach().double() / objective.size
-    return total
+        losses, pull = pullback(_losses(objective, flat, batch), at)
+        value += float(losses.detach().double().sum()) / objective.size
+        gradient += pull(torch.ones_like(losses)).detach().double() / objective.size
+    return value, gradient
 
 
 def _losses(objective: Objective, flat: Flat, batch: Tensor) -> Callable[[Tensor], Tensor]:

@@ -1,7 +1,8 @@
 """The trained losses of `Sgc` and `SmoothGcn` by their matrices: gradient and Hessian products written out.
 
 Only the rows that training nodes are read from are kept, and the adjacency is normalised once: on Cora a gradient takes
-a fiftieth of the network's own time, and shares no code with it.
+a fiftieth of the network's own time, and shares no code with it. Of other networks torch differentiates the forward
+pass.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 from torch_geometric.data import Data
 
-from models.removal.networks import Sgc
+from models.removal.networks import Sgc, SmoothGcn
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Product: TypeAlias = Callable[[Array], Array]
@@ -33,6 +36,8 @@ class TrainedLoss(Protocol):
 def trained_loss(net: nn.Module, data: Data, weight_decay: float, n: int) -> TrainedLoss:
     """The loss over ``data.train_mask``; ``n`` examples were there before any was taken away."""
     rows, layout = data.train_mask.nonzero().view(-1).numpy(), Layout.of(net)
+    if not isinstance(net, Sgc | SmoothGcn):
+        return NetworkLoss(net, data, weight_decay, n, layout)
     spread, h, labels = _normalised(data), sp.csr_array(data.x.numpy()), data.y.numpy()[rows]
     if isinstance(net, Sgc):
         for _ in range(net.conv.K):
@@ -164,6 +169,41 @@ class TwoLayerLoss:
     @cached_property
     def _from_spread(self) -> sp.csr_array:
         return self.spread.T.tocsr()
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkLoss:
+    """Of any network, by the derivatives of its own forward pass.
+
+    Args:
+        net: called as ``net(x, edge_index)``.
+        data: the graph.
+        weight_decay: as in ``torch.optim.SGD``.
+        n: what the sum is divided by.
+        layout: of ``theta``.
+    """
+
+    net: nn.Module
+    data: Data
+    weight_decay: float
+    n: int
+    layout: Layout
+
+    def at(self, theta: Array) -> tuple[float, Array, Product]:
+        """``J``, its gradient ``[p]`` and ``v -> H v``."""
+        leaves = [torch.from_numpy(piece.T.copy()).requires_grad_() for piece in self.layout.split(theta)]
+        params = dict(zip(self.layout.shapes, leaves, strict=True))
+        logits = functional_call(self.net, params, (self.data.x, self.data.edge_index))[self.data.train_mask]
+        loss = F.cross_entropy(logits, self.data.y[self.data.train_mask], reduction="sum") / self.n
+        slopes = torch.autograd.grad(loss, leaves, create_graph=True)
+
+        def product(v: Array) -> Array:
+            along = [torch.from_numpy(piece.T.copy()) for piece in self.layout.split(v)]
+            curved = torch.autograd.grad(slopes, leaves, along, retain_graph=True, materialize_grads=True)
+            return _flat(*(part.numpy().T for part in curved)) + self.weight_decay * v
+
+        gradient = _flat(*(part.detach().numpy().T for part in slopes)) + self.weight_decay * theta
+        return float(loss.detach()) + self.weight_decay / 2 * float(theta @ theta), gradient, product
 
 
 def _cross_entropy(logits: Array, labels: np.ndarray[Any, Any], n: int) -> tuple[float, Array, Product]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from scipy.optimize import minimize
@@ -12,6 +13,8 @@ from torch import nn
 from torch_geometric.data import Data
 
 from models.removal.losses import Array, Layout, Product, TrainedLoss, trained_loss
+
+Metric: TypeAlias = Callable[[Array], Array]
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -32,12 +35,13 @@ class Training:
     n: int
     slope: float = 1e-10
 
-    def to_minimum(self, net: Net, *, first: int = 0) -> Net:
+    def to_minimum(self, net: Net, *, first: int = 0, metric: Metric | None = None) -> Net:
         """Train a copy, from where ``net`` is.
 
         Args:
-            net: a `Sgc` or `SmoothGcn` in float64.
+            net: a network of `models.removal.networks` in float64.
             first: the most iterations of L-BFGS.
+            metric: about the inverse of the curvature, which saves products with it, see `metric_of`.
 
         Raises:
             RuntimeError: no such minimum was found.
@@ -47,7 +51,7 @@ class Training:
         if first:
             options = {"maxiter": first, "maxfun": 2 * first, "maxcor": 30, "gtol": 0, "ftol": 0}
             theta = minimize(lambda t: loss.at(t)[:2], theta, jac=True, method="L-BFGS-B", options=options).x
-        layout.write(made, newton_cg(loss, theta, self.slope))
+        layout.write(made, newton_cg(loss, theta, self.slope, metric=metric))
         return made.eval()
 
     def loss(self, net: nn.Module) -> TrainedLoss:
@@ -63,7 +67,18 @@ class Training:
         return replace(self, data=data)
 
 
-def newton_cg(loss: TrainedLoss, theta: Array, slope: float, steps: int = 200) -> Array:
+def metric_of(training: Training, net: nn.Module) -> Metric:
+    """``v -> |H|^-1 v`` with the Hessian at ``net``, each eigenvalue at least a ten-thousandth of the largest."""
+    loss, layout = training.loss(net), Layout.of(net)
+    theta = layout.read(net)
+    product = loss.at(theta)[2]
+    H = np.stack([product(each) for each in np.eye(len(theta))])
+    values, vectors = np.linalg.eigh((H + H.T) / 2)
+    size = np.abs(values).clip(1e-4 * np.abs(values).max())
+    return lambda v: vectors @ ((vectors.T @ v) / size)
+
+
+def newton_cg(loss: TrainedLoss, theta: Array, slope: float, steps: int = 200, metric: Metric | None = None) -> Array:
     """Steps ``-H^-1 g``, each shortened until ``J`` falls; as far as the curvature is positive (Nocedal and Wright).
 
     Raises:
@@ -74,7 +89,7 @@ def newton_cg(loss: TrainedLoss, theta: Array, slope: float, steps: int = 200) -
         size = float(np.linalg.norm(g))
         if size <= slope:
             return theta
-        step, length = _truncated(product, g, min(0.1, size**0.5)), 1.0
+        step, length = _truncated(product, g, min(0.1, size**0.5), metric or (lambda v: v)), 1.0
         while length > 1e-8:
             moved = loss.at(theta + length * step)
             lower = moved[0] <= value + 1e-4 * length * float(g @ step)
@@ -88,10 +103,11 @@ def newton_cg(loss: TrainedLoss, theta: Array, slope: float, steps: int = 200) -
     raise RuntimeError(f"no minimum: the gradient norm is {np.linalg.norm(g):.2g}, asked for {slope:.2g}")
 
 
-def _truncated(product: Product, g: Array, tolerance: float) -> Array:
+def _truncated(product: Product, g: Array, tolerance: float, metric: Metric) -> Array:
     """``-H^-1 g`` by conjugate gradients, to this relative residual or the first direction of negative curvature."""
     x, residual = np.zeros_like(g), -g
-    direction, square = residual, float(g @ g)
+    direction = metric(residual)
+    square = float(residual @ direction)
     goal = tolerance**2 * square
     for _ in range(1000):
         image = product(direction)
@@ -100,8 +116,9 @@ def _truncated(product: Product, g: Array, tolerance: float) -> Array:
             return x if x.any() else direction
         x = x + square / curvature * direction
         residual = residual - square / curvature * image
-        before, square = square, float(residual @ residual)
+        scaled = metric(residual)
+        before, square = square, float(residual @ scaled)
         if square <= goal:
             break
-        direction = residual + square / before * direction
+        direction = scaled + square / before * direction
     return x

@@ -1,9 +1,13 @@
-"""Two graph networks whose trained loss can be taken to its very minimum."""
+"""Graph networks whose trained loss can be taken to its very minimum: they are twice differentiable."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, SGConv
+from torch.nn.functional import softplus
+from torch_geometric.nn import ChebConv, GATConv, GCNConv, SGConv
+from torch_geometric.utils import softmax
 
 
 class Sgc(nn.Module):
@@ -19,7 +23,7 @@ class Sgc(nn.Module):
 
 
 class SmoothGcn(nn.Module):
-    """The two layers of Kipf and Welling (2017) with tanh: twice differentiable, so that a minimum has a Hessian."""
+    """The two layers of Kipf and Welling (2017) with tanh."""
 
     def __init__(self, features: int, classes: int, hidden: int = 16) -> None:
         super().__init__()
@@ -28,3 +32,44 @@ class SmoothGcn(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """``[nodes, classes]``."""
         return self.conv2(self.conv1(x, edge_index).tanh(), edge_index)
+
+
+class SmoothGatConv(GATConv):
+    """Graph attention whose leaky ReLU is rounded off, ``s a + (1 - s) softplus(a)``: no minimum lies on a kink."""
+
+    def edge_update(
+        self, alpha_j: Tensor, alpha_i: Tensor, edge_attr: None, index: Tensor, ptr: None, dim_size: int | None
+    ) -> Tensor:
+        """Attention weights ``[edges, heads]``."""
+        alpha = alpha_j + alpha_i
+        return softmax(self.negative_slope * alpha + (1 - self.negative_slope) * softplus(alpha), index, ptr, dim_size)
+
+
+LAYERS = {
+    "GCN": GCNConv,
+    "GAT": SmoothGatConv,
+    "ChebNet": lambda width, out: ChebConv(width, out, K=2),
+}
+
+
+class Deep(nn.Module):
+    """Two to four layers of graph convolutions with tanh between.
+
+    Args:
+        kind: "GCN", "GAT" (one head, rounded off) or "ChebNet" (a node and its neighbours).
+        features: columns of ``x``.
+        classes: columns of the logits.
+        hidden: units between layers.
+        layers: how many.
+    """
+
+    def __init__(self, kind: str, features: int, classes: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        widths = [features, *[hidden] * (layers - 1), classes]
+        self.convs = nn.ModuleList(LAYERS[kind](*pair) for pair in pairwise(widths))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """``[nodes, classes]``."""
+        for conv in self.convs[:-1]:
+            x = conv(x, edge_index).tanh()
+        return self.convs[-1](x, edge_index)

@@ -32,9 +32,9 @@ def target():
     return ridge_target()
 
 
-def risen(target, added):
-    """What training again on the graph with these edges does to the number, in closed form."""
-    data = with_edges(target.model.data, added)
+def risen(target, added, gone=None):
+    """What training again on the graph with these edges, and without those, does to the number, in closed form."""
+    data = with_edges(target.model.data if gone is None else without_edges(target.model.data, gone), added)
     again = graph_ridge(data, int(data.train_mask.sum()))
     return float(again(data.x, data.edge_index)[4, 0].detach()) - target.value()
 
@@ -56,6 +56,52 @@ def test_groups_are_one_player_each(target):
     found = Influence(add=groups, newton=True, seed=0).explain(target)
     expected = torch.tensor([risen(target, group) for group in groups], dtype=torch.float64)
     torch.testing.assert_close(found.scores, expected, rtol=0, atol=1e-9)
+
+
+def present(data, count):
+    """So many pairs with an edge, ``[2, count]``, from all over the graph."""
+    pairs = data.edge_index[:, data.edge_index[0] < data.edge_index[1]]
+    return pairs[:, :: pairs.size(1) // count][:, :count]
+
+
+def without_edges(data, gone):
+    made = copy.copy(data)
+    u, v = data.edge_index[:, None]
+    here = ((u == gone[0][:, None]) & (v == gone[1][:, None]) | (u == gone[1][:, None]) & (v == gone[0][:, None])).any(
+        0
+    )
+    made.edge_index = data.edge_index[:, ~here]
+    assert made.num_edges == data.num_edges - 2 * gone.size(1)
+    return made
+
+
+@pytest.mark.parametrize("exact", [{"newton": True}, {"proximal": 50}])
+def test_edits_that_add_and_remove_and_share_edges(target, exact):
+    data = target.model.data
+    added, gone = absent(data, 6), present(data, 6)
+    add, remove = [added[:, :4], added[:, 2:], added[:, :1]], [gone[:, :2], gone[:, 1:5], gone[:, 5:]]
+    found = Influence(add=add, remove=remove, seed=0, **exact).explain(target)
+    rises = [risen(target, more, less) for more, less in zip(add, remove, strict=True)]
+    torch.testing.assert_close(found.scores, torch.tensor(rises, dtype=torch.float64), rtol=0, atol=1e-8)
+    u, v, a, b = *added[:, 0].tolist(), *gone[:, 5].tolist()
+    assert found.players.names[2] == f"+ {u}–{v} − {a}–{b}"
+    first = Influence(add=add, remove=remove, seed=0).explain(target)
+    torch.testing.assert_close(found.parts["first_order"], first.parts["learned"])
+    assert (first.scores - found.scores).abs().max() > 1e-3  # five edges at once are more than first order tells
+
+
+def test_edges_by_their_ends_are_the_players_that_own_them(target):
+    pairs = target.players("edges", undirected=True, all=True)
+    by_ends = Influence(remove=pairs.geometry["ends"], seed=0).explain(target)
+    torch.testing.assert_close(by_ends.scores, Influence(remove=pairs, seed=0).explain(target).scores)
+    assert by_ends.players.names == tuple(f"− {name}" for name in pairs.names)
+    one_way = target.players("edge_edits", remove=pairs.geometry["ends"], undirected=False)
+    directed = target.players("edges", all=True)
+    kept = [directed.names.index("→".join(map(str, pair))) for pair in pairs.geometry["ends"].T.tolist()]
+    torch.testing.assert_close(
+        Influence(remove=one_way, seed=0).explain(target).scores,
+        Influence(remove=directed, seed=0).explain(target).scores[kept],
+    )
 
 
 def test_the_number_rises_by_what_it_would_fall_without_the_edge_again(target):
@@ -110,7 +156,7 @@ def test_what_cannot_be_added_is_said(target):
     data, pair = target.model.data, absent(target.model.data, 2)
     for add, match in (
         (data.edge_index[:, :1], "is in the graph: ask what it is worth with remove="),
-        (pair[:, [0, 0]], "is added twice"),
+        ([pair[:, [0, 0]]], "is added twice by one player"),
         (torch.tensor([[0], [16]]), "from 0 to 15, got 0 to 16"),
         (torch.zeros(2, 0, dtype=torch.long), "at least one"),
     ):
@@ -120,8 +166,18 @@ def test_what_cannot_be_added_is_said(target):
         Influence(add=pair.double()).explain(target)
     with pytest.raises(ValueError, match="have edge_weight: give target"):
         Influence(add=torch.tensor([[0], [0]])).explain(weighted())
-    with pytest.raises(ValueError, match="without shards= and remove="):
+    with pytest.raises(ValueError, match="add= beside remove= takes the ends of edges in both"):
         Influence(add=pair, remove="edges")
+    with pytest.raises(ValueError, match="need as many of each, got 2 and 1"):
+        Influence(add=pair, remove=data.edge_index[:, :1]).explain(target)
+    with pytest.raises(ValueError, match="is not in the graph: ask what it would be worth with add="):
+        Influence(remove=pair).explain(target)
+    with pytest.raises(ValueError, match="is removed twice by one player"):
+        Influence(remove=[data.edge_index[:, [0, 0]]]).explain(target)
+    with pytest.raises(ValueError, match="neither to add nor to remove"):
+        target.players("edge_edits")
+    with pytest.raises(ValueError, match="Players or ends of edges, got int"):
+        Influence(remove=3)
     with pytest.raises(ValueError, match="got edges, which are: say remove="):
         Influence(add=target.players("edges"))
     with pytest.raises(ValueError, match="got edges that are not: say add="):

@@ -10,10 +10,12 @@ from torch.func import functional_call, grad, jvp
 
 import explain
 from models.removal import experiments
+from models.removal.edit_table import table as edit_table
+from models.removal.edits import Kind, Setting, citations, drawn, measured, trained
 from models.removal.experiments import BLOCKS, KARATE, Experiment, blocks, four_labels, rows
 from models.removal.losses import Layout
-from models.removal.minima import Training
-from models.removal.networks import Sgc, SmoothGcn
+from models.removal.minima import Training, metric_of
+from models.removal.networks import Deep, Sgc, SmoothGcn
 from models.removal.study import some, table, without
 
 
@@ -80,6 +82,48 @@ def test_the_loss_by_its_matrices_is_the_networks(make):
     np.testing.assert_allclose(curve(flat(along)), flat(product), rtol=0, atol=1e-12)
     at_rest = training.to_minimum(net, first=500)
     assert training.gradient_norm(at_rest) <= 1e-10 < training.gradient_norm(net)
+
+
+@pytest.mark.parametrize("kind", ["GCN", "GAT", "ChebNet"])
+def test_the_loss_of_any_network_is_differentiated_rightly_and_comes_to_rest(kind):
+    torch.manual_seed(0)
+    data = blocks(size=8, labelled=4)
+    net, training = Deep(kind, 8, 3, 2, 2).double(), Training(data, 0.1, 12, slope=1e-9)
+    loss, theta = training.loss(net), Layout.of(net).read(net)
+    value, gradient, product = loss.at(theta)
+    along = np.random.default_rng(0).normal(size=len(theta))
+    ahead, behind = (loss.at(theta + h * along) for h in (1e-5, -1e-5))
+    assert gradient @ along == pytest.approx((ahead[0] - behind[0]) / 2e-5, rel=1e-6)
+    np.testing.assert_allclose(product(along), (ahead[1] - behind[1]) / 2e-5, atol=1e-6)
+    with torch.no_grad():
+        outputs = net(data.x, data.edge_index)[data.train_mask]
+        penalty = 0.05 * sum(float(p.square().sum()) for p in net.parameters())
+    assert value == pytest.approx(float(F.cross_entropy(outputs, data.y[data.train_mask])) + penalty, rel=1e-12)
+    at_rest = training.to_minimum(net, first=500)
+    again = training.to_minimum(net, first=500, metric=metric_of(training, at_rest))
+    assert training.gradient_norm(again) <= 1e-9 < training.gradient_norm(net)
+
+
+def test_groups_of_edits():
+    setting = Setting("GCN", 3, 0.03, small, (5, 20), hidden=4)
+    kind = Kind("both", 2, 2, 5)
+    line = measured(setting, kind)
+    assert line.response >= 0.9999
+    assert line.first_low <= line.first <= line.first_high
+    assert line.response >= line.first > 0.5
+    assert line.left <= 1e-9 < line.change
+    data = trained(setting)[0]
+    edits = drawn(data, (5, 20), kind)
+    here = {*map(tuple, data.edge_index.T.tolist())}
+    assert all(tuple(edge) not in here for add, _ in edits for edge in add.T.tolist())
+    assert all(tuple(edge) in here for _, gone in edits for edge in gone.T.tolist())
+    text = edit_table([(setting, kind, line)]).splitlines()
+    assert text[2].startswith("| GCN, 3 layers, blocks, penalty 0.03 | both | 5 | ")
+    assert {row.count("|") for row in text[:3]} == {11}
+
+
+def small():
+    return citations(size=8, labelled=4, words=10)
 
 
 def test_no_minimum_is_said():

@@ -13,7 +13,7 @@ from torch_geometric.data.data import BaseData
 
 from explain.graph.network import GraphNetwork
 from explain.graph.number import GraphNumber
-from explain.graph.players.absent_edges import ABSENT_EDGES
+from explain.graph.players.absent_edges import ABSENT_EDGES, EDGE_EDITS
 from explain.graph.players.naming import node_name
 from explain.graph.tensors.cuts import Focus, Place, whole
 from explain.graph.tensors.data_object import pair_store
@@ -94,7 +94,7 @@ def graph_removal(
 ) -> GraphRemoval:
     """The objective whose players are nodes, edges or features of the graph, see `GraphRemoval`, or edges to add."""
     foci, positions = _read(number, train, base.players)
-    if players.kind == ABSENT_EDGES:
+    if players.kind in (ABSENT_EDGES, EDGE_EDITS):
         return graph_insertion(number, place, base, players, foci, positions)
     return GraphRemoval(base, number, place, players, foci, positions)
 

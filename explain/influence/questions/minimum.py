@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
 from explain.influence.curvature import Hessian
-from explain.influence.linear_maps import Flat, pullback
+from explain.influence.linear_maps import Flat
+from explain.influence.scores import loss_and_gradient
 from explain.influence.solvers.cg import ConjugateGradient
 from explain.influence.spectrum import Indefinite, Unsettled, extreme_eigenvalues
 from explain.types import LabelledObjective, Objective, Parameters
@@ -43,14 +42,14 @@ def refit(objective: Objective, tolerance: float | None = None, max_iterations: 
     flat = Flat(objective.params)
     theta = flat.vector(objective.params)
     limit = tolerance or torch.finfo(theta.dtype).eps ** 0.6
-    value, gradient = _loss_and_gradient(objective, flat, theta)
+    value, gradient = loss_and_gradient(objective, theta)
     if gradient.norm() < CLOSE * max(1.0, abs(value)):
         theta, gradient = _finished(objective, flat, theta, gradient, tolerance)
         if gradient.norm() <= limit:
             return flat.params(theta)
 
     def loss(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _loss_and_gradient(objective, flat, torch.from_numpy(vector).to(theta))
+        value, gradient = loss_and_gradient(objective, torch.from_numpy(vector).to(theta))
         return value, gradient.cpu().numpy()
 
     options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "gtol": limit / 10, "ftol": 0, "maxcor": 20}
@@ -82,23 +81,8 @@ def _finished(
         except Indefinite:
             break
         moved = theta - solution.x.to(theta)
-        new = _loss_and_gradient(objective, flat, moved)[1]
+        new = loss_and_gradient(objective, moved)[1]
         if not new.norm() < gradient.norm():
             break
         theta, gradient = moved, new
     return theta, gradient
-
-
-def _loss_and_gradient(objective: Objective, flat: Flat, theta: Tensor) -> tuple[float, Tensor]:
-    """``J`` and ``grad J``, penalty included, summed in float64."""
-    value = objective.weight_decay / 2 * float(theta.double() @ theta.double())
-    gradient = objective.weight_decay * theta.double()
-    for batch in objective.batches():
-        losses, pull = pullback(partial(_losses, objective, flat, batch), theta)
-        value += float(losses.detach().double().sum()) / objective.size
-        gradient += pull(torch.ones_like(losses)).detach().double() / objective.size
-    return value, gradient
-
-
-def _losses(objective: Objective, flat: Flat, batch: Tensor, theta: Tensor) -> Tensor:
-    return objective.train_loss(flat.params(theta), batch)
