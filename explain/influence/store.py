@@ -31,8 +31,8 @@ class GradientStore(Together):
     whole shards only, and the next one goes on from there to the same bytes. Opening compares the training set with
     what the folder is of and proves each file against its checksum; a question compares the model.
 
-    Of examples that are read by position, as those of a map-style Dataset, a worker holds one batch; of tensors it
-    holds all.
+    Of examples that are read by position, as those of a map-style Dataset above 256 MiB, a worker holds one batch; of
+    those that are held in memory it is sent all.
 
     Args:
         explainer: with ``shards`` and a seed.
