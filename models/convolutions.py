@@ -22,8 +22,8 @@ from torch_geometric.nn import (
     SAGEConv,
     SGConv,
 )
-from torch_geometric.nn import SGFormer as Simplified
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.nn.models.sgformer import SGModule
 from torch_geometric.utils import degree, scatter
 
 from models.layers import dropout, once
@@ -315,16 +315,18 @@ class GPS(nn.Module):
 
 
 class SGFormer(nn.Module):
-    """Linear attention among all nodes beside a GCN (Wu et al. 2023), as torch_geometric has it.
+    """Linear attention among all nodes beside a GCN (Wu et al. 2023): ``W (share GCN(x) + (1 - share) attended(x))``.
+
+    The attention is torch_geometric's; its GCN is another, that of large graphs, where each layer adds the first.
 
     Args:
         features: columns of ``x``.
-        classes: columns of the logits, which are logarithms of probabilities.
+        classes: columns of the logits.
         hidden: units.
         attended: layers of attention.
         layers: of the GCN.
         share: of the GCN in the sum of both.
-        dropout: after each layer of attention, and after each of the GCN.
+        dropout: after each layer of attention, and after each of the GCN but the last.
     """
 
     def __init__(
@@ -338,17 +340,14 @@ class SGFormer(nn.Module):
         dropout: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         super().__init__()
-        self.net = Simplified(
-            features,
-            hidden,
-            classes,
-            trans_num_layers=attended,
-            trans_dropout=dropout[0],
-            gnn_num_layers=layers,
-            gnn_dropout=dropout[1],
-            graph_weight=share,
-        )
+        self.share, self.dropout = share, dropout[1]
+        self.pairs = SGModule(features, hidden, attended, dropout=dropout[0])
+        self.convs = nn.ModuleList(GCNConv(hidden if i else features, hidden) for i in range(layers))
+        self.out = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """Features ``[nodes, features]`` and edges ``[2, edges]`` to logits ``[nodes, classes]``."""
-        return self.net(x.to_dense(), edge_index, edge_index.new_zeros(len(x)))
+        attended = self.pairs(x.to_dense(), edge_index.new_zeros(len(x)))
+        for conv in self.convs[:-1]:
+            x = F.dropout(conv(x, edge_index).relu(), self.dropout, self.training)
+        return self.out(self.share * self.convs[-1](x, edge_index) + (1 - self.share) * attended)

@@ -5,6 +5,8 @@ Each is built as ``kind(features, classes)`` and asked as ``net(x, edge_index, b
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GIN as Isomorphism
@@ -25,11 +27,28 @@ from models.convolutions import LineGraphNet
 
 
 class GIN(nn.Module):
-    """``MLP((1 + eps) x_i + sum_j x_j)`` in layers, nodes summed (Xu et al. 2019)."""
+    """``MLP((1 + eps) x_i + sum_j x_j)`` in layers, nodes summed (Xu et al. 2019).
 
-    def __init__(self, features: int, classes: int, hidden: int = 32, layers: int = 3) -> None:
+    Args:
+        features: columns of ``x``.
+        classes: columns of the logits.
+        hidden: units.
+        layers: of the sums.
+        norm: "batch_norm" after each, as the paper trains it, or None.
+        jump: "cat" reads all layers, as in the paper, None the last.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        hidden: int = 32,
+        layers: int = 3,
+        norm: str | None = None,
+        jump: str | None = None,
+    ) -> None:
         super().__init__()
-        self.net = Isomorphism(features, hidden, layers, hidden)
+        self.net = Isomorphism(features, hidden, layers, hidden, norm=norm, jk=jump)
         self.out = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
@@ -66,19 +85,37 @@ class LineGraph(nn.Module):
 
 
 class SortPool(nn.Module):
-    """Nodes sorted by their last column, the first ``k`` read by a convolution (Zhang et al. 2018, DGCNN)."""
+    """Nodes sorted by the last column of all layers, the first ``k`` read by a convolution (Zhang et al. 2018, DGCNN).
 
-    def __init__(self, features: int, classes: int, hidden: int = 32, k: int = 10) -> None:
+    Args:
+        features: columns of ``x``.
+        classes: columns of the logits.
+        hidden: units of each layer; one more layer has a single column, by which nodes are sorted.
+        layers: with so many units.
+        k: nodes that are read.
+        dropout: before the logits.
+    """
+
+    def __init__(
+        self, features: int, classes: int, hidden: int = 32, layers: int = 3, k: int = 10, dropout: float = 0.5
+    ) -> None:
         super().__init__()
-        self.conv1, self.conv2 = GCNConv(features, hidden), GCNConv(hidden, hidden)
+        sizes = (features, *[hidden] * layers, 1)
+        self.convs = nn.ModuleList(GCNConv(a, b) for a, b in itertools.pairwise(sizes))
         self.sort = SortAggregation(k)
-        self.read = nn.Conv1d(1, hidden, hidden, hidden)
-        self.out = nn.Linear(k * hidden, classes)
+        self.read = nn.Conv1d(1, hidden, sum(sizes[1:]), sum(sizes[1:]))
+        self.out = nn.Sequential(
+            nn.Linear(k * hidden, 2 * hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * hidden, classes)
+        )
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
         """Features, edges and the graph ``[nodes]`` of each node to logits ``[graphs, classes]``."""
-        h = self.conv2(self.conv1(x, edge_index).tanh(), edge_index).tanh()
-        return self.out(self.read(self.sort(h, batch)[:, None]).relu().flatten(1))
+        layers = []
+        for conv in self.convs:
+            x = conv(x, edge_index).tanh()
+            layers.append(x)
+        first = self.sort(torch.cat(layers, 1), batch)
+        return self.out(self.read(first[:, None]).relu().flatten(1))
 
 
 class SAGPool(nn.Module):

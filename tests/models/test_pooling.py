@@ -17,6 +17,7 @@ from models.splits import folds
 LABEL = 1
 GRAPHWISE = {
     "GIN": pooling.GIN,
+    "GIN, all layers": lambda *sizes: pooling.GIN(*sizes, hidden=4, norm="batch_norm", jump="cat"),
     "DeepSets": pooling.DeepSets,
     "line graph": lambda *sizes: pooling.LineGraph(*sizes, hidden=4),
     "SortPool": lambda *sizes: pooling.SortPool(*sizes, k=3),
