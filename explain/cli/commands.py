@@ -152,7 +152,7 @@ def report(
 )
 def again(
     file: Annotated[Path, typer.Argument(help="an answer that was saved", show_default=False)],
-    model: Annotated[str, typer.Option(help="file and name of the target, or of a wrapped graph model")],
+    model: Annotated[str, typer.Option(help="file and name of the target, or of a wrapped model")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="keep the new answer too")] = None,
     as_data: AsJson = False,
 ) -> None:

@@ -92,6 +92,8 @@ def explainer_of(why: Credit) -> Explainer:
         raise CannotReplay(f"{error}: only its own explainers are run again") from error
     own = plain(why.players)  # "7 edges": not a kind, but those that the answer has
     players = {name: why.players for name in ("players", "remove") if why.settings.get(name) == own}
+    if why.settings.get("add") is not None and "added" in why.players.geometry:  # whatever form they were given in
+        players["add"] = why.players
     settings = {name: kept for name, kept in why.settings.items() if name not in _FREE}
     try:
         found = _again(kind, settings | ({"seed": why.seed} if "seed" in settings else {}), players)
@@ -100,7 +102,7 @@ def explainer_of(why: Credit) -> Explainer:
             f"{why.method} cannot be made again from its settings ({error}): ask it in Python"
         ) from error
     said = found.settings() | {"seed": settings.get("seed")}
-    for name in settings.keys() & said.keys():
+    for name in (settings.keys() & said.keys()) - players.keys():
         if said[name] != settings[name]:
             raise CannotReplay(
                 f"{why.method}({name}=...) was {settings[name]!r:.60}, which a file does not hold: ask it in Python"

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from explain.cli.making import CannotReplay, explainer_of
+from explain.cli.asking import asked_again
+from explain.cli.making import explainer_of
 from explain.explanation import Explanation
 from explain.parallel import Undigestable
 from explain.parallel.digest import Digest
 from explain.sameness import numbers_apart, told_apart
 from explain.types import Target
 
-_VERBS = ("node", "edge", "graph")
 _SAID = ("before", "now")
 _BITS = 32  # hexadecimal digits of a digest
-_REMEDY = "name the target itself in the file, --model my_setup.py:target"
 
 
 @dataclass(frozen=True)
@@ -55,59 +53,23 @@ def explained(explainer: Any, target: Target) -> Explanation:
 
 
 def replay(why: Explanation, model: Any) -> Replay:
-    """Ask again what this answer answers, of a target, or of a wrapped model of graphs.
+    """Ask again what this answer answers, of a target, or of a wrapped model where the file holds the question whole.
 
     Raises:
         CannotReplay: the question or a setting held what no file keeps.
         TypeError: neither a target nor a wrapped model.
     """
-    target = model if isinstance(model, Target) else _target_of(why, model)
+    target = model if isinstance(model, Target) else asked_again(why, model)
     again = explained(explainer_of(why), target)
     numbers = tuple(numbers_apart(why, again, _SAID))
     made = told_apart("", why.versions, again.versions, _SAID)
     asked = told_apart("question: ", why.target, again.target, _SAID)
-    return Replay(again, not numbers, (*numbers, *made, *asked))
+    untold = _untold(why) if numbers and target is not model else ()
+    return Replay(again, not numbers, (*numbers, *made, *asked, *untold))
 
 
-def _target_of(why: Explanation, model: Any) -> Target:
-    """The question of an answer about a graph; others hold a sample, a picture or a function, which no file keeps.
-
-    Raises:
-        CannotReplay: another question, or a payoff that is a function.
-        TypeError: no wrapped model.
-    """
-    asked = why.target
-    verb = str(asked.get("task", ""))
-    if verb not in _VERBS or asked.get("family") != "graph" or not callable(getattr(model, verb, None)):
-        if isinstance(model, nn.Module):
-            raise TypeError(
-                f"this is a {type(model).__name__}, not wrapped: give explain.wrap(model, data), or a target"
-            )
-        raise CannotReplay(f"this question is not in the file whole, only its answer is: {_REMEDY}")
-    given = {name: asked[name] for name in ("label", "payoff", "removal", "baseline")}
-    try:
-        if verb == "graph":
-            return model.graph(asked["graph"], **given)
-        ends = asked[verb] if verb == "edge" else [asked[verb]]
-        return getattr(model, verb)(*(_node(asked, name) for name in ends), **given)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CannotReplay(f"the question cannot be asked again from the file ({error}): {_REMEDY}") from error
-
-
-def _node(asked: Mapping[str, Any], name: str) -> int | tuple[str, int]:
-    """A node by its name, or its number, after its type where there are types.
-
-    Raises:
-        KeyError: of no type.
-    """
-    counts = asked.get("node_types") or {"": None}
-    names, first = asked.get("node_names"), 0
-    for kind, count in counts.items():
-        own = names if count is None or names is None else names[first : first + count]
-        first += count or 0
-        text = name.removeprefix(f"{kind} ") if kind else name
-        if kind and text == name:
-            continue
-        number = own.index(text) if own else int(text)
-        return (kind, number) if kind else number
-    raise KeyError(name)
+def _untold(why: Explanation) -> tuple[str, ...]:
+    """What an answer does not say about its question, where numbers differ that its file alone asked for."""
+    if (why.target.get("question"), why.target.get("removal")) != ("step", "mean"):
+        return ()
+    return ("absent patches now show the picture's own mean: reference images, if there were any, are in no file",)
