@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import operator
 import os
 import re
 import subprocess
@@ -95,6 +96,23 @@ def test_what_the_outputs_are_is_found_and_said(capsys):
 
 def test_what_captum_found_is_compared(capsys):
     assert "Comparison of 2 explanations" in shown(THEIRS, capsys)
+
+
+def test_what_stands_beside_other_libraries_is_there():
+    """Each name in the last column of the tables is public, and each setting is taken."""
+    rows = re.findall(r"^\|.* \| (.*) \|$", PAGES["coming_from"], re.MULTILINE)
+    found = [code for row in rows for code in re.findall(r"`([^`]+)`", row)]
+    public = [name for code in found for name in re.findall(r"(?<![\w.\"])(?:explain\.)?(\w+(?:\.\w+)*)\(", code)]
+    public += [code for code in found if code in explain.__all__]
+    assert {"Shapley", "Gradient", "Occlusion", "plot.bars", "plot.beeswarm", "capture", "wrap"} <= set(public)
+    outside = {"shap.plots.waterfall", "why.to_shap", "why.plot", "target.players", "node", "int", "torch.zeros"}
+    for name in set(public) - outside:
+        assert operator.attrgetter(name)(explain), name
+    settings = re.compile(r"([A-Z]\w+)\((?:\"(\w+)\"|…), (method|estimator|aggregate)=\"(\w+)\"")
+    made = [asked for code in found for asked in settings.findall(code)]
+    assert len(made) >= 4
+    for name, players, setting, value in made:
+        assert getattr(getattr(explain, name)(players or "features", **{setting: value}), setting) == value
 
 
 def test_the_commands_run(tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from page_examples import examples, shown
+from PIL import Image
 from test_pages import METHODS
 
 import explain
@@ -54,7 +56,11 @@ def test_every_file_it_names_is_there():
     figures = sorted((ROOT / "notebooks" / "figures").iterdir())
     assert [figure.name for figure in figures] == ["digits.png", "karate.png"]
     for figure in figures:
-        assert figure.stat().st_size < 200_000
+        assert figure.stat().st_size < 160_000
+    for figure in figures[1:]:
+        pixels = np.asarray(Image.open(figure).convert("RGB"))
+        colours = max(len(np.unique(column, axis=0)) for column in pixels.swapaxes(0, 1))
+        assert colours > 160, "a colour bar is in bands, as in a palette of 256 colours"
 
 
 def test_it_knows_every_explainer():

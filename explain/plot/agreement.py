@@ -33,6 +33,10 @@ class Compared(Protocol):
     def kind(self) -> str:
         """What they are."""
 
+    @property
+    def absolute(self) -> bool:
+        """Whether sizes are compared, and signs are not."""
+
     def matrix(self, measure: str) -> pd.DataFrame:
         """The measure for every pair."""
 
@@ -58,6 +62,8 @@ def agreement(comparison: Compared, ax: Axes | None = None, measure: str = "spea
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     name = TITLES[measure].format(k=comparison.k)
+    if comparison.absolute and measure != "overlap":  # which is always of sizes
+        name += " of sizes"
     heading(ax, name, f"{comparison.players} {comparison.kind}")
     colour_bar(ax, norm, name, cmap)
     return ax

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from explain.plot.style import DOWN, INK, axes
@@ -36,6 +37,8 @@ def scatter(
         x, y, yerr=error, fmt="o", markersize=5, color=DOWN, alpha=0.75, elinewidth=0.8, markeredgecolor="white",
         markeredgewidth=0.5, zorder=2,
     )  # fmt: skip
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))  # the same ticks, which have room for small numbers
     ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"actual {label}", ylabel=f"predicted {label}")
     ax.text(0.04, 0.96, f"Pearson r = {_said(pearson(x, y))}, n = {len(x)}", transform=ax.transAxes, va="top")
     ax.legend(loc="lower right", frameon=False)

@@ -1,6 +1,7 @@
 """Each picture draws on the Axes it is given, returns it, and shows what it should."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib as mpl
 
@@ -348,6 +349,15 @@ def test_helpful_and_harmful_follow_the_payoff():
         plot.strip(edges())
 
 
+def test_small_numbers_stand_apart_beside_a_scatter():
+    ax = plot.scatter(torch.linspace(-0.013, 0.026, 9), torch.linspace(-0.0125, 0.0255, 9))
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()]
+    assert len(boxes) >= 4
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    assert ax.get_xticks().tolist() == ax.get_yticks().tolist()
+
+
 def test_a_scatter_says_pearson_and_draws_the_identity():
     x, y = np.random.default_rng(0).normal(size=(2, 30))
     ax = plot.scatter(torch.tensor(y), torch.tensor(x))
@@ -390,6 +400,16 @@ def test_attention_maps_lie_at_their_true_resolution_and_compare():
     np.testing.assert_allclose((np.asarray(maps[0].get_array()) * pixels.numpy()).sum(), 40, rtol=1e-5)
     assert [text.get_text() for text in ax.texts] == ["t=60", "t=20", "the picture", "down", "up"]
     assert "t=60, 20, class 3" in ax.get_title(loc="left")
+
+
+@pytest.mark.parametrize("measure", ["spearman", "kendall", "overlap"])
+def test_agreement_of_sizes_is_not_called_that_of_scores(measure):
+    why, against = edges(), replace(edges(), scores=-edges().scores)
+    for absolute in (False, True):
+        ax = plot.agreement(compare(why, against, absolute=absolute, resamples=0), measure=measure)
+        bar = next(other for other in ax.figure.axes if other is not ax)
+        sizes = absolute and measure != "overlap"
+        assert [("of sizes" in said) for said in (ax.get_title("left"), bar.get_ylabel())] == [sizes, sizes]
 
 
 def test_a_map_of_attention_is_called_by_the_layer_it_is_of():
