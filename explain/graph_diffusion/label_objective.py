@@ -18,7 +18,7 @@ from explain.guard import evaluating
 from explain.loaders import positions_of
 from explain.payoffs import PROBED, by_themselves
 from explain.training import TrainingObjective, trainable
-from explain.types import Parameters, Players
+from explain.types import Parameters, Players, Unsupported
 
 _AT_ONCE = 2**21  # numbers of a batch of noised labels
 _GIVE = (
@@ -48,9 +48,9 @@ class LabelDenoisingObjective(TrainingObjective):
         """Nothing: another label is another input to the others too, not another target alone.
 
         Raises:
-            ValueError: always.
+            Unsupported: always.
         """
-        raise ValueError("a label that is denoised is input and target: ask what the example does as it is, Influence")
+        raise Unsupported("a label that is denoised is input and target: ask what the example does as it is, Influence")
 
 
 def training_objective(number: Measured, train: Any, remove: str | Players = "labels") -> LabelDenoisingObjective:

@@ -61,16 +61,6 @@ def each_gradient(f: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(theta) if row is None else row for row in rows])
 
 
-def curvature(training: Training) -> Tensor:
-    """The Hessian of the mean loss and the penalty, ``[p, p]``, by differentiating twice."""
-    at = training.theta.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        slope = torch.autograd.grad(training.losses(at).mean(), at, create_graph=True)[0]
-        rows = [torch.autograd.grad(one, at, retain_graph=True, allow_unused=True)[0] for one in slope.unbind()]
-    found = torch.stack([torch.zeros_like(at) if row is None else row for row in rows])
-    return found.detach() + training.weight_decay * torch.eye(len(at), dtype=at.dtype)
-
-
 def newton_minimum(training: Training, left: int | None = None) -> Tensor:
     """The minimum without an example, ``n`` kept, of a quadratic loss: one step of Newton's."""
 

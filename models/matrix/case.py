@@ -48,6 +48,16 @@ class Training:
     size: Callable[[Tensor], Tensor] | None = None
     quadratic: bool = False
 
+    @cached_property
+    def curvature(self) -> Tensor:
+        """The Hessian of the mean loss and the penalty, ``[p, p]``, by differentiating twice."""
+        at = self.theta.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            slope = torch.autograd.grad(self.losses(at).mean(), at, create_graph=True)[0]
+            rows = [torch.autograd.grad(one, at, retain_graph=True, allow_unused=True)[0] for one in slope.unbind()]
+        found = torch.stack([torch.zeros_like(at) if row is None else row for row in rows])
+        return found.detach() + self.weight_decay * torch.eye(len(at), dtype=at.dtype)
+
 
 @dataclass(frozen=True)
 class Case:

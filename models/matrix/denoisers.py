@@ -117,9 +117,38 @@ def at_step(net: Network) -> Predict:
     return lambda x, t: net(x, torch.full((len(x),), t))
 
 
+class Looking(nn.Module):
+    """The noise in pictures ``[n, 1, 2, 3]``, by attention of each pixel on all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.into, self.out = nn.Parameter(torch.randn(6, 4)), nn.Linear(2, 4), nn.Linear(4, 1)
+        self.query, self.key, self.value = (nn.Linear(4, 4) for _ in range(3))
+
+    def looked(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What each pixel is ``[n, 6, 4]``, and its shares ``[n, 6, 6]``."""
+        time = (t / STEPS).view(-1, 1, 1).expand(-1, 6, 1).to(x)
+        h = self.into(torch.cat([x.flatten(1)[..., None], time], 2)) + 2 * self.places
+        return h, (self.query(h) @ self.key(h).mT / 2).softmax(-1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """At steps ``t [n]``."""
+        h, weights = self.looked(x, t)
+        return self.out((h + weights @ self.value(h)).tanh()).view_as(x)
+
+
 def one_step() -> Case:
     """One step of a DDPM: how well it foresees the noise in a picture, patches of it mid-grey."""
-    net, scheduler = stirred(Denoiser()), DDPMScheduler(num_train_timesteps=STEPS)
+    return _step(stirred(Denoiser()))
+
+
+def looking_step() -> Case:
+    """The same of a network whose pixels attend."""
+    return _step(stirred(Looking(), 0.5))
+
+
+def _step(net: nn.Module) -> Case:
+    scheduler = DDPMScheduler(num_train_timesteps=STEPS)
     x0, noise = pictures(1)[0], normal(0, (DRAWS, *SHAPE))
     kept = scheduler.alphas_cumprod.double()
     model = explain.wrap(net, scheduler=scheduler, shape=SHAPE, time="step", weight_decay=0.1, draws=LEVELS)
@@ -146,7 +175,17 @@ def one_step() -> Case:
         lambda net: number(noised(x0), at_step(net)),
         size=lambda net: at_step(net)(noised(x0), STEP).square().mean(),
     )
-    return Case(target, {"patches": patches}, {"patches": pixels}, training=training)
+    looked: dict[str, Callable[[Players], Tensor]] = {}
+    if isinstance(net, Looking):  # all pixels are asked about, in each draw
+        with torch.no_grad():
+            shares = net.looked(noised(x0), torch.full((DRAWS,), STEP))[1].mean((0, 1))
+        looked = dict.fromkeys(("mean", "last"), lambda players: _owned(shares, players))
+    return Case(target, {"patches": patches}, {"patches": pixels}, looked=looked, training=training)
+
+
+def _owned(shares: Tensor, players: Players) -> Tensor:
+    """What the pixels of each player got, ``[P]``."""
+    return shares.new_zeros(len(players)).index_add(0, players.geometry["labels"].flatten(), shares)
 
 
 def brightness(samples: Tensor) -> Tensor:
@@ -235,4 +274,4 @@ def ddim_run() -> Case:
     return ran(scheduler, 0.5, [15, 10, 5, 0], eta=0.5)
 
 
-DENOISERS = {"DDPM step": one_step, "DDPM run": ddpm_run, "DDIM run": ddim_run}
+DENOISERS = {"DDPM step": one_step, "attentive DDPM step": looking_step, "DDPM run": ddpm_run, "DDIM run": ddim_run}

@@ -1,4 +1,4 @@
-"""Representatives whose state is a graph, labels on one, or tokens: each sampling loop from its paper's equation."""
+"""Representatives whose state is a graph or tokens, drawn class by class: each loop from its paper's equation."""
 
 from __future__ import annotations
 
@@ -16,115 +16,12 @@ from explain.diffusion.categorical import Categorical
 from explain.graph_diffusion.graph_model import GraphDiffusionModel
 from explain.graph_diffusion.graph_states import GraphNoise
 from explain.graph_diffusion.model import LabelDiffusionModel
-from explain.types import Players
-from models.digress import DiGress
-from models.dpm_snc import DPMSNC, cosine_betas
-from models.ladder import ladder
-from models.matrix.case import Case, Smooth, Training
+from explain.types import Players, Target
+from models.digress import ConditionalDiGress, DiGress, Layer
+from models.matrix.case import Case, Training
 from models.matrix.denoisers import OTHER
 from models.matrix.graphs import flat, stirred
-
-RUNS = 2
-
-
-# --- labels on a graph ---
-
-
-def labelled_run(
-    net: nn.Module,
-    x: Tensor,
-    edge_index: Tensor,
-    Y: Tensor,
-    known: Tensor,
-    betas: Tensor,
-    seed: int,
-    looks: Tensor,
-    corrected: Tensor,
-) -> Tensor:
-    """``y_0 [n, C]`` of one manifold-constrained run of DPM-SNC (Jang et al. 2023), with derivatives through all of it.
-
-    Each step takes the ancestral mean and noise, and ``-grad_y log |Y_L - y0_hat_L|^2``; the known rows are then those
-    of ``Y_L`` noised to the step that was reached. Where a step does not look, the labels foreseen before are held to.
-    """
-    kept, generator = (1 - betas).cumprod(0), torch.Generator().manual_seed(seed)
-
-    def noise() -> Tensor:
-        return torch.randn(Y.shape, generator=generator, dtype=torch.float64)
-
-    y, held = noise(), torch.full_like(Y, 1 / Y.size(1))
-    for step, t in enumerate(range(len(betas) - 1, -1, -1)):
-        with torch.enable_grad():
-            y = y if y.requires_grad else y.requires_grad_()
-            seen = (y - (1 - kept[t]).sqrt() * net(x, y, torch.full((1,), t), edge_index)) / kept[t].sqrt()
-            held = seen if looks[step] else held
-            e = (y - kept[t].sqrt() * held) / (1 - kept[t]).sqrt()
-            after = (y - betas[t] / (1 - kept[t]).sqrt() * e) / (1 - betas[t]).sqrt()
-            after = after + (t > 0) * betas[t].sqrt() * noise()
-            distance = (Y - seen)[known].square().sum()
-            if t and looks[step] and corrected[step] and distance > 1e-4 * known.sum():
-                after = after - torch.autograd.grad(distance.log(), y, create_graph=True)[0]
-            reached = kept[t - 1] if t else torch.ones_like(kept[0])
-            y = torch.where(known[:, None], reached.sqrt() * Y + (1 - reached).sqrt() * noise(), after)
-    return y
-
-
-def labels() -> Case:
-    """Runs of a DPM-SNC on a ladder: how surely a node ends as its class."""
-    data, betas, node = ladder(3, 0.5, seed=1), cosine_betas(4), 4
-    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    data.x, data.edge_index = x, data.edge_index[:, ::2]
-    net = stirred(DPMSNC(2, 2, hidden=4, layers=1), 0.2)
-    model = explain.wrap(net, data, betas=betas, time="step", prediction_type="epsilon", scale="0/1")
-    target = model.trajectory(node, 0, draws=RUNS, payoff="state")
-    Y, every = F.one_hot(data.y, 2).double(), torch.ones(len(betas), dtype=torch.bool)
-
-    def ends(
-        x: Tensor = x,
-        edge_index: Tensor = data.edge_index,
-        Y: Tensor = Y,
-        known: Tensor = data.train_mask,
-        looks: Tensor = every,
-        corrected: Tensor = every,
-    ) -> Tensor:
-        runs = [labelled_run(net, x, edge_index, Y, known, betas, seed, looks, corrected) for seed in range(RUNS)]
-        return torch.stack(runs)[:, node, 0].mean()
-
-    def known_labels(players: Players, there: Tensor) -> Tensor:
-        return ends(known=data.train_mask.index_fill(0, players.index[~there], False))
-
-    def nodes(players: Players, there: Tensor) -> Tensor:
-        gone = players.index[~there]
-        links = data.edge_index[:, ~torch.isin(data.edge_index, gone).any(0)]
-        return ends(x.index_fill(0, gone, 0.0), links, known=data.train_mask.index_fill(0, gone, False))
-
-    def edges(players: Players, there: Tensor) -> Tensor:
-        return ends(
-            edge_index=data.edge_index[:, torch.ones(data.num_edges).bool().index_fill(0, players.index[~there], False)]
-        )
-
-    def features(players: Players, there: Tensor) -> Tensor:
-        return ends(x.index_fill(1, players.index[~there], 0.0))
-
-    def of_labels(players: Players) -> Smooth:
-        owner = torch.full((6, 1), -1)
-        owner[players.index, 0] = torch.arange(len(players))
-        return Smooth(Y, torch.where(owner >= 0, 0.5, Y), owner.expand_as(Y), lambda Y: ends(Y=Y))
-
-    def of_features(players: Players) -> Smooth:
-        return Smooth(x, torch.zeros_like(x), players.index.expand_as(x), ends)
-
-    answers = {
-        "known_labels": known_labels,
-        "nodes": nodes,
-        "edges": edges,
-        "features": features,
-        "steps": lambda _, there: ends(looks=there),
-        "guidance": lambda _, there: ends(corrected=there),
-    }
-    return Case(target, answers, {"known_labels": of_labels, "features": of_features})
-
-
-# --- classes that are drawn ---
+from models.matrix.labels import LEVELS, RUNS, labels, labels_step
 
 
 def turned(kept: Tensor, limit: Tensor, t: int) -> Tensor:
@@ -173,13 +70,13 @@ def _held(players: Players, there: Tensor) -> Tensor:
     return held
 
 
-LEVELS = 3  # draws of step and noise that the training graphs are measured with
 TRAINED = torch.stack([GRAPH, 1 - GRAPH - torch.eye(4).long(), GRAPH.roll((1, 1), (0, 1)).triu(2)])
 TRAINED = (TRAINED | TRAINED.mT).long()
 
 
-def _digress() -> tuple[nn.Module, GraphDiffusionModel]:
-    net = stirred(DiGress(len(KEPT), nodes=4, edges=3, whole=3, layers=1), 0.2)
+def _digress() -> tuple[DiGress, GraphDiffusionModel]:
+    net = DiGress(len(KEPT), nodes=4, edges=3, whole=3, layers=1)
+    stirred(net, 0.2)
     noise = GraphNoise(Categorical(KEPT, LIMIT))
     return net, explain.wrap(net, process=noise, time="step", loss="graphs", weight_decay=0.1, draws=LEVELS)
 
@@ -214,8 +111,26 @@ def pairs_step() -> Case:
             found.append(-torch.stack(rows).gather(3, TRAINED[..., None])[..., 0][:, off].mean(1))
         return torch.stack(found).mean(0)
 
+    def shares(noised: Tensor) -> Tensor:
+        """What each node looks at in the only layer, a mean over its channels."""
+        met: list[tuple[Tensor, ...]] = []
+        layer = net.layers[0]
+        assert isinstance(layer, Layer)
+        with layer.register_forward_pre_hook(lambda _, given: met.append(given)), torch.no_grad():
+            net(noised[None], torch.tensor([2]))
+            x, e = met[0][:2]
+            scores = layer.q(x)[:, :, None] * layer.k(x)[:, None] / x.size(-1) ** 0.5
+            return (scores * (1 + layer.scale(e)) + layer.shift(e)).softmax(2)[0].mean(-1)
+
+    generator, looked = torch.Generator().manual_seed(0), []
+    for _ in range(RUNS):
+        looked.append([shares(_whole(drawn(turned(KEPT, LIMIT, 2)[GRAPH], _pairs(generator))))])
+        _pairs(generator)
     training = Training(theta, losses, lambda theta: asked(theta, torch.ones(4, 4).bool()), 0.1, train=TRAINED)
-    return Case(target, dict.fromkeys(("pairs", "edges", "nodes"), number), training=training)
+    ends = torch.tensor([0.5, 0.5, 0.0, 0.0]).double()
+    return Case(
+        target, dict.fromkeys(("pairs", "edges", "nodes"), number), training=training, looked=_rows(looked, ends)
+    )
 
 
 def linked(pairs: Tensor) -> Tensor:
@@ -224,12 +139,37 @@ def linked(pairs: Tensor) -> Tensor:
     return ((pairs > 0) * weights).sum((1, 2))
 
 
+Foreseen = Callable[[Tensor, int, bool, bool], Tensor]  # pairs, t, guided there, told at all -> p of the clean pairs
+
+
 def pairs_run() -> Case:
     """Runs of DiGress: what the graphs look like that they end in."""
     net, model = _digress()
-    target, T = model.trajectory(4, payoff=linked, draws=RUNS, seed=0), len(KEPT)
+    target = model.trajectory(4, payoff=linked, draws=RUNS, seed=0)
+    return _run(target, lambda state, t, *_: net(state[None], torch.tensor([t])).softmax(-1)[0])
 
-    def ends(held: Tensor, looks: Tensor) -> Tensor:
+
+def guided_run() -> Case:
+    """Runs of a DiGress that is told a class, with guidance of weight 3 (Ho and Salimans 2021)."""
+    net = ConditionalDiGress(2, len(KEPT), nodes=4, edges=3, whole=3, layers=1)
+    stirred(net, 0.3)
+    model = explain.wrap(net, process=GraphNoise(Categorical(KEPT, LIMIT)), time="step", null=net.null)
+    target = model.trajectory(4, payoff=linked, condition=1, guidance=3.0, draws=RUNS, seed=0)
+
+    def foreseen(state: Tensor, t: int, guided: bool, told: bool) -> Tensor:
+        u, c = (net(state[None], torch.tensor([t]), None, torch.tensor([kind]))[0] for kind in (2, 1 if told else 2))
+        return (u + (3.0 if guided else 1.0) * (c - u)).softmax(-1)
+
+    return _run(target, foreseen, told=True)
+
+
+def _run(target: Target, foreseen: Foreseen, told: bool = False) -> Case:
+    """Every player of runs, by the sampling loop."""
+    T = len(KEPT)
+    every, whole = torch.ones(T, dtype=torch.bool), torch.ones(4, 4, dtype=torch.bool)
+
+    @torch.no_grad()
+    def ends(held: Tensor = whole, looks: Tensor = every, guided: Tensor = every, told: bool = True) -> Tensor:
         found = []
         for seed in range(RUNS):
             generator = torch.Generator().manual_seed(seed)
@@ -238,21 +178,27 @@ def pairs_run() -> Case:
             state, p = _whole(drawn(LIMIT.expand(4, 4, 2), start)), LIMIT.expand(4, 4, 2)
             for step, t in enumerate(range(T, 0, -1)):
                 if looks[step]:
-                    with torch.no_grad():
-                        p = net(state[None], torch.tensor([t])).softmax(-1)[0]
+                    p = foreseen(state, t, bool(guided[step]), told)
                 before = torch.einsum("ijx,ijk,xks->ijs", state, p, undone(KEPT, LIMIT, t))
                 state = _whole(drawn(before, _pairs(generator)))
             found.append(linked(state.argmax(-1)[None])[0])
         return torch.stack(found).mean()
 
-    def entries(players: Players, there: Tensor) -> Tensor:
-        return ends(_held(players, there), torch.ones(T, dtype=torch.bool))
-
-    everybody = torch.ones(4, 4, dtype=torch.bool)
-    return Case(target, {"steps": lambda _, there: ends(everybody, there), "pairs": entries, "nodes": entries})
+    answers = {
+        "steps": lambda _, there: ends(looks=there),
+        "pairs": lambda players, there: ends(_held(players, there)),
+        "nodes": lambda players, there: ends(_held(players, there)),
+    }
+    if told:
+        answers |= {
+            "guidance": lambda _, there: ends(guided=there),
+            "conditions": lambda _, there: ends(told=bool(there)),
+        }
+    return Case(target, answers)
 
 
 TOKENS, CLASSES, MASK, PLACE = torch.tensor([0, 2, 1, 2, 0]), 4, 3, 2
+SEQUENCES = torch.tensor([[0, 2, 1, 2, 0], [1, 1, 0, 2, 2], [2, 0, 1, 0, 1]])
 GIVEN, ABSORBED = torch.tensor([True, False, False, True, False]), F.one_hot(torch.tensor(MASK), CLASSES).double()
 
 
@@ -279,15 +225,25 @@ def _tokens() -> tuple[_Reader, LabelDiffusionModel]:
     net = _Reader()
     stirred(net, 0.2)
     line = Data(edge_index=torch.empty(2, 0, dtype=torch.long), y=TOKENS, train_mask=GIVEN, num_nodes=5)
-    return net, explain.wrap(net, line, process=Categorical(KEPT, ABSORBED), time="step", rule="joint", classes=CLASSES)
+    process, trained = Categorical(KEPT, ABSORBED), {"loss": "nodes", "weight_decay": 0.1, "draws": LEVELS}
+    return net, explain.wrap(net, line, process=process, time="step", rule="joint", classes=CLASSES, **trained)
 
 
-def _rows(maps: list[Tensor]) -> dict[str, Callable[[Players], Tensor]]:
-    """What the token looked at, one map a call: halves of them and of itself from the last to the first, and means."""
-    reach = F.one_hot(torch.tensor(PLACE), 5).double()
-    for weights in reversed(maps):
-        reach = (reach + reach @ weights) / 2
-    rows = {"rollout": reach, "mean": torch.stack(maps)[:, PLACE].mean(0), "last": maps[-1][PLACE]}
+def _rows(draws: list[list[Tensor]], start: Tensor) -> dict[str, Callable[[Players], Tensor]]:
+    """What those that are asked about looked at, one map a call, a mean over draws: halves of them and of themselves
+    from the last to the first, and means.
+    """
+    reaches = []
+    for maps in draws:
+        reach = start
+        for weights in reversed(maps):
+            reach = (reach + reach @ weights) / 2
+        reaches.append(reach)
+    rows = {
+        "rollout": torch.stack(reaches).mean(0),
+        "mean": torch.stack([start @ torch.stack(maps).mean(0) for maps in draws]).mean(0),
+        "last": torch.stack([start @ maps[-1] for maps in draws]).mean(0),
+    }
     return {name: partial(_shares, row) for name, row in rows.items()}
 
 
@@ -302,14 +258,37 @@ def tokens_step() -> Case:
     noise = torch.rand(RUNS, 5, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noised = drawn(turned(KEPT, ABSORBED, t)[TOKENS], noise)
 
+    theta, back = flat(net)
+
+    def log_p(theta: Tensor, row: Tensor, t: int) -> Tensor:
+        return functional_call(net, back(theta), (row, torch.tensor([t]))).log_softmax(-1)
+
+    def asked(theta: Tensor, held: Tensor) -> Tensor:
+        rows = [log_p(theta, torch.where(held[:, None], row, ABSORBED), t) for row in noised]
+        return torch.stack(rows)[:, PLACE, 1].mean()
+
     @torch.no_grad()
     def tokens(players: Players, there: Tensor) -> Tensor:
-        held = torch.zeros(5, dtype=torch.bool).index_fill(0, players.index[there], True)
-        rows = [net(torch.where(held[:, None], row, ABSORBED), torch.tensor([t])) for row in noised]
-        return torch.stack(rows).log_softmax(-1)[:, PLACE, 1].mean()
+        return asked(theta, torch.zeros(5, dtype=torch.bool).index_fill(0, players.index[there], True))
 
-    first = net.looked(noised[0], torch.tensor([t]))[1][0].detach()
-    return Case(target, {"labels": tokens}, looked=_rows([first]))
+    def losses(theta: Tensor) -> Tensor:
+        drawn_anew = torch.rand(LEVELS, 5, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        found = []
+        for level, uniform in enumerate(drawn_anew):
+            at = int((level + 0.5) / LEVELS * len(KEPT)) + 1
+            rows = [log_p(theta, drawn(turned(KEPT, ABSORBED, at)[own], uniform), at) for own in SEQUENCES]
+            found.append(-torch.stack(rows).gather(2, SEQUENCES[..., None])[..., 0].mean(1))
+        return torch.stack(found).mean(0)
+
+    training = Training(
+        theta, losses, lambda theta: asked(theta, torch.ones(5, dtype=torch.bool)), 0.1, train=SEQUENCES
+    )
+    looked = [[net.looked(row, torch.tensor([t]))[1][0].detach()] for row in noised]
+    return Case(target, {"labels": tokens}, looked=_rows(looked, _place()), training=training)
+
+
+def _place() -> Tensor:
+    return F.one_hot(torch.tensor(PLACE), 5).double()
 
 
 def tokens_run() -> Case:
@@ -342,15 +321,17 @@ def tokens_run() -> Case:
         return share(GIVEN.index_fill(0, players.index[~there], False), every)
 
     answers = {"known_labels": known_labels, "steps": lambda _, there: share(GIVEN, there)}
-    looked = _rows(ended(GIVEN, every, 0)[1])
+    looked = _rows([ended(GIVEN, every, seed)[1] for seed in range(draws)], _place())
     del looked["rollout"]  # steps look at states that were drawn, and not at one another
     return Case(target, answers, looked=looked)
 
 
 STATES: dict[str, Callable[[], Case]] = {
+    "DPM-SNC step": labels_step,
     "DPM-SNC run": labels,
     "DiGress step": pairs_step,
     "DiGress run": pairs_run,
+    "guided DiGress run": guided_run,
     "D3PM step": tokens_step,
     "D3PM run": tokens_run,
 }

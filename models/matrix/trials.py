@@ -213,13 +213,13 @@ def _engine(case: Case, newton: bool = False) -> Influence:
 
 def _damping(case: Case) -> float:
     assert case.training is not None
-    smallest = float(torch.linalg.eigvalsh(calculus.curvature(case.training))[0])
+    smallest = float(torch.linalg.eigvalsh(case.training.curvature)[0])
     return 0.0 if smallest > 1e-6 else 0.1 - 2 * smallest
 
 
 def _inverse(case: Case) -> Tensor:
     assert case.training is not None
-    H = calculus.curvature(case.training)
+    H = case.training.curvature
     return torch.linalg.inv(H + _damping(case) * torch.eye(len(H), dtype=H.dtype))
 
 

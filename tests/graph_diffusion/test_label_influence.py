@@ -231,5 +231,5 @@ def test_what_was_trained_is_asked_for():
     run = wrapped(Linear(), False, loss="nodes").trajectory(2, 1, draws=1)
     with pytest.raises(Unsupported, match=r"not through a run whose steps draw: ask model.step"):
         Influence(train=STATES).explain(run)
-    with pytest.raises(ValueError, match="input and target"):
+    with pytest.raises(Unsupported, match="input and target"):
         target.objective(STATES).relabelled(torch.arange(4))
