@@ -160,9 +160,10 @@ def from_pyg(
     """Masks of one graph; `explain.Explanation.from_pyg` says the rest.
 
     Raises:
-        ValueError: the players' mask is missing, or of another graph.
+        ValueError: the players' mask is missing, or of another graph, node or class.
     """
     played = _players(target, players)
+    _check_asked(found, target, played)
     name = "edge_mask" if played.kind == "edges" else "node_mask"
     if found.get(name) is None:
         held = ", ".join(found.available_explanations) or "no mask"
@@ -173,6 +174,30 @@ def from_pyg(
     else:
         scores, left = _of_nodes(_at_home(credit, found), played)
     return _answer(scores, left, played, target, method, "torch_geometric", kind)
+
+
+def _check_asked(found: torch_geometric.explain.Explanation, target: Target, players: Players) -> None:
+    """Check that the node and class that torch_geometric says it explains are the target's.
+
+    Raises:
+        ValueError: they are others.
+    """
+    index, classes, asked = found.get("index"), found.get("target"), target.describe()
+    focus = players.geometry.get("focus")
+    at = 0
+    if asked.get("task") == "node" and "node_type" not in found:
+        if index is None or index.numel() != 1 or focus is None or focus.numel() != 1:
+            return
+        at = int(index)
+        node = int(found.node_id[at]) if "node_id" in found else at
+        if node != int(focus):
+            raise ValueError(f"an explanation of node {node} was given, and the target asks about node {int(focus)}")
+    elif asked.get("task") != "graph" or classes is None or classes.numel() != 1:
+        return
+    if classes is None or classes.is_floating_point() or not at < classes.numel() or asked.get("label") is None:
+        return
+    if (label := int(classes.reshape(-1)[at])) != asked["label"]:
+        raise ValueError(f"an explanation of class {label} was given, and the target asks about class {asked['label']}")
 
 
 def _players(target: Target, players: str | Players) -> Players:

@@ -145,7 +145,7 @@ class Explanation(Credit):
             method: what to call it, such as "GNNExplainer".
 
         Raises:
-            ValueError: a mask that is missing, of another graph, or of groups.
+            ValueError: a mask that is missing, of another graph, node or class, or of groups.
             TypeError: no target.
 
         >>> import torch, explain
@@ -236,7 +236,7 @@ class Explanation(Credit):
 
         Args:
             ax: where to draw.
-            over: of words, the picture ``[3, H, W]`` to draw them over, such as ``run.picture()``.
+            over: of words, the picture ``[3, H, W]`` to draw with them, such as ``run.picture()``.
 
         Raises:
             ValueError: a picture to draw over for players that are not words.

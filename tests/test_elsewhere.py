@@ -67,6 +67,12 @@ def test_an_explainer_of_torch_geometric_is_compared_with_ours(ring):
     with warnings.catch_warnings(action="ignore"):  # captum, of inputs that torch_geometric gives it
         found = explainer(data.x, data.edge_index, index=0)
     target = explain.wrap(net, data).node(0)
+    for other, message in (
+        (explain.wrap(net, data).node(1), "of node 0 was given, and the target asks about node 1"),
+        (explain.wrap(net, data).node(0, label=1 - target.label), f"of class {target.label} was given"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Explanation.from_pyg(found, other, "edges")
     why = Explanation.from_pyg(found, target, "edges", method="Saliency")
     by_ends = {(a, b): s for (a, b), s in zip(data.edge_index.t().tolist(), found.edge_mask.tolist(), strict=True)}
     for (a, b), score in zip(why.players.geometry["ends"].t().tolist(), why.scores.tolist(), strict=True):
