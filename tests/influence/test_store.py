@@ -105,25 +105,24 @@ def test_after_three_kills_the_bytes_are_those_of_one_run(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed", "ignore::ResourceWarning")
-def test_workers_make_the_same_bytes_in_bounded_memory(tmp_path):
+def test_a_worker_makes_the_same_bytes_in_bounded_memory(tmp_path):
     distributed, dask = (
         pytest.importorskip("distributed", reason="needs the extra 'cluster'"),
         pytest.importorskip("dask"),
     )
-    of = model(600)
+    of = model(200)
     opened(of, tmp_path / "here")
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         distributed.utils.get_mp_context().set_forkserver_preload(["distributed", "explain.parallel"])
         with (
             distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
+                n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
             ) as workers,
             distributed.Client(workers) as client,
         ):
             opened(of, tmp_path / "there", client)
             peaks = client.run(peak)
     assert content(tmp_path / "there") == content(tmp_path / "here")
-    assert len(peaks) == 2
     assert max(peaks.values()) < 1024
 
 
