@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from browser import script
+from browser import script, seen_by
 from torch_geometric.data import Data
 from torch_geometric.nn import GCN
 
@@ -113,3 +113,5 @@ def test_tabs_choose_the_bold_line_and_the_players(told, targets, opened):
         assert script(browser, top) == [str(i)] * 2
         width = "return getComputedStyle(one('polyline.chosen')).strokeWidth"
         assert float(script(browser, width).removesuffix("px")) > 2
+    seen_by(browser, media="print")
+    assert script(browser, "return all('.curves li', (it) => it.offsetParent !== null)") == [True] * len(told)
