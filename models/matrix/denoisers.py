@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -125,16 +126,21 @@ class Looking(nn.Module):
         self.places, self.into, self.out = nn.Parameter(torch.randn(6, 4)), nn.Linear(2, 4), nn.Linear(4, 1)
         self.query, self.key, self.value = (nn.Linear(4, 4) for _ in range(3))
 
-    def looked(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """What each pixel is ``[n, 6, 4]``, and its shares ``[n, 6, 6]``."""
+    def told(self, x: Tensor, t: Tensor) -> Tensor:
+        """What each pixel is, ``[n, 6, 4]``."""
         time = (t / STEPS).view(-1, 1, 1).expand(-1, 6, 1).to(x)
-        h = self.into(torch.cat([x.flatten(1)[..., None], time], 2)) + 2 * self.places
-        return h, (self.query(h) @ self.key(h).mT / 2).softmax(-1)
+        return self.into(torch.cat([x.flatten(1)[..., None], time], 2)) + 2 * self.places
+
+    def looked(self, x: Tensor, t: Tensor) -> Tensor:
+        """The shares that pixels give pixels, ``[n, 6, 6]``."""
+        h = self.told(x, t)
+        return (self.query(h) @ self.key(h).mT / 2).softmax(-1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """At steps ``t [n]``."""
-        h, weights = self.looked(x, t)
-        return self.out((h + weights @ self.value(h)).tanh()).view_as(x)
+        h = self.told(x, t)
+        heard = F.scaled_dot_product_attention(self.query(h), self.key(h), self.value(h))
+        return self.out((h + heard).tanh()).view_as(x)
 
 
 def one_step() -> Case:
@@ -178,7 +184,7 @@ def _step(net: nn.Module) -> Case:
     looked: dict[str, Callable[[Players], Tensor]] = {}
     if isinstance(net, Looking):  # all pixels are asked about, in each draw
         with torch.no_grad():
-            shares = net.looked(noised(x0), torch.full((DRAWS,), STEP))[1].mean((0, 1))
+            shares = net.looked(noised(x0), torch.full((DRAWS,), STEP)).mean((0, 1))
         looked = dict.fromkeys(("mean", "last"), lambda players: _owned(shares, players))
     return Case(target, {"patches": patches}, {"patches": pixels}, looked=looked, training=training)
 
