@@ -149,14 +149,18 @@ class ReadyGCN(GCN):
     @staticmethod
     def ready(x: Tensor, edge_index: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """``(A x)[near]`` and ``A[nodes, near]``, with ``near`` the nodes that these have as neighbours or are."""
-        (source, target), weight = gcn_norm(edge_index, num_nodes=len(x))
+        (source, target), weight = gcn_norm(edge_index, num_nodes=len(x), dtype=x.dtype)
         mean = x.new_zeros(len(x), len(x)).index_put_((target, source), weight, accumulate=True)
         near = mean[nodes].any(0).nonzero().view(-1)
         return mean[near] @ x, mean[nodes][:, near]
 
 
 def gcn(steps: int = 200) -> Setting:
-    """Two layers on Cora as Kipf and Welling (2017) train them, without dropout: 140 labels, all in every step."""
+    """Two layers on Cora as Kipf and Welling (2017) train them, without dropout: 140 labels, all in every step.
+
+    With ELU for ReLU, and Adam's ``eps`` at the size of a step's gradients: else weights move by the signs of these, of
+    which a derivative foretells less (of other questions: .71 where 95 % are kept, .98 as it is here).
+    """
     data, decay = cora(), 5e-4
     train = data.train_mask.nonzero().view(-1)
     asked = data.test_mask.nonzero().view(-1)[25::50]
@@ -174,9 +178,9 @@ def gcn(steps: int = 200) -> Setting:
         return [model.node(node, label=int(data.y[node]), payoff="log_probability") for node in asked.tolist()]
 
     def optimizer(params: Any) -> torch.optim.Optimizer:
-        return torch.optim.Adam(params, lr=0.01, weight_decay=decay)
+        return torch.optim.Adam(params, lr=0.01, eps=1e-3, weight_decay=decay)
 
-    net = first(lambda: ReadyGCN(data.num_features, 7, dropout=0.0))
+    net = first(lambda: ReadyGCN(data.num_features, 7, dropout=0.0, smooth=True))
     return Setting("GCN, Cora", net, len(train), losses, batches, steps, optimizer, targets, seeds=2)
 
 

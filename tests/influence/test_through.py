@@ -264,6 +264,18 @@ def diverged(case, net):
     loop(case, net, lambda t: net[0].weight.data.fill_(torch.inf) if t == 2 else None)
 
 
+def grown(case, net):
+    """A second group of parameters from the third step on."""
+    optimizer = torch.optim.SGD(net[0].parameters(), lr=0.3)
+    with explain.recorded(optimizer, net) as run:
+        for t, at in enumerate(case.batches(4, 4)):
+            if t == 2:
+                optimizer.add_param_group({"params": list(net[3].parameters())})
+            optimizer.zero_grad()
+            run.loss(at, lambda at: case.losses(net, at)).backward()
+            optimizer.step()
+
+
 def trained_on(case, net):
     net_, run = recorded_run(case, "sgd", case.batches(3, 4))
     with torch.no_grad():
@@ -306,6 +318,7 @@ def other_initial(case, net):
         (other_optimizer, Unsupported, "those of Adagrad are not"),
         (amsgrad, Unsupported, "amsgrad=True of Adam is not known"),
         (frozen_midway, Unsupported, r"other parameters are trained than at the first step \(0.bias, 0.weight\)"),
+        (grown, Unsupported, "the optimizer's parameters changed during the run"),
         (undrawn, Unsupported, r"ends elsewhere.* from step 1 of 4 on.*generators"),
         (changed_data, Unsupported, "ends elsewhere.* than the recorded run did"),
         (unrecorded, Unsupported, "a step of the optimizer without a loss"),
@@ -325,6 +338,17 @@ def test_what_cannot_be_followed_is_refused(wrong, error, said):
     case = table(dropout=0.0)
     with pytest.raises(error, match=said):
         wrong(case, copy.deepcopy(case.net))
+
+
+def test_a_recipe_that_diverges_leaves_the_model_as_it_was():
+    case = table(dropout=0.0)
+    net = copy.deepcopy(case.net)
+    x = case.train[0]
+    target = explain.wrap(net, task="regression", train=(x, x)).example(x[0], label=1)
+    recipe = Training(net, steps=200, lr=1e6)
+    with pytest.raises(NonFinite, match=r"diverged: NaN or infinity within 200 steps; the model is as it was"):
+        recipe.fit(target)
+    assert all(torch.equal(value, case.net.state_dict()[name]) for name, value in net.state_dict().items())
 
 
 def test_running_statistics_are_refused():

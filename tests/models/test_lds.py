@@ -8,9 +8,9 @@ from torch.func import functional_call
 
 from explain.influence import GaussNewton
 from explain.metrics import lds
-from models.lds import experiment, methods
+from models.lds import experiment, methods, shares
 from models.lds.retraining import Again, recorded
-from models.lds.settings import DeepDenoiser, DigitsMLP, classifier, denoiser
+from models.lds.settings import DeepDenoiser, DigitsMLP, ReadyGCN, classifier, denoiser
 
 SMALL = partial(classifier, "small", kind=DigitsMLP, size=40, batch=20, steps=15)
 
@@ -75,3 +75,27 @@ def test_the_experiment_reduced(tmp_path, monkeypatch):
     assert lines[0].startswith("| setting | method | half | 95 % | one out |")
     assert [line.split(" | ")[1] for line in lines[2:]] == [row.method for row in rows]
     assert str(rows[0].same["half"]) in lines[2]
+
+
+@pytest.mark.filterwarnings("ignore:the model is not at a minimum", "ignore:the training is not smooth")
+def test_first_order_carries_less_far_the_more_is_left_out():
+    rows = shares.carried(SMALL(steps=30), (0.05, 0.5, 0.8), models=10)
+    through = {row.dropped: row for row in rows if row.method == "through training"}
+    assert len(rows) == 6
+    assert through[0.05].r > 0.9
+    assert through[0.05].r > through[0.8].r
+    assert through[0.05].times == pytest.approx(1, abs=0.25)
+    assert len(shares.table(rows).splitlines()) == 6
+
+
+def test_how_far_amounts_fall_short():
+    foretold = torch.randn(8, 3).double()
+    assert shares._fit(foretold, 2 * foretold) == pytest.approx((1, 2))
+    assert shares._fit(foretold, -foretold) == pytest.approx((-1, -1))
+
+
+def test_the_graph_with_its_sums_ready_says_the_same():
+    net, x = ReadyGCN(5, 3, smooth=True).double(), torch.randn(9, 5).double()
+    edges = torch.tensor([[0, 1, 2, 3, 3, 8], [1, 2, 0, 4, 5, 8]])
+    at = torch.tensor([1, 4, 7, 8])
+    assert torch.allclose(net(*net.ready(x, edges, at)), net.eval()(x, edges)[at], atol=1e-12)
