@@ -113,6 +113,14 @@ class Curvature:
         return False
 
     @property
+    def linear(self) -> bool:
+        """Whether the outputs are linear in the parameters; measured once, on the first batch."""
+        if self._kept.affine is None:
+            batch = next(iter(self._batches()))
+            self._kept.affine = affine(lambda theta: self.objective.outputs(self.flat.params(theta), batch), self.theta)
+        return self._kept.affine
+
+    @property
     def ridge(self) -> float:
         """What is added to the diagonal, ``weight_decay + damping``."""
         return self.objective.weight_decay + self.damping
@@ -224,13 +232,19 @@ class Curvature:
             return
         made: list[LinearMap] = []
         keep, used = True, Bytes()
-        for batch in [self.batch] if self.batch is not None else self.objective.batches():
+        for batch in self._batches():
             with used:
                 apply = self.linear_map(batch)
             keep = keep and (not made or used.total <= MEMORY)
             made = [*made, apply] if keep else []
             yield apply
         self._kept.linear = made if keep else []
+
+    def _batches(self) -> Iterable[Tensor]:
+        """All examples, or those of the batch, no more at once than the objective takes."""
+        if self.batch is None:
+            return self.objective.batches()
+        return self.batch.split(len(next(iter(self.objective.batches()))))
 
     def linear_map(self, batch: Tensor) -> LinearMap:
         """``v -> sum_i C_i v`` over this batch, ``[p] -> [p]``."""
@@ -265,11 +279,8 @@ class Hessian(Curvature):
 
     @property
     def gauss_newton(self) -> bool:
-        """Whether the outputs are linear in the parameters; measured once, on the first batch."""
-        if self._kept.affine is None:
-            batch = self.batch if self.batch is not None else next(iter(self.objective.batches()))
-            self._kept.affine = affine(lambda theta: self.objective.outputs(self.flat.params(theta), batch), self.theta)
-        return self._kept.affine
+        """Whether the outputs are linear in the parameters."""
+        return self.linear
 
     @property
     def floor(self) -> float | None:

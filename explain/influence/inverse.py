@@ -124,7 +124,7 @@ def inverse_of(
     Raises:
         Indefinite: the curvature asked for is not positive definite.
     """
-    chosen = choose_curvature(objective, engine.curvature, engine.damping, generator, engine.solver)
+    chosen = choose_curvature(objective, engine.curvature, engine.damping, generator, engine.solver, engine.progress)
     solver, why = choose_solver(engine.solver, chosen.A, columns, blocks=blocks)
     return Inverse(chosen, solver, why, generator, engine.progress)
 

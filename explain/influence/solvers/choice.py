@@ -9,6 +9,7 @@ import torch
 from explain.doubts import doubt
 from explain.influence.curvature import Curvature, GaussNewton, Hessian
 from explain.influence.differences import hvp_checks
+from explain.influence.held_out import held_out_damping
 from explain.influence.solvers.arnoldi import Arnoldi
 from explain.influence.solvers.cg import ConjugateGradient
 from explain.influence.solvers.dot import GradientDot
@@ -62,6 +63,7 @@ def choose_curvature(
     damping: str | float,
     generator: torch.Generator,
     solver: str | Solver = "auto",
+    progress: bool = False,
 ) -> Chosen:
     """The curvature asked for, or for "auto" the Hessian where it is positive definite, else the Gauss-Newton matrix.
 
@@ -69,7 +71,8 @@ def choose_curvature(
     the spectrum of another say nothing about it.
 
     Damping "auto" is 0 for a positive definite Hessian; for one that is nearly so beside the penalty, as little as
-    `sufficient_damping` says; else the least that leaves the smallest eigenvalue at a thousandth of the largest.
+    `sufficient_damping` says; for the Gauss-Newton matrix of a model that is not linear in its parameters what
+    `held_out_damping` finds; else the least that leaves the smallest eigenvalue at a thousandth of the largest.
 
     Warns:
         UserWarning: the Hessian is not positive definite, so that something else is inverted.
@@ -79,7 +82,7 @@ def choose_curvature(
         Unsupported: it is not the derivative of the loss's gradient; see `hvp_checks`.
     """
     own = getattr(SOLVERS.get(solver) if isinstance(solver, str) else solver, "curvature", None)
-    chosen = _chosen(objective, own if curvature == "auto" and own else curvature, damping, generator)
+    chosen = _chosen(objective, own if curvature == "auto" and own else curvature, damping, generator, progress)
     if curvature == "auto" and own:
         chosen = chosen._replace(why=f"what {solver if isinstance(solver, str) else solver.name} approximates")
     return chosen if chosen.proof else chosen._replace(proof=_proof(chosen.A))
@@ -89,9 +92,11 @@ def _proof(A: Curvature) -> dict[str, Any]:
     return hvp_checks(A, torch.Generator().manual_seed(0))
 
 
-def _chosen(objective: Objective, curvature: str, damping: str | float, generator: torch.Generator) -> Chosen:
+def _chosen(
+    objective: Objective, curvature: str, damping: str | float, generator: torch.Generator, progress: bool
+) -> Chosen:
     if curvature == "ggn":
-        return _damped(GaussNewton(objective), damping, generator, None, "asked for")
+        return _damped(GaussNewton(objective), damping, generator, None, "asked for", progress)
     hessian = Hessian(objective)
     proof = _proof(hessian)  # before its eigenvalues are believed
     spectrum = extreme_eigenvalues(hessian, generator)
@@ -109,7 +114,7 @@ def _chosen(objective: Objective, curvature: str, damping: str | float, generato
         why = "asked for" if curvature == "hessian" else f"{why}, but by less than a tenth of the damping"
         chosen = _shifted(hessian, enough, spectrum, why)._replace(proof=proof, hessian=spectrum)
     else:
-        chosen = _damped(GaussNewton(objective), damping, generator, spectrum, why)
+        chosen = _damped(GaussNewton(objective), damping, generator, spectrum, why, progress)
     ends = f"the Hessian's smallest eigenvalue is {spectrum.smallest:.3g} (largest {spectrum.largest:.3g})"
     instead = f"Inverted instead: {chosen.A.name} with damping {chosen.A.damping:.3g}"
     if singular(hessian, spectrum):
@@ -173,13 +178,24 @@ def _iterative_cost(A: Curvature, columns: int, blocks: float) -> float:
 
 
 def _damped(
-    A: Curvature, damping: str | float, generator: torch.Generator, hessian: Spectrum | None, why: str
+    A: Curvature, damping: str | float, generator: torch.Generator, hessian: Spectrum | None, why: str, progress: bool
 ) -> Chosen:
     spectrum = extreme_eigenvalues(A, generator)
-    chosen = _shifted(A, sufficient_damping(spectrum) if damping == "auto" else float(damping), spectrum, why)
+    enough, told = _enough(A, spectrum, progress) if damping == "auto" else (float(damping), "")
+    chosen = _shifted(A, enough, spectrum, why + told)
     if not chosen.spectrum.positive:
         raise Indefinite(chosen.A, chosen.spectrum)
     return chosen._replace(hessian=hessian)
+
+
+def _enough(A: Curvature, spectrum: Spectrum, progress: bool) -> tuple[float, str]:
+    """What "auto" adds to a Gauss-Newton matrix, and a word on why."""
+    found = None if A.linear else held_out_damping(A, spectrum.largest, progress)
+    penalty = A.objective.weight_decay if A.linear or found is not None else 0.0  # which a Hessian needs no more than
+    least = sufficient_damping(spectrum, penalty)
+    if found is None or found <= least:
+        return least, ""
+    return found, "; damped so that half of the examples foretell the curvature of the others"
 
 
 def _shifted(A: Curvature, damping: float, spectrum: Spectrum, why: str) -> Chosen:
