@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from models.removal.edit_table import cells
-from models.removal.edits import SETTINGS, lines
+from models.removal.edit_table import KINDS, SETTINGS, cells
+from models.removal.edits import lines
 from models.removal.experiments import BLOCKS, CORA, FLATTER, HARDER, KARATE, ROUGHER, rows
 
 
@@ -33,7 +33,7 @@ def main(
             warnings.warn(str(missing), stacklevel=1)
     for setting in SETTINGS:
         try:
-            for kind, line in lines(setting, fresh=fresh):
+            for kind, line in lines(setting, KINDS, fresh=fresh):
                 print(" | ".join(cells(setting, kind, line)), flush=True)
         except FileNotFoundError as missing:
             warnings.warn(str(missing), stacklevel=1)

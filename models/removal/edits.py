@@ -46,14 +46,6 @@ class Kind:
     edits: int
 
 
-KINDS = (
-    Kind("one removed", 0, 1, 100),
-    Kind("one added", 1, 0, 100),
-    Kind("3 added, 2 removed", 3, 2, 30),
-    Kind("10 added, 10 removed", 10, 10, 30),
-)
-
-
 @dataclass(frozen=True)
 class Setting:
     """One network.
@@ -137,16 +129,7 @@ def cora_components(count: int = 48) -> Data:
     return data
 
 
-SPREAD = (20, 100, 220)
-SETTINGS = (
-    *(Setting("GCN", layers, decay, citations, SPREAD) for layers, decay in ((2, 0.03), (3, 0.02), (4, 0.01))),
-    *(Setting("GAT", layers, decay, citations, SPREAD) for layers, decay in ((2, 0.03), (3, 0.02), (4, 0.01))),
-    *(Setting("ChebNet", layers, decay, citations, SPREAD) for layers, decay in ((2, 0.03), (3, 0.02), (4, 0.01))),
-    *(Setting(net, 2, 0.02, cora_components, (1708, 2500)) for net in ("GCN", "GAT", "ChebNet")),
-)
-
-
-def lines(setting: Setting, kinds: Sequence[Kind] = KINDS, *, fresh: bool = False) -> Iterator[tuple[Kind, Line]]:
+def lines(setting: Setting, kinds: Sequence[Kind], *, fresh: bool = False) -> Iterator[tuple[Kind, Line]]:
     """Line by line, from the cache (`models.checkpoints`) where it was measured before."""
     plain = dataclasses.asdict(setting) | {"data": setting.data.__name__}
     for kind in kinds:

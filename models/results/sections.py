@@ -7,6 +7,7 @@ from functools import partial
 from models import chickenpox, digress_results, style_ratio
 from models.lds import settings as lds_settings
 from models.lds.experiment import section as lds_section
+from models.removal import edit_table
 from models.results.page import Section
 
 FORETOLD = """The linear datamodelling score of every method (`python -m models.lds`), for 20 held-out questions:
@@ -49,4 +50,5 @@ opposite of the graph. Wu et al. (2023) report that forecasts are often better w
         Section(f"Foretelling retraining: {name}", FORETOLD, partial(lds_section, [name]))
         for name in lds_settings.SETTINGS
     ),
+    Section("Foretelling retraining: edits of a graph", edit_table.SAID, edit_table.section),
 ]
