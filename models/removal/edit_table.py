@@ -17,13 +17,13 @@ SETTINGS = (
     Setting("GCN", 2, 0.03, citations, SPREAD),
     Setting("GCN", 3, 0.02, citations, SPREAD),
     Setting("GCN", 4, 0.01, citations, SPREAD),
-    Setting("GAT", 2, 0.1, citations, SPREAD),
-    Setting("GAT", 3, 0.05, citations, SPREAD),
+    Setting("GAT", 2, 0.03, citations, SPREAD),
+    Setting("GAT", 3, 0.02, citations, SPREAD),
     Setting("ChebNet", 2, 0.03, citations, SPREAD),
     Setting("ChebNet", 3, 0.02, citations, SPREAD),
     Setting("ChebNet", 4, 0.01, citations, SPREAD),
     Setting("GCN", 2, 0.02, cora_components, ASKED),
-    Setting("GAT", 2, 0.1, cora_components, ASKED),
+    Setting("GAT", 2, 0.02, cora_components, ASKED),
     Setting("ChebNet", 2, 0.02, cora_components, ASKED),
 )
 COLUMNS = (
