@@ -50,6 +50,7 @@ class DTrak(Trak):
         ValueError: another payoff, and what `Trak` raises.
         Unsupported: a run, or a model whose outputs for what is explained are not known.
 
+    >>> import torch
     >>> from torch import nn
     >>> import explain
     >>> x, y = torch.eye(3), torch.tensor([0, 1, 0])

@@ -1,5 +1,7 @@
 """Curvature products on the workers of a cluster: those made here, by whoever, in one order."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from influence_cases import ObjectiveTarget, half_trained, logistic
@@ -89,3 +91,13 @@ def test_after_an_error_products_are_made_here_again(tmp_path, client):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Totals, "__call__", lambda *_: pytest.fail("outside of its cluster"))
         assert (Hessian(objective) @ v).isfinite().all()
+
+
+def test_threads_of_one_worker_wait_for_one_another():
+    objective = half_trained()
+    rows = torch.randn(3, 130, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    totals, spans = Totals(objective), [(start, start + 5) for start in range(0, 30, 5)]
+    expected = [totals((Hessian, *span, rows)) for span in spans]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(totals, [(Hessian, *span, rows) for span in spans] * 10))
+    assert all(torch.equal(*pair) for pair in zip(found, expected * 10, strict=True))

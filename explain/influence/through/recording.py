@@ -231,7 +231,7 @@ def recorded(
     >>> net, x = nn.Linear(1, 1, bias=False), torch.tensor([[1.0], [2.0]])
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     >>> with recorded(optimizer, net) as run:
-    ...     for positions in torch.randint(2, (20, 1)):
+    ...     for positions in torch.tensor([[0], [1]] * 10):
     ...         optimizer.zero_grad()
     ...         run.loss(positions, lambda at: (net(x[at]) - 3 * x[at]).square().mean(1)).backward()
     ...         optimizer.step()
