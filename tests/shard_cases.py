@@ -69,14 +69,14 @@ def bounded(monkey=setattr):
 
 
 @contextmanager
-def in_threads(workers=1):
+def in_threads(workers=1, threads=1):
     """A client of a cluster within this process: quick to start, and to close."""
     import pytest
 
     distributed = pytest.importorskip("distributed", reason="needs the extra 'cluster'")
     with (
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
+            n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=":0", silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -13,7 +13,6 @@ from torch import Tensor
 from explain.influence.curvature import Curvature, summed_elsewhere
 from explain.influence.shards import Part, Shards
 from explain.parallel.tasks import Given
-from explain.threads import alone
 from explain.types import Objective
 
 SUMS = 64  # sums that a product is made of, at most: each comes back as one vector for each that it is of
@@ -33,11 +32,10 @@ class Totals:
     def __call__(self, asked: Asked) -> Tensor:
         """One sum."""
         kind, start, stop, rows = asked
-        with alone():  # threads of one worker share the model
-            if kind not in self.made:
-                self.made[kind] = kind(self.objective)
-            A = self.made[kind]
-            return A.total(rows.to(A.theta.device), Part(self.objective, start, stop).batches()).cpu()
+        if kind not in self.made:
+            self.made[kind] = kind(self.objective)
+        A = self.made[kind]
+        return A.total(rows.to(A.theta.device), Part(self.objective, start, stop).batches()).cpu()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"objective": self.objective, "made": {}}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from explain.parallel.store import Store
 from explain.progress import in_sight
-from explain.threads import released
+from explain.threads import alone, released
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -48,7 +48,8 @@ def run(
         function: pure; with a client it is pickled once (closures too), and its results are sent back.
         tasks: what it is called with; with a client small.
         store: where finished results are kept; ``tasks`` must follow from its key.
-        client: a ``distributed.Client``, best with one thread a worker (torch brings its own); in this process if None.
+        client: a ``distributed.Client`` of workers with one thread each, since those of one wait for one another (torch
+            brings its own); in this process if None.
         progress: a bar with the time left, where it takes more than five seconds.
         description: of the bar.
 
@@ -193,7 +194,8 @@ def _pickled(function: Callable[[T], R]) -> bytes:
 
 
 def _call(function: Callable[[T], R], task: T) -> R:
-    return function(task)
+    with alone():  # threads of one worker share the function, and with it the model
+        return function(task)
 
 
 class _Watch:

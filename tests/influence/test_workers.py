@@ -1,7 +1,5 @@
 """Curvature products on the workers of a cluster: those made here, by whoever, in one order."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 from influence_cases import ObjectiveTarget, half_trained, logistic
@@ -10,6 +8,7 @@ from shard_cases import SIZE, Generated, asked, bounded, in_threads, influence
 from explain.influence import GaussNewton, Hessian, Influence, Shards, workers
 from explain.influence.curvature import Curvature
 from explain.influence.workers import Totals, on_workers
+from explain.parallel.tasks import Given
 
 pytestmark = pytest.mark.filterwarnings("ignore:the inverse is loose", "ignore:the model is not at a minimum")
 
@@ -96,8 +95,8 @@ def test_after_an_error_products_are_made_here_again(tmp_path, client):
 def test_threads_of_one_worker_wait_for_one_another():
     objective = half_trained()
     rows = torch.randn(3, 130, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    totals, spans = Totals(objective), [(start, start + 5) for start in range(0, 30, 5)]
-    expected = [totals((Hessian, *span, rows)) for span in spans]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(totals, [(Hessian, *span, rows) for span in spans] * 10))
+    totals, asked = Totals(objective), [(Hessian, start, start + 5, rows) for start in range(0, 30, 5)]
+    expected = [totals(each) for each in asked]
+    with in_threads(threads=4) as client, Given(client, Totals(objective)) as given:
+        found = given.results(asked * 10)
     assert all(torch.equal(*pair) for pair in zip(found, expected * 10, strict=True))
