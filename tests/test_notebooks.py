@@ -15,6 +15,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 def test_runs_from_top_to_bottom(path, monkeypatch):
     monkeypatch.setenv("EXPLAIN_QUICK", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # small graphs: threads would only wait for each other
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # of whoever runs this: a notebook shows its pictures
     notebook = executed(path)
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in shown)
