@@ -30,6 +30,7 @@ AT_REST = 1e-7  # of the first step's length in the metric of A
 UNSETTLED = 1e-2  # what is left above this is warned about
 PAIRS = 30  # steps that the curvature along them is remembered of
 SHORTEST = 1e-4
+FALL = 0.3  # of what the slope foretells, a quadratic has .5 at its least: longer steps leap into other minima
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def descended(edited: Edited, metric: Metric, most: int) -> Rest:
         length = 1.0
         while length > SHORTEST:
             new, (lower, after) = theta + length * direction, edited.at(theta + length * direction)
-            if lower <= value + 1e-4 * length * slope:
+            if lower <= value + FALL * length * slope:
                 break
             rounded = abs(lower - value) <= edited.rounding * abs(value)  # then the slopes are what is left to go by
             if rounded and after @ metric(after) < gradient @ metric(gradient):

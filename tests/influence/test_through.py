@@ -119,16 +119,60 @@ def test_the_nodes_of_a_graph_by_a_recipe():
     assert close(why.scores, slopes(lambda weights: case.number(retrained(case.net, train, weights)), case.size))
 
 
-def test_fewer_states_kept_give_the_same(monkeypatch):
+def test_fewer_states_and_graphs_kept_give_the_same(monkeypatch):
     case = table()
     net, run = recorded_run(case, "adam", case.batches(30, 4))
     target = case.asked(net)
     full = Influence(through=run, seed=0).explain(target)
-    monkeypatch.setattr(backwards, "MEMORY", 0)
-    few = Influence(through=run, seed=0).explain(target)
-    assert (full.checks["states_kept"], few.checks["states_kept"]) == (30, 6)
-    assert torch.equal(full.scores, few.scores)
-    assert torch.equal(full.parts["steps"], few.parts["steps"])
+    one = backwards._graph_bytes(run.course(target.objective()))
+    found = []
+    for memory, graphs in ((2**26, 7 * one), (2**26, 0), (0, 2**26), (0, 3 * one), (0, 0)):
+        monkeypatch.setattr(backwards, "MEMORY", memory)
+        monkeypatch.setattr(backwards, "GRAPHS", graphs)
+        few = Influence(through=run, seed=0).explain(target)
+        found.append((few.checks["states_kept"], few.calls - full.calls))
+        assert torch.equal(full.scores, few.scores)
+        assert torch.equal(full.parts["steps"], few.parts["steps"])
+    assert full.checks["states_kept"] == 30
+    assert found == [(30, 23), (30, 30), (6, 30), (6, 30 + 6 * 2), (6, 60)]
+
+
+@pytest.mark.parametrize("numbers", [1, 3])
+def test_a_loss_that_writes_into_memory_of_its_own_is_built_again(numbers):
+    """A graph that was kept while the next step's noise came into the same memory is of no use."""
+    x, y = torch.randn(6, 3).double(), torch.randint(0, 3, (6,))
+    net, room = torch.nn.Linear(3, 3).double(), torch.empty(2, 3).double()
+    start = copy.deepcopy(net)
+
+    def losses(at):
+        return cross_entropy(net(x[at]) * room.normal_(), y[at], reduction="none")
+
+    def train(run):
+        for t in range(5):
+            optimizer.zero_grad()
+            run(torch.tensor([t, t + 1])).backward()
+            optimizer.step()
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
+    torch.manual_seed(0)
+    with explain.recorded(optimizer, net) as run:
+        train(lambda at: run.loss(at, losses))
+    model = explain.wrap(net, task="classification", train=(x, y))
+    targets = [model.example(x[0], label=k) for k in range(numbers)]
+    whys = Influence(through=run, seed=0).explain_all(targets)
+
+    def number(weights):
+        torch.manual_seed(0)
+        net.load_state_dict(start.state_dict())
+        train(lambda at: (weights[at] * losses(at)).mean())
+        return targets[-1].value()
+
+    end = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
+    expected = slopes(number, 6)
+    net.load_state_dict(end)
+    assert close(whys[-1].scores, expected)
+    assert whys[-1].calls == 5 + 4 + 3 * 5  # the last step's is of use
 
 
 def test_numbers_together_are_each_by_itself():

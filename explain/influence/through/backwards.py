@@ -6,7 +6,8 @@ With ``u_t = d number / d state_t``, from the last step to the first::
     u_t       += (d g_t / d theta)^T v_t                     a product with the Hessian of the step's loss
     score_it   = (d g_t / d w_i)^T v_t                       what the example's weight at this step does
 
-States are kept where memory allows, else every ``sqrt(T)``-th, and the steps between are taken again.
+States are kept where memory allows, else every ``sqrt(T)``-th, and the steps between are taken again. So are graphs,
+of the last steps before the way back passes: of other steps they are built again.
 """
 
 from __future__ import annotations
@@ -18,22 +19,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from explain.influence.linear_maps import Columns, twice_differentiable
+from explain.influence.linear_maps import Bytes, Columns, twice_differentiable
 from explain.influence.through.course import SAME, Course, Slope, Step
 from explain.layouts import held_bytes
 from explain.progress import in_sight
 from explain.types import NonFinite, Unsupported
 
 MEMORY = 2**26  # bytes of states that are kept without asking whether fewer would do
+GRAPHS = 2**26  # bytes of graphs that are kept
 SPANS = 100  # of steps, for which what an example did is told apart
 
 
 class Replay(NamedTuple):
-    """A training taken again: the parameters at its end, and the states kept, every ``every``-th."""
+    """A training taken again: the parameters at its end, the states kept, every ``every``-th, and the last slopes.
+
+    ``graphs``: of how many steps they are kept at once.
+    """
 
     end: Tensor
     kept: list[Tensor]
     every: int
+    slopes: dict[int, Slope]
+    graphs: int
 
 
 class Found(NamedTuple):
@@ -58,13 +65,18 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
     """
     total, size = len(course.steps), held_bytes(course.start)
     every = 1 if (total + 1) * size <= MEMORY else max(1, math.isqrt(total))
-    kept, states = [], course.states()
     with twice_differentiable():
-        for t in in_sight(range(total), desc="training again", progress=progress):
-            state = next(states)
+        graphs = GRAPHS // _graph_bytes(course)
+        state, kept, slopes = course.start, [], {}
+        last = range(max(0, total - graphs), total) if every == 1 else range(0)
+        steps = in_sight(course.taken(again=last), total=total, desc="training again", progress=progress)
+        for t, (slope, after) in enumerate(steps):
             if t % every == 0:
                 kept.append(state)
-        reached = next(states)[0]
+            if t in last:
+                slopes[t] = slope
+            state = after
+    reached = state[0]
     if not reached.isfinite().all():
         step = _first(course, lambda t, slope, state: not bool(state[0].isfinite().all()))
         raise NonFinite(f"the training diverged: NaN or infinity after step {step} of {total}")
@@ -73,7 +85,7 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
         raise Unsupported(
             f"the training taken again ends elsewhere, by up to {gap:.2g}{_departure(course)}, than {whose}"
         )
-    return Replay(reached, kept, every)
+    return Replay(reached, kept, every, slopes, graphs)
 
 
 def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: bool = False) -> Found:
@@ -84,49 +96,73 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
         replay: of it.
         cotangents: the gradients of the numbers at its end, ``[k, p]``.
         progress: a bar where it takes more than five seconds.
+
+    Raises:
+        RuntimeError: an operation of the model cannot be differentiated.
     """
     total = len(course.steps)
     spans = torch.zeros(len(cotangents), min(SPANS, total), course.size, dtype=torch.float64)
     u = torch.zeros(len(cotangents), *course.start.shape).to(course.start)
     u[:, 0] = cotangents.to(u)
-    through = Columns()
-    bar = in_sight(total=total, desc="backwards", progress=progress)
-    with twice_differentiable():
-        for t, state in _backwards(course, replay):
-            slope = course.slope(state[0], t, again=True)
+    through, evaluated = Columns(), total if replay.every == 1 else 2 * total
+    with twice_differentiable(), in_sight(total=total, desc="backwards", progress=progress) as bar:
+        for t, state, kept in _backwards(course, replay):
+            slope = kept or course.slope(state[0], t, again=True)
+            evaluated += kept is None
             u, v = course.pulled(state, slope.gradient.detach(), t, u)
-            back = through(lambda v: _pulled(slope, v), v)  # noqa: B023 - called at once
+            try:
+                back = _pulled(through, slope, v)
+            except RuntimeError as error:
+                if kept is None or "inplace" not in str(error):  # a loss that writes into memory of its own
+                    raise
+                back, evaluated = _pulled(through, course.slope(state[0], t, again=True), v), evaluated + 1
             u[:, 0] += back[:, : slope.theta.numel()]
             positions = torch.cat([batch.positions for batch in course.steps[t].batches]).cpu()
             found = back[:, slope.theta.numel() :].detach().double().cpu()
             spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
             bar.update()
-    bar.close()
-    return Found(spans, total * (2 if replay.every == 1 else 3))
+    return Found(spans, evaluated)
 
 
-def _pulled(slope: Slope, v: Tensor) -> Tensor:
-    parts = torch.autograd.grad(
-        slope.gradient, [slope.theta, *slope.weights], v, retain_graph=True, materialize_grads=True
-    )
-    return torch.cat([part.reshape(-1) for part in parts])
+def _pulled(through: Columns, slope: Slope, v: Tensor) -> Tensor:
+    """Rows ``v [k, p]`` pulled back by the gradient to the parameters and weights it hangs on."""
+
+    def one(v: Tensor) -> Tensor:
+        parts = torch.autograd.grad(
+            slope.gradient, [slope.theta, *slope.weights], v, retain_graph=True, materialize_grads=True
+        )
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    return through(one, v)
 
 
-def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor]]:
-    """Every step from the last to the first, with the state before it."""
+def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor, Slope | None]]:
+    """Every step from the last to the first, with the state before it, and its slope where that was kept."""
+    slopes = replay.slopes
     for first, state in zip(range(0, len(course.steps), replay.every)[::-1], replay.kept[::-1], strict=True):
-        count = min(replay.every, len(course.steps) - first)
-        between = [state for _, state in zip(range(count), course.states(start=state, first=first), strict=False)]
-        yield from zip(range(first, first + count)[::-1], between[::-1], strict=True)
+        steps, states = range(first, min(first + replay.every, len(course.steps))), [state]
+        if replay.every > 1:
+            last = steps[max(0, len(steps) - replay.graphs) :]
+            for t, (slope, after) in zip(steps, course.taken(start=state, steps=steps, again=last), strict=True):
+                states.append(after)
+                if t in last:
+                    slopes[t] = slope
+        for t in steps[::-1]:
+            yield t, states[t - first], slopes.pop(t, None)
+
+
+def _graph_bytes(course: Course) -> int:
+    """What the graph of a step's gradient holds at most: all that is made on the way to it, of the largest batch."""
+    sizes = [sum(len(batch.positions) for batch in step.batches) for step in course.steps]
+    with Bytes() as made:
+        course.slope(course.start[0], sizes.index(max(sizes)), again=True)
+    return max(1, made.total)
 
 
 def _first(course: Course, wrong: Callable[[int, Slope, Tensor], bool]) -> int | None:
     """The first step that is wrong, from 1 on, by its number, its slope and the state after it."""
     with twice_differentiable():
-        state = course.start
-        for t in range(len(course.steps)):
-            slope = course.slope(state[0], t)
-            state = course.updated(state, slope.gradient.detach(), t)
+        for t, (slope, state) in enumerate(course.taken()):
             if wrong(t, slope, state):
                 return t + 1
     return None

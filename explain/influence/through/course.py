@@ -70,18 +70,34 @@ class Course:
     before: int = 0
     names: Mapping[str, str] = field(default_factory=dict)
 
-    def states(self, weights: Tensor | None = None, start: Tensor | None = None, first: int = 0) -> Iterator[Tensor]:
-        """The state before each step from ``first`` on, and the last; with weights ``[n]`` of the examples."""
+    def taken(
+        self,
+        weights: Tensor | None = None,
+        start: Tensor | None = None,
+        steps: range | None = None,
+        again: range = range(0),
+    ) -> Iterator[tuple[Slope, Tensor]]:
+        """Each step's slope and the state after it.
+
+        Called within `twice_differentiable`.
+
+        Args:
+            weights: of the examples ``[n]``, 1 each when None.
+            start: the state before these steps, None where the training starts.
+            steps: all when None.
+            again: those whose slopes are to be differentiated.
+        """
         state = self.start if start is None else start
-        yield state
-        for t in range(first, len(self.steps)):
-            state = self.updated(state, self.slope(state[0], t, weights).gradient.detach(), t)
-            yield state
+        for t in range(len(self.steps)) if steps is None else steps:
+            slope = self.slope(state[0], t, weights, again=t in again)
+            state = self.updated(state, slope.gradient.detach(), t)
+            yield slope, state
 
     def end(self, weights: Tensor | None = None) -> Tensor:
         """The parameters ``[p]`` at the end of a training with these weights ``[n]``, 1 each when None."""
+        state = self.start
         with twice_differentiable():
-            for state in self.states(weights):  # noqa: B007 - the last is wanted
+            for _, state in self.taken(weights):  # noqa: B007 - the last is wanted
                 pass
         return state[0]
 
