@@ -25,6 +25,7 @@ from explain.influence.scores import (
 )
 from explain.influence.shards import Shards, Solved
 from explain.influence.solvers.choice import CURVATURES, SOLVERS, choose_curvature, choose_solver
+from explain.influence.solvers.exact import Exact
 from explain.influence.solvers.solution import Solution, Solver
 from explain.influence.through.answers import Through, answers_through
 from explain.influence.together import Together, asked_of, is_damping
@@ -34,6 +35,7 @@ from explain.types import NonFinite, Objective, Players, Target
 
 Known: TypeAlias = tuple[Tensor, Tensor | None]  # grad loss_i . x [n, k], and |grad loss_i| [n]
 ABSENT_EDGES = "absent_edges"  # the kind of players that are added
+FEW_STEPS = 10  # of a proximal response, as most take
 EDGE_EDITS = "edge_edits"  # and of those that add edges, take some out, or both
 REMOVE = ("labels", "nodes", "edges", "features", "node_features", "relations", "motifs")
 
@@ -334,19 +336,19 @@ class Influence(Together, Explainer):
     ) -> list[dict[str, Tensor]]:
         """The parts after each player's proximal response; what is said of it goes into the checks."""
         assert solved.A is not None
-        made, told = proximal_parts(
-            objectives, solved.A.damping, parts, self._metric(solved), self.proximal, self.progress
-        )
+        metric = self._metric(solved, len(objectives[0].players))
+        made, told = proximal_parts(objectives, solved.A.damping, parts, metric, self.proximal, self.progress)
         for checks in solved.checks["each"]:
             checks.update(told)
         return made
 
-    def _metric(self, solved: Solved) -> Callable[[Tensor], Tensor]:
-        """``A^-1 g``, factorised once where the whole matrix is."""
+    def _metric(self, solved: Solved, responses: int) -> Callable[[Tensor], Tensor]:
+        """``A^-1 g`` at every step of so many responses: factorised once where the whole matrix is had or worth it."""
         A, inverse = solved.A, solved.inverse
         assert A is not None
         assert inverse is not None
-        if not A.has_matrix:
+        wanted = choose_solver(self.solver, A, blocks=FEW_STEPS * responses)[0]
+        if not (A.has_matrix or isinstance(wanted, Exact)):
             return lambda g: inverse(g).x
-        factor = torch.linalg.cholesky(A.dense())
+        factor = torch.linalg.cholesky(A.dense(self.progress))
         return lambda g: torch.cholesky_solve(g[:, None], factor)[:, 0]

@@ -1,8 +1,8 @@
 """What influence through a training costs, in trainings: seconds and peak memory, for one number and for many.
 
-``python -m tests.benchmarks.training [sgd momentum adam] [--steps 100 10000] [--quick]`` trains a network of 2,410
-parameters on 400 digits, batches of 100, in one thread, and prints for every optimizer and number of steps the
-processor seconds of
+``python -m tests.benchmarks.training [sgd momentum adam] [--steps 100 10000] [--hidden 32] [--quick]`` trains a
+network of 2,410 parameters, or of more hidden units, on 400 digits, batches of 100, in one thread, and prints for every
+optimizer and number of steps the processor seconds of
 
 - the training, as its user writes it, and recorded;
 - the derivative of one number by all examples' weights: the training again, then backwards;
@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -82,16 +83,17 @@ HEAD = (
 )
 
 
+@cache
 def data() -> tuple[Tensor, Tensor]:
     """All digits, pixels from 0 to 1."""
     found = load_digits()
     return torch.tensor(found.data / 16, dtype=torch.float32), torch.tensor(found.target)
 
 
-def network() -> nn.Module:
-    """2,410 parameters, the same each time."""
+def network(hidden: int = 32) -> nn.Module:
+    """2,410 parameters with 32 units, the same each time."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
+    return nn.Sequential(nn.Linear(64, hidden), nn.Tanh(), nn.Linear(hidden, 10))
 
 
 def order(steps: int) -> list[Tensor]:
@@ -101,9 +103,9 @@ def order(steps: int) -> list[Tensor]:
     return [at for each in passes for at in each][:steps]
 
 
-def trained(make: Callable[[Any], torch.optim.Optimizer], steps: int) -> nn.Module:
+def trained(make: Callable[[Any], torch.optim.Optimizer], steps: int, hidden: int = 32) -> nn.Module:
     """As a user trains it."""
-    (x, y), net = data(), network()
+    (x, y), net = data(), network(hidden)
     optimizer = make(net.parameters())
     for at in order(steps):
         optimizer.zero_grad()
@@ -112,9 +114,9 @@ def trained(make: Callable[[Any], torch.optim.Optimizer], steps: int) -> nn.Modu
     return net
 
 
-def recorded(make: Callable[[Any], torch.optim.Optimizer], steps: int) -> tuple[nn.Module, Recording]:
+def recorded(make: Callable[[Any], torch.optim.Optimizer], steps: int, hidden: int = 32) -> tuple[nn.Module, Recording]:
     """The same, recorded."""
-    (x, y), net = data(), network()
+    (x, y), net = data(), network(hidden)
     optimizer = make(net.parameters())
     with explain.recorded(optimizer, net) as run:
         for at in order(steps):
@@ -154,13 +156,13 @@ def cost(call: Callable[[], T], times: int = 1) -> tuple[Cost, T]:
     return Cost(seconds, megabytes), found
 
 
-def measured(optimizer: str, steps: int, numbers: int) -> Row:
+def measured(optimizer: str, steps: int, numbers: int, hidden: int = 32) -> Row:
     """Everything of one optimizer, after a few steps that set operations up."""
     make, times = OPTIMIZERS[optimizer], 3 if steps <= 1000 else 1
-    net, run = recorded(make, 3)
+    net, run = recorded(make, 3, hidden)
     explain.Influence(through=run, seed=0).explain_all(targets(net, 2))
-    training, _ = cost(lambda: trained(make, steps), times)
-    recording, (net, run) = cost(lambda: recorded(make, steps), times)
+    training, _ = cost(lambda: trained(make, steps, hidden), times)
+    recording, (net, run) = cost(lambda: recorded(make, steps, hidden), times)
     few = targets(net, numbers)
     engine = explain.Influence(through=run, seed=0, progress=False)
     alone, found = cost(lambda: derivative(run, few[0]), times)
@@ -176,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("optimizers", nargs="*", default=list(OPTIMIZERS), help=f"of {', '.join(OPTIMIZERS)}")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 10_000])
     parser.add_argument("--numbers", type=int, default=20, help="asked about together")
+    parser.add_argument("--hidden", type=int, default=32, help="units")
     parser.add_argument("--quick", action="store_true", help="20 and 100 steps, 5 numbers")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -186,9 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for optimizer in given.optimizers:
         for count in steps:
-            rows.append(measured(optimizer, count, numbers))
+            rows.append(measured(optimizer, count, numbers, given.hidden))
             print(rows[-1].line(), flush=True)
-    record(f"training{'-quick' * given.quick}", [asdict(row) for row in rows], {"steps": steps, "numbers": numbers})
+    name = f"training{'-quick' * given.quick}{f'-{given.hidden}-hidden' * (given.hidden != 32)}"
+    record(name, [asdict(row) for row in rows], {"steps": steps, "numbers": numbers, "hidden": given.hidden})
 
 
 if __name__ == "__main__":

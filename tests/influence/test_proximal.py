@@ -14,6 +14,7 @@ import explain
 from explain import Influence
 from explain.influence.proximal import Edited, descended
 from explain.influence.scores import training_gradient
+from explain.influence.solvers import choice
 from models.removal.networks import Deep
 
 
@@ -128,3 +129,15 @@ def test_single_precision_comes_as_far_as_it_goes():
         scores[dtype] = found.parts["learned"].double()
     assert (scores[torch.float64] != 0).sum() >= 2
     torch.testing.assert_close(scores[torch.float32], scores[torch.float64], rtol=0.01, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:the model is not at a minimum")
+def test_the_whole_matrix_is_made_where_many_responses_are_worth_it(monkeypatch):
+    target = unfinished()
+    edges = target.model.data.edge_index
+    monkeypatch.setattr(choice, "DIRECT", 0)  # one solution is not worth it
+    asked = {"remove": edges, "proximal": 30, "damping": 1.0, "curvature": "ggn", "seed": 0}
+    one, other = (Influence(**asked, solver=solver).explain(target) for solver in ("auto", "cg"))
+    assert one.checks["solver"] == other.checks["solver"] == "cg"
+    torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-6)
+    assert one.calls < other.calls / 4

@@ -34,7 +34,7 @@ def test_it_is_printed_and_kept(monkeypatch, capsys):
     monkeypatch.setenv("TQDM_DISABLE", "1")
     training.main(["sgd", "momentum", "--steps", "4", "--numbers", "2"])
     name, rows, settings = kept[0]
-    assert (name, settings) == ("training", {"steps": [4], "numbers": 2})
+    assert (name, settings) == ("training", {"steps": [4], "numbers": 2, "hidden": 32})
     assert [row["optimizer"] for row in rows] == ["sgd", "momentum"]
     assert len(capsys.readouterr().out.splitlines()) == 4
 
