@@ -116,9 +116,9 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
                 if kept is None or "inplace" not in str(error):  # a loss that writes into memory of its own
                     raise
                 back, evaluated = _pulled(through, course.slope(state[0], t, again=True), v), evaluated + 1
-            u[:, 0] += back[:, : slope.theta.numel()]
+            u[:, 0] += back[:, : course.flat.size]
             positions = torch.cat([batch.positions for batch in course.steps[t].batches]).cpu()
-            found = back[:, slope.theta.numel() :].detach().double().cpu()
+            found = back[:, course.flat.size :].detach().double().cpu()
             spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
             bar.update()
     return Found(spans, evaluated)
@@ -129,7 +129,7 @@ def _pulled(through: Columns, slope: Slope, v: Tensor) -> Tensor:
 
     def one(v: Tensor) -> Tensor:
         parts = torch.autograd.grad(
-            slope.gradient, [slope.theta, *slope.weights], v, retain_graph=True, materialize_grads=True
+            slope.gradient, [*slope.params, *slope.weights], v, retain_graph=True, materialize_grads=True
         )
         return torch.cat([part.reshape(-1) for part in parts])
 

@@ -40,10 +40,13 @@ class Step(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """``g = grad_theta sum_b scale_b mean_i w_i loss_i`` ``[p]``, the leaves that it hangs on, and the losses."""
+    """``g = grad_theta sum_b scale_b mean_i w_i loss_i`` ``[p]``, the leaves that it hangs on, and the losses.
+
+    ``params``: theta, a leaf a parameter.
+    """
 
     gradient: Tensor
-    theta: Tensor
+    params: list[Tensor]
     weights: list[Tensor]
     losses: list[Tensor]
 
@@ -112,8 +115,7 @@ class Course:
         """
         leaves, each, parts = [], [], []
         with torch.enable_grad():
-            theta = theta.detach().requires_grad_()
-            params = self.flat.params(theta)
+            params = {name: p.detach().requires_grad_() for name, p in self.flat.params(theta.detach()).items()}
             for batch in self.steps[t].batches:
                 losses = batch.losses(params)
                 each.append(losses.detach())
@@ -123,8 +125,10 @@ class Course:
                     losses = leaves[-1] * losses
                 parts.append(losses.mean() if batch.scale == 1 else batch.scale * losses.mean())
             total = sum(parts[1:], parts[0])
-            (gradient,) = torch.autograd.grad(total, theta, create_graph=again, materialize_grads=True)
-        return Slope(gradient, theta, leaves, each)
+            wanted = list(params.values())
+            found = torch.autograd.grad(total, wanted, create_graph=again, materialize_grads=True)
+            gradient = torch.cat([part.reshape(-1) for part in found]).to(theta)
+        return Slope(gradient, wanted, leaves, each)
 
     def updated(self, state: Tensor, gradient: Tensor, t: int) -> Tensor:
         """The state after step ``t``."""

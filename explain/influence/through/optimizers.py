@@ -98,19 +98,19 @@ class Adam:
             theta = theta.mul(1 - self.lr * self.weight_decay)
         mean = mean.lerp(g, 1 - beta)
         square = square.mul(gamma).addcmul(g, g, value=1 - gamma)
-        down, unit = self._units(taken)
-        return torch.stack([theta.addcdiv(mean, (square.sqrt() / unit).add(self.eps / down)), mean, square])
+        length, scale = self._corrections(taken)
+        return torch.stack([theta.addcdiv(mean, (square.sqrt() / scale).add(self.eps), value=-length), mean, square])
 
     def pulled(self, state: Tensor, gradient: Tensor, taken: int, u: Tensor) -> tuple[Tensor, Tensor]:
         """See `Update`."""
         beta, gamma = self.betas
         (_, mean, square), g = self.step(state, gradient, taken), self._g(state[0], gradient)
-        down, unit = self._units(taken)
+        length, scale = self._corrections(taken)
         root = square.sqrt()
-        size = (root / unit).add(self.eps / down)
-        bent = torch.where(root > 0, -mean / (2 * unit * root * size * size), 0)
+        size = (root / scale).add(self.eps)
+        bent = torch.where(root > 0, length * mean / (2 * scale * root * size * size), 0)
         theta, by_mean, by_square = u.unbind(1)
-        by_mean, by_square = by_mean + theta / size, by_square + theta * bent
+        by_mean, by_square = by_mean - length * theta / size, by_square + theta * bent
         by_g = (1 - beta) * by_mean + 2 * (1 - gamma) * g * by_square
         if self.decoupled_weight_decay:
             theta = theta * (1 - self.lr * self.weight_decay)
@@ -121,11 +121,10 @@ class Adam:
     def _g(self, theta: Tensor, gradient: Tensor) -> Tensor:
         return _penalised(theta, gradient, 0.0 if self.decoupled_weight_decay else self.weight_decay, self.maximize)
 
-    def _units(self, taken: int) -> tuple[float, float]:
-        """What the mean and the root of the mean square are measured in at this step."""
+    def _corrections(self, taken: int) -> tuple[float, float]:
+        """The length of this step, and what the root of the mean square is measured in."""
         beta, gamma = self.betas
-        down = -self.lr / (1 - beta ** (taken + 1))
-        return down, (1 - gamma ** (taken + 1)) ** 0.5 * down
+        return self.lr / (1 - beta ** (taken + 1)), (1 - gamma ** (taken + 1)) ** 0.5
 
 
 KINDS: dict[type[torch.optim.Optimizer], type[Sgd | Adam]] = {
