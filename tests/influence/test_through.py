@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import explain
 from explain import Influence, NonFinite, Training, Unsupported
-from explain.influence.through import backwards
+from explain.influence.through import backwards, recording
 
 
 @pytest.mark.parametrize(
@@ -120,26 +120,40 @@ def test_the_nodes_of_a_graph_by_a_recipe():
 
 
 def test_fewer_states_and_graphs_kept_give_the_same(monkeypatch):
+    """Of a recorded run, whose states are those seen while it went, and of a recipe, which is taken again first."""
     case = table()
-    net, run = recorded_run(case, "adam", case.batches(30, 4))
+    steps, net = 30, copy.deepcopy(case.net).eval()
     target = case.asked(net)
-    full = Influence(through=run, seed=0).explain(target)
-    one = backwards._graph_bytes(run.course(target.objective()))
-    found = []
-    for memory, graphs in ((2**26, 7 * one), (2**26, 0), (0, 2**26), (0, 3 * one), (0, 0)):
+    recipe = Training(net, steps=steps, batch_size=4, optimizer="adam", lr=0.02)
+    recipe.fit(target)
+    few = 5 * steps  # evaluations: taken again, between the states, of each step, pulled back, and two for the check
+    for memory, runs in {
+        2**26: [("recorded", 30, few - steps), ("recipe", 30, few - steps)],
+        0: [("recorded", 8, few - steps), ("recipe", 6, few)],
+    }.items():
+        monkeypatch.setattr(recording, "MEMORY", memory)
         monkeypatch.setattr(backwards, "MEMORY", memory)
-        monkeypatch.setattr(backwards, "GRAPHS", graphs)
-        few = Influence(through=run, seed=0).explain(target)
-        found.append((few.checks["states_kept"], few.calls - full.calls))
-        assert torch.equal(full.scores, few.scores)
-        assert torch.equal(full.parts["steps"], few.parts["steps"])
-    assert full.checks["states_kept"] == 30
-    assert found == [(30, 23), (30, 30), (6, 30), (6, 30 + 6 * 2), (6, 60)]
+        trained, run = recorded_run(case, "adam", case.batches(steps, 4))
+        asked = {"recorded": (run, case.asked(trained)), "recipe": (recipe, target)}
+        for name, states, calls in runs:
+            through, about = asked[name]
+            one = backwards._graph_bytes(through.course(about.objective()))
+            full = Influence(through=through, seed=0).explain(about)
+            assert (full.checks["states_kept"], full.calls) == (states, calls)
+            again = {"recorded": 0 if memory else 7, "recipe": 27 if memory else 2 * 6}[name]
+            for graphs, more in {3 * one: again, 0: steps}.items():
+                monkeypatch.setattr(backwards, "GRAPHS", graphs)
+                some = Influence(through=through, seed=0).explain(about)
+                assert torch.equal(full.scores, some.scores)
+                assert torch.equal(full.parts["steps"], some.parts["steps"])
+                assert some.calls == full.calls + more
+            monkeypatch.setattr(backwards, "GRAPHS", 2**26)
 
 
 @pytest.mark.parametrize("numbers", [1, 3])
-def test_a_loss_that_writes_into_memory_of_its_own_is_built_again(numbers):
+def test_a_loss_that_writes_into_memory_of_its_own_is_built_again(numbers, monkeypatch):
     """A graph that was kept while the next step's noise came into the same memory is of no use."""
+    monkeypatch.setattr(recording, "MEMORY", 0)
     x, y = torch.randn(6, 3).double(), torch.randint(0, 3, (6,))
     net, room = torch.nn.Linear(3, 3).double(), torch.empty(2, 3).double()
     start = copy.deepcopy(net)
@@ -172,7 +186,7 @@ def test_a_loss_that_writes_into_memory_of_its_own_is_built_again(numbers):
     expected = slopes(number, 6)
     net.load_state_dict(end)
     assert close(whys[-1].scores, expected)
-    assert whys[-1].calls == 5 + 4 + 3 * 5  # the last step's is of use
+    assert whys[-1].calls == 2 * 5 + 2 + 2 * 5  # of two states in three one step each is built again
 
 
 def test_numbers_together_are_each_by_itself():
@@ -434,3 +448,25 @@ def test_no_curvature_beside_a_training():
         Influence(through=recipe, remove="nodes")
     with pytest.raises(TypeError, match=r"explain\.Training\(\.\.\.\) or the run of explain\.recorded"):
         Influence(through="adam")
+
+
+@pytest.mark.parametrize("make", ["momentum", "adam"])
+def test_a_momentum_that_was_set_by_hand_is_refused(make):
+    case = table()
+
+    def loop(reset):
+        net = copy.deepcopy(case.net).eval()
+        optimizer = OPTIMIZERS[make](net.parameters())
+        with explain.recorded(optimizer, net) as run:
+            for t, at in enumerate(case.batches(9, 4)):
+                optimizer.zero_grad()
+                run.loss(at, lambda at: case.losses(net, at)).backward()
+                if t == 5 and reset:
+                    for state in optimizer.state.values():
+                        state[list(state)[-1]].zero_()
+                optimizer.step()
+        return Influence(through=run, seed=0).explain(case.asked(net))
+
+    assert loop(False).checks["replay_gap"] == 0
+    with pytest.raises(Unsupported, match="was changed before step 6 other than by its own steps"):
+        loop(True)

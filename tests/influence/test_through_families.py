@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 import explain
 from explain import Influence, Training
-from explain.influence.through import backwards
+from explain.influence.through import recording
 
 RECIPES = {
     "graphs": (graphs, {"optimizer": "adamw", "lr": 0.02, "weight_decay": 0.05, "batch_size": 3}),
@@ -76,7 +76,7 @@ def test_a_weight_that_stands_at_two_places(monkeypatch):
     last.weight = first.weight
     tied = case._replace(net=torch.nn.Sequential(first, torch.nn.Tanh(), torch.nn.Dropout(0.2), last).double())
     batches = tied.batches(16, 5)
-    monkeypatch.setattr(backwards, "MEMORY", 0)
+    monkeypatch.setattr(recording, "MEMORY", 0)
     net, run = recorded_run(tied, "momentum", batches)
     why = Influence(through=run, seed=0).explain(tied.asked(net))
     assert why.checks["states_kept"] == 4

@@ -85,8 +85,8 @@ def answers_through(
                 "self_loss": losses,
                 "steps": found.spans[k],
             },
-            checks={**_shared(through, course, replay, end), **felt.checks(k)},
-            calls=found.steps + (1 + len(SIZES)) * len(course.steps),
+            checks={**_shared(through, course, replay, found.gap), **felt.checks(k)},
+            calls=found.steps + len(SIZES) * len(course.steps),
         )
         for k, (objective, value) in enumerate(zip(objectives, values, strict=True))
     ]
@@ -99,10 +99,10 @@ def _in_order(course: Course, objective: Objective, gradients: Tensor) -> Tensor
     return torch.stack([torch.cat([row[name].reshape(-1) for name in own]) for row in rows])
 
 
-def _shared(through: Through, course: Course, replay: Replay, end: Tensor) -> dict[str, Any]:
+def _shared(through: Through, course: Course, replay: Replay, gap: float) -> dict[str, Any]:
     return {
         "through": through.said(),
-        "replay_gap": float((replay.end - end).abs().max()),
+        "replay_gap": gap,
         "dtype": str(course.start.dtype).removeprefix("torch."),
         "steps": len(course.steps),
         "states_kept": len(replay.kept),

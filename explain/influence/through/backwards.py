@@ -7,7 +7,8 @@ With ``u_t = d number / d state_t``, from the last step to the first::
     score_it   = (d g_t / d w_i)^T v_t                       what the example's weight at this step does
 
 States are kept where memory allows, else every ``sqrt(T)``-th, and the steps between are taken again. So are graphs,
-of the last steps before the way back passes: of other steps they are built again.
+of the last steps before the way back passes: of other steps they are built again. Of a training whose states were
+seen while it went no more is taken again than from each to the next, which proves it.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ import torch
 from torch import Tensor
 
 from explain.influence.linear_maps import Bytes, Columns, twice_differentiable
-from explain.influence.through.course import SAME, Course, Slope, Step
+from explain.influence.through.course import MEMORY, SAME, Course, Slope, Step
 from explain.layouts import held_bytes
 from explain.progress import in_sight
 from explain.types import NonFinite, Unsupported
 
-MEMORY = 2**26  # bytes of states that are kept without asking whether fewer would do
 GRAPHS = 2**26  # bytes of graphs that are kept
+SLOT = 1e-3  # of itself, that a momentum may be off by
 SPANS = 100  # of steps, for which what an example did is told apart
 
 
 class Replay(NamedTuple):
     """A training taken again: the parameters at its end, the states kept, every ``every``-th, and the last slopes.
 
-    ``graphs``: of how many steps they are kept at once.
+    ``whose``: says what it must end with. ``gap``: how far it ended from there; None of one that is proved on the way
+    back. ``graphs``: of how many steps they are kept at once.
     """
 
     end: Tensor
+    whose: str
+    gap: float | None
     kept: list[Tensor]
     every: int
     slopes: dict[int, Slope]
@@ -44,10 +48,14 @@ class Replay(NamedTuple):
 
 
 class Found(NamedTuple):
-    """``d number_k / d w_i`` by spans of steps, float64 ``[k, spans, n]``; and how many steps were evaluated."""
+    """``d number_k / d w_i`` by spans of steps, float64 ``[k, spans, n]``.
+
+    ``steps``: how many were evaluated or pulled back. ``gap``: how far the training taken again is from what was seen.
+    """
 
     spans: Tensor
     steps: int
+    gap: float
 
 
 def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) -> Replay:
@@ -64,9 +72,13 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
         Unsupported: it ends elsewhere.
     """
     total, size = len(course.steps), held_bytes(course.start)
-    every = 1 if (total + 1) * size <= MEMORY else max(1, math.isqrt(total))
     with twice_differentiable():
         graphs = GRAPHS // _graph_bytes(course)
+        if course.known:
+            _check_finite(course, end)
+            first, *later = course.known
+            return Replay(end, whose, None, [*course.known.values()], (later or [total])[0] - first, {}, graphs)
+        every = 1 if (total + 1) * size <= MEMORY else max(1, math.isqrt(total))
         state, kept, slopes = course.start, [], {}
         last = range(max(0, total - graphs), total) if every == 1 else range(0)
         steps = in_sight(course.taken(again=last), total=total, desc="training again", progress=progress)
@@ -76,16 +88,47 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
             if t in last:
                 slopes[t] = slope
             state = after
-    reached = state[0]
+    _check_finite(course, state[0])
+    return Replay(state[0], whose, _gap(course, state[0], end, whose), kept, every, slopes, graphs)
+
+
+def _check_finite(course: Course, reached: Tensor) -> None:
+    """Whether a training got somewhere.
+
+    Raises:
+        NonFinite: it diverged.
+    """
     if not reached.isfinite().all():
         step = _first(course, lambda t, slope, state: not bool(state[0].isfinite().all()))
-        raise NonFinite(f"the training diverged: NaN or infinity after step {step} of {total}")
-    gap = float((reached - end).abs().max())
-    if not gap <= SAME * max(1.0, float(end.abs().max())):
+        raise NonFinite(f"the training diverged: NaN or infinity after step {step} of {len(course.steps)}")
+
+
+def _gap(course: Course, reached: Tensor, seen: Tensor, whose: str) -> float:
+    """How far the parameters ``[p]`` that were reached are from those that were seen.
+
+    Raises:
+        Unsupported: too far.
+    """
+    gap = float((reached - seen).abs().max())
+    if not gap <= SAME * max(1.0, float(seen.abs().max())):
         raise Unsupported(
             f"the training taken again ends elsewhere, by up to {gap:.2g}{_departure(course)}, than {whose}"
         )
-    return Replay(reached, kept, every, slopes, graphs)
+    return gap
+
+
+def _check_slots(reached: Tensor, seen: Tensor, t: int) -> None:
+    """Whether what the optimizer keeps beside the parameters came from its own steps.
+
+    Raises:
+        Unsupported: it was written by another hand.
+    """
+    largest = seen.abs().amax(1, keepdim=True) if len(seen) else seen
+    if bool(((reached - seen).abs() > SLOT * (seen.abs() + 0.01 * largest)).any()):
+        raise Unsupported(
+            f"what the optimizer keeps (momentum, mean squares) was changed before step {t + 1} other than by its own "
+            "steps, and what went before is then not felt as its derivative says: record each stage by itself"
+        )
 
 
 def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: bool = False) -> Found:
@@ -98,15 +141,18 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
         progress: a bar where it takes more than five seconds.
 
     Raises:
+        Unsupported: the training taken again goes elsewhere.
         RuntimeError: an operation of the model cannot be differentiated.
     """
     total = len(course.steps)
     spans = torch.zeros(len(cotangents), min(SPANS, total), course.size, dtype=torch.float64)
     u = torch.zeros(len(cotangents), *course.start.shape).to(course.start)
     u[:, 0] = cotangents.to(u)
-    through, evaluated = Columns(), total if replay.every == 1 else 2 * total
+    gap = replay.gap or 0.0
+    through, evaluated = Columns(), (2 if replay.every == 1 or course.known else 3) * total
     with twice_differentiable(), in_sight(total=total, desc="backwards", progress=progress) as bar:
-        for t, state, kept in _backwards(course, replay):
+        for t, state, kept, off in _backwards(course, replay):
+            gap = max(gap, off)
             slope = kept or course.slope(state[0], t, again=True)
             evaluated += kept is None
             u, v = course.pulled(state, slope.gradient.detach(), t, u)
@@ -121,7 +167,7 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
             found = back[:, course.flat.size :].detach().double().cpu()
             spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
             bar.update()
-    return Found(spans, evaluated)
+    return Found(spans, evaluated, gap)
 
 
 def _pulled(through: Columns, slope: Slope, v: Tensor) -> Tensor:
@@ -136,19 +182,23 @@ def _pulled(through: Columns, slope: Slope, v: Tensor) -> Tensor:
     return through(one, v)
 
 
-def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor, Slope | None]]:
-    """Every step from the last to the first, with the state before it, and its slope where that was kept."""
-    slopes = replay.slopes
+def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor, Slope | None, float]]:
+    """Every step from the last to the first: the state before it, its slope where that was kept, the gap so far."""
+    slopes, seen, gap = replay.slopes, replay.end[None], 0.0
     for first, state in zip(range(0, len(course.steps), replay.every)[::-1], replay.kept[::-1], strict=True):
         steps, states = range(first, min(first + replay.every, len(course.steps))), [state]
-        if replay.every > 1:
+        if course.known or replay.every > 1:
             last = steps[max(0, len(steps) - replay.graphs) :]
             for t, (slope, after) in zip(steps, course.taken(start=state, steps=steps, again=last), strict=True):
                 states.append(after)
                 if t in last:
                     slopes[t] = slope
+        if course.known:
+            gap = max(gap, _gap(course, states[-1][0], seen[0], replay.whose))
+            _check_slots(states[-1][1 : len(seen)], seen[1:], first + len(steps))
+            seen = state
         for t in steps[::-1]:
-            yield t, states[t - first], slopes.pop(t, None)
+            yield t, states[t - first], slopes.pop(t, None), gap
 
 
 def _graph_bytes(course: Course) -> int:

@@ -14,6 +14,7 @@ from explain.influence.through.optimizers import Update
 from explain.types import Objective, Parameters, Unsupported
 
 SAME = 1e-6  # how far two runs of one training may end apart
+MEMORY = 2**26  # bytes of states that are kept without asking whether fewer would do
 
 
 class Batch(NamedTuple):
@@ -63,6 +64,8 @@ class Course:
         size: of the training set.
         before: steps that the optimizer had taken before.
         names: of the parameters in the objective, by those that they have here, where these are others.
+        known: states that were seen while it went, by the step that they were seen before: of the first, and of every
+            so many.
     """
 
     flat: Flat
@@ -72,6 +75,7 @@ class Course:
     size: int
     before: int = 0
     names: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[int, Tensor] = field(default_factory=dict)
 
     def taken(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from explain.influence.linear_maps import Flat
-from explain.influence.through.course import Batch, Course, Step, module_of
+from explain.influence.through.course import MEMORY, Batch, Course, Step, module_of
 from explain.influence.through.optimizers import Update, kind_of, update_of
 from explain.influence.through.randomness import Drawn, States
+from explain.layouts import held_bytes
 from explain.types import Objective, Parameters, Unsupported
 
 LossesOf = Callable[..., Tensor]  # (positions [k], *given) -> [k]
@@ -28,10 +30,12 @@ class Recording:
         self.kind = kind_of(optimizer)
         self.names = _names(optimizer, module)
         self.start = {name: p.detach().clone() for name, p in self._parameters()}
-        self.kept, self.before = self._slots()
+        self.before = self._taken()
         self.buffers = _floats(module)
         self.stage = _Stage(module)
         self.steps: list[Step] = []
+        self.states: dict[int, list[Parameters]] = {}  # before every so many steps, as few as `Course.known` needs
+        self.every = 1
         self.moving: set[str] | None = None
         self.end: Parameters | None = None
         self._pending: list[Batch] = []
@@ -103,13 +107,12 @@ class Recording:
                 f"example {largest} was trained on, and the training set has {objective.size}: give the whole of it, "
                 "train=, in the order of the recorded positions"
             )
-        start = {name: self.start[name] for name in names}
-        flat = Flat(start)
-        state = torch.stack([flat.vector({n: row[n] for n in names}) for row in (start, *self.kept)])
+        flat = Flat({name: self.start[name] for name in names})
+        known = {t: torch.stack([flat.vector(row) for row in rows]) for t, rows in self.states.items()}
         groups = tuple(
             sum(mine[n].numel() for n in group if n in names) for group in self.names if any(n in names for n in group)
         )
-        return Course(flat, groups, state, self.steps, objective.size, self.before, names)
+        return Course(flat, groups, known[0], self.steps, objective.size, self.before, names, known)
 
     def ended(self, objective: Objective) -> tuple[Tensor, str]:
         """The parameters ``[p]`` that the run ended with, and whose they are.
@@ -143,26 +146,38 @@ class Recording:
         own = dict(self.module.named_parameters())
         return ((name, own[name]) for group in self.names for name in group)
 
-    def _slots(self) -> tuple[list[Parameters], int]:
-        """What the optimizer keeps beside each parameter already, and how many steps it has taken.
+    def _taken(self) -> int:
+        """How many steps the optimizer has taken before, as far as these matter to it.
 
         Raises:
             Unsupported: different numbers of them.
         """
-        states = {name: self.optimizer.state.get(p, {}) for name, p in self._parameters()}
-        kept: list[Parameters] = []
-        for slot in self.kind.kept:
-            found = {name: state.get(slot) for name, state in states.items()}
-            kept.append(
-                {
-                    name: torch.zeros_like(self.start[name]) if value is None else value.detach().clone()
-                    for name, value in found.items()
-                }
-            )
-        counts = {int(s.get("step", s.get("momentum_buffer") is not None)) for s in states.values()}
+        states = (self.optimizer.state.get(p, {}) for _, p in self._parameters())
+        counts = {int(s.get("step", s.get("momentum_buffer") is not None)) for s in states}
         if len(counts) > 1:
             raise Unsupported("the optimizer has taken more steps with some parameters than with others: start anew")
-        return kept, counts.pop()
+        return counts.pop()
+
+    def _state(self, moving: set[str]) -> list[Parameters]:
+        """These parameters, and what the optimizer keeps beside each."""
+        mine = {name: p for name, p in self._parameters() if name in moving}
+        kept = [
+            {name: self.optimizer.state.get(p, {}).get(slot) for name, p in mine.items()} for slot in self.kind.kept
+        ]
+        return [
+            {name: torch.zeros_like(mine[name]) if x is None else x.detach().clone() for name, x in row.items()}
+            for row in (mine, *kept)
+        ]
+
+    def _keep(self, moving: set[str]) -> None:
+        """The state before this step, if it is its turn; every second one is given up where there are too many."""
+        if len(self.steps) % self.every:
+            return
+        self.states[len(self.steps)] = self._state(moving)
+        size = sum(held_bytes(x) for row in self.states[0] for x in row.values())
+        if len(self.states) * size > MEMORY and len(self.states) > 2 * math.isqrt(len(self.steps) + 1):
+            self.every *= 2
+            self.states = {t: rows for t, rows in self.states.items() if t % self.every == 0}
 
     def _step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Before each step of the optimizer: what it will do.
@@ -183,6 +198,7 @@ class Recording:
                 f"other parameters are trained than at the first step ({changed}): those that are frozen "
                 "midway are not followed, record each stage by itself"
             )
+        self._keep(moving)
         updates: list[Update] = [
             update_of(self.kind, group)
             for group, names in zip(optimizer.param_groups, self.names, strict=True)
