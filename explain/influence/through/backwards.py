@@ -193,10 +193,10 @@ def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor, Sl
                 states.append(after)
                 if t in last:
                     slopes[t] = slope
-        if course.known:
+        if course.known and not torch.equal(states[-1][: len(seen)], seen):
             gap = max(gap, _gap(course, states[-1][0], seen[0], replay.whose))
             _check_slots(states[-1][1 : len(seen)], seen[1:], first + len(steps))
-            seen = state
+        seen = state
         for t in steps[::-1]:
             yield t, states[t - first], slopes.pop(t, None), gap
 
