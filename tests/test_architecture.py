@@ -82,6 +82,7 @@ MAY_IMPORT = {
         "layouts",
         "obstacles",
         "parallel",
+        "plain",  # of a recorded loop, whose losses no family calls
         "progress",
         "spelling",
         "types",

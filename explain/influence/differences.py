@@ -18,11 +18,11 @@ from explain.types import Unsupported
 EXAMPLES = 16  # of the training set, that the difference is taken on
 WORK = 2**24  # bytes of one forward pass of these, above which there are fewer
 WIDENED = 2**30  # bytes of one forward pass up to which a model of single precision is evaluated in double
-_STEPS = {torch.float64: (1e-6, 2.5e-7), torch.float32: (1e-2, 5e-3)}  # of |theta|; the second is the one that counts
-_LEAST = 1e-3  # a parameter, on average: where all are penalised to nothing, steps do not vanish with them
+STEPS = {torch.float64: (1e-6, 2.5e-7), torch.float32: (1e-2, 5e-3)}  # of |theta|; the second is the one that counts
+LEAST = 1e-3  # a parameter, on average: where all are penalised to nothing, steps do not vanish with them
 _AWAY = 10  # of the coarse step in single precision
 _SIMPLER = {"hessian": ", use curvature='ggn', which is made of first derivatives"}
-_AGREES = {torch.float64: 1e-4, torch.float32: 2e-2}
+AGREES = {torch.float64: 1e-4, torch.float32: 2e-2}
 
 
 class Differences(NamedTuple):
@@ -51,7 +51,7 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
     Raises:
         Unsupported: both differences agree with each other and not with ``A v``: a second derivative is wrong.
     """
-    if A.theta.dtype not in _STEPS:
+    if A.theta.dtype not in STEPS:
         return {"hvp_error": None, "hvp_note": f"{A.theta.dtype} has too few digits for a difference"}
     batch = _few(A)
     v = torch.randn(A.size, generator=generator, dtype=torch.float64).to(A.theta.device)
@@ -69,11 +69,11 @@ def hvp_checks(A: Curvature, generator: torch.Generator) -> dict[str, Any]:
                 "Say loss='cross_entropy' or 'bce' where that was trained, which are read as losses of the logits"
             )
         return {"hvp_error": error, "hvp_note": "the second derivative is below the rounding of the first"}
-    if found.spread > _AGREES[found.dtype]:
+    if found.spread > AGREES[found.dtype]:
         note = f"differences of two steps disagree by {found.spread:.2g}: the loss has a kink here (ReLU, max)"
         return {"hvp_error": error, "hvp_note": note}
-    wrong = float((product - found.fine).norm()) - noise > _AGREES[torch.float32] * float(found.fine.norm())
-    if wrong or (A.theta.dtype == torch.float64 and error > _AGREES[found.dtype] + 10 * found.spread):
+    wrong = float((product - found.fine).norm()) - noise > AGREES[torch.float32] * float(found.fine.norm())
+    if wrong or (A.theta.dtype == torch.float64 and error > AGREES[found.dtype] + 10 * found.spread):
         jump = _jump(A, batch, v, found.dtype)
         if jump >= error / 2:
             note = f"differences on the two sides are {jump:.2g} apart: the loss has a kink here (ReLU, max)"
@@ -93,7 +93,7 @@ def _apart(a: Tensor, b: Tensor) -> float:
 
 
 def _step(A: Curvature, dtype: torch.dtype, which: int) -> float:
-    return _STEPS[dtype][which] * max(float(A.theta.norm()), _LEAST * A.size**0.5)
+    return STEPS[dtype][which] * max(float(A.theta.norm()), LEAST * A.size**0.5)
 
 
 def _differences(A: Curvature, batch: Tensor, v: Tensor) -> Differences:
@@ -116,7 +116,7 @@ def _same(A: Curvature, batch: Tensor, v: Tensor) -> bool:
     away = _away(A, v)
     plain = A.first_derivative(batch, away.to(A.theta), nullcontext)(away.to(A.theta)).double()
     wide = A.first_derivative(batch, away, InDouble)(away)
-    return _apart(wide, plain) < _AGREES[torch.float32]
+    return _apart(wide, plain) < AGREES[torch.float32]
 
 
 def _jump(A: Curvature, batch: Tensor, v: Tensor, dtype: torch.dtype) -> float:

@@ -10,7 +10,8 @@ optimizer and number of steps the processor seconds of
 - the whole answers to many numbers together, each;
 
 in units of that training, with the megabytes that the peak of resident memory rises by. The aim is four trainings for
-one number, and states that grow with the root of the number of steps: how many are kept is printed too.
+one number's derivative, and states that grow with the root of the number of steps once they are 64 MB: how many are
+kept is printed too. `notebooks/pages/speed.md` has what was measured.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from reference.training import descend, retrained, slopes
@@ -470,3 +471,156 @@ def test_a_momentum_that_was_set_by_hand_is_refused(make):
     assert loop(False).checks["replay_gap"] == 0
     with pytest.raises(Unsupported, match="was changed before step 6 other than by its own steps"):
         loop(True)
+
+
+def looped(net, losses, steps=12, lr=0.1, **options):
+    """Two batches of four in turn, recorded."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, **options)
+    with explain.recorded(optimizer, net) as run:
+        for t in range(steps):
+            optimizer.zero_grad()
+            run.loss(torch.arange(4) + 4 * (t % 2), losses).backward()
+            optimizer.step()
+    return run
+
+
+def regression(net, run, x, y):
+    return Influence(through=run, seed=0).explain(explain.wrap(net, task="regression", train=(x, y)).example(x[0] + 1))
+
+
+def eight():
+    torch.manual_seed(0)
+    return torch.randn(8, 3).double(), torch.randn(8, 1).double()
+
+
+def mlp(first=None):
+    torch.manual_seed(1)
+    return torch.nn.Sequential(first or torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+
+
+@pytest.mark.parametrize("memory", [0, 2**26])
+def test_memory_that_torch_does_not_see_written_is_found_out(memory, monkeypatch):
+    """The graphs kept would hold the last batch in place of their own."""
+    monkeypatch.setattr(recording, "MEMORY", memory)
+    (x, y), room = eight(), np.zeros((4, 3))
+
+    def written(net):
+        def losses(at):
+            np.take(x.numpy(), at.numpy(), axis=0, out=room)
+            return (net(torch.from_numpy(room)) - y[at]).square().mean(1)
+
+        return losses
+
+    one, other = mlp(), mlp()
+    found = regression(one, looped(one, written(one)), x, y)
+    plain = regression(other, looped(other, lambda at: (other(x[at]) - y[at]).square().mean(1)), x, y)
+    torch.testing.assert_close(found.scores, plain.scores)
+
+
+class Detached(torch.autograd.Function):
+    """Its backward reads what it saved detached, so that the second derivative is zero."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x.detach()
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * (1 - ctx.x.tanh() ** 2)
+
+
+class Apart(torch.nn.Linear):
+    def forward(self, x):
+        return Detached.apply(super().forward(x))
+
+
+@pytest.mark.filterwarnings("ignore:the training is not smooth")
+def test_a_wrong_second_derivative_is_found_out():
+    x, y = eight()
+    net = mlp(Apart(3, 4))
+    with pytest.raises(Unsupported, match=r"derivative through step .* is wrong"):
+        regression(net, looped(net, lambda at: (net(x[at]) - y[at]).square().mean(1)), x, y)
+    target = explain.wrap(net, task="regression", train=(x, y)).example(x[0] + 1)
+    recipe = Training(net, steps=10, lr=0.1)
+    recipe.fit(target)
+    with pytest.raises(Unsupported, match=r"derivative through step .* is wrong"):
+        Influence(through=recipe, seed=0).explain(target)
+
+
+def test_a_normalised_weight_is_differentiated_plainly():
+    """Torch's own fused one has a wrong second derivative."""
+    x, y = eight()
+    net = mlp(torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 4)))
+    start = copy.deepcopy(net)
+    run = looped(net, lambda at: (net(x[at]) - y[at]).square().mean(1))
+    found = regression(net, run, x, y)
+
+    def number(weights):
+        made = copy.deepcopy(start)
+        optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
+        for t in range(12):
+            at = torch.arange(4) + 4 * (t % 2)
+            optimizer.zero_grad()
+            (weights[at] * (made(x[at]) - y[at]).square().mean(1)).mean().backward()
+            optimizer.step()
+        return float(made(x[:1] + 1).detach())
+
+    assert close(found.scores, slopes(number, 8))
+    assert found.checks["hvp_error"] < 1e-4
+
+
+class Again(torch.nn.Sequential):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
+
+
+def test_a_recipe_of_a_block_that_is_computed_again_is_refused():
+    x, y = eight()
+    net = mlp(torch.nn.Sequential(torch.nn.Linear(3, 3), Again(torch.nn.Linear(3, 4), torch.nn.Tanh()))).double()
+    before = copy.deepcopy(net.state_dict())
+    target = explain.wrap(net, task="regression", train=(x, y)).example(x[0])
+    with pytest.raises(Unsupported, match="Train without checkpoints"):
+        Training(net, steps=10, lr=0.5).fit(target)
+    assert all(torch.equal(before[name], p) for name, p in net.state_dict().items())
+
+
+def test_a_run_that_diverged_says_where():
+    x, y = eight()
+    net = mlp()
+    with pytest.raises(NonFinite, match=r"the run diverged: the loss of step \d+ of 400 is NaN or infinity"):
+        looped(net, lambda at: (net(x[at]) - y[at]).square().mean(1), steps=400, lr=1e6)
+
+
+def test_losses_that_are_looked_at_alone_and_closures():
+    x, y = eight()
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    losses = lambda at: (net(x[at]) - y[at]).square().mean(1)  # noqa: E731
+    with explain.recorded(optimizer, net) as run:
+        run.loss(torch.arange(4), losses).backward()
+        with torch.no_grad():
+            run.loss(torch.arange(8), losses)
+        optimizer.step()
+    assert [len(batch.positions) for step in run.steps for batch in step.batches] == [4]
+    with explain.recorded(optimizer, net) as run, pytest.raises(Unsupported, match="a step with a closure"):
+        optimizer.step(lambda: run.loss(torch.arange(4), losses))
+
+
+def test_steps_of_any_size_hold_little(monkeypatch):
+    """A bound by the first of them would be none."""
+    net = torch.nn.Linear(3, 1).double()
+    rows = [2, *[2000] * 59]
+    x, y = torch.randn(2000, 3).double(), torch.randn(4).double()
+
+    def losses(at, count):
+        return (net(x[:count]).mean() - y[at]).square()
+
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with explain.recorded(optimizer, net) as run:
+        for count in rows:
+            optimizer.zero_grad()
+            run.loss(torch.arange(4), losses, count).backward()
+            optimizer.step()
+    target = explain.wrap(net, task="regression", train=(x[:4], y[:, None])).example(x[0])
+    assert backwards._graph_bytes(run.course(target.objective())) > 2000 * 8

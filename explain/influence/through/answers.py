@@ -85,7 +85,7 @@ def answers_through(
                 "self_loss": losses,
                 "steps": found.spans[k],
             },
-            checks={**_shared(through, course, replay, found.gap), **felt.checks(k)},
+            checks={**_shared(through, course, replay, found.gap), **found.proof.checks(), **felt.checks(k)},
             calls=found.steps + len(SIZES) * len(course.steps),
         )
         for k, (objective, value) in enumerate(zip(objectives, values, strict=True))

@@ -20,13 +20,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from explain.influence.linear_maps import Bytes, Columns, twice_differentiable
+from explain.influence.linear_maps import Bytes, Columns
 from explain.influence.through.course import MEMORY, SAME, Course, Slope, Step
+from explain.influence.through.proof import Proof, proved
 from explain.layouts import held_bytes
 from explain.progress import in_sight
 from explain.types import NonFinite, Unsupported
 
+SIZED = 8  # steps whose graphs are measured, where there are many
 GRAPHS = 2**26  # bytes of graphs that are kept
+STALE = 1e-3  # of what is pulled back, that a graph that was kept may be off by
 SLOT = 1e-3  # of itself, that a momentum may be off by
 SPANS = 100  # of steps, for which what an example did is told apart
 
@@ -51,11 +54,13 @@ class Found(NamedTuple):
     """``d number_k / d w_i`` by spans of steps, float64 ``[k, spans, n]``.
 
     ``steps``: how many were evaluated or pulled back. ``gap``: how far the training taken again is from what was seen.
+    ``proof``: of some steps.
     """
 
     spans: Tensor
     steps: int
     gap: float
+    proof: Proof
 
 
 def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) -> Replay:
@@ -72,7 +77,7 @@ def replayed(course: Course, end: Tensor, whose: str, progress: bool = False) ->
         Unsupported: it ends elsewhere.
     """
     total, size = len(course.steps), held_bytes(course.start)
-    with twice_differentiable():
+    with course.differentiable():
         graphs = GRAPHS // _graph_bytes(course)
         if course.known:
             _check_finite(course, end)
@@ -148,9 +153,9 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
     spans = torch.zeros(len(cotangents), min(SPANS, total), course.size, dtype=torch.float64)
     u = torch.zeros(len(cotangents), *course.start.shape).to(course.start)
     u[:, 0] = cotangents.to(u)
-    gap = replay.gap or 0.0
+    gap, proof, asked = replay.gap or 0.0, Proof(), _asked(course, replay)
     through, evaluated = Columns(), (2 if replay.every == 1 or course.known else 3) * total
-    with twice_differentiable(), in_sight(total=total, desc="backwards", progress=progress) as bar:
+    with course.differentiable(), in_sight(total=total, desc="backwards", progress=progress) as bar:
         for t, state, kept, off in _backwards(course, replay):
             gap = max(gap, off)
             slope = kept or course.slope(state[0], t, again=True)
@@ -162,12 +167,35 @@ def metagradient(course: Course, replay: Replay, cotangents: Tensor, progress: b
                 if kept is None or "inplace" not in str(error):  # a loss that writes into memory of its own
                     raise
                 back, evaluated = _pulled(through, course.slope(state[0], t, again=True), v), evaluated + 1
+            if t in asked:
+                if kept is not None and not _as_built_again(course, t, state, v[:1], back[:1]):
+                    bar.close()
+                    return metagradient(course, replay._replace(slopes={}, graphs=0), cotangents, progress)
+                proof = proof.and_(proved(course, t, state[0], v[0], back[0, : course.flat.size]))
             u[:, 0] += back[:, : course.flat.size]
             positions = torch.cat([batch.positions for batch in course.steps[t].batches]).cpu()
             found = back[:, course.flat.size :].detach().double().cpu()
             spans[:, t * spans.size(1) // total].index_add_(1, positions, found)
             bar.update()
-    return Found(spans, evaluated, gap)
+    return Found(spans, evaluated, gap, proof)
+
+
+def _asked(course: Course, replay: Replay) -> set[int]:
+    """The steps whose derivative is proved: of three segments the first, and the first whose graph is kept.
+
+    Of these something that a loss had written into, unseen by torch, would be another step's by now.
+    """
+    total = len(course.steps)
+    long = total if replay.every == 1 and not course.known else replay.every
+    starts = range(0, total, long)
+    some = [range(first, min(first + long, total)) for first in {starts[0], starts[len(starts) // 2], starts[-1]}]
+    return {t for steps in some for t in (steps[0], steps[max(0, len(steps) - max(1, replay.graphs))])}
+
+
+def _as_built_again(course: Course, t: int, state: Tensor, v: Tensor, back: Tensor) -> bool:
+    """Whether a graph that was kept gives what one that is built now does."""
+    again = _pulled(Columns(), course.slope(state[0], t, again=True), v)
+    return float((again - back).norm()) <= STALE * float(again.norm())
 
 
 def _pulled(through: Columns, slope: Slope, v: Tensor) -> Tensor:
@@ -202,16 +230,24 @@ def _backwards(course: Course, replay: Replay) -> Iterator[tuple[int, Tensor, Sl
 
 
 def _graph_bytes(course: Course) -> int:
-    """What the graph of a step's gradient holds at most: all that is made on the way to it, of the largest batch."""
+    """What the graph of a step's gradient holds at most: all that is made on the way to it, of some steps.
+
+    Those with the most positions, and a few others: rows may be of any size.
+    """
+    total = len(course.steps)
     sizes = [sum(len(batch.positions) for batch in step.batches) for step in course.steps]
-    with Bytes() as made:
-        course.slope(course.start[0], sizes.index(max(sizes)), again=True)
-    return max(1, made.total)
+    asked = {sizes.index(max(sizes)), *range(0, total, -(-total // max(1, min(SIZED, total // 25))))}
+    most = 1
+    for t in asked:
+        with Bytes() as made:
+            course.slope(course.start[0], t, again=True)
+        most = max(most, made.total)
+    return most
 
 
 def _first(course: Course, wrong: Callable[[int, Slope, Tensor], bool]) -> int | None:
     """The first step that is wrong, from 1 on, by its number, its slope and the state after it."""
-    with twice_differentiable():
+    with course.differentiable():
         for t, (slope, state) in enumerate(course.taken()):
             if wrong(t, slope, state):
                 return t + 1

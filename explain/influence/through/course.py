@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from explain.influence.linear_maps import Flat, twice_differentiable
 from explain.influence.through.optimizers import Update
+from explain.plain import plain_operations
 from explain.types import Objective, Parameters, Unsupported
 
 SAME = 1e-6  # how far two runs of one training may end apart
@@ -66,6 +68,7 @@ class Course:
         names: of the parameters in the objective, by those that they have here, where these are others.
         known: states that were seen while it went, by the step that they were seen before: of the first, and of every
             so many.
+        module: whose losses are called as they are, in operations that may have no second derivative.
     """
 
     flat: Flat
@@ -76,6 +79,13 @@ class Course:
     before: int = 0
     names: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[int, Tensor] = field(default_factory=dict)
+    module: nn.Module | None = None
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Within: steps may be taken, and differentiated again."""
+        with twice_differentiable(), nullcontext() if self.module is None else plain_operations(self.module):
+            yield
 
     def taken(
         self,
@@ -86,7 +96,7 @@ class Course:
     ) -> Iterator[tuple[Slope, Tensor]]:
         """Each step's slope and the state after it.
 
-        Called within `twice_differentiable`.
+        Called within `differentiable`.
 
         Args:
             weights: of the examples ``[n]``, 1 each when None.
@@ -103,7 +113,7 @@ class Course:
     def end(self, weights: Tensor | None = None) -> Tensor:
         """The parameters ``[p]`` at the end of a training with these weights ``[n]``, 1 each when None."""
         state = self.start
-        with twice_differentiable():
+        with self.differentiable():
             for _, state in self.taken(weights):  # noqa: B007 - the last is wanted
                 pass
         return state[0]
@@ -115,7 +125,7 @@ class Course:
     def slope(self, theta: Tensor, t: int, weights: Tensor | None = None, again: bool = False) -> Slope:
         """The gradient that step ``t`` is taken along, before it is clipped; ``again``: to be differentiated.
 
-        Called within `twice_differentiable`.
+        Called within `differentiable`.
         """
         leaves, each, parts = [], [], []
         with torch.enable_grad():

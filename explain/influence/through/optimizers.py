@@ -108,7 +108,7 @@ class Adam:
         length, scale = self._corrections(taken)
         root = square.sqrt()
         size = (root / scale).add(self.eps)
-        bent = torch.where(root > 0, length * mean / (2 * scale * root * size * size), 0)
+        bent = torch.where(root > 0, mean / size * (length / (2 * scale)) / root / size, 0)
         theta, by_mean, by_square = u.unbind(1)
         by_mean, by_square = by_mean - length * theta / size, by_square + theta * bent
         by_g = (1 - beta) * by_mean + 2 * (1 - gamma) * g * by_square

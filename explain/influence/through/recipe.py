@@ -16,8 +16,9 @@ from explain.influence.chosen import TRAINABLE, Choice, chosen_objective
 from explain.influence.linear_maps import Flat
 from explain.influence.through.course import Batch, Course, Step, module_of
 from explain.influence.through.optimizers import Adam, Sgd, Update
+from explain.influence.through.stage import Stage
 from explain.spelling import came
-from explain.types import NonFinite, Objective, Parameters, Target
+from explain.types import NonFinite, Objective, Parameters, Target, Unsupported
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -112,6 +113,10 @@ class Training:
             target: any number of the model.
             train: what it is trained on, as for `Influence`.
             parameters: which are trained, as for `Influence`.
+
+        Raises:
+            NonFinite: the training diverged.
+            Unsupported: a block is computed again on the way back (`torch.utils.checkpoint`).
         """
         objective, found = self._end(target, train, None, parameters)
         own = dict(module_of(objective).named_parameters())
@@ -133,6 +138,7 @@ class Training:
         Raises:
             ValueError: another number of weights.
             NonFinite: the training diverged.
+            Unsupported: a block is computed again on the way back (`torch.utils.checkpoint`).
         """
         return self._end(target, train, weights, parameters)[1]
 
@@ -178,6 +184,7 @@ class Training:
                     f"the training diverged: NaN or infinity within {self.steps} steps; the model is as it was. A "
                     "smaller lr=, warmup= or clip= helps"
                 )
+            _check_backward(course, objective, end)
             return objective, course.params(end)
 
     def _order(self, size: int) -> Iterator[Tensor]:
@@ -203,6 +210,25 @@ class Training:
         done = max(0, t - self.warmup) / max(1, self.steps - self.warmup)
         falling = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         return rising * falling[self.schedule]
+
+
+def _check_backward(course: Course, objective: Objective, theta: Tensor) -> None:
+    """Whether a gradient is that of the parameters given, and not of those that the module has when it goes back.
+
+    Raises:
+        Unsupported: the module computes again on the way back, when others are in place.
+    """
+    stage, last = Stage(module_of(objective)), len(course.steps) - 1
+    with course.differentiable():
+        given = course.slope(theta, last).gradient
+        own = {name: p.detach().requires_grad_() for name, p in course.params(theta).items()}
+        with stage.played(own, stage.training()):
+            placed = course.slope(theta, last).gradient
+    if not torch.allclose(given, placed, rtol=1e-3, atol=1e-3 * float(placed.abs().max())):
+        raise Unsupported(
+            "the gradient of this model hangs on the weights that it has when it goes back: torch.utils.checkpoint "
+            "computes again there, with others than the recipe's. Train without checkpoints"
+        )
 
 
 def _losses(objective: Objective, positions: Tensor) -> Callable[[Parameters], Tensor]:

@@ -14,8 +14,9 @@ from explain.influence.linear_maps import Flat
 from explain.influence.through.course import MEMORY, Batch, Course, Step, module_of
 from explain.influence.through.optimizers import Update, kind_of, update_of
 from explain.influence.through.randomness import Drawn, States
+from explain.influence.through.stage import Stage
 from explain.layouts import held_bytes
-from explain.types import Objective, Parameters, Unsupported
+from explain.types import NonFinite, Objective, Parameters, Unsupported
 
 LossesOf = Callable[..., Tensor]  # (positions [k], *given) -> [k]
 
@@ -32,7 +33,7 @@ class Recording:
         self.start = {name: p.detach().clone() for name, p in self._parameters()}
         self.before = self._taken()
         self.buffers = _floats(module)
-        self.stage = _Stage(module)
+        self.stage = Stage(module)
         self.steps: list[Step] = []
         self.states: dict[int, list[Parameters]] = {}  # before every so many steps, as few as `Course.known` needs
         self.every = 1
@@ -69,6 +70,8 @@ class Recording:
                 f"losses_of must give one loss an example, [{len(positions)}], got {got}: torch's own take "
                 'reduction="none", and the mean is taken here'
             )
+        if not torch.is_grad_enabled():  # looked at, not trained on
+            return scale * losses.mean()
         again = _again(self.stage, losses_of, positions, given, drawn, self.stage.training())
         self._pending.append(Batch(positions, again, scale, losses.detach().clone()))
         return scale * losses.mean()
@@ -99,7 +102,7 @@ class Recording:
         if set(names.values()) != set(objective.params):
             raise Unsupported(
                 f"the recorded run trained {len(names)} tensors and the question is about {len(objective.params)}: "
-                "unfreeze those that were trained, or name them, Influence(parameters=...)"
+                f"name those that were trained, Influence(parameters={sorted(names.values())[:4]}...)"
             )
         largest = max(int(b.positions.max()) for step in self.steps for b in step.batches)
         if largest >= objective.size:
@@ -112,7 +115,7 @@ class Recording:
         groups = tuple(
             sum(mine[n].numel() for n in group if n in names) for group in self.names if any(n in names for n in group)
         )
-        return Course(flat, groups, known[0], self.steps, objective.size, self.before, names, known)
+        return Course(flat, groups, known[0], self.steps, objective.size, self.before, names, known, self.module)
 
     def ended(self, objective: Objective) -> tuple[Tensor, str]:
         """The parameters ``[p]`` that the run ended with, and whose they are.
@@ -179,17 +182,19 @@ class Recording:
             self.every *= 2
             self.states = {t: rows for t, rows in self.states.items() if t % self.every == 0}
 
-    def _step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer, given: Any, named: Any) -> None:
         """Before each step of the optimizer: what it will do.
 
         Raises:
             Unsupported: a step that cannot be taken again.
         """
+        if any(x is not None for x in (*given[1:], *named.values())):
+            raise Unsupported("a step with a closure is not followed: take the loss, call backward(), then step()")
         if not self._pending:
             raise Unsupported("a step of the optimizer without a loss: take each loss by run.loss(examples, losses_of)")
         if _names(optimizer, self.module) != self.names:
             raise Unsupported("the optimizer's parameters changed during the run: record each stage by itself")
-        moving = {name for name, p in self._parameters() if p.grad is not None}
+        moving = {name for name, p in self._parameters() if p.grad is not None and p.requires_grad}
         if self.moving is None:
             self.moving = moving
         if moving != self.moving or not moving:
@@ -213,6 +218,7 @@ class Recording:
 
         Raises:
             Unsupported: buffers of the module were trained along.
+            NonFinite: it diverged.
         """
         moved = [name for name, value in _floats(self.module).items() if not torch.equal(value, self.buffers[name])]
         if moved:
@@ -220,6 +226,9 @@ class Recording:
                 f"the buffer {moved[0]!r} changed during the run, as BatchNorm's running statistics do, and torch has "
                 "no derivative by what moved it: train with these in eval mode, or with GroupNorm or LayerNorm"
             )
+        for t, step in enumerate(self.steps, 1):
+            if any(batch.seen is not None and not batch.seen.isfinite().all() for batch in step.batches):
+                raise NonFinite(f"the run diverged: the loss of step {t} of {len(self.steps)} is NaN or infinity")
         moving = self.moving or set()
         self.end = {name: p.detach().clone() for name, p in self._parameters() if name in moving}
 
@@ -242,6 +251,7 @@ def recorded(
     Raises:
         Unsupported: another optimizer, or one of parameters that are not the module's; a step without a loss,
             parameters frozen or buffers changed meanwhile.
+        NonFinite: the run diverged.
 
     >>> import explain
     >>> net, x = nn.Linear(1, 1, bias=False), torch.tensor([[1.0], [2.0]])
@@ -297,44 +307,8 @@ def _positions(examples: Any) -> Tensor:
     return found.long().clone()
 
 
-class _Stage:
-    """A module and the places of its parameters, where others can stand: many times, ``functional_call`` is slow."""
-
-    def __init__(self, module: nn.Module) -> None:
-        names = {id(p): name for name, p in module.named_parameters()}
-        self.parts = list(module.modules())
-        self.places = [
-            (part._parameters, key, names[id(p)])
-            for part in self.parts
-            for key, p in part._parameters.items()
-            if p is not None
-        ]
-
-    def training(self) -> set[int]:
-        """Which parts are in training mode, by their number."""
-        return {i for i, part in enumerate(self.parts) if part.training}
-
-    @contextmanager
-    def played(self, params: Parameters, training: set[int]) -> Iterator[None]:
-        """Within: with these parameters and these parts in training mode. After: as before."""
-        others = [part for i, part in enumerate(self.parts) if part.training != (i in training)]
-        before = [(table, key, table[key]) for table, key, name in self.places if name in params]
-        try:
-            for part in others:
-                part.training = not part.training
-            for table, key, name in self.places:
-                if name in params:
-                    table[key] = params[name]  # type: ignore[assignment]  # as `functional_call` does it
-            yield
-        finally:
-            for table, key, own in before:
-                table[key] = own
-            for part in others:
-                part.training = not part.training
-
-
 def _again(
-    stage: _Stage, losses_of: LossesOf, positions: Tensor, given: tuple[Any, ...], drawn: Drawn, training: set[int]
+    stage: Stage, losses_of: LossesOf, positions: Tensor, given: tuple[Any, ...], drawn: Drawn, training: set[int]
 ) -> Callable[[Parameters], Tensor]:
     """The losses of this batch as a function of the parameters, with the modes and random states of this moment."""
 
