@@ -9,8 +9,8 @@ from models.removal.edits import Kind, Line, Setting, citations, cora_components
 KINDS = (
     Kind("one removed", 0, 1, 100),
     Kind("one added", 1, 0, 100),
-    Kind("3 added, 2 removed", 3, 2, 30),
-    Kind("10 added, 10 removed", 10, 10, 30),
+    Kind("3 added, 2 removed", 3, 2, 100),
+    Kind("10 added, 10 removed", 10, 10, 100),
 )
 SPREAD, ASKED = (20, 100, 220), (1708, 2500)
 SETTINGS = (
@@ -19,6 +19,7 @@ SETTINGS = (
     Setting("GCN", 4, 0.01, citations, SPREAD),
     Setting("GAT", 2, 0.03, citations, SPREAD),
     Setting("GAT", 3, 0.02, citations, SPREAD),
+    Setting("GAT", 4, 0.02, citations, SPREAD),
     Setting("ChebNet", 2, 0.03, citations, SPREAD),
     Setting("ChebNet", 3, 0.02, citations, SPREAD),
     Setting("ChebNet", 4, 0.01, citations, SPREAD),

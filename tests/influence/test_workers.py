@@ -99,7 +99,5 @@ def test_threads_of_one_worker_wait_for_one_another():
     expected = [totals(each) for each in asked]
     with in_threads(threads=4) as client, Given(client, Totals(objective)) as given:
         found = given.results(asked * 10)
-    for one, other in zip(
-        found, expected * 10, strict=True
-    ):  # by vmap or row by row, whichever is faster at the moment
+    for one, other in zip(found, expected * 10, strict=True):  # by vmap or row by row, whichever was faster then
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
