@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 import explain
 from explain import Influence, NonFinite, Training, Unsupported
 from explain.influence.through import backwards, recording
+from explain.influence.through.proof import Proof
 
 
 @pytest.mark.parametrize(
@@ -624,3 +625,10 @@ def test_steps_of_any_size_hold_little(monkeypatch):
             optimizer.step()
     target = explain.wrap(net, task="regression", train=(x[:4], y[:, None])).example(x[0])
     assert backwards._graph_bytes(run.course(target.objective())) > 2000 * 8
+
+
+def test_a_derivative_that_no_difference_speaks_about_has_no_error():
+    assert Proof().checks() == {"hvp_error": None}
+    bent = Proof(note="a kink")
+    assert bent.and_(Proof(1e-9)).checks() == {"hvp_error": 1e-9, "hvp_note": "a kink"}
+    assert bent.and_(Proof()).checks() == {"hvp_error": None, "hvp_note": "a kink"}

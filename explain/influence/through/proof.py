@@ -13,9 +13,12 @@ from explain.types import Unsupported
 
 
 class Proof(NamedTuple):
-    """The largest error of a step's ``H v``, of its size, and a note on steps that no difference speaks about."""
+    """The largest error of a step's ``H v``, of its size, and a note on steps that no difference speaks about.
 
-    error: float = 0.0
+    ``error``: None where it speaks about none.
+    """
+
+    error: float | None = None
     note: str = ""
 
     def checks(self) -> dict[str, object]:
@@ -24,7 +27,8 @@ class Proof(NamedTuple):
 
     def and_(self, other: Proof) -> Proof:
         """Of both."""
-        return Proof(max(self.error, other.error), self.note or other.note)
+        errors = [each for each in (self.error, other.error) if each is not None]
+        return Proof(max(errors, default=None), self.note or other.note)
 
 
 def proved(course: Course, t: int, theta: Tensor, v: Tensor, product: Tensor) -> Proof:
